@@ -1,0 +1,75 @@
+"""A run on disk: one safetensors file, written atomically, never pickle.
+
+Tensors (weights and optimizer state) are the file's tensors; everything else is one JSON text in its metadata, where
+each tensor left its name behind. A killed run therefore leaves the last whole checkpoint or none.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ngdiff.results import atomic_write
+
+if TYPE_CHECKING:
+    from ngdiff.step import UnlearningStep
+
+
+def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[str, Any]]) -> None:
+    """Save weights, optimizer, step-size state and history of the run called `name`."""
+    tensors: dict[str, Tensor] = {}
+    state = {"theta": list(step.params), "step": step.state_dict(), "torch_rng": torch.get_rng_state()}
+    text = json.dumps({"name": name, "history": history, "state": _strip(state, "", tensors)})
+    with atomic_write(Path(path)) as temporary:
+        save_file(tensors, temporary, metadata={"run": text})
+
+
+def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, Any]]:
+    """Put a saved run back into `step` and return its history; an absent file is an empty history.
+
+    Errors: ValueError when the file belongs to another run, or is damaged; both say which file to move away.
+    """
+    if not Path(path).exists():
+        return []
+    try:
+        with safe_open(path, framework="pt") as file:
+            saved = json.loads(file.metadata()["run"])
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        state = _fill(saved["state"], tensors)
+    except Exception as error:
+        raise ValueError(f"checkpoint {path} is damaged ({error}); move it away to start the run anew") from error
+    if saved["name"] != name:
+        raise ValueError(f"checkpoint {path} belongs to another run:\n  {saved['name']}\nnot\n  {name}\n"
+                         "give this run its own file, or move that one away")  # fmt: skip
+    with torch.no_grad():
+        for p, q in zip(step.params, state["theta"], strict=True):
+            p.copy_(q)
+    step.load_state_dict(state["step"])
+    torch.set_rng_state(state["torch_rng"])
+    return saved["history"]
+
+
+def _strip(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
+    """`value` with each tensor moved into `tensors`, its name left in its place."""
+    if isinstance(value, Tensor):
+        tensors[name] = value.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"items": [[key, _strip(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_strip(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
+def _fill(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        return {key: _fill(item, tensors) for key, item in value["items"]}
+    return [_fill(item, tensors) for item in value] if isinstance(value, list) else value

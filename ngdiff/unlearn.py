@@ -1,0 +1,95 @@
+"""The loop: one problem, one method, one step-size rule, a history of what every step saw."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ngdiff import checkpoint as ckpt
+from ngdiff.step import Info, Phase, Stop, UnlearningStep
+from ngdiff.stepsize import StepSize
+
+
+class Problem(Protocol):
+    """What the loop unlearns: parameters, and repeatable loss callables for every step.
+
+    `batch(step)` → (retain, forget) phases; `probe(step, fresh)` → the retain phase on the step's rows and `fresh`
+    times as many new ones, or None to probe the step's own; `bind(method, seed)` → a copy ready to be unlearned, whose
+    losses are the method's objectives; `optimizer()` → the problem's usual optimizer over `parameters`.
+    """
+
+    model: Any
+    parameters: Sequence[Tensor]
+
+    def bind(self, method: Any, seed: int) -> Problem: ...
+    def batch(self, step: int) -> tuple[Phase, Phase]: ...
+    def probe(self, step: int, fresh: int) -> Phase | None: ...
+    def optimizer(self) -> torch.optim.Optimizer: ...
+
+
+@dataclass
+class Run:
+    """A finished run: `model` (unlearned), `history` (an `Info` a step), `stopped` (why it ended), `seconds`."""
+
+    model: Any
+    history: list[Info] = field(default_factory=list)
+    stopped: str = "steps"
+    seconds: float = 0.0
+
+    def rows(self) -> list[dict[str, Any]]:
+        return [dataclasses.asdict(info) for info in self.history]
+
+
+def unlearn(
+    problem: Problem,
+    method: Any,
+    stepsize: StepSize | None = None,
+    steps: int = 100,
+    seed: int = 0,
+    *,
+    stop: Stop | Sequence[Stop] = (),
+    optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer] | None = None,
+    measure: bool = False,
+    checkpoint: Path | str | None = None,
+    save_every: int = 50,
+    progress: Callable[[Info], None] | None = None,
+) -> Run:
+    """Unlearn for at most `steps` updates; the problem itself is left as it was, `run.model` is the result.
+
+    method: a direction rule, or a recipe of `ngdiff.methods` (objectives and a direction). seed: the order of the data.
+    The run ends at `steps`, at a stop rule, or at a step that makes no update (see `Info.outcome`). With `checkpoint`,
+    weights, optimizer, rule and history are saved atomically every `save_every` steps, and a run found there goes on
+    where it stopped, bit for bit; a checkpoint of another run is refused.
+    """
+    began, mine = time.perf_counter(), problem.bind(method, seed)
+    opt = optimizer(mine.parameters) if optimizer else mine.optimizer()
+    direction = getattr(method, "direction", method)
+    rules = (stop,) if callable(stop) else tuple(stop)
+    step = UnlearningStep(mine.parameters, opt, direction, stepsize, stop=rules, measure=measure)
+    step.module = mine.model if isinstance(mine.model, nn.Module) else None
+    run = Run(mine.model)
+    name = repr((method, stepsize, seed, rules, type(opt).__name__))
+    if checkpoint is not None:
+        run.history = [Info(**row) for row in ckpt.load(checkpoint, name, step)]
+    fresh = getattr(stepsize, "fresh", 0)
+    while len(run.history) < steps:
+        t = len(run.history)
+        due = stepsize is not None and fresh and stepsize.probes(step.state)
+        info = step(*mine.batch(t), mine.probe(t, fresh) if due else None)
+        run.history.append(info)
+        if progress:
+            progress(info)
+        if not info.updated:
+            run.stopped = info.outcome
+            break
+        if checkpoint is not None and len(run.history) % save_every == 0:
+            ckpt.save(checkpoint, name, step, run.rows())
+    run.seconds = time.perf_counter() - began
+    return run

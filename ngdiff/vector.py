@@ -1,0 +1,84 @@
+"""A list of tensors treated as one vector.
+
+The trainable parameters θ, and every gradient, are lists of tensors in the same order. `None` stands for a tensor
+of zeros: a parameter that one of the two losses does not touch has no gradient there, and none is made up for it.
+Nothing here copies to the host, so a training step that uses these functions is never blocked by them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Vector = Sequence[Tensor | None]
+Reduce = Callable[[Tensor], Tensor]  # sums a tensor over the processes that share θ
+
+
+def dot(u: Vector, v: Vector) -> Tensor:
+    """⟨u, v⟩ as a scalar tensor, `None` counting as zero.
+
+    Each pair of tensors is multiplied out in its own precision (bfloat16 and float16 in float32) and the sums are
+    added in float64, so that many small tensors do not lose what one big tensor holds. In float32 a norm below about
+    1e-19 underflows to 0 and one above 1e19 overflows: the square is what is stored.
+    """
+    parts = [_dot(x, y) for x, y in zip(u, v, strict=True) if x is not None and y is not None]
+    if not parts:
+        device = next((x.device for x in (*u, *v) if x is not None), None)
+        return torch.zeros((), dtype=wide(device), device=device)
+    return torch.stack([p.to(parts[0].device) for p in parts]).to(wide(parts[0].device)).sum()
+
+
+def gramian(u: Vector, v: Vector, reduce: Reduce | None = None) -> Tensor:
+    """The Gramian [[⟨u,u⟩, ⟨u,v⟩], [⟨u,v⟩, ⟨v,v⟩]] of two vectors, shape (2, 2).
+
+    `reduce` sums over processes when each holds a shard of the vectors: three numbers travel, whatever the model.
+    """
+    sums = torch.stack([dot(u, u), dot(u, v), dot(v, v)])  # (3,)
+    if reduce is not None:
+        sums = reduce(sums)
+    return sums[[0, 1, 1, 2]].reshape(2, 2)
+
+
+def combine_(u: Vector, v: Vector, a: float, b: float) -> list[Tensor | None]:
+    """a·u − b·v, written over v; u is left as it is. A new tensor is made only where v has none."""
+    both = [(x, y) for x, y in zip(u, v, strict=True) if x is not None and y is not None]
+    only_v = [y for x, y in zip(u, v, strict=True) if x is None and y is not None]
+    with torch.no_grad():
+        if both:
+            xs, ys = [list(side) for side in zip(*both, strict=True)]
+            torch._foreach_mul_(ys, -b)
+            torch._foreach_add_(ys, xs, alpha=a)
+        if only_v:
+            torch._foreach_mul_(only_v, -b)
+        return [y if y is not None else x * a if x is not None else None for x, y in zip(u, v, strict=True)]
+
+
+def copy(u: Sequence[Tensor]) -> list[Tensor]:
+    """A detached copy, bit for bit."""
+    return [x.detach().clone() for x in u]
+
+
+def difference(u: Sequence[Tensor], v: Sequence[Tensor]) -> list[Tensor]:
+    """u − v."""
+    return list(torch._foreach_sub([x.detach() for x in u], list(v)))
+
+
+def assign_(theta: Sequence[Tensor], theta_0: Sequence[Tensor], u: Sequence[Tensor] | None = None, s: float = 0.0):
+    """θ ← θ₀ + s·u; with s = 0 the copy is bit for bit, whatever u holds."""
+    with torch.no_grad():
+        torch._foreach_copy_(list(theta), list(theta_0))
+        if u is not None and s != 0.0:
+            torch._foreach_add_(list(theta), list(u), alpha=s)
+
+
+def _dot(x: Tensor, y: Tensor) -> Tensor:
+    if x.dtype in (torch.float16, torch.bfloat16):
+        x, y = x.float(), y.float()
+    return torch.dot(x.reshape(-1), y.reshape(-1))
+
+
+def wide(device: torch.device | None) -> torch.dtype:
+    """float64, except on the one backend that has none."""
+    return torch.float32 if device is not None and device.type == "mps" else torch.float64
