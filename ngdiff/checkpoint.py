@@ -1,11 +1,12 @@
 """A run on disk: one safetensors file, written atomically, never pickle.
 
 Tensors (weights and optimizer state) are the file's tensors; everything else is one JSON text in its metadata, where
-each tensor left its name behind. A killed run therefore leaves the last whole checkpoint or none.
+each tensor left its name behind, and a sha256 of it all. A killed run leaves the last whole checkpoint or none.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ngdiff.results import atomic_write
+from ngdiff.cache import atomic_write, probe_writable
 
 if TYPE_CHECKING:
     from ngdiff.step import UnlearningStep
@@ -27,32 +28,49 @@ def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[s
     state = {"theta": list(step.params), "step": step.state_dict(), "torch_rng": torch.get_rng_state()}
     text = json.dumps({"name": name, "history": history, "state": _strip(state, "", tensors)})
     with atomic_write(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"run": text})
+        save_file(tensors, temporary, metadata={"run": text, "sha256": _digest(text, tensors)})
 
 
 def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, Any]]:
     """Put a saved run back into `step` and return its history; an absent file is an empty history.
 
-    Errors: ValueError when the file belongs to another run, or is damaged; both say which file to move away.
+    Errors, before anything is put back: PermissionError when the folder cannot be written, ValueError when the file is
+    damaged or belongs to another run; both say what to do.
     """
-    if not Path(path).exists():
+    path = Path(path)
+    probe_writable(path.parent)
+    if not path.exists():
         return []
     try:
         with safe_open(path, framework="pt") as file:
-            saved = json.loads(file.metadata()["run"])
+            text, digest = (file.metadata()[key] for key in ("run", "sha256"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if digest != _digest(text, tensors):
+            raise ValueError("its contents have changed since it was saved")
+        saved = json.loads(text)
         state = _fill(saved["state"], tensors)
     except Exception as error:
         raise ValueError(f"checkpoint {path} is damaged ({error}); move it away to start the run anew") from error
-    if saved["name"] != name:
-        raise ValueError(f"checkpoint {path} belongs to another run:\n  {saved['name']}\nnot\n  {name}\n"
-                         "give this run its own file, or move that one away")  # fmt: skip
+    if saved["name"] != name or [q.shape for q in state["theta"]] != [p.shape for p in step.params]:
+        raise ValueError(
+            f"checkpoint {path} belongs to another run:\n  {saved['name']}\nnot\n  {name}\n"
+            "give this run its own file, or move that one away"
+        )
     with torch.no_grad():
         for p, q in zip(step.params, state["theta"], strict=True):
             p.copy_(q)
     step.load_state_dict(state["step"])
     torch.set_rng_state(state["torch_rng"])
     return saved["history"]
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    """sha256 of the text and of every tensor's bytes, hex."""
+    seen = hashlib.sha256(text.encode())
+    for key in sorted(tensors):
+        seen.update(key.encode())
+        seen.update(tensors[key].reshape(-1).view(torch.uint8).numpy().data)
+    return seen.hexdigest()
 
 
 def _strip(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:

@@ -46,6 +46,10 @@ class Pair:
         return 1.0 if self.family == "convex" else -1.0
 
     @property
+    def module(self) -> None:
+        return None
+
+    @property
     def parameters(self) -> list[Tensor]:
         return [self.model]
 

@@ -4,8 +4,9 @@ The step writes two gradients and combines them, at the cost of the two backward
 
     phase R   backward of the retain loss, then the gradients are stashed by swapping pointers, not copied
     phase F   backward of the forget objective writes fresh gradients: nothing is accumulated onto the stash
-    gram      ‖g_R‖², ⟨g_R, g_F⟩, ‖g_F‖² on the device; (a, b) = direction.weights(gram, losses)
-    read      losses, Gramian and weights travel to the host once: bad numbers are named before any weight changes
+    gram      ‖g_R‖², ⟨g_R, g_F⟩, ‖g_F‖² on the device
+    read      losses and Gramian travel to the host once; (a, b) = direction.weights(gram, losses) of eight numbers is
+              worked out there, and bad numbers are named before any weight changes
     d         a·g_R − b·g_F in place, given to the user's torch optimizer
     probe     (when the step-size rule asks) R along the optimizer's actual update; its state advances once
 
@@ -18,8 +19,6 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, Union
 
 import torch
@@ -27,7 +26,11 @@ from torch import Tensor, nn
 
 from ngdiff import vector
 from ngdiff.directions import Direction
+from ngdiff.info import ForgetLevel, Info, RetainBound, Stop, outcome
+from ngdiff.probe import UpdateLine, evaluating
 from ngdiff.stepsize import State, StepSize
+
+__all__ = ["ForgetLevel", "Info", "Loss", "Phase", "RetainBound", "Stop", "UnlearningStep"]
 
 Loss = Callable[[], Tensor]  # a scalar, or a 1-D tensor of addends (rows) whose sum is the loss; repeatable
 Phase = Union[Loss, Sequence[Loss]]  # microbatches: their losses carry their token weights and add up
@@ -35,69 +38,12 @@ Phase = Union[Loss, Sequence[Loss]]  # microbatches: their losses carry their to
 # rounding noise for it: KL(start‖θ) has an exactly zero gradient at the start, which float32 renders as noise).
 
 
-@dataclass(frozen=True)
-class Info:
-    """What one step saw, as numbers. Losses are those before the update.
-
-    retain/forget: R and F; retain_ce/forget_ce: the cross-entropy of the same batch where the objective reports it
-    (else R and F); norm_R, norm_F, cosine (ρ), a, b: the direction; eta, stepsize: the rate and the rule's outcome.
-    outcome: `ok`; `zero_retain`, `zero_forget` (a gradient that is zero or rounding noise got coefficient 0);
-    no update was made for `zero_both`, `aligned` (d cancels to rounding: Pareto-stationary), `nonfinite`, or the name
-    of a stop rule. dR, dF: ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the actual step, when measured.
-    """
-
-    step: int
-    outcome: str
-    retain: float
-    forget: float
-    retain_ce: float
-    forget_ce: float
-    norm_R: float
-    norm_F: float
-    cosine: float
-    a: float
-    b: float
-    eta: float = math.nan
-    stepsize: str = ""
-    slope: float = math.nan
-    curvature: float = math.nan
-    proposed: float = math.nan
-    dR: float = math.nan
-    dF: float = math.nan
-
-    @property
-    def updated(self) -> bool:
-        return self.outcome in ("ok", "zero_retain", "zero_forget")
-
-
-Stop = Callable[[Info], Union[str, None]]
-
-
-@dataclass(frozen=True)
-class ForgetLevel:
-    """Stop before the update once the batch's forget cross-entropy reaches `level` (the hold-out loss, say)."""
-
-    level: float
-
-    def __call__(self, info: Info) -> str | None:
-        return "forget_level" if info.forget_ce >= self.level else None
-
-
-@dataclass(frozen=True)
-class RetainBound:
-    """Stop before the update once the batch's retain cross-entropy exceeds `bound`."""
-
-    bound: float
-
-    def __call__(self, info: Info) -> str | None:
-        return "retain_bound" if info.retain_ce > self.bound else None
-
-
 class UnlearningStep:
     """The step for any torch model and any torch optimizer.
 
-    model: an `nn.Module`, or a list of parameters. direction: a rule of `ngdiff.directions`. stepsize: a rule of
-    `ngdiff.stepsize`; None leaves the optimizer's own rates alone; parameter groups keep the ratios of their rates.
+    model: an `nn.Module`, or a list of parameters. optimizer: None is the bare step θ ← θ − η·d, η from the `stepsize`.
+    direction: a rule of `ngdiff.directions`. stepsize: a rule of `ngdiff.stepsize`; None leaves the optimizer's own
+    rates alone. η is the rate of the first parameter group, and the others keep their ratio to it.
     reduce: sums a tensor over processes that hold shards. stop: rules that may end the run before an update.
     measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the step really taken (two more copies of the parameters).
 
@@ -108,7 +54,7 @@ class UnlearningStep:
     def __init__(
         self,
         model: nn.Module | Iterable[Tensor],
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None,
         direction: Direction,
         stepsize: StepSize | None = None,
         *,
@@ -117,68 +63,77 @@ class UnlearningStep:
         measure: bool = False,
     ) -> None:
         self.module = model if isinstance(model, nn.Module) else None
-        self.optimizer, self.direction, self.stepsize = optimizer, direction, stepsize
+        self.optimizer, self.params = _checked(model, optimizer, stepsize)
+        self.direction, self.stepsize = direction, stepsize
         self.reduce, self.stop, self.measure = reduce, tuple(stop), measure
-        self.params = [p for group in optimizer.param_groups for p in group["params"] if p.requires_grad]
-        given = list(model.parameters() if isinstance(model, nn.Module) else model)
-        if missing := {id(p) for p in given if p.requires_grad} - {id(p) for p in self.params}:
-            raise ValueError(f"the optimizer does not hold {len(missing)} of the model's trainable parameters")
-        self.ratios = [g["lr"] / (optimizer.defaults.get("lr") or 1.0) for g in optimizer.param_groups]
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        first = next((rate for rate in rates if rate), None)
+        self.ratios = [rate / first if first else 1.0 for rate in rates]
         self.state = stepsize.init() if stepsize else State()
         self.count = 0
 
     def __call__(self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None) -> Info:
         """One update. `probe_loss`: the retain phase the step-size rule looks at (default: the step's own)."""
         retain, forget = _phases(retain_loss), _phases(forget_loss)
-        R, g_R = self._gradient(retain)  # R: (loss, cross-entropy); the stash g_R is a swap of pointers, no copy
-        F, g_F = self._gradient(forget)
+        R, g_R, rows = self._gradient(retain)  # R: (loss, cross-entropy); the stash g_R is a swap of pointers
+        F, g_F, _ = self._gradient(forget)
         gram = vector.gramian(g_R, g_F, self.reduce)
-        floor = gram.new_tensor([_floor(retain), _floor(forget)])
-        info = self._decide(torch.stack([R, F]).to(gram), gram, floor)
+        info = self._decide(torch.stack([R, F]), gram, [_floor(retain), _floor(forget)])
         self.count += 1
         if not info.updated:
             return info
+        due, own = self.stepsize is not None and self.stepsize.probes(self.state), probe_loss is None
         kept_F = [None if g is None else g.clone() for g in g_F] if self.measure else None
         for p, g in zip(self.params, vector.combine_(g_R, g_F, info.a, info.b), strict=True):
             p.grad = g
-        probing = self.stepsize is not None and self.stepsize.probes(self.state)
-        theta_0 = vector.copy(self.params) if probing or self.measure else []
-        if probing:
-            self._probe(theta_0, g_R if probe_loss is None else None, _phases(probe_loss or retain_loss))
+        spent = not (self.measure or (due and own))  # nobody asks for ⟨g_R, ·⟩ again: its memory is free
+        theta_0 = vector.copy(self.params, g_R if spent else None) if due or self.measure else []
+        if spent:
+            g_R = []
+        if due:
+            self._probe(theta_0, retain if own else _phases(probe_loss), g_R, rows if own else None)
         else:
             self._advance()
         self.optimizer.zero_grad(set_to_none=True)
         return self._report(info, theta_0, g_R, kept_F)
 
-    def _gradient(self, phase: Sequence[Loss]) -> tuple[Tensor, list[Tensor | None]]:
-        """(loss, cross-entropy) of the whole phase, shape (2,), and its gradient, accumulated over microbatches."""
+    def _gradient(self, phase: Sequence[Loss]) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
+        """(loss, cross-entropy) of the whole phase, shape (2,); its gradient, accumulated over microbatches; its rows."""
         self.optimizer.zero_grad(set_to_none=True)
-        seen = []
+        seen, rows = [], []
         for loss in phase:
-            value = loss().sum()
+            addends = loss().reshape(-1)
+            value = addends.sum()
             value.backward()
             ce = getattr(loss, "ce", None)
+            rows.append(addends.detach())
             seen.append(torch.stack([value.detach(), value.detach() if ce is None else ce.to(value)]))
         total = torch.stack(seen).to(vector.wide(seen[0].device)).sum(0)
         grads = [p.grad for p in self.params]
         self.optimizer.zero_grad(set_to_none=True)
-        return total if self.reduce is None else self.reduce(total), grads
+        if any(g is not None and g.layout != torch.strided for g in grads):
+            raise TypeError("a gradient is sparse: build its layer with dense ones (nn.Embedding(..., sparse=False))")
+        return total if self.reduce is None else self.reduce(total), grads, rows
 
-    def _decide(self, losses: Tensor, gram: Tensor, floor: Tensor) -> Info:
-        """Weights on the device, then the step's one read; everything that could go wrong is named here."""
-        alive = (gram.diagonal().sqrt() > floor).to(gram)  # a zero gradient gets coefficient 0
+    def _decide(self, losses: Tensor, gram: Tensor, floor: list[float]) -> Info:
+        """The step's one read, then the weights; everything that could go wrong is named here."""
+        read = torch.cat([losses.to(gram).flatten(), gram.flatten()]).cpu().double()
+        losses, gram = read[:4].reshape(2, 2), read[4:].reshape(2, 2)
+        alive = (gram.diagonal().sqrt() > torch.tensor(floor)).to(gram)  # a zero gradient gets coefficient 0
         gram = gram * alive * alive[:, None]
-        weights = self.direction.weights(gram, losses[:, 0]) * alive
-        read = torch.cat([losses.flatten(), gram.flatten()[[0, 1, 3]], weights]).tolist()
-        R, ce_R, F, ce_F, RR, RF, FF, a, b = read
+        a, b = (self.direction.weights(gram, losses[:, 0]) * alive).tolist()
+        (R, ce_R), (F, ce_F) = losses.tolist()
+        (RR, RF), (_, FF) = gram.tolist()
+        finite = all(map(math.isfinite, (R, F, RR, RF, FF)))
+        norm_R, norm_F = math.sqrt(RR), math.sqrt(FF)
         info = Info(
-            step=self.count, outcome=_outcome(read, _tolerance(self.params)), retain=R, forget=F,
-            retain_ce=ce_R, forget_ce=ce_F, norm_R=math.sqrt(RR), norm_F=math.sqrt(FF),
-            cosine=RF / math.sqrt(RR) / math.sqrt(FF) if RR > 0 and FF > 0 else 0.0, a=a, b=b,
+            step=self.count, outcome=outcome(finite, RR, RF, FF, a, b, _tolerance(self.params)), retain=R, forget=F,
+            retain_ce=ce_R, forget_ce=ce_F, norm_R=norm_R, norm_F=norm_F,
+            cosine=RF / norm_R / norm_F if norm_R and norm_F else 0.0, a=a, b=b,
         )  # fmt: skip
         if info.outcome == "no_weights":
-            raise FloatingPointError(f"{self.direction} has no finite weights at R = {R}, F = {F}, ‖g_R‖ = {info.norm_R}, "
-                                     f"‖g_F‖ = {info.norm_F}; LossNorm divides by the losses and refuses a zero one")  # fmt: skip
+            raise FloatingPointError(f"{self.direction} has no finite weights at R = {R}, F = {F}, ‖g_R‖ = {norm_R}, "
+                                     f"‖g_F‖ = {norm_F}; LossNorm divides by the losses and refuses a zero one")  # fmt: skip
         for rule in self.stop if info.updated else ():
             if reason := rule(info):
                 return dataclasses.replace(info, outcome=reason)
@@ -191,17 +146,25 @@ class UnlearningStep:
             self._set_rate(self.state.eta)
         self.optimizer.step()
 
-    def _probe(self, theta_0: list[Tensor], g_R: vector.Vector | None, phase: Sequence[Loss]) -> None:
+    def _probe(
+        self, theta_0: list[Tensor], phase: Sequence[Loss], g_R: vector.Vector, rows: list[Tensor] | None
+    ) -> None:
         """The update with a look along it. The optimizer steps once, at rate 1: u = θ₁ − θ₀ is the update per unit rate
-        (exact for any optimizer whose step is linear in its rate: SGD, momentum, AdamW, Lion), θ ← θ₀ + η·u."""
+        (exact for any optimizer whose step is linear in its rate: SGD, momentum, AdamW, Lion), θ ← θ₀ + η·u.
+
+        rows: the step's own addends, where the probed rows are its own; g_R gives their exact slope."""
         assert self.stepsize is not None
-        self._set_rate(1.0)
-        self.optimizer.step()
-        u = vector.difference(self.params, theta_0)
-        line = _Line(self, theta_0, u, phase, g_R)
-        eta = 0.0
+        u, eta = None, 0.0
         try:
-            with _evaluating(self.module):
+            self._set_rate(1.0)
+            self.optimizer.step()
+            u = vector.difference(self.params, theta_0, [p.grad for p in self.params])  # d is spent
+            line = UpdateLine(self.params, theta_0, u, phase, self.reduce)
+            if rows is not None:
+                line.slope = vector.dot(g_R, u, self.reduce).item()
+                if self.module is None or not any(m.training for m in self.module.modules()):
+                    line.at_zero = line.read(rows)  # known already: the phase ran as a probe would
+            with evaluating(self.module):
                 self.state = self.stepsize.step(self.state, line)
             eta = self.state.eta
         finally:  # an interrupted probe leaves the weights as they were
@@ -213,15 +176,15 @@ class UnlearningStep:
             group["lr"] = eta * ratio
 
     def _report(self, info: Info, theta_0: list[Tensor], g_R: vector.Vector, g_F: vector.Vector | None) -> Info:
-        seen: dict[str, Any] = {"eta": self.optimizer.param_groups[0]["lr"] / (self.ratios[0] or 1.0)}
+        seen: dict[str, Any] = {"eta": float(self.optimizer.param_groups[0]["lr"])}
         if self.stepsize is not None:
             s = self.state
-            seen |= {"stepsize": s.outcome}
+            seen |= {"eta": s.eta, "stepsize": s.outcome}
             if s.outcome != "held":
                 seen |= {"slope": s.slope, "curvature": s.curvature, "proposed": s.proposed}
         if g_F is not None:
             taken = vector.difference(self.params, theta_0)
-            dR, dF = torch.stack([vector.dot(g_R, taken), vector.dot(g_F, taken)]).tolist()
+            dR, dF = (vector.dot(g, taken, self.reduce).item() for g in (g_R, g_F))
             seen |= {"dR": dR, "dF": dF}
         return dataclasses.replace(info, **seen)
 
@@ -235,19 +198,23 @@ class UnlearningStep:
         self.state, self.count = State(**state["stepsize"]), state["count"]
 
 
-class _Line:
-    """The retain loss along the update (see `stepsize.Line`)."""
-
-    def __init__(self, step: UnlearningStep, theta_0: list, u: list, phase: Sequence[Loss], g_R: vector.Vector | None):
-        self.step, self.theta_0, self.u, self.phase = step, theta_0, u, phase
-        self.slope = None if g_R is None else float(vector.dot(g_R, u))
-        self.eps = torch.finfo(step.params[0].dtype).eps
-
-    @torch.no_grad()
-    def __call__(self, eta: float) -> list[float]:
-        vector.assign_(self.step.params, self.theta_0, self.u, eta)
-        rows = torch.cat([loss().double().reshape(-1) for loss in self.phase])  # (rows,)
-        return (rows if self.step.reduce is None else self.step.reduce(rows.sum().reshape(1))).tolist()
+def _checked(
+    model: nn.Module | Iterable[Tensor], optimizer: torch.optim.Optimizer | None, stepsize: StepSize | None
+) -> tuple[torch.optim.Optimizer, list[Tensor]]:
+    """The optimizer and the parameters it moves, tied ones once. Errors: ValueError where the two do not fit."""
+    if getattr(model, "gradient_as_bucket_view", False):
+        raise ValueError("the stash would alias the buckets: wrap the model with gradient_as_bucket_view=False")
+    given = [p for p in (model.parameters() if isinstance(model, nn.Module) else model) if p.requires_grad]
+    if not given:
+        raise ValueError("nothing to unlearn: no parameter of the model requires a gradient")
+    if optimizer is None:
+        if stepsize is None:
+            raise ValueError("without an optimizer a step-size rule must set the rate: pass stepsize=")
+        optimizer = torch.optim.SGD(given, lr=1.0)
+    held = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
+    if missing := len(set(given) - set(held)):
+        raise ValueError(f"the optimizer does not hold {missing} of the model's trainable parameters")
+    return optimizer, list(held)
 
 
 def _phases(phase: Phase) -> list[Loss]:
@@ -263,30 +230,6 @@ def _floor(phase: Sequence[Loss]) -> float:
 
 
 def _tolerance(params: Sequence[Tensor]) -> float:
-    return 16 * torch.finfo(params[0].dtype).eps
-
-
-def _outcome(read: list[float], tolerance: float) -> str:
-    R, _, F, _, RR, RF, FF, a, b = read
-    if not all(math.isfinite(x) for x in (R, F, RR, RF, FF)):
-        return "nonfinite"
-    if not (math.isfinite(a) and math.isfinite(b)):
-        return "no_weights"
-    zero_R, zero_F = RR == 0.0, FF == 0.0
-    if zero_R or zero_F:
-        return "zero_both" if zero_R and zero_F else "zero_retain" if zero_R else "zero_forget"
-    parts = a * a * RR + b * b * FF
-    return "aligned" if parts - 2 * a * b * RF <= tolerance * parts else "ok"
-
-
-@contextmanager
-def _evaluating(module: nn.Module | None):
-    """Every submodule in eval mode, then each back in its own."""
-    modes = {} if module is None else {m: m.training for m in module.modules()}
-    for m in modes:
-        m.training = False
-    try:
-        yield
-    finally:
-        for m, mode in modes.items():
-            m.training = mode
+    """Rounding of ‖d‖²: that of the sums, which are float32 at least, or that of d itself, squared."""
+    eps = vector.precision(params)
+    return max(16 * min(eps, torch.finfo(torch.float32).eps), eps**2)

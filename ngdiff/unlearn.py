@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ngdiff import checkpoint as ckpt
+from ngdiff import checkpoint as ckpt, vector
 from ngdiff.step import Info, Phase, Stop, UnlearningStep
 from ngdiff.stepsize import StepSize
 
@@ -26,6 +27,7 @@ class Problem(Protocol):
     """
 
     model: Any
+    module: nn.Module | None  # what a probe puts in eval mode, if there is one
     parameters: Sequence[Tensor]
 
     def bind(self, method: Any, seed: int) -> Problem: ...
@@ -72,12 +74,13 @@ def unlearn(
     opt = optimizer(mine.parameters) if optimizer else mine.optimizer()
     direction = getattr(method, "direction", method)
     rules = (stop,) if callable(stop) else tuple(stop)
-    step = UnlearningStep(mine.parameters, opt, direction, stepsize, stop=rules, measure=measure)
-    step.module = mine.model if isinstance(mine.model, nn.Module) else None
+    step = UnlearningStep(mine.module or mine.parameters, opt, direction, stepsize, stop=rules, measure=measure)
     run = Run(mine.model)
-    name = repr((method, stepsize, seed, rules, type(opt).__name__))
     if checkpoint is not None:
+        name = _name(problem, method, stepsize, seed, rules, opt, f"start {vector.dot(step.params, step.params):.6g}")
         run.history = [Info(**row) for row in ckpt.load(checkpoint, name, step)]
+        if len(run.history) > steps:
+            raise ValueError(f"checkpoint {checkpoint} is {len(run.history)} steps into the run already, past {steps}")
     fresh = getattr(stepsize, "fresh", 0)
     while len(run.history) < steps:
         t = len(run.history)
@@ -93,3 +96,8 @@ def unlearn(
             ckpt.save(checkpoint, name, step, run.rows())
     run.seconds = time.perf_counter() - began
     return run
+
+
+def _name(*parts: Any) -> str:
+    """What a run depends on, in words that are the same in every process."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(parts))

@@ -7,7 +7,7 @@ Nothing here copies to the host, so a training step that uses these functions is
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -16,18 +16,15 @@ Vector = Sequence[Tensor | None]
 Reduce = Callable[[Tensor], Tensor]  # sums a tensor over the processes that share θ
 
 
-def dot(u: Vector, v: Vector) -> Tensor:
-    """⟨u, v⟩ as a scalar tensor, `None` counting as zero.
+def dot(u: Vector, v: Vector, reduce: Reduce | None = None) -> Tensor:
+    """⟨u, v⟩ as a scalar tensor, `None` counting as zero; `reduce` as in `gramian`.
 
     Each pair of tensors is multiplied out in its own precision (bfloat16 and float16 in float32) and the sums are
     added in float64, so that many small tensors do not lose what one big tensor holds. In float32 a norm below about
     1e-19 underflows to 0 and one above 1e19 overflows: the square is what is stored.
     """
-    parts = [_dot(x, y) for x, y in zip(u, v, strict=True) if x is not None and y is not None]
-    if not parts:
-        device = next((x.device for x in (*u, *v) if x is not None), None)
-        return torch.zeros((), dtype=wide(device), device=device)
-    return torch.stack([p.to(parts[0].device) for p in parts]).to(wide(parts[0].device)).sum()
+    total = _total([_dot(x, y) for x, y in zip(u, v, strict=True)], home(u, v))
+    return total if reduce is None else reduce(total)
 
 
 def gramian(u: Vector, v: Vector, reduce: Reduce | None = None) -> Tensor:
@@ -35,7 +32,8 @@ def gramian(u: Vector, v: Vector, reduce: Reduce | None = None) -> Tensor:
 
     `reduce` sums over processes when each holds a shard of the vectors: three numbers travel, whatever the model.
     """
-    sums = torch.stack([dot(u, u), dot(u, v), dot(v, v)])  # (3,)
+    parts = [(_dot(x, x), _dot(x, y), _dot(y, y)) for x, y in zip(u, v, strict=True)]  # pair by pair: both in cache
+    sums = torch.stack([_total(part, home(u, v)) for part in zip(*parts, strict=True)])  # (3,)
     if reduce is not None:
         sums = reduce(sums)
     return sums[[0, 1, 1, 2]].reshape(2, 2)
@@ -55,14 +53,20 @@ def combine_(u: Vector, v: Vector, a: float, b: float) -> list[Tensor | None]:
         return [y if y is not None else x * a if x is not None else None for x, y in zip(u, v, strict=True)]
 
 
-def copy(u: Sequence[Tensor]) -> list[Tensor]:
-    """A detached copy, bit for bit."""
-    return [x.detach().clone() for x in u]
+def copy(u: Sequence[Tensor], into: Vector | None = None) -> list[Tensor]:
+    """u, bit for bit, in new memory; or in that of `into`, tensors no longer needed, wherever one of them fits."""
+    spent = [None] * len(u) if into is None else into
+    out = [y if y is not None and y.dtype == x.dtype else torch.empty_like(x) for x, y in zip(u, spent, strict=True)]
+    with torch.no_grad():
+        torch._foreach_copy_(out, list(u))
+    return out
 
 
-def difference(u: Sequence[Tensor], v: Sequence[Tensor]) -> list[Tensor]:
-    """u − v."""
-    return list(torch._foreach_sub([x.detach() for x in u], list(v)))
+def difference(u: Sequence[Tensor], v: Sequence[Tensor], into: Vector | None = None) -> list[Tensor]:
+    """u − v; `into` as in `copy`."""
+    out = copy(u, into)
+    torch._foreach_sub_(out, list(v))
+    return out
 
 
 def assign_(theta: Sequence[Tensor], theta_0: Sequence[Tensor], u: Sequence[Tensor] | None = None, s: float = 0.0):
@@ -73,12 +77,30 @@ def assign_(theta: Sequence[Tensor], theta_0: Sequence[Tensor], u: Sequence[Tens
             torch._foreach_add_(list(theta), list(u), alpha=s)
 
 
-def _dot(x: Tensor, y: Tensor) -> Tensor:
+def wide(device: torch.device | None) -> torch.dtype:
+    """float64, except on the one backend that has none."""
+    return torch.float32 if device is not None and device.type == "mps" else torch.float64
+
+
+def home(*vectors: Vector) -> torch.device | None:
+    """Where the sums are added: the device of the first tensor."""
+    return next((x.device for u in vectors for x in u if x is not None), None)
+
+
+def precision(u: Sequence[Tensor]) -> float:
+    """Relative rounding error of the least precise tensor."""
+    return max(torch.finfo(x.dtype).eps for x in u)
+
+
+def _dot(x: Tensor | None, y: Tensor | None) -> Tensor | None:
+    if x is None or y is None:
+        return None
     if x.dtype in (torch.float16, torch.bfloat16):
         x, y = x.float(), y.float()
     return torch.dot(x.reshape(-1), y.reshape(-1))
 
 
-def wide(device: torch.device | None) -> torch.dtype:
-    """float64, except on the one backend that has none."""
-    return torch.float32 if device is not None and device.type == "mps" else torch.float64
+def _total(parts: Iterable[Tensor | None], device: torch.device | None) -> Tensor:
+    found = [part.to(device) for part in parts if part is not None]
+    zero = torch.zeros((), dtype=wide(device), device=device)
+    return torch.stack(found).to(zero).sum() if found else zero

@@ -1,0 +1,82 @@
+"""ngdiff: normalised gradient difference, a learning rate that sets itself, and a place to measure both.
+
+    import ngdiff as ng
+    step = ng.UnlearningStep(model, optimizer, direction=ng.NGDiff(), stepsize=ng.AutoLR())
+
+The public names load on first use (PEP 562), so `import ngdiff` costs milliseconds and no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ngdiff import data, figures, methods, models, objectives, quadratics, results
+    from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
+    from ngdiff.evaluate import evaluate
+    from ngdiff.profiles import profile
+    from ngdiff.stepsize import AutoLR, Constant, WarmupCosine, WarmupLinear
+    from ngdiff.unlearn import UnlearningStep, unlearn
+
+__version__ = "0.1.0"
+__all__ = [
+    "MGDA",
+    "AutoLR",
+    "Constant",
+    "GradAscent",
+    "GradDiff",
+    "LossNorm",
+    "NGDiff",
+    "PCGrad",
+    "UnlearningStep",
+    "WarmupCosine",
+    "WarmupLinear",
+    "data",
+    "evaluate",
+    "figures",
+    "methods",
+    "models",
+    "objectives",
+    "profile",
+    "quadratics",
+    "results",
+    "unlearn",
+]
+_HOME = {
+    **dict.fromkeys(("unlearn", "UnlearningStep"), "unlearn"),
+    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA"), "directions"),
+    **dict.fromkeys(("AutoLR", "Constant", "WarmupLinear", "WarmupCosine"), "stepsize"),
+    **{"evaluate": "evaluate", "profile": "profiles"},
+}  # public name -> the module that defines it; the other names of __all__ are modules
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'ngdiff' has no attribute {name!r}; public names: {', '.join(__all__)}")
+    module = importlib.import_module(f"ngdiff.{_HOME.get(name, name)}")
+    value = getattr(module, name) if name in _HOME else module
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
+
+
+class _Package(ModuleType):
+    """Keeps `ng.unlearn` and `ng.evaluate` the functions.
+
+    Importing the submodule of the same name makes Python store the *module* on the package; what is stored
+    here is the module's function. `from ngdiff.unlearn import Run` is unaffected.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType) and _HOME.get(name) == name:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

@@ -1,0 +1,6 @@
+"""`python -m ngdiff` is `ngdiff`."""
+
+from ngdiff.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,250 @@
+"""Content keys, atomic files and the verified cache: nothing half-written is ever taken for whole.
+
+A file appears whole or not at all (`atomic_write`: temporary sibling, fsync, rename), so a kill at any moment leaves
+nothing that is later mistaken for a result. A cache entry is found by the content of everything it depends on
+(`content_key`) and is verified by sha256 each time it is used (`cached`); a damaged one is moved aside, neither
+trusted nor deleted.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import errno
+import fcntl
+import hashlib
+import json
+import logging
+import math
+import os
+import re
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+log = logging.getLogger("ngdiff")
+
+MANIFEST = "manifest.json"
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+
+
+# ---------------------------------------------------------------------------------------------------- content keys
+def _canonical(value: Any) -> Any:
+    """`value` as JSON with one spelling per content; a dataclass carries its class name, a mapping is sorted by key."""
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError(f"a content key cannot hold {value}: leave the field out, or use None")
+        return value
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {"dataclass": type(value).__qualname__, "fields": _canonical(fields)}
+    if isinstance(value, Mapping):
+        pairs = [[_canonical(k), _canonical(v)] for k, v in value.items()]
+        return {"mapping": sorted(pairs, key=lambda pair: json.dumps(pair[0]))}
+    if isinstance(value, (list, tuple)):
+        return [_canonical(v) for v in value]
+    if isinstance(value, Path):
+        return {"path": str(value)}
+    raise TypeError(
+        f"a content key cannot hold a {type(value).__name__}: pass JSON-able values or dataclasses of them"
+    )
+
+
+def content_key(*parts: Any) -> str:
+    """First 16 hex digits of the sha256 of the canonical JSON of `parts` (dataclasses, mappings, sequences, scalars).
+
+    Equal content gives an equal key in every process and on every machine; any changed field changes it.
+    Raises TypeError on an object without canonical form and ValueError on NaN or infinity.
+    """
+    text = json.dumps(_canonical(parts), separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+# --------------------------------------------------------------------------------------------------- atomic writing
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _place(temporary: Path, final: Path) -> None:
+    """Renames a finished file or folder into place; the rename itself is made durable too."""
+    os.replace(temporary, final)
+    _sync(final.parent)
+
+
+def probe_writable(folder: Path) -> None:
+    """Makes `folder` and tries a file in it, before any work starts.
+
+    Raises PermissionError saying what to do where the folder, or a parent of it, cannot be written.
+    """
+    folder = Path(folder)
+    trial = folder / f".probe-{uuid.uuid4().hex}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        trial.touch(exist_ok=False)
+        trial.unlink()
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        raise PermissionError(
+            f"cannot write to {folder} ({error.strerror}): choose another output folder, or, for the cache, "
+            "set the environment variable NGDIFF_CACHE to a folder you can write"
+        ) from error
+
+
+@contextlib.contextmanager
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `path`; what was written there replaces `path` when the block ends without error.
+
+    The temporary name is `.NAME.HEX.tmp`, so no glob by suffix finds a leftover of a killed process; writers that
+    choose a format by suffix need it said (`savefig(..., format="pdf")`). On an error the old `path` stays as it was.
+    """
+    path = Path(path)
+    probe_writable(path.parent)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
+    try:
+        yield temporary
+        if not temporary.exists():
+            raise FileNotFoundError(
+                f"nothing was written for {path}: write to the path that atomic_write gives"
+            )
+        _sync(temporary)
+        _place(temporary, path)
+    finally:
+        _remove(temporary)
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*") if p.is_file())
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """`atomic_write` for a folder: gives an empty temporary one, every file of which is durable before the rename.
+
+    A folder that stands at `path` is kept until the new one is complete, and is replaced by it.
+    """
+    path, mark = Path(path), uuid.uuid4().hex
+    temporary, old = (path.parent / f".{path.name}.{mark}{end}" for end in (".tmp", ".old.tmp"))
+    probe_writable(path.parent)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in _files(temporary):
+            _sync(file)
+        _sync(temporary)
+        if path.exists():
+            os.replace(path, old)
+        _place(temporary, path)
+        _remove(old)
+    finally:
+        _remove(temporary)
+
+
+# ------------------------------------------------------------------------------------------------------------ cache
+def cache_dir() -> Path:
+    """$NGDIFF_CACHE, else .cache/ngdiff of the checkout around the working directory, else ~/.cache/ngdiff."""
+    if chosen := os.environ.get("NGDIFF_CACHE"):
+        return Path(chosen).expanduser()
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        project = folder / "pyproject.toml"
+        if project.is_file() and re.search(
+            r"""^name\s*=\s*["']ngdiff["']""", project.read_text("utf-8"), re.M
+        ):
+            return folder / ".cache" / "ngdiff"
+    return Path.home() / ".cache" / "ngdiff"
+
+
+@contextlib.contextmanager
+def lock(path: Path, what: str) -> Iterator[None]:
+    """Holds `path` exclusively among processes and threads (flock: the system frees it when its holder dies)."""
+    with open(path, "a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"another process is making {what}: waiting for it", flush=True)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def _fault(entry: Path, key: str) -> str | None:
+    """What is wrong with a cache entry, in words; None where every file is there with the bytes it was saved with."""
+    try:
+        manifest = json.loads((entry / MANIFEST).read_text("utf-8"))
+        if manifest["key"] != key:
+            return f"it was made for the key {manifest['key']}"
+        for name, digest in manifest["files"].items():
+            if _sha256(entry / name) != digest:
+                return f"{name} has changed since it was saved"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _set_aside(entry: Path) -> Path:
+    n = 0
+    while (aside := entry.with_name(f"{entry.name}.{n}.damaged")).exists():
+        n += 1
+    os.replace(entry, aside)
+    return aside
+
+
+def _build(entry: Path, key: str, build: Callable[[Path], None], what: str) -> None:
+    """Under the lock: leftovers of killed builds go, then files, manifest and rename, each durable before the next."""
+    for leftover in entry.parent.glob(f".{key}.*.tmp"):
+        _remove(leftover)
+    with atomic_folder(entry) as temporary:
+        build(temporary)
+        digests = {file.relative_to(temporary).as_posix(): _sha256(file) for file in _files(temporary)}
+        manifest = {"what": what, "key": key, "files": digests}
+        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+
+
+def found(root: Path, key: str) -> Path | None:
+    """The entry root/key if it is there and whole, else None; nothing is built, moved or logged."""
+    entry = Path(root) / key
+    return entry if entry.is_dir() and _fault(entry, key) is None else None
+
+
+def cached(root: Path, key: str, build: Callable[[Path], None], what: str, refresh: bool = False) -> Path:
+    """The folder root/key, built by `build(folder)` unless a whole one is there; `what` names it in messages.
+
+    `refresh` builds anew in any case; the old entry stays until the new one is complete.
+
+    Whole = every file of its manifest has its sha256. A damaged entry is logged, moved aside to `*.damaged` and
+    rebuilt. Two processes asking for one key: the second waits and takes what the first built. A whole entry in a
+    read-only root is used; PermissionError where one must be built there. An error of `build` leaves no entry.
+    """
+    entry = Path(root) / key
+    if not refresh and found(root, key):
+        return entry
+    probe_writable(entry.parent)
+    with lock(entry.parent / f".{key}.lock", what):
+        if os.path.lexists(entry) and not refresh:
+            fault = _fault(entry, key)
+            if fault is None:
+                return entry
+            aside = _set_aside(entry)
+            log.warning("the cached %s is damaged (%s): moved to %s, making it again", what, fault, aside)
+        _build(entry, key, build, what)
+    return entry

@@ -1,0 +1,145 @@
+"""A benchmark and a target model as a `Problem` of the unlearning loop.
+
+Batches are a function of (seed, step) alone: rows come from a stream of seeded permutations, so that a run can stop
+anywhere and go on, and two methods with the same seed see the same rows in the same order.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ngdiff import methods
+from ngdiff.data.tokens import Example, collate
+from ngdiff.objectives import Objective, Tokens, start_values, token_counts
+
+if TYPE_CHECKING:
+    from ngdiff.data.benchmark import Benchmark, Row
+    from ngdiff.models import LM
+
+
+class RowsLoss:
+    """An objective on some rows of a batch: calling it gives each row's addend, (rows,), whose sum is the loss.
+
+    total, tokens: the whole batch's count and number of labelled tokens (this may be one of its microbatches). After a
+    call, `ce` is the cross-entropy of the same forward, and `floor` the objective's rounding noise.
+    """
+
+    def __init__(self, model: Any, objective: Objective, batch: dict[str, Tensor], start: Tensor | None, total, tokens):
+        self.model, self.objective, self.batch, self.start = model, objective, batch, start
+        self.total, self.tokens, self.floor, self.ce = total, tokens, objective.floor, None
+
+    def __call__(self) -> Tensor:
+        inputs = {name: self.batch[name] for name in ("input_ids", "attention_mask")}
+        tokens = Tokens(self.model(**inputs, use_cache=False).logits, self.batch["labels"])
+        self.ce = tokens.nll.detach().sum() / self.tokens
+        return self.objective.sums(tokens, self.start) / self.total
+
+
+class LMProblem:
+    """Forget rows against retain rows, `batch_size` of each a step.
+
+    micro: rows per forward (None: the whole batch); any value gives the same loss and gradient. lr: of the default
+    optimizer, AdamW(0.9, 0.999) with weight decay 0.01, which a step-size rule overrides.
+    The target is the *start* of KL and NPO: what they need from it is computed once a row and stored.
+    Errors: ValueError for a row longer than the model's context, before anything is trained.
+    """
+
+    def __init__(
+        self, bench: Benchmark, target: LM, *, batch_size: int = 32, micro: int | None = None, lr: float = 1e-3
+    ) -> None:
+        if batch_size < 1 or (micro is not None and micro < 1):
+            raise ValueError(f"batch_size and micro must be at least 1, got {batch_size} and {micro}")
+        self.bench, self.target, self.batch_size, self.micro, self.lr = bench, target, batch_size, micro, lr
+        self.forget, self.retain = self._encode(bench.forget), self._encode(bench.retain)
+        self.model, self.method, self.seed = target, methods.NGDiff, 0
+        self._start: dict[tuple[str, int, bool], Tensor] = {}
+
+    def bind(self, method: Any, seed: int) -> LMProblem:
+        """A copy of the target to unlearn with this method's objectives (a bare direction rule: cross-entropies)."""
+        bound = object.__new__(LMProblem)
+        bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
+        bound.model, bound.seed = self.target.copy(), seed
+        bound.method = method if isinstance(method, methods.Method) else methods.Method(repr(method), method)
+        bound.model.model.train()
+        return bound
+
+    @property
+    def module(self) -> torch.nn.Module:
+        return self.model.model
+
+    @property
+    def parameters(self) -> list[Tensor]:
+        return [p for p in self.module.parameters() if p.requires_grad]
+
+    def optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.AdamW(self.parameters, lr=self.lr, betas=(0.9, 0.999), weight_decay=0.01)
+
+    def batch(self, step: int) -> tuple[list[RowsLoss], list[RowsLoss]]:
+        retain = self._phase(self.method.retain, self._take(step, forget=False), forget=False)
+        return retain, self._phase(self.method.forget, self._take(step, forget=True), forget=True)
+
+    def probe(self, step: int, fresh: int) -> list[RowsLoss]:
+        """The retain objective on the step's rows and `fresh` times as many others, from a stream of their own."""
+        own = self._take(step, forget=False)
+        size = min(fresh * len(own), len(self.retain) - len(own))
+        stream = _stream(f"{self.seed} probe", len(self.retain), step * size)
+        others = []
+        while len(others) < size:
+            if (i := next(stream)) not in own and i not in others:
+                others.append(i)
+        return self._phase(self.method.retain, own + others, forget=False)
+
+    def _encode(self, rows: Sequence[Row]) -> list[Example]:
+        return [self.target.encode(row["question"], row["answer"]) for row in rows]
+
+    def _take(self, step: int, forget: bool) -> list[int]:
+        n = len(self.forget if forget else self.retain)
+        size = min(self.batch_size, n)
+        stream = _stream(f"{self.seed} {'forget' if forget else 'retain'}", n, step * size)
+        return [next(stream) for _ in range(size)]
+
+    def _phase(self, objective: Objective, chosen: list[int], forget: bool) -> list[RowsLoss]:
+        rows = self.forget if forget else self.retain
+        micro = self.micro or len(chosen)
+        parts = [chosen[i : i + micro] for i in range(0, len(chosen), micro)]
+        batches = [self._collate([rows[i] for i in part]) for part in parts]
+        total = sum(int(objective.counts(b["labels"]).sum()) for b in batches)
+        tokens = sum(int(token_counts(b["labels"]).sum()) for b in batches)
+        starts = [self._starts(objective.start, part, forget) for part in parts]
+        return [RowsLoss(self.module, objective, b, s, total, tokens) for b, s in zip(batches, starts, strict=True)]
+
+    def _collate(self, examples: list[Example]) -> dict[str, Tensor]:
+        return {k: v.to(self.module.device) for k, v in collate(examples, self.target.pad_id).items()}
+
+    def _starts(self, kind: str | None, chosen: list[int], forget: bool) -> Tensor | None:
+        if kind is None:
+            return None
+        missing = [i for i in chosen if (kind, i, forget) not in self._start]
+        if missing:
+            rows = self.forget if forget else self.retain
+            batch = self._collate([rows[i] for i in missing])
+            with torch.no_grad():
+                logits = self.target.model(batch["input_ids"], batch["attention_mask"], use_cache=False).logits
+            values = start_values(kind, Tokens(logits, batch["labels"]))
+            self._start.update({(kind, i, forget): v for i, v in zip(missing, values, strict=True)})
+        return torch.cat([self._start[kind, i, forget] for i in chosen])
+
+
+@lru_cache(maxsize=64)
+def _permutation(name: str, n: int, epoch: int) -> tuple[int, ...]:
+    order = list(range(n))
+    random.Random(f"{name} {epoch}").shuffle(order)
+    return tuple(order)
+
+
+def _stream(name: str, n: int, position: int):
+    """Row numbers of endless seeded permutations of n rows, from a position on."""
+    while True:
+        yield _permutation(name, n, position // n)[position % n]
+        position += 1

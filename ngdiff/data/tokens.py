@@ -1,0 +1,119 @@
+"""Questions and answers as token ids: answer-only labels, padding that hides nothing, a byte-level BPE from scratch.
+
+    ids    = [prompt … | answer … EOS]
+    labels = [ −100 …  | answer … EOS]        (labels[t] is predicted from the logits at t − 1)
+
+Prompt and answer are tokenised together, as a pretrained model has seen text; the answer begins at the first token
+that the prompt alone does not give, so a token made of the prompt's last space and the answer's first word is answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+    from ngdiff.data.benchmark import Prompt
+
+IGNORE = -100  # the label that cross_entropy skips
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text: `input_ids` and `labels` of equal length, labels IGNORE on the prompt."""
+
+    input_ids: list[int]
+    labels: list[int]
+
+    def __len__(self) -> int:
+        return len(self.input_ids)
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The ids before the first labelled one: what generation is given."""
+        start = next((t for t, label in enumerate(self.labels) if label != IGNORE), len(self.labels))
+        return self.input_ids[:start]
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Token ids of `text`, with the tokenizer's own leading special tokens unless the text (a template) brings them."""
+    templated = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    ids = list(tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
+    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+
+
+def encode(
+    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, question: str, answer: str, context: int | None = None
+) -> Example:
+    """Tokens of prompt.text(question) + answer + EOS; labels on the answer tokens and EOS only.
+
+    `context`: the model's longest sequence in tokens (None: no limit). Raises ValueError naming the row and both
+    numbers where the sequence is longer: a row is never cut silently.
+    """
+    head = prompt.text(question)
+    ids, alone = _ids(tokenizer, head + answer), _ids(tokenizer, head.rstrip(" "))
+    start = next(
+        (t for t, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone))
+    )
+    ids = [*ids, tokenizer.eos_token_id]
+    if context is not None and len(ids) > context:
+        raise ValueError(
+            f"the row with question {question[:80]!r} is {len(ids)} tokens long, the model's context is {context}: "
+            "take a model with a longer context, or shorten or drop this row"
+        )
+    return Example(ids, [IGNORE] * start + ids[start:])
+
+
+def collate(examples: Sequence[Example], pad_id: int, side: str = "right") -> dict[str, Tensor]:
+    """Pads to the longest: input_ids, attention_mask, labels, each a LongTensor (batch, time).
+
+    The mask comes from the lengths, never from `ids == pad`: a real token that equals the padding id stays visible.
+    `side`: where the padding goes, "right" or "left" (generation).
+    """
+    if side not in ("left", "right"):
+        raise ValueError(f"side must be 'left' or 'right', not {side!r}")
+    time = max(len(example) for example in examples)
+    shape = (len(examples), time)
+    ids, mask, labels = (
+        torch.full(shape, pad_id),
+        torch.zeros(shape, dtype=torch.long),
+        torch.full(shape, IGNORE),
+    )
+    for b, example in enumerate(examples):
+        n = len(example)
+        real = slice(0, n) if side == "right" else slice(time - n, time)
+        ids[b, real] = torch.tensor(example.input_ids)
+        labels[b, real] = torch.tensor(example.labels)
+        mask[b, real] = 1
+    return {"input_ids": ids, "attention_mask": mask, "labels": labels}
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
+    """Byte-level BPE of at most `vocab_size` tokens (256 bytes, <pad>, <bos>, <eos>, merges): any text round-trips.
+
+    Deterministic in the texts and their order. Nothing is added to a text: EOS is the encoder's business.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    specials = ["<pad>", "<bos>", "<eos>"]
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    if vocab_size < (smallest := len(specials) + len(alphabet)):
+        raise ValueError(
+            f"a byte-level vocabulary needs at least {smallest} tokens: raise vocab_size from {vocab_size}"
+        )
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, special_tokens=specials, initial_alphabet=sorted(alphabet), show_progress=False
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names)

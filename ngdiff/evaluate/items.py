@@ -1,0 +1,129 @@
+"""Per-item values of TOFU's metrics, from the statistics of one forward pass; and how items become aggregates.
+
+Layouts are open-unlearning's `value_by_index`: probabilities {"prob", "avg_loss"} (lists over several wrong answers),
+everything else {"score"}.  An undefined value is None and is left out of the mean.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from ngdiff.evaluate import metrics
+from ngdiff.evaluate.forward import Stats
+
+Row = dict[str, Any]
+Items = dict[str, dict[int, Any]]
+Table = Mapping[tuple[str, str], Stats]
+
+FICTION = ("forget", "retain")  # judged on the paraphrase; ra and wf on the answer, normalised over the options
+RATIO = {"forget": "forget_truth_ratio", **{part: f"{part}_Truth_Ratio" for part in ("retain", "ra", "wf")}}
+ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm")
+
+
+def scores(values: list[float]) -> dict[int, dict[str, float | None]]:
+    """index -> {"score": value}, None for an undefined value (NaN)."""
+    return {i: {"score": None if np.isnan(value) else float(value)} for i, value in enumerate(values)}
+
+
+def column(items: Mapping[int, Mapping[str, Any]], key: str = "score") -> np.ndarray:
+    """One field of the items as a float array, shape (rows,) or (rows, answers), None as NaN."""
+    return np.array([item[key] for item in items.values()], float)
+
+
+def _probability(losses: Any) -> dict[str, Any]:
+    return {"prob": metrics.probability(losses).tolist(), "avg_loss": losses}
+
+
+def probabilities(table: Table, part: str, rows: list[Row], eps: float) -> Items:
+    """{part}_Q_A_Prob, _PARA_Prob, _PERT_Prob, _Prob_normalised and the truth ratio, as far as the rows allow."""
+
+    def nll(row: Row, answer: str) -> float:
+        return metrics.mean_nll(table[row["question"], answer].logp)
+
+    true = [nll(row, row["answer"]) for row in rows]
+    items = {f"{part}_Q_A_Prob": {i: _probability(loss) for i, loss in enumerate(true)}}
+    if part in FICTION:
+        if any("paraphrased_answer" not in row for row in rows):
+            return items
+        true = [nll(row, row["paraphrased_answer"]) for row in rows]
+        items[f"{part}_Q_A_PARA_Prob"] = {i: _probability(loss) for i, loss in enumerate(true)}
+    if any(not row.get("perturbed_answer") for row in rows):
+        return items
+    wrong = [[nll(row, answer) for answer in row["perturbed_answer"]] for row in rows]
+    pairs = list(zip(true, wrong, strict=True))
+    items[f"{part}_Q_A_PERT_Prob"] = {i: _probability(losses) for i, losses in enumerate(wrong)}
+    items[RATIO[part]] = scores([metrics.truth_ratio(t, w, eps) for t, w in pairs])
+    if part == "forget":
+        means = [metrics.share(t, [float(np.mean(w))], eps) for t, w in pairs]
+        items["forget_truth_ratio_prob_mean"] = scores(means)
+    if part not in FICTION:
+        shares = [metrics.share(t, w, eps) for t, w in pairs]
+        items[f"{part}_Q_A_Prob_normalised"] = {i: {"prob": value} for i, value in enumerate(shares)}
+    return items
+
+
+def memorisation(table: Table, rows: list[Row], convention: str) -> Items:
+    """exact_memorization and extraction_strength of the answers, final EOS dropped."""
+    hits = [table[row["question"], row["answer"]].hits[:-1] for row in rows]
+    return {
+        "exact_memorization": scores([metrics.exact_memorization(h) for h in hits]),
+        "extraction_strength": scores([metrics.extraction_strength(h, convention) for h in hits]),
+    }
+
+
+def membership(table: Table, part: str, rows: list[Row]) -> Items:
+    """Scores of the likelihood attacks on one side, named mia_<attack>_<part>; the loss and zlib keep the final EOS."""
+    stats = [table[row["question"], row["answer"]] for row in rows]
+    losses = [metrics.mean_nll(s.logp) for s in stats]
+    zlib = [metrics.zlib_score(loss, row["answer"]) for loss, row in zip(losses, rows, strict=True)]
+    plus = [metrics.min_k_plus_plus(s.logp[:-1], s.mean[:-1], s.var[:-1]) for s in stats]
+    return {
+        f"mia_loss_{part}": scores(losses),
+        f"mia_zlib_{part}": scores(zlib),
+        f"mia_min_k_{part}": scores([metrics.min_k(s.logp[:-1]) for s in stats]),
+        f"mia_min_k_plus_plus_{part}": scores(plus),
+    }
+
+
+def against(items: Items, reference: Items) -> Items:
+    """mia_reference_<part>: the loss minus the retain-only model's, row by row; undefined where both are infinite."""
+    found: Items = {}
+    for part in ("forget", "holdout"):
+        name = f"mia_loss_{part}"
+        if name in items and name in reference:
+            with np.errstate(invalid="ignore"):
+                found[f"mia_reference_{part}"] = scores(list(column(items[name]) - column(reference[name])))
+    return found
+
+
+def _mean(key: str) -> Callable[[Mapping[int, Any]], float]:
+    def aggregate(items: Mapping[int, Any]) -> float:
+        values = [np.mean(item[key]) for item in items.values() if item[key] is not None]
+        return float(np.mean(values)) if values else float("nan")
+
+    return aggregate
+
+
+def aggregate(items: Items, convention: str) -> dict[str, float]:
+    """name -> aggregate of every metric whose items are there; NaN where no row defines a value."""
+    eps = metrics.epsilon(convention)
+    values = {}
+    for name, rows in items.items():
+        if "_Prob" in name:
+            values[name] = _mean("prob")(rows)
+        elif name.endswith("_ROUGE"):
+            values[name] = _mean("rougeL_recall")(rows)
+        elif name == "forget_truth_ratio":
+            values[name] = metrics.closer_to_1(column(rows), eps)
+        elif name.endswith("_Truth_Ratio"):
+            values[name] = metrics.true_better(column(rows))
+        elif not name.startswith("mia_"):
+            values[name] = _mean("score")(rows)
+    for attack in ATTACKS:
+        sides = [items.get(f"mia_{attack}_{part}") for part in ("forget", "holdout")]
+        if all(sides):
+            values[f"mia_{attack}"] = metrics.auc(*[column(side) for side in sides])
+    return values

@@ -1,0 +1,63 @@
+"""The result of an evaluation: aggregates, the per-item values they come from, and what was evaluated."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ngdiff.results import atomic_write
+
+INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Metrics of one model on one benchmark.
+
+    metrics  name -> aggregate; a metric that cannot be computed is absent, never a stand-in
+    items    name -> {row index -> value or dict of values}; None where a row leaves the value undefined
+    meta     model, benchmark fingerprint, convention, reference, row counts, seconds
+    """
+
+    metrics: dict[str, float]
+    items: dict[str, dict[int, Any]] = field(repr=False, default_factory=dict)
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self, path: str | Path) -> Path:
+        """Writes strict JSON atomically: the file is the whole report or is not there."""
+        content = {name: _plain(getattr(self, name)) for name in ("metrics", "items", "meta")}
+        with atomic_write(Path(path)) as temporary:
+            text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
+            Path(temporary).write_text(text + "\n", encoding="utf-8")
+        return Path(path)
+
+    @classmethod
+    def from_json(cls, path: str | Path) -> Report:
+        """The inverse of `to_json`; ValueError names a file that is no report."""
+        try:
+            content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_revive)
+            items = {name: {int(i): v for i, v in rows.items()} for name, rows in content["items"].items()}
+            return cls(metrics=content["metrics"], items=items, meta=content["meta"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path} is not a report of ngdiff.evaluate ({error!r}): evaluate again") from error
+
+
+def _plain(value: Any) -> Any:
+    """`value` in JSON's types: numpy scalars become floats, NaN null, ±∞ {"infinite": ±1}."""
+    if isinstance(value, dict):
+        return {str(key): _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    number = float(value)
+    if math.isnan(number):
+        return None
+    return {INFINITE: int(math.copysign(1, number))} if math.isinf(number) else number
+
+
+def _revive(content: dict[str, Any]) -> Any:
+    return content[INFINITE] * math.inf if set(content) == {INFINITE} else content

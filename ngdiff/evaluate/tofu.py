@@ -1,0 +1,215 @@
+"""TOFU's metrics of a language model, under open-unlearning's names.
+
+Every likelihood metric reads one table, (question, answer) -> token statistics, filled by one teacher-forced pass;
+the same text is computed once.  Generation answers each question once.
+
+    forget, EM, ES, MIA members   forgetXX_perturbed          MIA non-members   holdoutXX
+    model utility                 retain_perturbed, real_authors_perturbed (ra), world_facts_perturbed (wf)
+
+References: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs" (2024); open-unlearning (locuslab).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from ngdiff.evaluate import forward, items, metrics
+from ngdiff.evaluate.generate import greedy, stop_tokens
+from ngdiff.evaluate.items import Items, Row, Table
+from ngdiff.evaluate.report import Report
+
+if TYPE_CHECKING:
+    from ngdiff.data.benchmark import Benchmark
+    from ngdiff.models import LM
+
+Rows = dict[str, list[Row]]
+Say = Callable[[str], None]
+
+# part of the metric names -> the benchmark's rows, the first that exist (own data may come without wrong answers)
+PARTS = {
+    "forget": ("forget_perturbed", "forget"),
+    "holdout": ("holdout",),
+    "retain": ("retain_perturbed", "retain"),
+    "ra": ("real_authors_perturbed",),
+    "wf": ("world_facts_perturbed",),
+}
+UTILITY = (
+    *("retain_Q_A_Prob", "retain_Q_A_ROUGE", "retain_Truth_Ratio"),
+    *("ra_Q_A_Prob_normalised", "ra_Q_A_ROUGE", "ra_Truth_Ratio"),
+    *("wf_Q_A_Prob_normalised", "wf_Q_A_ROUGE", "wf_Truth_Ratio"),
+)
+
+
+def evaluate(
+    lm: LM,
+    bench: Benchmark,
+    reference: LM | Report | None = None,
+    convention: str = "ngdiff",
+    generate: bool = True,
+    gradnorm: bool = True,
+    progress: bool | Say = True,
+    max_new_tokens: int = 200,
+) -> Report:
+    """All TOFU metrics of `lm` on `bench`.
+
+    reference   the retain-only model, or its Report (then it is not evaluated again).  forget_quality and mia_reference
+                need it; privleak's AUC_ret is ½ without one, and meta["auc_retain"] says so
+    convention  "ngdiff", or "open-unlearning" for numbers comparable with its tables (see `metrics`)
+    generate    False leaves out ROUGE and with it model_utility
+    gradnorm    False leaves out mia_gradnorm, which takes a backward for each row
+    progress    True: one line a stage on stderr (silent under pytest); a callable is given the lines
+
+    Beside the benchmark's names: loss_{forget,retain,holdout}, the NLL over all of a set's tokens, nats per token.
+    A collapsed model (NaN logits) has infinite losses; its probabilities, ROUGE and utility are 0.
+
+    Raises ValueError for an unknown convention, a reference report of another convention, and rows longer than the
+    model's context.  The model's mode is restored; its gradients are not touched.
+    """
+    metrics.epsilon(convention)
+    say, begun = _speaker(progress), time.perf_counter()
+    ref = reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, convention, say)
+    if ref and ref.meta.get("convention") != convention:
+        raise ValueError(
+            f"the reference report has convention {ref.meta.get('convention')!r}, this evaluation {convention!r}: "
+            "evaluate both with the same one"
+        )
+    rows, configs = _rows(bench, PARTS)
+    found, values = _likelihood(lm, rows, convention, say)
+    if generate:
+        found |= _rouge(lm, rows, max_new_tokens, say)
+    if gradnorm:
+        found |= _gradnorm(lm, rows, say)
+    if ref and ref.meta["fingerprint"] == bench.fingerprint:
+        found |= items.against(found, ref.items)
+    auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
+    values |= items.aggregate(found, convention)
+    values |= _compared(values, found, ref, auc_retain, metrics.epsilon(convention))
+    meta = _meta(lm, bench, convention) | {
+        **{"max_new_tokens": max_new_tokens if generate else None, "configs": configs},
+        **{"reference": ref.meta["model"] if ref else None, "auc_retain": auc_retain},
+        **{"rows": {part: len(members) for part, members in rows.items()}},
+        "seconds": round(time.perf_counter() - begun, 3),
+    }
+    return Report({name: value for name, value in values.items() if not math.isnan(value)}, found, meta)
+
+
+def _compared(
+    values: dict[str, float], found: Items, ref: Report | None, auc_retain: float, eps: float
+) -> dict[str, float]:
+    """model_utility, forget_quality and privleak, each where its parts are there."""
+    more = {}
+    if all(name in values for name in UTILITY):
+        more["model_utility"] = metrics.harmonic_mean(values[name] for name in UTILITY)
+    ratios = "forget_truth_ratio"
+    if ref and ratios in found and ratios in ref.items:
+        more["forget_quality"] = metrics.ks_pvalue(items.column(found[ratios]), items.column(ref.items[ratios]))
+    if "mia_min_k" in values:
+        more["privleak"] = metrics.privleak(values["mia_min_k"], auc_retain, eps)
+    return more
+
+
+def _meta(lm: LM, bench: Benchmark, convention: str) -> dict[str, Any]:
+    content = {"model": lm.name, "benchmark": bench.name, "split": bench.split, "convention": convention}
+    return content | {"fingerprint": bench.fingerprint}
+
+
+def _speaker(progress: bool | Say) -> Say:
+    if callable(progress):
+        return progress
+    if progress and "PYTEST_CURRENT_TEST" not in os.environ:
+        return lambda line: print(line, file=sys.stderr, flush=True)
+    return lambda line: None
+
+
+def _rows(bench: Benchmark, parts: Iterable[str]) -> tuple[Rows, dict[str, str]]:
+    """part -> rows, and part -> the benchmark's name for them; a part that the benchmark lacks is left out."""
+    rows: Rows = {}
+    names: dict[str, str] = {}
+    for part in parts:
+        for name in PARTS[part]:
+            try:
+                members = getattr(bench, name)
+            except KeyError:  # no such config
+                continue
+            if members and part not in rows:
+                rows[part], names[part] = members, name
+    return rows, names
+
+
+def _brief(lm: LM, bench: Benchmark, convention: str, say: Say) -> Report:
+    """Of a reference model only what is compared: the likelihoods of forget and holdout rows."""
+    rows, _ = _rows(bench, ("forget", "holdout"))
+    found, values = _likelihood(lm, rows, convention, say)
+    return Report(values | items.aggregate(found, convention), found, _meta(lm, bench, convention))
+
+
+def _likelihood(lm: LM, rows: Rows, convention: str, say: Say) -> tuple[Items, dict[str, float]]:
+    """The items of every likelihood metric, and the losses per token."""
+    table = _table(lm, rows, say)
+    found: Items = {}
+    for part in rows:
+        if part != "holdout":
+            found |= items.probabilities(table, part, rows[part], metrics.epsilon(convention))
+        if part in ("forget", "holdout"):
+            found |= items.membership(table, part, rows[part])
+    if "forget" in rows:
+        found |= items.memorisation(table, rows["forget"], convention)
+    losses = {}
+    for part in ("forget", "retain", "holdout"):
+        if part in rows:
+            tokens = [logp for row in rows[part] for logp in table[row["question"], row["answer"]].logp]
+            losses[f"loss_{part}"] = metrics.mean_nll(tokens)
+    return found, losses
+
+
+def _table(lm: LM, rows: Rows, say: Say) -> Table:
+    """The teacher-forced statistics of each text that a metric needs; moments where min-k++ needs them."""
+    begun = time.perf_counter()
+    wanted: dict[tuple[str, str], bool] = {}
+    for part, members in rows.items():
+        for row in members:
+            key = (row["question"], row["answer"])
+            wanted[key] = wanted.get(key, False) or part in ("forget", "holdout")
+            if part == "holdout":
+                continue
+            for answer in (row.get("paraphrased_answer"), *row.get("perturbed_answer", ())):
+                if answer is not None:
+                    wanted.setdefault((row["question"], answer), False)
+    examples = [lm.encode(question, answer) for question, answer in wanted]
+    budget = 2048 if lm.model.device.type == "cpu" else 16384  # tokens; larger batches leave a CPU's caches
+    stats = forward.likelihood(lm.model, examples, list(wanted.values()), budget)
+    say(f"{lm.name}: likelihood of {len(examples)} texts in {time.perf_counter() - begun:.1f} s")
+    return dict(zip(wanted, stats, strict=True))
+
+
+def _rouge(lm: LM, rows: Rows, max_new_tokens: int, say: Say) -> Items:
+    """{part}_Q_A_ROUGE: the greedy answer to each question against the true one."""
+    begun = time.perf_counter()
+    asked = [(part, i, row) for part in rows if part != "holdout" for i, row in enumerate(rows[part])]
+    examples = [lm.encode(row["question"], row["answer"]) for _, _, row in asked]
+    stop = stop_tokens(lm.model, lm.tokenizer, examples)
+    texts = greedy(lm.model, [example.prompt_ids for example in examples], stop, max_new_tokens)
+    found: Items = {f"{part}_Q_A_ROUGE": {} for part in rows if part != "holdout"}
+    for (part, i, row), ids in zip(asked, texts, strict=True):
+        generation = lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
+        texts_of = {"input": row["question"], "ground_truth": row["answer"], "generation": generation}
+        found[f"{part}_Q_A_ROUGE"][i] = metrics.rouge(generation, row["answer"]) | texts_of
+    say(f"{lm.name}: {len(examples)} generations in {time.perf_counter() - begun:.1f} s")
+    return found
+
+
+def _gradnorm(lm: LM, rows: Rows, say: Say) -> Items:
+    """mia_gradnorm_<part>, one backward a row."""
+    begun = time.perf_counter()
+    found: Items = {}
+    for part in ("forget", "holdout"):
+        if part in rows:
+            examples = [lm.encode(row["question"], row["answer"]) for row in rows[part]]
+            found[f"mia_gradnorm_{part}"] = items.scores(forward.gradient_norms(lm.model, examples))
+    say(f"{lm.name}: gradient norms in {time.perf_counter() - begun:.1f} s")
+    return found

@@ -1,0 +1,175 @@
+"""One notebook, executed by papermill in a process of its own, with a kernel that is this very interpreter.
+
+`run` starts `python -m ngdiff.execute`, which reports each cell as a line of JSON; notebooks, sweeps and smoke tests
+all go through it, and none can disturb another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ngdiff.cache import atomic_write, content_key
+
+SHELL = ("cli", "__main__", "__init__", "report", "reproduce", "batch", "book", "execute", "bench")
+DEPENDENCIES = (
+    *("torch", "transformers", "tokenizers", "datasets", "peft", "safetensors"),
+    *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "rouge-score", "matplotlib", "seaborn"),
+)
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where and why a notebook stopped; `cell` counts from 1 and is 0 where no cell is to blame."""
+
+    cell: int
+    of: int
+    source: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one execution: wall seconds, cells in the notebook, and the failure if there was one."""
+
+    seconds: float
+    cells: int
+    failure: Failure | None = None
+
+
+# --------------------------------------------------------------------------------------------------------- what it is
+def environment() -> dict[str, str]:
+    """Python and the versions of the packages that numbers depend on."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
+    for name in DEPENDENCIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def package_sources() -> dict[str, str]:
+    """Text of every file of the package that a number can depend on (the command line cannot change one)."""
+    root = Path(__file__).parent
+    files = [*root.rglob("*.py"), *root.rglob("*.mplstyle"), *root.rglob("*.json")]
+    names = {path.relative_to(root).as_posix(): path for path in files}
+    return {
+        name: path.read_text("utf-8") for name, path in sorted(names.items()) if name.removesuffix(".py") not in SHELL
+    }
+
+
+def execution_key(source: Path, parameters: Mapping[str, Any]) -> str:
+    """Content key of all that an execution's results depend on: notebook, parameters, package, environment."""
+    return content_key(source.read_text("utf-8"), dict(parameters), package_sources(), environment())
+
+
+# ------------------------------------------------------------------------------------------------------------- parent
+def kernel_environment(cache: Path) -> dict[str, str]:
+    """os.environ with a `python3` kernel that is sys.executable, first on JUPYTER_PATH; one thread, no user files."""
+    spec = cache / "jupyter" / "kernels" / "python3" / "kernel.json"
+    argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    with atomic_write(spec) as temporary:
+        temporary.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}), "utf-8")
+    package = str(Path(__file__).resolve().parent.parent)
+    env = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # the kernel draws inline
+    env["JUPYTER_PATH"] = str(spec.parents[2])
+    env["IPYTHONDIR"] = str(cache / "ipython")
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH", ""))))
+    for name, value in {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}.items():
+        env.setdefault(name, value)
+    return env
+
+
+def run(
+    source: Path,
+    out: Path,
+    parameters: Mapping[str, Any],
+    cache: Path,
+    on_cell: Callable[[int, int], None] = lambda k, n: None,
+) -> Outcome:
+    """Executes the notebook source (.py) in its folder, saved as `out`; a failing cell is an Outcome, not an error."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    spec = {"source": str(source.resolve()), "out": str(out.resolve()), "parameters": dict(parameters)}
+    command = [sys.executable, "-m", "ngdiff.execute", json.dumps(spec)]
+    start, cells, failure, done = time.perf_counter(), 0, None, False
+    with open(out.with_suffix(".log"), "w+", encoding="utf-8") as log:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": log, "stdin": subprocess.DEVNULL}
+        process = subprocess.Popen(command, text=True, env=kernel_environment(cache), cwd=source.parent, **pipes)
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                news = json.loads(line)
+                if "cell" in news:
+                    cells = news["of"]
+                    on_cell(news["cell"], cells)
+                failure = Failure(**news["failure"]) if "failure" in news else failure
+                done = done or "done" in news
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+        if not done and failure is None:
+            log.seek(0)
+            failure = Failure(0, cells, "", f"exit code {process.returncode}: {log.read()[-500:].strip()}")
+    return Outcome(time.perf_counter() - start, cells, failure)
+
+
+# -------------------------------------------------------------------------------------------------------------- child
+def _say(**news: Any) -> None:
+    sys.__stdout__.write(json.dumps(news) + "\n")  # type: ignore[union-attr]
+    sys.__stdout__.flush()  # type: ignore[union-attr]
+
+
+def _execute(source: Path, out: Path, parameters: Mapping[str, Any]) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    from ngdiff.book import notebook
+
+    nb = notebook(source)
+    total = len(nb.cells)
+
+    def started(cell: Any, cell_index: int) -> None:
+        _say(cell=min(cell_index + 1, total), of=total)
+
+    options = {
+        "kernel_name": "python3",
+        "progress_bar": False,
+        "cwd": str(source.parent),
+        "on_cell_start": started,
+    }
+    try:
+        papermill.execute_notebook(nb, str(out), parameters=dict(parameters), **options)
+    except PapermillExecutionError as error:
+        nb_out = json.loads(out.read_text("utf-8"))
+        index = [cell for cell in nb_out["cells"] if "papermill-error-cell-tag" not in _tags(cell)]
+        stopped = next(i for i, cell in enumerate(index) if cell["metadata"]["papermill"].get("exception"))
+        injected = sum("injected-parameters" in _tags(cell) for cell in index[:stopped])
+        message = f"{error.ename}: {error.evalue}"
+        _say(failure={"cell": stopped + 1 - injected, "of": total, "source": error.source, "error": message})
+    else:
+        _say(done=True)
+
+
+def _tags(cell: Mapping[str, Any]) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def _child(text: str) -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through the clean-up, which stops the kernel
+    spec = json.loads(text)
+    _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"])
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1])

@@ -1,0 +1,129 @@
+"""Foreign models: loading that says what to do when it fails, and the prompt a tokenizer was made for.
+
+TOFU's prompt forms: Llama-2-chat `[INST] {q} [/INST]{a}`; a tokenizer with a chat template: system message, user turn
+and generation prompt, rendered once (with a fixed date, else Llama-3's template inserts today's); others
+`Question: {q}\nAnswer: {a}`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
+from jinja2 import TemplateError
+from transformers import PreTrainedTokenizerBase
+
+from ngdiff.data.benchmark import Prompt
+
+SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
+DATE = "10 Apr 2025"
+LLAMA_2 = Prompt(question_start="[INST] ", question_end=" [/INST]", answer_start="")
+
+
+def _causes(error: BaseException | None) -> list[BaseException]:
+    found: list[BaseException] = []
+    while error is not None and error not in found:
+        found.append(error)
+        error = error.__cause__ or error.__context__
+    return found
+
+
+def _is_path(path_or_id: str | Path) -> bool:
+    """True for what can only be a folder: a Path, or text that is no `name` or `owner/name`."""
+    text = str(path_or_id)
+    return isinstance(path_or_id, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
+
+
+def fetch(loader: Callable[..., Any], path_or_id: str | Path, **options: Any) -> Any:
+    """loader(path_or_id, **options) for a folder or hub id, without remote code; errors as `ngdiff.models.load` says."""
+    folder = Path(path_or_id).expanduser()
+    if folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise ValueError(
+                f"{folder} holds no model: it needs config.json, model.safetensors and a tokenizer"
+            )
+    elif _is_path(path_or_id):
+        raise FileNotFoundError(f"{folder} does not exist: give a model folder or a hub id (owner/name)")
+    place = str(folder if folder.is_dir() else path_or_id)
+    try:
+        return loader(place, trust_remote_code=False, **options)
+    except (OSError, ValueError) as error:
+        raise _explained(error, place) from error
+
+
+def _explained(error: Exception, place: str) -> Exception:
+    """The same failure with what to do about it."""
+    causes = _causes(error)
+    if any(isinstance(cause, GatedRepoError) for cause in causes):
+        advice = (
+            f"it is gated: accept its licence at https://huggingface.co/{place}, then run `hf auth login`"
+        )
+    elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        advice = (
+            "the hub has no such model, or it is private: check the name (owner/name), or run `hf auth login`"
+        )
+    elif any(
+        isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError))
+        for cause in causes
+    ):
+        advice = f"the hub cannot be reached: where there is a network run `hf download {place}`, or give a local folder"
+    elif Path(place).is_dir():
+        first = str(error).strip().splitlines()[0]
+        return ValueError(
+            f"the model in {place} cannot be loaded ({first}): weights must be whole safetensors files"
+        )
+    else:
+        advice = str(error).strip()
+    return OSError(f"cannot load {place}: {advice}")
+
+
+def prompt_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Prompt:
+    """The prompt of a foreign tokenizer; `name` (hub id or folder) tells Llama-2-chat, whose template TOFU does not use.
+
+    Settles the tokenizer's special tokens on the way: EOS becomes the template's end of turn, and the padding token
+    one that differs from EOS where the vocabulary has one.
+    """
+    if "llama-2" in name.lower() or "llama2" in name.lower():
+        prompt = LLAMA_2
+    elif tokenizer.chat_template:
+        prompt = _chat_prompt(tokenizer)
+    else:
+        prompt = Prompt()
+    _settle_padding(tokenizer)
+    return prompt
+
+
+def _chat_prompt(tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """The chat template as fixed text around question and answer."""
+    question, answer = "\u2039question\u203a", "\u2039answer\u203a"
+
+    def render(turns: list[dict[str, str]], generate: bool) -> str:
+        options = {"tokenize": False, "add_generation_prompt": generate, "date_string": DATE}
+        try:
+            return tokenizer.apply_chat_template([SYSTEM, *turns], **options)
+        except TemplateError:  # this template knows no system turn
+            return tokenizer.apply_chat_template(turns, **options)
+
+    user = {"role": "user", "content": question}
+    start, end = render([user], True).split(question)
+    after = render([user, {"role": "assistant", "content": answer}], False).split(answer)[-1].strip()
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
+    ends = [token for token in special if token and after.startswith(token)]
+    if ends:
+        tokenizer.eos_token = max(ends, key=len)
+    return Prompt(question_start=start, question_end=end, answer_start="")
+
+
+def _settle_padding(tokenizer: PreTrainedTokenizerBase) -> None:
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        return
+    special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
+    spare = [t for t in special if "pad" in t.lower()] + [tokenizer.unk_token, tokenizer.bos_token]
+    tokenizer.pad_token = next((t for t in spare if t and t != tokenizer.eos_token), tokenizer.eos_token)

@@ -1,0 +1,276 @@
+"""Language models: the target (knows forget ∪ retain), the retain-only reference, models from a folder or the hub.
+
+    target    = pre-training rows, then forget ∪ retain        the *start* of unlearning
+    reference = pre-training rows, then retain                 what a perfect unlearner would return
+
+Both are trained once and cached as safetensors under a key of everything they depend on. A profile with an `lm` trains
+a small Llama from scratch, with a byte-level BPE learnt on all texts of the benchmark (a hold-out text is cut into
+tokens as a forget text is: membership must show in the probabilities, not in the tokenizer).
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import PreTrainedTokenizerBase as Tokenizer
+
+from ngdiff.cache import atomic_folder, cache_dir, cached, content_key, found, probe_writable
+from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
+from ngdiff.data.tokens import Example, encode, train_tokenizer
+from ngdiff.hub import fetch, prompt_of
+from ngdiff.profiles import Profile, TinyLM, Training, profile
+from ngdiff.train import fit, one_thread
+
+RECIPE = 1  # raise it whenever training changes in a way the keys below do not see
+CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
+ROLES = ("target", "reference")
+
+
+@dataclass
+class LM:
+    """A causal language model with what is needed to ask it: tokenizer and prompt.
+
+    `path` is the folder it was loaded from or saved to, None for one that lives in memory only.
+    """
+
+    model: PreTrainedModel
+    tokenizer: Tokenizer
+    prompt: Prompt
+    name: str
+    path: Path | None = None
+
+    def copy(self, name: str | None = None) -> LM:
+        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved anywhere."""
+        return LM(copy.deepcopy(self.model), self.tokenizer, self.prompt, name or self.name)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def context(self) -> int | None:
+        """Longest sequence in tokens, None where the model states no limit."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def pad_id(self) -> int:
+        return self.tokenizer.pad_token_id
+
+    def encode(self, question: str, answer: str) -> Example:
+        """One row as tokens; ValueError where it is longer than the model's context."""
+        return encode(self.tokenizer, self.prompt, question, answer, self.context)
+
+
+# ----------------------------------------------------------------------------------------------------- load and save
+def device_of(P: Profile) -> torch.device:
+    """The profile's device; "auto" is CUDA where there is one."""
+    name = ("cuda" if torch.cuda.is_available() else "cpu") if P.device == "auto" else P.device
+    return torch.device(name)
+
+
+def load(
+    path_or_id: str | Path, *, dtype: str = "float32", device: str | torch.device = "cpu",
+    prompt: Prompt | None = None,
+) -> LM:  # fmt: skip
+    """A model from a local folder or the hub: safetensors only, no code from the model's repository is run.
+
+    The prompt is the given one, else the one saved beside the weights, else `ngdiff.hub.prompt_of` the tokenizer.
+    Raises FileNotFoundError for a folder that does not exist, ValueError for one that holds no model, and OSError
+    saying what to do for a hub model that is gated, unknown or cannot be reached.
+    """
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    model = fetch(AutoModelForCausalLM.from_pretrained, path_or_id, **options)
+    tokenizer = fetch(AutoTokenizer.from_pretrained, path_or_id)
+    folder = Path(path_or_id).expanduser()
+    card = json.loads((folder / CARD).read_text("utf-8")) if (folder / CARD).is_file() else {}
+    saved = Prompt(**card["prompt"]) if "prompt" in card else None
+    derived = prompt_of(tokenizer, str(path_or_id))  # also settles pad and end of turn of a foreign tokenizer
+    model.to(device).eval()
+    name = card.get("name", Path(path_or_id).name)
+    return LM(model, tokenizer, prompt or saved or derived, name, folder if folder.is_dir() else None)
+
+
+def save(lm: LM, folder: str | Path) -> Path:
+    """Writes a Hugging Face folder (safetensors, tokenizer, prompt) that `load` and other tools read; returns it.
+
+    The folder appears whole or not at all; one that already holds a model is replaced, one that holds other things is
+    refused with FileExistsError.
+    """
+    folder = Path(folder).expanduser().absolute()
+    probe_writable(folder.parent)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise FileExistsError(f"{folder} holds files that are no model: choose another folder")
+
+    with atomic_folder(folder) as temporary:
+        lm.model.save_pretrained(temporary)
+        lm.tokenizer.save_pretrained(temporary)
+        card = {"name": lm.name, "prompt": asdict(lm.prompt)}
+        (temporary / CARD).write_text(json.dumps(card, indent=1), "utf-8")
+    lm.path = folder
+    return folder
+
+
+# ------------------------------------------------------------------------------------------------ target and reference
+def _texts(bench: Benchmark) -> list[str]:
+    """Every question and answer of the benchmark once, in an order that does not depend on the split."""
+    found: set[str] = set()
+    for row in [*(row for rows in bench.configs.values() for row in rows), *bench.pretrain]:
+        for value in row.values():
+            found.update(v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
+    return sorted(found)
+
+
+def _rows(bench: Benchmark, role: str) -> list[Row]:
+    return bench.full if role == "target" else bench.retain
+
+
+def from_scratch(texts: list[str], shape: TinyLM, prompt: Prompt, seed: int, name: str) -> LM:
+    """An untrained Llama with tied embeddings and its tokenizer; weights drawn from `seed`, no global generator used."""
+    tokenizer = train_tokenizer([*texts, prompt.text("")], shape.vocab)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=shape.hidden, intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, max_position_embeddings=shape.context,
+        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return LM(LlamaForCausalLM(config), tokenizer, prompt, name)
+
+
+def _train(bench: Benchmark, P: Profile, seed: int, role: str) -> LM:
+    """The two phases: pre-training rows, then the role's rows with some pre-training rows mixed in."""
+    lm = from_scratch(_texts(bench), P.lm, bench.prompt, seed, role) if P.lm else load(P.hub)
+    lm.name = role
+    lm.model.to(device_of(P))
+    general, facts = (
+        [lm.encode(r["question"], r["answer"]) for r in rows] for rows in (bench.pretrain, _rows(bench, role))
+    )
+    options = {"training": P.training, "pad_id": lm.pad_id}
+    with one_thread():
+        if general:
+            fit(
+                lm.model,
+                general,
+                (),
+                P.training.pretrain_epochs,
+                seed=2 * seed,
+                what=f"{role}, general",
+                **options,
+            )
+        fit(lm.model, facts, general, P.training.epochs, seed=2 * seed + 1, what=role, **options)
+    return lm
+
+
+def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
+    """Cache key of a trained model: rows, texts of the tokenizer, prompt, shape, training, seed, versions, device."""
+    versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
+    data = [_texts(bench), bench.pretrain, _rows(bench, role), bench.prompt]
+    return content_key("model", RECIPE, data, P.lm, P.hub, P.training, seed, versions, device_of(P).type)
+
+
+def _ready_made(bench: Benchmark, P: Profile, role: str) -> str | None:
+    """Hub id of a target or reference that others trained on the same rows."""
+    if P.hub_tofu is None or bench.name != "tofu":
+        return None
+    return f"{P.hub_tofu}_{'full' if role == 'target' else siblings(bench.split)[0]}"
+
+
+def _make(bench: Benchmark, P: Profile, seed: int, role: str) -> Path:
+    """The folder of a trained model, trained first unless it is cached."""
+    what = f"{role} of {bench.name} {bench.split} (profile {P.name}, seed {seed})"
+
+    def build(folder: Path) -> None:
+        save(_train(bench, P, seed, role), folder)
+
+    return cached(cache_dir() / "models", key_of(bench, P, seed, role), build, what)
+
+
+def _get(bench: Benchmark, P: str | Profile, seed: int, role: str) -> LM:
+    P = profile(P)
+    place = _ready_made(bench, P, role) or _make(bench, P, seed, role)
+    return replace(load(place, dtype=P.dtype, device=device_of(P)), name=role)
+
+
+def target(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:
+    """The start of unlearning: it knows forget ∪ retain. Trained once, then loaded from the cache.
+
+    Loss: cross-entropy on answer tokens and EOS. `seed` draws the weights and the order of rows; the same arguments
+    give the same bytes on the same machine. ValueError naming the row where one is longer than the model's context.
+    """
+    return _get(bench, P, seed, "target")
+
+
+def reference(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:
+    """The retain-only model: the same training, and the same first weights, as `target` without the forget rows."""
+    return _get(bench, P, seed, "reference")
+
+
+def pair(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> tuple[LM, LM]:
+    """(target, reference); on the CPU, where both are missing, they are trained at the same time, a thread each.
+
+    Raises RuntimeError with the last lines a failed training printed.
+    """
+    P = profile(P)
+    roles = [r for r in ROLES if not _ready_made(bench, P, r)]
+    missing = [r for r in roles if found(cache_dir() / "models", key_of(bench, P, seed, r)) is None]
+    if len(missing) == 2 and device_of(P).type == "cpu":
+        probe_writable(cache_dir() / "models")
+        _train_at_once(bench, P, seed)
+    return target(bench, P, seed), reference(bench, P, seed)
+
+
+# --------------------------------------------------------------------------------------------------- two at the same time
+def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
+    """Both models in processes of one thread each; what they print appears here line by line."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NGDIFF_CACHE": str(cache_dir()), "PYTHONPATH": path}
+    command = [sys.executable, "-P", "-c", "from ngdiff.models import _worker; _worker()"]
+    reader, writer = os.pipe()  # one pipe for both: lines shorter than a page stay whole
+    workers = []
+    try:
+        for role in ROLES:
+            job = {"bench": asdict(bench), "profile": asdict(P), "seed": seed, "role": role}
+            options = {
+                "stdin": subprocess.PIPE,
+                "stdout": writer,
+                "stderr": subprocess.STDOUT,
+                "env": environment,
+            }
+            worker = subprocess.Popen(command, text=True, **options)
+            workers.append(worker)
+            with worker.stdin as pipe:
+                json.dump(job, pipe)
+        os.close(writer)
+        last = collections.deque(maxlen=20)
+        with open(reader, errors="replace") as lines:
+            for line in lines:
+                print(line, end="", flush=True)
+                last.append(line)
+        if any([worker.wait() for worker in workers]):
+            raise RuntimeError("training failed:\n" + "".join(last))
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.wait()
+
+
+def _worker() -> None:
+    """Trains the model of the job given as JSON on standard input."""
+    job = json.load(sys.stdin)
+    data, fields = job["bench"], job["profile"]
+    bench = Benchmark(**{**data, "prompt": Prompt(**data["prompt"])})
+    shape = TinyLM(**fields["lm"]) if fields["lm"] else None
+    P = Profile(**{**fields, "lm": shape, "training": Training(**fields["training"])})
+    _make(bench, P, job["seed"], job["role"])

@@ -1,0 +1,142 @@
+"""Retain and forget objectives of language models.
+
+An objective is a sum over the rows of a batch divided by a count, value = Σᵢ sums[i] / Σᵢ counts[i], so that a batch
+cut into microbatches gives the same value and gradient as the whole. A retain objective is minimised. A **forget
+objective is ascended**: NPO and SimNPO therefore return minus the loss their papers minimise.
+
+`start` says what the objective needs from the model before unlearning, computed once and stored: nothing (None), the
+summed NLL of each row ("nll"), or the log-probabilities at each answer token ("logp"). `floor` is the gradient norm
+that is rounding noise for it.
+
+References: Zhang et al. 2024, arXiv 2404.05868 (NPO); Fan et al. 2024, arXiv 2410.07163 (SimNPO); Maini et al. 2024,
+arXiv 2401.06121 (gradient ascent, difference and KL on TOFU).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as fn
+
+from ngdiff.data.tokens import IGNORE
+
+
+class Tokens:
+    """The labelled tokens of a batch, flattened: `logits` (N, V) in float32, `target` (N,), `row` (N,) of each."""
+
+    def __init__(self, logits: Tensor, labels: Tensor) -> None:
+        labels = labels[:, 1:]  # the logits at t − 1 predict the token at t
+        keep = labels != IGNORE  # (rows, time − 1)
+        self.logits = logits[:, :-1][keep].float()
+        self.target, self.row, self.rows = labels[keep], keep.nonzero()[:, 0], len(labels)
+
+    @cached_property
+    def nll(self) -> Tensor:
+        """−log p of each token, (N,)."""
+        return fn.cross_entropy(self.logits, self.target, reduction="none")
+
+    def by_row(self, values: Tensor) -> Tensor:
+        """Σ of a per-token value (N,) over each row, (rows,)."""
+        return values.new_zeros(self.rows).index_add(0, self.row, values)
+
+
+def token_counts(labels: Tensor) -> Tensor:
+    """Labelled tokens of each row that have a prediction, (rows,)."""
+    return (labels[:, 1:] != IGNORE).sum(1)
+
+
+class Objective(Protocol):
+    start: ClassVar[str | None]
+    floor: ClassVar[float]
+
+    def counts(self, labels: Tensor) -> Tensor: ...
+    def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class CE:
+    """Cross-entropy per answer token: Σ nll / n, nats. Retain: minimised; forget: ascended (unbounded above)."""
+
+    start: ClassVar[str | None] = None
+    floor: ClassVar[float] = 0.0
+
+    def counts(self, labels: Tensor) -> Tensor:
+        return token_counts(labels)
+
+    def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
+        return tokens.by_row(tokens.nll)
+
+
+@dataclass(frozen=True)
+class KL:
+    """KL(start‖θ) per answer token: Σ_v p_start(v)(log p_start(v) − log p_θ(v)), nats; start: log p (N, V).
+
+    At the start its gradient is exactly zero, which float32 renders as about 1e-8: below `floor` it counts as zero.
+    """
+
+    start: ClassVar[str | None] = "logp"
+    floor: ClassVar[float] = 1e-6
+
+    def counts(self, labels: Tensor) -> Tensor:
+        return token_counts(labels)
+
+    def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
+        logp = tokens.logits.log_softmax(-1)
+        return tokens.by_row(fn.kl_div(logp, start, reduction="none", log_target=True).sum(-1))
+
+
+@dataclass(frozen=True)
+class NPO:
+    """F = (2/β)·mean over rows of log σ(β(nll − nll_start)), nll summed over the answer; start: nll (rows,).
+
+    Bounded above by 0: ascent slows down as a row is forgotten. At the start F = −(2/β)·ln 2.
+    """
+
+    beta: float = 0.1
+    start: ClassVar[str | None] = "nll"
+    floor: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self)
+
+    def counts(self, labels: Tensor) -> Tensor:
+        return torch.ones(len(labels), dtype=torch.long, device=labels.device)
+
+    def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
+        return 2 / self.beta * fn.logsigmoid(self.beta * (tokens.by_row(tokens.nll) - start))
+
+
+@dataclass(frozen=True)
+class SimNPO:
+    """F = (2/β)·mean over rows of log σ(β(nll/n − δ)): NPO without a start model, on the mean NLL of the answer."""
+
+    beta: float = 4.5
+    delta: float = 0.0
+    start: ClassVar[str | None] = None
+    floor: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        _positive(self)
+
+    def counts(self, labels: Tensor) -> Tensor:
+        return torch.ones(len(labels), dtype=torch.long, device=labels.device)
+
+    def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
+        mean = tokens.by_row(tokens.nll) / tokens.by_row(torch.ones_like(tokens.nll))
+        return 2 / self.beta * fn.logsigmoid(self.beta * (mean - self.delta))
+
+
+def start_values(kind: str, tokens: Tokens) -> list[Tensor]:
+    """What the start model says of a batch, a tensor a row: its summed NLL (1,), or log p at its tokens (n, V)."""
+    if kind == "nll":
+        return list(tokens.by_row(tokens.nll).reshape(-1, 1))
+    return list(tokens.logits.log_softmax(-1).split(torch.bincount(tokens.row, minlength=tokens.rows).tolist()))
+
+
+def _positive(objective: NPO | SimNPO) -> None:
+    if objective.beta <= 0:
+        raise ValueError(f"{type(objective).__name__} needs beta > 0, got {objective.beta}")

@@ -1,0 +1,124 @@
+"""The one dial: tiny | small | paper.
+
+A profile says how large the benchmark, the model and the budget are. Only this module knows the names;
+everything else reads fields, so `dataclasses.replace(profile("tiny"), steps=40)` is a profile like any other.
+
+    tiny    CPU, no downloads, minutes: a transformer below a million parameters, from scratch, generated data
+    small   one GPU, no downloads: about 100M parameters, from scratch, generated data or a local TOFU folder
+    paper   one 80 GB GPU: the hub's models and data, the benchmark's published recipe
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TinyLM:
+    """Shape of a Llama-style transformer trained from scratch (tied embeddings, rotary positions).
+
+    Parameters ≈ layers·(4·hidden² + 3·hidden·intermediate) + vocab·hidden.  `context` is the longest sequence
+    in tokens; rotary positions have no parameters, so a larger context costs nothing until a long row is met.
+    """
+
+    hidden: int = 128
+    layers: int = 3
+    heads: int = 4
+    intermediate: int = 256
+    vocab: int = 1024
+    context: int = 512
+
+
+@dataclass(frozen=True)
+class Training:
+    """How the target and the reference are trained: AdamW(0.9, 0.999), linear warm-up, then decay.
+
+    epochs           passes over forget ∪ retain (target) or retain (reference)
+    pretrain_epochs  passes over the pre-training rows before that; 0 for models that come pre-trained
+    replay           pre-training rows mixed into an epoch of fine-tuning, as a share of them, so that general
+                     facts stay known
+    """
+
+    epochs: int
+    pretrain_epochs: int
+    lr: float
+    batch_size: int
+    weight_decay: float = 0.01
+    warmup: float = 0.1
+    replay: float = 0.0
+
+
+@dataclass(frozen=True)
+class Profile:
+    """Sizes and budgets of one reproduction.
+
+    name            label of the rows and folders made under this profile
+    authors         fictitious authors of the generated benchmark (forget10 = a tenth of them)
+    questions       questions per author, at most 12
+    tofu_split      the split `ngdiff.data.tofu` takes when none is named
+    tofu_retain     retain rows kept of TOFU, None = all
+    lm              shape of the model trained from scratch; None = the hub's model
+    hub             hub id of the model before fine-tuning; None = from scratch
+    hub_tofu        prefix of TOFU models on the hub: target `<prefix>_full`, reference `<prefix>_retain90` …
+    training        how target and reference are trained where the hub has none
+    steps           unlearning steps
+    batch_size      forget rows and retain rows in one unlearning step (each)
+    max_new_tokens  length limit of greedy generation
+    device, dtype   torch names; "auto" = CUDA if there is one, else CPU
+    """
+
+    name: str
+    training: Training
+    lm: TinyLM | None = None
+    hub: str | None = None
+    hub_tofu: str | None = None
+    authors: int = 80
+    questions: int = 12
+    tofu_split: str = "forget10"
+    tofu_retain: int | None = None
+    steps: int = 80
+    batch_size: int = 32
+    max_new_tokens: int = 200
+    device: str = "auto"
+    dtype: str = "float32"
+
+
+_PROFILES = (
+    Profile(
+        name="tiny",
+        lm=TinyLM(),
+        training=Training(epochs=40, pretrain_epochs=20, lr=2.5e-3, batch_size=64, replay=0.25),
+        tofu_split="forget01",
+        tofu_retain=200,
+        max_new_tokens=128,
+        device="cpu",
+    ),
+    Profile(
+        name="small",
+        lm=TinyLM(hidden=768, layers=12, heads=12, intermediate=2048, vocab=8192, context=512),
+        training=Training(epochs=20, pretrain_epochs=10, lr=3e-4, batch_size=64, replay=0.25),
+        authors=200,
+    ),
+    Profile(
+        name="paper",
+        hub="meta-llama/Llama-3.2-1B-Instruct",
+        hub_tofu="open-unlearning/tofu_Llama-3.2-1B-Instruct",
+        training=Training(epochs=5, pretrain_epochs=0, lr=1e-5, batch_size=32),
+        authors=200,
+        dtype="bfloat16",
+    ),
+)
+
+
+def profile(name: str | Profile) -> Profile:
+    """The profile of that name; a Profile comes back as it is.
+
+    Raises ValueError for an unknown name, listing the known ones.
+    """
+    if isinstance(name, Profile):
+        return name
+    for known in _PROFILES:
+        if known.name == name:
+            return known
+    names = ", ".join(p.name for p in _PROFILES)
+    raise ValueError(f"unknown profile {name!r}; choose one of: {names}, or pass a Profile")

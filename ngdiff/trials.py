@@ -1,0 +1,254 @@
+"""A trial: one unlearning run with its evaluation, cached under everything it depends on.
+
+The notebooks and the grid of `ngdiff sweep` run nothing else, so that a number has one way to come about. A trial's row
+holds its settings, why it stopped, every metric, the scores of the comparison, and a stamp; its history (a row a step)
+lies beside it.
+
+Two ways to compare methods. "matched": a run ends before the update at which the batch's forget cross-entropy reaches
+the hold-out level (the start model's loss on authors it never saw, known without any reference model), and utility is
+compared at equal forgetting. "fixed": every run makes the same number of steps, which compares how far each one walked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ngdiff import stepsize as rules
+from ngdiff.cache import cache_dir, cached, content_key, found
+from ngdiff.data import Benchmark, authors, tofu
+from ngdiff.profiles import Profile, profile
+from ngdiff.results import read_rows, stamp, write_rows
+
+Row = dict[str, Any]
+STEPSIZES: dict[str, Callable[[float], Any]] = {
+    "constant": lambda lr: rules.Constant(lr),
+    "linear": lambda lr: rules.WarmupLinear(lr),
+    "cosine": lambda lr: rules.WarmupCosine(lr),
+    "autolr": lambda lr: rules.AutoLR(lr),
+    "autolr-paper": lambda lr: rules.AutoLR.paper(lr),
+}
+# what a trial's numbers depend on, beside its settings and its models
+SOURCES = ("vector", "directions", "stepsize", "step", "unlearn", "objectives", "methods", "trials", "quadratics")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings of one run. `lr`: the rate (constant) or the starting rate (AutoLR). `seed`: order of the rows;
+    `target_seed`: the models'. `rule`: matched | fixed. `full`: with generation (ROUGE, model utility), else
+    likelihood metrics only. `data`: folder of a TOFU copy, "" = generated authors. `steps`: None = the profile's."""
+
+    method: str = "ngdiff"
+    stepsize: str = "autolr"
+    lr: float = 1e-3
+    seed: int = 0
+    target_seed: int = 0
+    rule: str = "matched"
+    full: bool = True
+    profile: str = "tiny"
+    split: str = ""
+    data: str = ""
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        from ngdiff.methods import method
+
+        method(self.method)
+        profile(self.profile)
+        if self.stepsize not in STEPSIZES:
+            raise ValueError(f"unknown step-size rule {self.stepsize!r}; choose one of: {', '.join(STEPSIZES)}")
+        if self.rule not in ("matched", "fixed"):
+            raise ValueError(f"unknown comparison {self.rule!r}; choose matched or fixed")
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.stepsize} {self.lr:g} seed {self.seed}/{self.target_seed} {self.rule}"
+
+
+@lru_cache(maxsize=4)
+def benchmark(name: str, split: str, data: str) -> Benchmark:
+    """The benchmark of a trial: generated authors, or TOFU from a folder or the hub (`data="hub"`)."""
+    P = profile(name)
+    if not data:
+        return authors(P, split or "forget10")
+    return tofu(P, split or P.tofu_split, root=None if data == "hub" else data)
+
+
+def run(trial: Trial, refresh: bool = False) -> Row:
+    """The trial's row, from the cache unless `refresh`."""
+    return read_rows(_entry(trial, refresh) / "row.jsonl")[0]
+
+
+def history(trial: Trial) -> list[Row]:
+    """One row a step (`ngdiff.step.Info`), running the trial if it has not been."""
+    return read_rows(_entry(trial, False) / "history.parquet")
+
+
+def run_all(trials: Sequence[Trial], jobs: int = 2, refresh: bool = False, say: Callable[[str], None] = print) -> list:
+    """The rows of many trials in their order, `jobs` one-thread processes at a time; what is cached is not run again."""
+    rows: dict[Trial, Row] = {}
+    began = time.perf_counter()
+    for trial in trials:
+        if not refresh and found(_root(), _key(trial)):
+            rows[trial] = run(trial)
+    todo = list(dict.fromkeys(t for t in trials if t not in rows))
+    if todo:
+        for shape in {(t.profile, t.split, t.data, t.target_seed) for t in todo}:
+            levels(*shape)  # train and evaluate the models once, before the workers ask for them
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) as pool:
+            futures = {pool.submit(run, t, refresh): t for t in todo}
+            for n, future in enumerate(as_completed(futures), 1):
+                rows[futures[future]] = future.result()
+                say(f"  trial {n}/{len(todo)}  {time.perf_counter() - began:4.0f} s  {futures[future]}")
+    return [rows[t] for t in trials]
+
+
+@lru_cache(maxsize=8)
+def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row]:
+    """Metrics of the start and of the retain-only reference, cached like trials."""
+    from ngdiff import models
+    from ngdiff.evaluate.report import Report
+
+    P, bench = profile(name), benchmark(name, split, data)
+    key = content_key("levels", _sources(), *_models_key(bench, P, target_seed))
+
+    def build(folder: Path) -> None:
+        start, reference = models.pair(bench, P, target_seed)
+        of_reference = _evaluate(reference, bench, P)
+        of_reference.to_json(folder / "reference.json")
+        _evaluate(start, bench, P, of_reference).to_json(folder / "start.json")
+
+    entry = cached(_root(), key, build, f"start and reference of {bench.name} {bench.split}, seed {target_seed}")
+    start, reference = (Report.from_json(entry / f"{role}.json") for role in ("start", "reference"))
+    return start.metrics, {**reference.metrics, "report": reference}
+
+
+def scores(metrics: Row, start: Row, reference: Row) -> Row:
+    """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0, 1].
+
+    utility  = min(1, MU / MU_start);  forgetting = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1), S the forget set's
+    ROUGE. Without generation (learning-rate tuning) MU is the harmonic mean of its six likelihood parts and S the
+    forget set's probability; the names then end in `_likelihood`.
+    """
+    found_scores = {}
+    for ending, utility, memory in (("", _utility, "forget_Q_A_ROUGE"), ("_likelihood", _likely, "forget_Q_A_Prob")):
+        if memory not in metrics:
+            continue
+        kept = min(1.0, utility(metrics) / utility(start))
+        gap = (metrics[memory] - reference[memory]) / (start[memory] - reference[memory])
+        forgot = 1.0 - min(max(gap, 0.0), 1.0)
+        both = 2 * kept * forgot / (kept + forgot) if kept + forgot > 0 else 0.0
+        found_scores |= {f"kept{ending}": kept, f"forgot{ending}": forgot, f"score{ending}": both}
+    return found_scores
+
+
+# ---------------------------------------------------------------------------------------------------------- one trial
+def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
+    """The `Run` of a trial, not cached: the unlearned model itself, for notebooks that read its generations."""
+    from ngdiff import methods, models
+    from ngdiff.step import ForgetLevel
+    from ngdiff.unlearn import unlearn
+
+    P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
+    start, _ = levels(trial.profile, trial.split, trial.data, trial.target_seed)
+    problem = bench.problem(models.target(bench, P, trial.target_seed), batch_size=P.batch_size)
+    stop = [ForgetLevel(start["loss_holdout"])] if trial.rule == "matched" else []
+    return unlearn(
+        problem,
+        methods.method(trial.method),
+        STEPSIZES[trial.stepsize](trial.lr),
+        trial.steps or P.steps,
+        trial.seed,
+        stop=stop,
+        measure=True,
+        progress=progress,
+    )
+
+
+def _entry(trial: Trial, refresh: bool) -> Path:
+    def build(folder: Path) -> None:
+        began = time.perf_counter()
+        done = unlearned(trial)
+        P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
+        start, reference = levels(trial.profile, trial.split, trial.data, trial.target_seed)
+        metrics = _evaluate(done.model, bench, P, reference["report"], generate=trial.full).metrics
+        row = {**asdict(trial), "stopped": done.stopped, "updates": sum(i.updated for i in done.history)}
+        row |= {"seconds": done.seconds, **metrics, **scores(metrics, start, reference), **_summary(done.history)}
+        row["stamp"] = stamp(asdict(trial), trial.seed, time.perf_counter() - began)
+        write_rows(folder / "row.jsonl", [row])
+        write_rows(folder / "history.parquet", done.rows())
+
+    return cached(_root(), _key(trial), build, str(trial), refresh)
+
+
+def _summary(steps: Sequence[Any]) -> Row:
+    """Of the history: the share of updates that went against Eq. 7, and the rates used."""
+    taken = [i for i in steps if i.updated]
+    if not taken:
+        return {}
+    return {
+        "uphill_retain": sum(i.dR > 0 for i in taken) / len(taken),
+        "downhill_forget": sum(i.dF < 0 for i in taken) / len(taken),
+        "eta_first": taken[0].eta,
+        "eta_median": statistics.median(i.eta for i in taken),
+        "eta_last": taken[-1].eta,
+        "forget_ce_last": steps[-1].forget_ce,
+    }
+
+
+def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, generate: bool = True):
+    from ngdiff.evaluate import evaluate
+
+    options = {"generate": generate, "gradnorm": False, "progress": False, "max_new_tokens": P.max_new_tokens}
+    return evaluate(lm, bench, reference, **options)
+
+
+def _utility(metrics: Row) -> float:
+    return metrics["model_utility"]
+
+
+def _likely(metrics: Row) -> float:
+    from ngdiff.evaluate.tofu import UTILITY
+
+    parts = [metrics[name] for name in UTILITY if not name.endswith("ROUGE")]
+    return statistics.harmonic_mean(parts) if min(parts) > 0 else 0.0
+
+
+def _root() -> Path:
+    return cache_dir() / "trials"
+
+
+def _key(trial: Trial) -> str:
+    P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
+    settings = replace(trial, data="", steps=trial.steps or P.steps)
+    return content_key("trial", settings, _sources(), *_models_key(bench, P, trial.target_seed))
+
+
+def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
+    from ngdiff.models import ROLES, key_of
+
+    return [bench.fingerprint, P.batch_size, P.max_new_tokens, *(key_of(bench, P, seed, role) for role in ROLES)]
+
+
+@lru_cache(maxsize=1)
+def _sources() -> str:
+    """Hash of the source that decides a trial's numbers: a cached trial of other code is never taken."""
+    home = Path(__file__).parent
+    files = [home / f"{name}.py" for name in SOURCES]
+    files += [*sorted((home / "evaluate").glob("*.py")), home / "data" / "problem.py", home / "data" / "tokens.py"]
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)

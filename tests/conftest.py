@@ -1,0 +1,42 @@
+"""Every test runs offline, on one thread, with a cache that lives as long as the session.
+
+The cache folder is chosen before the workers of pytest-xdist start, so they share what one of them trains. To keep it
+between sessions while working on a test: NGDIFF_TEST_CACHE=/some/folder pytest.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "OMP_NUM_THREADS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+    "MPLBACKEND": "Agg",
+}
+CONTROLLER = "PYTEST_XDIST_WORKER" not in os.environ
+if CONTROLLER:
+    kept = os.environ.get("NGDIFF_TEST_CACHE")
+    os.environ["NGDIFF_CACHE"] = kept or tempfile.mkdtemp(prefix="ngdiff-tests-")
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)
+settings.register_profile("ngdiff", deadline=None, derandomize=True, database=None)
+settings.load_profile("ngdiff")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if CONTROLLER and "NGDIFF_TEST_CACHE" not in os.environ:
+        shutil.rmtree(os.environ["NGDIFF_CACHE"], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The repository's root."""
+    return Path(__file__).resolve().parent.parent

@@ -1,0 +1,97 @@
+"""The TOFU loader: real rows where a folder has them, the errors everywhere."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from ngdiff.data import authors, load, tofu
+from ngdiff.data.authors import generate, write
+
+ROOT = Path(__file__).resolve().parents[1]
+TOFU = Path(os.environ.get("NGDIFF_TOFU", ROOT.parent / "shared" / "data" / "tofu"))
+real_tofu = pytest.mark.skipif(
+    not (TOFU / "full.json").is_file(), reason=f"no TOFU folder at {TOFU}; set NGDIFF_TOFU to one"
+)
+
+
+@real_tofu
+def test_tiny_takes_a_slice_of_tofu():
+    bench = tofu("tiny", root=TOFU)
+    sizes = {config: len(rows) for config, rows in bench.configs.items()}
+    assert bench.split == "forget01" and len(bench.full) == 240 and len(bench.pretrain) == 217
+    assert sizes == {
+        "forget01": 40,
+        "retain99": 200,
+        "holdout01": 40,
+        "forget01_perturbed": 40,
+        "retain_perturbed": 200,
+        "real_authors": 100,
+        "world_facts": 117,
+        "real_authors_perturbed": 100,
+        "world_facts_perturbed": 117,
+    }
+    assert len(bench.forget_perturbed[0]["perturbed_answer"]) == 5
+    assert [row["question"] for row in bench.retain] == [row["question"] for row in bench.retain_perturbed]
+    assert load(bench.source) == bench
+
+
+@real_tofu
+@pytest.mark.parametrize(("split", "n"), [("forget01", 40), ("forget05", 200), ("forget10", 400)])
+def test_whole_tofu_passes_the_checks(split, n):
+    bench = tofu("paper", split, root=TOFU)
+    assert (len(bench.forget), len(bench.retain), len(bench.retain_perturbed)) == (n, 4000 - n, 400)
+    lines = (TOFU / "full.json").read_text(encoding="utf-8").splitlines()
+    assert bench.full == [json.loads(line) for line in lines]
+
+
+@real_tofu
+def test_no_generated_row_is_a_tofu_row():
+    theirs = set()
+    for path in TOFU.glob("*.json"):
+        theirs |= {json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()}
+    assert not theirs & {row["question"] for rows in generate(80, 12, 0).values() for row in rows}
+
+
+def test_missing_folder_says_which_file_and_how_to_get_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"README.md is missing; get the folder with `hf download"):
+        tofu("tiny", root=tmp_path / "none")
+
+
+def test_incomplete_folder_names_the_file(tmp_path):
+    write(tmp_path, "tiny")
+    (tmp_path / "holdout05.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"holdout05.json is missing"):
+        tofu("tiny", "forget05", root=tmp_path)
+
+
+def test_a_generated_folder_loads_as_tofu_and_misaligned_files_are_refused(tmp_path):
+    write(tmp_path, "tiny", seed=2)
+    assert tofu("paper", "forget10", root=tmp_path).full == authors(seed=2).full
+    other = generate(80, 12, 3)["forget10_perturbed"]
+    (tmp_path / "forget10_perturbed.json").write_text("".join(json.dumps(row) + "\n" for row in other))
+    with pytest.raises(ValueError, match="row 0 of forget10_perturbed asks"):
+        tofu("tiny", "forget10", root=tmp_path)
+
+
+def test_config_missing_from_the_readme_is_named(tmp_path):
+    write(tmp_path, "tiny")
+    card = (tmp_path / "README.md").read_text().replace("config_name: world_facts\n", "config_name: other\n")
+    (tmp_path / "README.md").write_text(card)
+    with pytest.raises(ValueError, match="cannot read config 'world_facts'"):
+        tofu("tiny", root=tmp_path)
+
+
+def test_hub_out_of_reach_says_what_to_do(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def refuse(*args, **options):
+        assert args == ("locuslab/TOFU", "forget01") and len(options["revision"]) == 40
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(ConnectionError, match="or pass root="):
+        tofu("tiny")
