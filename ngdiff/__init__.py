@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from ngdiff import data, figures, methods, models, objectives, quadratics, results
     from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
     from ngdiff.evaluate import evaluate
+    from ngdiff.info import ForgetLevel, RetainBound
     from ngdiff.profiles import profile
     from ngdiff.stepsize import AutoLR, Constant, WarmupCosine, WarmupLinear
     from ngdiff.unlearn import UnlearningStep, unlearn
@@ -49,6 +50,7 @@ _HOME = {
     **dict.fromkeys(("unlearn", "UnlearningStep"), "unlearn"),
     **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA"), "directions"),
     **dict.fromkeys(("AutoLR", "Constant", "WarmupLinear", "WarmupCosine"), "stepsize"),
+    **dict.fromkeys(("ForgetLevel", "RetainBound"), "info"),
     **{"evaluate": "evaluate", "profile": "profiles"},
 }  # public name -> the module that defines it; the other names of __all__ are modules
 

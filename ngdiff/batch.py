@@ -18,7 +18,6 @@ import itertools
 import json
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -115,12 +114,10 @@ def sweep(
     todo = [cell for cell in chosen if not cell.done()]
     say(f"{len(chosen)} cells, {len(chosen) - len(todo)} already done")
     failed: list[str] = []
-    with ThreadPoolExecutor(max_workers=jobs) as pool:
-        futures = {pool.submit(run_cell, cell, source, root): cell for cell in todo}
-        for k, future in enumerate(as_completed(futures), start=1):
-            cell, error = futures[future], future.result()
-            failed += [f"{cell}\n  {error}\n  as far as it got: {cell.file('.ipynb')}"] if error else []
-            say(f"[{k}/{len(todo)}] {cell}  {'FAILED' if error else 'done'}")
+    outcomes = execute.in_parallel(lambda cell: run_cell(cell, source, root), todo, jobs)
+    for k, (cell, error) in enumerate(outcomes, start=1):
+        failed += [f"{cell}\n  {error}\n  as far as it got: {cell.file('.ipynb')}"] if error else []
+        say(f"[{k}/{len(todo)}] {cell}  {'FAILED' if error else 'done'}")
     if index is None:
         gather(every, rows, say)
     for text in failed:

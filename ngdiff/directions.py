@@ -105,5 +105,5 @@ class MGDA:
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         length = gram.sum()  # ‖g_R + g_F‖²
-        a = torch.where(length > 0, (gram[1].sum() / length).clamp(0.0, 1.0), torch.full_like(length, 0.5))
-        return torch.stack([a, 1.0 - a])
+        other = gram.sum(0).flip(0)  # ‖g_F‖² + g_R·g_F, ‖g_R‖² + g_R·g_F; as 1 − a, a small b would be lost
+        return torch.where(length > 0, (other / length).clamp(0.0, 1.0), torch.full_like(other, 0.5))

@@ -14,15 +14,19 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from ngdiff.cache import atomic_write, content_key
 
-SHELL = ("cli", "__main__", "__init__", "report", "reproduce", "batch", "book", "execute", "bench")
+T = TypeVar("T")
+R = TypeVar("R")
+SHELL = ("cli", "__main__", "__init__", "report", "reproduce", "batch", "book", "execute", "records", "paths", "bench")
 DEPENDENCIES = (
     *("torch", "transformers", "tokenizers", "datasets", "peft", "safetensors"),
     *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "rouge-score", "matplotlib", "seaborn"),
@@ -124,6 +128,18 @@ def run(
     return Outcome(time.perf_counter() - start, cells, failure)
 
 
+def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:
+    """(item, work(item)) as they finish, `workers` at a time; an error or Ctrl-C starts no further item."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        futures = {pool.submit(work, item): item for item in items}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
 # -------------------------------------------------------------------------------------------------------------- child
 def _say(**news: Any) -> None:
     sys.__stdout__.write(json.dumps(news) + "\n")  # type: ignore[union-attr]
@@ -165,7 +181,15 @@ def _tags(cell: Mapping[str, Any]) -> list[str]:
     return cell["metadata"].get("tags", [])
 
 
+def _die_with(parent: int) -> None:
+    """Ends this process, and so its kernel, soon after its parent was killed: no orphan writes over a later run."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
 def _child(text: str) -> None:
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through the clean-up, which stops the kernel
     spec = json.loads(text)
     _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"])

@@ -17,6 +17,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ngdiff.directions import Direction
+from ngdiff.step import Info, UnlearningStep
+from ngdiff.stepsize import StepSize
+
 
 @dataclass
 class Pair:
@@ -56,6 +60,13 @@ class Pair:
     def bind(self, method: Any, seed: int) -> Pair:
         """A copy at the start; a quadratic has one pair of losses, whatever the method, and no data order."""
         return Pair(self.A, self.B, self.r, self.f, self.start, self.family, self.R_0, self.F_0, self.lr)
+
+    def scaled(self, by_R: float, by_F: float) -> Pair:
+        """The pair (by_R·R, by_F·F), both factors positive: the same landscape in other units."""
+        if not (by_R > 0 and by_F > 0):
+            raise ValueError(f"losses are rescaled by positive constants, got {by_R} and {by_F}")
+        A, B = by_R * self.A, by_F * self.B
+        return Pair(A, B, self.r, self.f, self.start, self.family, by_R * self.R_0, by_F * self.F_0, self.lr)
 
     def batch(self, step: int):
         return (lambda: self.R(self.model)), (lambda: self.F(self.model))
@@ -113,19 +124,19 @@ class Pair:
         return ((a * g_R - (1 - a) * g_F).norm().item() / scale) if scale > 0 else 0.0
 
     def dominated(self, theta: Tensor, tolerance: float = 1e-9) -> bool:
-        """Whether some point is strictly better in both R and F: asked of the Pareto front of the concave family.
+        """Whether some point is better in both R and F by more than rounding: asked of the front of the concave family.
 
-        θ is Pareto-optimal iff it lies on the front; the front point with the same R tells.
+        θ is Pareto-optimal iff it lies on the front; the front point with the same R tells. `tolerance` is relative to
+        the drop of F along the whole front. Errors: ValueError for the convex family, which has no such front.
         """
         if self.family != "concave":
             raise ValueError("only the concave family has a Pareto front of attained minima")
         R, low, high = self.R(theta).item(), 0.0, 1.0
-        if R >= self.R(self.f).item():
-            return R > self.R(self.f).item() + tolerance
-        for _ in range(200):  # R of the minimiser falls as c rises
+        slack = tolerance * (self.F(self.f) - self.F(self.r)).item()
+        for _ in range(100):  # R of the minimiser falls as c rises
             c = 0.5 * (low + high)
             low, high = (c, high) if self.R(self.minimiser(c)).item() > R else (low, c)
-        return self.F(self.minimiser(high)).item() > self.F(theta).item() + tolerance
+        return self.F(self.minimiser(high)).item() > self.F(theta).item() + slack
 
     def best_rate(self, theta: Tensor, d: Tensor) -> float:
         """η* = ⟨g_R, d⟩/(d'A d), the exact minimiser of R along −d."""
@@ -138,6 +149,19 @@ class Pair:
     def forget_window(self, theta: Tensor, d: Tensor) -> float:
         """The largest η for which one step θ − ηd does not lower F: ∞ for convex F, −2⟨g_F, d⟩/(d'B d) for concave."""
         return math.inf if self.family == "convex" else (-2 * self.grad_F(theta) @ d / (d @ self.B @ d)).item()
+
+
+def walk(problem: Pair, direction: Direction, stepsize: StepSize, steps: int) -> tuple[Tensor, list[Info]]:
+    """The path θ₀ … θ_T of a run (T + 1, n) and what each step saw; T < `steps` where a step made no update."""
+    mine = problem.bind(direction, 0)
+    step = UnlearningStep(mine.parameters, mine.optimizer(), direction, stepsize)
+    path, history = [mine.model.detach().clone()], []
+    while len(path) <= steps:
+        history.append(step(*mine.batch(len(history))))
+        if not history[-1].updated:
+            break
+        path.append(mine.model.detach().clone())
+    return torch.stack(path), history
 
 
 def pair(

@@ -130,8 +130,16 @@ def as_text(comparison: Sequence[Compared]) -> str:
     table = [["number", "committed", "new", "tolerance", "ok"], *map(_cells, comparison)]
     width = [max(len(row[i]) for row in table) for i in range(5)]
     lines = ["  ".join(text.ljust(w) for text, w in zip(row, width, strict=True)).rstrip() for row in table]
-    ok = sum(item.status == "ok" for item in comparison)
-    return "\n".join([*lines, f"{ok} of {len(comparison)} as committed, within their tolerance"])
+    return "\n".join([*lines, verdict(comparison)])
+
+
+def verdict(comparison: Sequence[Compared]) -> str:
+    """The table in one sentence."""
+    committed = [item for item in comparison if item.committed]
+    ok = sum(item.status == "ok" for item in committed)
+    text = f"{ok} of {len(committed)} committed numbers came out within their tolerance"
+    more = len(comparison) - len(committed)
+    return f"{text}; {more} new" if more else text
 
 
 # --------------------------------------------------------------------------------------------------------------- html
@@ -173,8 +181,8 @@ def _figure(path: Path) -> str:
         caption = image.info.get("Description", "")
     data = textwrap.fill(base64.b64encode(path.read_bytes()).decode(), 4000)  # a browser skips the line ends
     text = html.escape(f"{path.stem}. {caption}" if caption else path.stem)
-    image = f'<img alt="{text}" src="data:image/png;base64,{data}">'
-    return f'<figure id="{html.escape(path.stem)}">{image}\n<figcaption>{text}</figcaption></figure>'
+    picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
+    return f'<figure id="{html.escape(path.stem)}">{picture}\n<figcaption>{text}</figcaption></figure>'
 
 
 def _figures(root: Path, label: str, files: Iterable[str]) -> str:
@@ -199,7 +207,6 @@ def write(
 ) -> Path:
     """Writes report/<label>.html, whole or not at all, and returns its path."""
     files, made = set(files), stamp(config, None, seconds)
-    ok = sum(item.status == "ok" for item in comparison)
     claims = _fresh(root / "data" / "results" / label, CLAIMS, root, files)
     seeds = "as in the notebooks" if config.get("seeds") is None else config["seeds"]
     commit = f"commit {made['commit'] or 'unknown'}{' (with changes)' if made['dirty'] else ''}"
@@ -210,7 +217,7 @@ def write(
         f"<h1>ngdiff, reproduced: {html.escape(label)}</h1>\n<p class='small'>{html.escape(line)}</p>",
         "<h2>Notebooks</h2>",
         _table(["notebook", "seconds", ""], [[r.name, f"{r.seconds:.1f}", r.word] for r in ran]),
-        f"<h2>Committed and new</h2>\n<p>{ok} of {len(comparison)} as committed, within their tolerance.</p>",
+        f"<h2>Committed and new</h2>\n<p>{verdict(comparison)}.</p>",
         _table(["number", "committed", "new", "tolerance", "ok"], map(_cells, comparison)),
         f"<h2>Claims</h2>\n{_claims(claims)}",
         f"<h2>Figures</h2>\n{_figures(root, label, files)}",

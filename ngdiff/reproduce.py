@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -131,9 +130,8 @@ class Reproduction:
         first = [job for job in jobs if job.name.startswith(FIRST)]
         last = [job for job in jobs if job.name.startswith(LAST)]
         for group in (first, [job for job in jobs if job not in first + last], last):
-            with ThreadPoolExecutor(max_workers=workers) as pool:
-                for future in as_completed([pool.submit(self.one, job, force) for job in group]):
-                    future.result()
+            for _ in execute.in_parallel(lambda job: self.one(job, force), group, workers):
+                pass
 
 
 def reproduce(

@@ -75,6 +75,8 @@ class UnlearningStep:
     def __call__(self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None) -> Info:
         """One update. `probe_loss`: the retain phase the step-size rule looks at (default: the step's own)."""
         retain, forget = _phases(retain_loss), _phases(forget_loss)
+        own = probe_loss is None
+        probe = retain if own else _phases(probe_loss)
         R, g_R, rows = self._gradient(retain)  # R: (loss, cross-entropy); the stash g_R is a swap of pointers
         F, g_F, _ = self._gradient(forget)
         gram = vector.gramian(g_R, g_F, self.reduce)
@@ -82,7 +84,7 @@ class UnlearningStep:
         self.count += 1
         if not info.updated:
             return info
-        due, own = self.stepsize is not None and self.stepsize.probes(self.state), probe_loss is None
+        due = self.stepsize is not None and self.stepsize.probes(self.state)
         kept_F = [None if g is None else g.clone() for g in g_F] if self.measure else None
         for p, g in zip(self.params, vector.combine_(g_R, g_F, info.a, info.b), strict=True):
             p.grad = g
@@ -91,7 +93,7 @@ class UnlearningStep:
         if spent:
             g_R = []
         if due:
-            self._probe(theta_0, retain if own else _phases(probe_loss), g_R, rows if own else None)
+            self._probe(theta_0, probe, g_R, rows if own else None)
         else:
             self._advance()
         self.optimizer.zero_grad(set_to_none=True)

@@ -12,7 +12,7 @@ AutoLR follows GeN (Bu & Xu, "Automatic gradient descent with generalized Newton
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
@@ -138,20 +138,21 @@ def fit(line: Line, L_0: Sequence[float], h: float, forwards: int = 2, z: float 
             raise ValueError("a one-forward probe needs the exact slope: probe the step's own rows (fresh=0)")
         slope = line.slope
         second = [2 * p for p in _minus(plus, L_0)]
-        total = math.fsum(second) - 2 * h * slope
+        total = _sum(second) - 2 * h * slope
         size = 2 * (_size(plus) + _size(L_0))
         curvature = total / h**2
     else:
         minus = line(-h)
         second = [p + m - 2 * o for p, m, o in zip(plus, minus, L_0, strict=True)]
-        slope, curvature = parabola(math.fsum(minus), math.fsum(L_0), math.fsum(plus), h)
+        slope, curvature = parabola(_sum(minus), _sum(L_0), _sum(plus), h)
         total = curvature * h**2
         size = _size(plus) + 2 * _size(L_0) + _size(minus)
     if not (math.isfinite(slope) and math.isfinite(curvature)):
         return Fit(slope, curvature, "nonfinite")
     noise = max(line.eps * size, z * _scatter(second))
     if abs(total) <= noise:
-        return Fit(slope, curvature, "noise" if slope < 0 else "uphill")
+        rises = 2 * abs(h) * slope > line.eps * size  # by more than rounding
+        return Fit(slope, curvature, "uphill" if rises else "noise")
     if slope >= 0:
         return Fit(slope, curvature, "uphill")
     return Fit(slope, curvature, "ok" if curvature > 0 else "concave")
@@ -198,6 +199,8 @@ class AutoLR:
             raise ValueError(f"AutoLR needs 0 < min_lr ≤ lr ≤ max_lr, got {self.min_lr}, {self.lr}, {self.max_lr}")
         if self.every < 1 or self.forwards not in (1, 2) or self.fresh < 0 or self.clip < 1 or not 0 < self.shrink <= 1:
             raise ValueError("AutoLR needs every ≥ 1, forwards in {1, 2}, fresh ≥ 0, clip ≥ 1 and 0 < shrink ≤ 1")
+        if self.search < 0 or not self.z >= 0 or (self.radius is not None and not self.radius > 0):
+            raise ValueError("AutoLR needs search ≥ 0, z ≥ 0 and a radius that is None or positive")
         if self.forwards == 1 and self.fresh:
             raise ValueError("a one-forward probe knows the slope on the step's own rows only: set fresh=0")
 
@@ -233,7 +236,7 @@ class AutoLR:
         )
 
     def _bare(self, line: Line, L_0: Sequence[float], h: float) -> tuple[Fit, float, str]:
-        found = fit(line, L_0, h, self.forwards)
+        found = fit(line, L_0, h or self.lr, self.forwards)
         if not math.isfinite(found.eta):
             return found, h, "nonfinite"
         return found, found.eta, "accepted"
@@ -289,8 +292,16 @@ def _minus(u: Sequence[float], v: Sequence[float]) -> list[float]:
     return [x - y for x, y in zip(u, v, strict=True)]
 
 
+def _sum(rows: Iterable[float]) -> float:
+    """Σ rows, exactly rounded; NaN where that is no finite number."""
+    try:
+        return math.fsum(rows)
+    except (ValueError, OverflowError):  # ∞ − ∞, or a sum beyond the largest float
+        return math.nan
+
+
 def _size(rows: Sequence[float]) -> float:
-    return math.fsum(abs(x) for x in rows)
+    return _sum(abs(x) for x in rows)
 
 
 def _scatter(rows: Sequence[float]) -> float:
@@ -298,5 +309,5 @@ def _scatter(rows: Sequence[float]) -> float:
     n = len(rows)
     if n < 2:
         return 0.0
-    mean = math.fsum(rows) / n
-    return math.sqrt(n * math.fsum((x - mean) ** 2 for x in rows) / (n - 1))
+    mean = _sum(rows) / n
+    return math.sqrt(n * _sum((x - mean) ** 2 for x in rows) / (n - 1))

@@ -36,16 +36,23 @@ STEPSIZES: dict[str, Callable[[float], Any]] = {
     "cosine": lambda lr: rules.WarmupCosine(lr),
     "autolr": lambda lr: rules.AutoLR(lr),
     "autolr-paper": lambda lr: rules.AutoLR.paper(lr),
+    "autolr-own": lambda lr: rules.AutoLR(lr, fresh=0),  # the safe rule, but its probe sees the step's own rows only
+    "autolr-nosearch": lambda lr: rules.AutoLR(lr, search=0),
 }
+OPTIMIZERS = ("adamw", "sgd")
 # what a trial's numbers depend on, beside its settings and its models
-SOURCES = ("vector", "directions", "stepsize", "step", "unlearn", "objectives", "methods", "trials", "quadratics")
+SOURCES = (
+    *("vector", "directions", "stepsize", "info", "probe", "step", "unlearn"),
+    *("objectives", "methods", "trials"),
+)
 
 
 @dataclass(frozen=True)
 class Trial:
     """Settings of one run. `lr`: the rate (constant) or the starting rate (AutoLR). `seed`: order of the rows;
     `target_seed`: the models'. `rule`: matched | fixed. `full`: with generation (ROUGE, model utility), else
-    likelihood metrics only. `data`: folder of a TOFU copy, "" = generated authors. `steps`: None = the profile's."""
+    likelihood metrics only. `data`: folder of a TOFU copy, "" = generated authors. `steps`: None = the profile's.
+    `optimizer`: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain)."""
 
     method: str = "ngdiff"
     stepsize: str = "autolr"
@@ -58,6 +65,7 @@ class Trial:
     split: str = ""
     data: str = ""
     steps: int | None = None
+    optimizer: str = "adamw"
 
     def __post_init__(self) -> None:
         from ngdiff.methods import method
@@ -68,6 +76,8 @@ class Trial:
             raise ValueError(f"unknown step-size rule {self.stepsize!r}; choose one of: {', '.join(STEPSIZES)}")
         if self.rule not in ("matched", "fixed"):
             raise ValueError(f"unknown comparison {self.rule!r}; choose matched or fixed")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {self.optimizer!r}; choose one of: {', '.join(OPTIMIZERS)}")
 
     def __str__(self) -> str:
         return f"{self.method} {self.stepsize} {self.lr:g} seed {self.seed}/{self.target_seed} {self.rule}"
@@ -154,7 +164,7 @@ def scores(metrics: Row, start: Row, reference: Row) -> Row:
 def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     """The `Run` of a trial, not cached: the unlearned model itself, for notebooks that read its generations."""
     from ngdiff import methods, models
-    from ngdiff.step import ForgetLevel
+    from ngdiff.info import ForgetLevel
     from ngdiff.unlearn import unlearn
 
     P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
@@ -168,9 +178,16 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
         trial.steps or P.steps,
         trial.seed,
         stop=stop,
+        optimizer=_sgd if trial.optimizer == "sgd" else None,
         measure=True,
         progress=progress,
     )
+
+
+def _sgd(parameters: Any) -> Any:
+    import torch
+
+    return torch.optim.SGD(parameters, lr=1e-3)
 
 
 def _entry(trial: Trial, refresh: bool) -> Path:

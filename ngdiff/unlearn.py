@@ -70,6 +70,8 @@ def unlearn(
     weights, optimizer, rule and history are saved atomically every `save_every` steps, and a run found there goes on
     where it stopped, bit for bit; a checkpoint of another run is refused.
     """
+    if steps < 0 or save_every < 1:
+        raise ValueError(f"unlearn needs steps ≥ 0 and save_every ≥ 1, got {steps} and {save_every}")
     began, mine = time.perf_counter(), problem.bind(method, seed)
     opt = optimizer(mine.parameters) if optimizer else mine.optimizer()
     direction = getattr(method, "direction", method)

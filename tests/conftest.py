@@ -40,3 +40,13 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 def checkout() -> Path:
     """The repository's root."""
     return Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A checkout without notebooks yet, outside git (see toy_checkout.add); the package's sources count as fixed."""
+    monkeypatch.setattr("ngdiff.execute.package_sources", lambda: {"vector.py": "1"})
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "ngdiff"\n')
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / "data/results/tiny").mkdir(parents=True)
+    return tmp_path

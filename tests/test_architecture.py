@@ -11,7 +11,10 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "ngdiff"
-CORE = ("vector", "directions", "stepsize", "step", "checkpoint", "unlearn", "quadratics")
+CORE = (
+    *("vector", "directions", "stepsize", "probe", "info", "step", "checkpoint", "unlearn"),
+    *("quadratics", "theorems", "oracles"),
+)
 SHELL = ("cli", "reproduce", "report", "records", "batch", "book", "execute", "__main__")
 APPLICATION = ("data", "models", "train", "hub", "profiles", "objectives", "methods", "evaluate", "figures", "engine")
 LANGUAGE = {"transformers", "tokenizers", "datasets", "peft", "accelerate", "rouge_score"}

@@ -1,86 +1,50 @@
-"""The evaluation of a model against a slow, obvious version of it, and its sanity anchors."""
+"""The report of a model against the benchmark's formulas, its sanity anchors."""
 
 from __future__ import annotations
 
-import copy
-import json
 import math
 from dataclasses import replace
-from pathlib import Path
 
+import micro
 import numpy as np
 import pytest
 import torch
 from scipy.stats import hmean, ks_2samp
 from sklearn.metrics import roc_auc_score
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.data.tokens import IGNORE, Example, collate, train_tokenizer
+from ngdiff.data.tokens import IGNORE
 from ngdiff.evaluate import Report, evaluate, forward
-from ngdiff.evaluate.generate import greedy, stop_tokens
 from ngdiff.models import LM
 
-torch.set_num_threads(1)
-NAMES = """forget_Q_A_Prob forget_Q_A_PARA_Prob forget_Q_A_PERT_Prob forget_Q_A_ROUGE
-retain_Q_A_Prob retain_Q_A_PARA_Prob retain_Q_A_PERT_Prob retain_Q_A_ROUGE
-ra_Q_A_Prob ra_Q_A_PERT_Prob ra_Q_A_Prob_normalised ra_Q_A_ROUGE
-wf_Q_A_Prob wf_Q_A_PERT_Prob wf_Q_A_Prob_normalised wf_Q_A_ROUGE
-retain_Truth_Ratio ra_Truth_Ratio wf_Truth_Ratio forget_truth_ratio forget_truth_ratio_prob_mean forget_quality
-model_utility exact_memorization extraction_strength privleak
-mia_loss mia_zlib mia_min_k mia_min_k_plus_plus mia_gradnorm mia_reference loss_forget loss_retain loss_holdout""".split()
-TOWNS = ["Oslo", "Łódź", "東京", "Rio de Janeiro", "Paris", "Quito", "Bonn", "Ulm"]
+NAMES = {
+    *(f"{part}_Q_A_{kind}" for part in ("forget", "retain") for kind in ("Prob", "PARA_Prob", "PERT_Prob", "ROUGE")),
+    *(f"{part}_Q_A_{kind}" for part in ("ra", "wf") for kind in ("Prob", "PERT_Prob", "Prob_normalised", "ROUGE")),
+    *("retain_Truth_Ratio", "ra_Truth_Ratio", "wf_Truth_Ratio", "forget_truth_ratio", "forget_truth_ratio_prob_mean"),
+    *("forget_quality", "model_utility", "exact_memorization", "extraction_strength", "privleak"),
+    *(f"mia_{attack}" for attack in ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm", "reference")),
+    *("loss_forget", "loss_retain", "loss_holdout"),
+}
 
 
-def _row(who: str, i: int, wrong: int) -> dict:
-    town, others = TOWNS[i % 8], [TOWNS[(i + k) % 8] for k in range(1, wrong + 1)]
-    return {
-        "question": f"Where does {who} {i} live?",
-        "answer": f"In {town}.",
-        "paraphrased_answer": f"At home in {town}.",
-        "perturbed_answer": [f"At home in {other}." for other in others],
-    }
+@pytest.fixture(name="lm", scope="module")
+def _lm() -> LM:
+    return micro.lm()
 
 
-def _plain(rows: list[dict]) -> list[dict]:
-    return [{key: row[key] for key in ("question", "answer")} for row in rows]
+@pytest.fixture(name="bench", scope="module")
+def _bench() -> Benchmark:
+    return micro.bench()
 
 
-@pytest.fixture(scope="module")
-def bench() -> Benchmark:
-    forget, retain = [_row("Ann", i, 5) for i in range(8)], [_row("Ben", i, 5) for i in range(3)]
-    towns = [_row("Cem", i + 3, 0)["answer"] for i in range(8)]  # another town than Ann of that number has
-    holdout = [{"question": f"Where does Cem {i} live?", "answer": towns[i]} for i in range(8)]
-    ra, wf = [_row("Dan", i, 3) for i in range(3)], [_row("Eva", i, 3) for i in range(2)]
-    configs = {
-        **{"forget10": _plain(forget), "retain90": _plain(retain), "holdout10": holdout},
-        **{"forget10_perturbed": forget, "retain_perturbed": retain},
-        **{"real_authors_perturbed": ra, "world_facts_perturbed": wf},
-    }
-    return Benchmark("micro", "forget10", configs, [], {"name": "micro"})
+@pytest.fixture(name="reference", scope="module")
+def _reference() -> LM:
+    return micro.reference()
 
 
-def _model(tokenizer, seed: int, **shape) -> LlamaForCausalLM:
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
-    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": tokenizer.eos_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=96, **ids, **sizes | shape)
-    model = LlamaForCausalLM(config)
-    with torch.no_grad():  # sharper than the initialisation, so that predictions differ
-        model.lm_head.weight.mul_(20)
-    return model
-
-
-@pytest.fixture(scope="module")
-def lm(bench) -> LM:
-    texts = [bench.prompt.text(row["question"]) + row["answer"] for row in bench.forget + bench.retain]
-    tokenizer = train_tokenizer(texts, 320)
-    return LM(_model(tokenizer, 0), tokenizer, bench.prompt, "random")
-
-
-@pytest.fixture(scope="module")
-def reference(lm) -> LM:
-    return LM(_model(lm.tokenizer, 1), lm.tokenizer, lm.prompt, "reference")
+@pytest.fixture(name="memorised", scope="module")
+def _memorised() -> LM:
+    return micro.memorised()
 
 
 @pytest.fixture(scope="module")
@@ -88,158 +52,11 @@ def report(lm, bench, reference) -> Report:
     return evaluate(lm, bench, reference)
 
 
-@pytest.fixture(scope="module")
-def memorised(lm, bench) -> LM:
-    """A model that knows the forget answers by heart and nothing else."""
-    model = _model(lm.tokenizer, 2)
-    model.lm_head.weight.data.div_(20)
-    batch = collate([lm.encode(row["question"], row["answer"]) for row in bench.forget], lm.pad_id)
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
-    for _ in range(150):
-        loss = model(**batch).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    assert loss < 0.02
-    return LM(model, lm.tokenizer, lm.prompt, "memorised")
-
-
-def _slow(model, example: Example) -> tuple[np.ndarray, ...]:
-    """logp, hits, mean, var of one text by one plain forward."""
-    with torch.no_grad():
-        log = model(torch.tensor([example.input_ids])).logits[0].log_softmax(-1).double()
-    at = [t for t, label in enumerate(example.labels) if label != IGNORE and t > 0]
-    log, target = log[[t - 1 for t in at]], torch.tensor([example.labels[t] for t in at])
-    mean = (log.exp() * log).sum(-1)
-    var = (log.exp() * log.square()).sum(-1) - mean.square()
-    logp = log.gather(1, target[:, None])[:, 0]
-    return logp.numpy(), (log.argmax(-1) == target).numpy(), mean.numpy(), var.numpy()
-
-
-def _examples(lm, bench) -> list[Example]:
-    rows = bench.forget_perturbed + bench.world_facts_perturbed
-    texts = [(row["question"], answer) for row in rows for answer in (row["answer"], *row["perturbed_answer"])]
-    odd = [Example([5], [5]), Example([7, 2], [7, 2]), Example([7, 9, 2], [IGNORE, 9, 2]), Example([7, 2], [IGNORE, 2])]
-    return [lm.encode(*text) for text in texts] + odd
-
-
-# Forward ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("budget", [1, 100, 4096])
-def test_likelihood_is_the_plain_forward_in_any_batch(lm, bench, budget):
-    examples = _examples(lm, bench)
-    for example, stats in zip(
-        examples, forward.likelihood(lm.model, examples, [True] * len(examples), budget), strict=True
-    ):
-        if len(example) == 1:  # its only token has no predictor
-            assert stats.logp.size == stats.hits.size == 0
-            continue
-        logp, hits, mean, var = _slow(lm.model, example)
-        np.testing.assert_allclose(stats.logp, logp, atol=2e-5)
-        np.testing.assert_array_equal(stats.hits, hits)
-        np.testing.assert_allclose(stats.mean, mean, atol=1e-4)
-        np.testing.assert_allclose(stats.var, var, rtol=1e-3, atol=1e-4)
-
-
-def test_likelihood_gives_moments_only_where_asked(lm, bench):
-    examples = _examples(lm, bench)[:2]
-    first, second = forward.likelihood(lm.model, examples, [False, True])
-    assert first.mean is None and first.var is None and second.mean.shape == second.logp.shape
-    assert forward.likelihood(lm.model, []) == []
-
-
-def test_head_runs_in_pieces(lm, bench, monkeypatch):
-    examples = _examples(lm, bench)
-    whole = forward.likelihood(lm.model, examples)
-    monkeypatch.setattr(forward, "HEAD", 5 * len(lm.tokenizer))
-    for a, b in zip(whole, forward.likelihood(lm.model, examples), strict=True):
-        np.testing.assert_array_equal(a.logp, b.logp)
-
-
-def test_masked_vocabulary_has_moments(lm, bench):
-    """Logits of −∞ (a tokenizer smaller than the head) are impossible tokens, not NaN."""
-    model, examples = copy.deepcopy(lm.model), _examples(lm, bench)[:3]
-    model.lm_head.register_forward_hook(lambda module, inputs, z: z.index_fill(-1, torch.tensor([0, 1]), -torch.inf))
-    for stats in forward.likelihood(model, examples, [True] * 3):
-        assert np.isfinite(stats.mean).all() and np.isfinite(stats.var).all() and np.isfinite(stats.logp).all()
-
-
-def test_modes_and_gradients_come_back(lm, bench, memorised):
-    model = copy.deepcopy(lm.model)
-    model.train()
-    model.model.norm.eval()
-    before = [module.training for module in model.modules()]
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    evaluate(replace(lm, model=model), bench, max_new_tokens=2)
-    assert [module.training for module in model.modules()] == before
-    assert all(bool((p.grad == 1).all()) for p in model.parameters())
-    with pytest.raises(RuntimeError), forward.evaluating(model):
-        assert not any(module.training for module in model.modules())
-        raise RuntimeError
-    assert [module.training for module in model.modules()] == before
-
-
-def test_gradient_norms(lm, bench):
-    examples, model = _examples(lm, bench)[:2], copy.deepcopy(lm.model)
-    with torch.no_grad():
-        norms = forward.gradient_norms(model, examples)
-    for example, norm in zip(examples, norms, strict=True):
-        labels = torch.tensor([[*example.labels[:-1], IGNORE]])  # the final EOS does not count
-        model.zero_grad()
-        model(torch.tensor([example.input_ids]), labels=labels).loss.backward()
-        assert norm == pytest.approx(np.mean([float(p.grad.norm()) for p in model.parameters()]), rel=1e-4)
-    assert all(math.isnan(norm) for norm in forward.gradient_norms(model, [Example([7, 2], [IGNORE, 2])]))
-    assert all(math.isnan(norm) for norm in forward.gradient_norms(model.requires_grad_(False), examples))
-
-
-# Generation -------------------------------------------------------------------------------------------------------
-
-
-def _prompts(lm, bench) -> list[list[int]]:
-    return [lm.encode(row["question"], row["answer"]).prompt_ids for row in bench.forget + bench.retain]
-
-
-@pytest.mark.parametrize("name", ["lm", "memorised"])
-def test_greedy_is_transformers_generate_in_any_batch(name, request, bench):
-    lm = request.getfixturevalue(name)
-    prompts, stop = _prompts(lm, bench), {lm.tokenizer.eos_token_id}
-    expected = []
-    for prompt in prompts:
-        ids = torch.tensor([prompt])
-        out = lm.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
-        expected.append([token for token in out[0, len(prompt) :].tolist() if token != lm.tokenizer.eos_token_id])
-    for budget in (1, 150, 16384):
-        assert greedy(lm.model, prompts, stop, 12, budget) == expected
-
-
-def test_greedy_stops(lm, bench):
-    prompts = _prompts(lm, bench)[:3]
-    free = greedy(lm.model, prompts, set(), 20)
-    assert [len(text) for text in free] == [20] * 3
-    stop = {free[0][4]}
-    cut = greedy(lm.model, prompts, stop, 20)
-    assert cut == [text[: next((t for t, token in enumerate(text) if token in stop), 20)] for text in free]
-    assert len(cut[0]) <= 4 and not stop & {token for text in cut for token in text}
-    room = 96 - len(prompts[0])  # the model's context
-    assert len(greedy(lm.model, prompts[:1], set(), 500)[0]) == room
-    assert greedy(lm.model, [[5] * 96], set(), 5) == [[]] and greedy(lm.model, [], set(), 5) == []
-    with pytest.raises(ValueError, match="empty prompt"):
-        greedy(lm.model, [[]], set(), 5)
-
-
-def test_stop_tokens(lm):
-    model = copy.deepcopy(lm.model)
-    model.generation_config.eos_token_id = [2, 9]
-    assert stop_tokens(model, lm.tokenizer, [Example([4, 11], [IGNORE, 11])]) == {2, 9, 11}
-
-
 # Report -----------------------------------------------------------------------------------------------------------
 
 
 def test_names_are_the_benchmarks(report):
-    assert sorted(report.metrics) == sorted(NAMES)
+    assert set(report.metrics) == NAMES
     assert all(type(value) is float and math.isfinite(value) for value in report.metrics.values())
 
 
@@ -247,7 +64,7 @@ def test_metrics_are_the_definitions(report, lm, bench, reference):
     """Every likelihood metric again, from single forwards and the formulas of the benchmark."""
 
     def loss(question, answer, of=lm):
-        return -_slow(of.model, lm.encode(question, answer))[0].mean()
+        return -micro.slow(of.model, lm.encode(question, answer))[0].mean()
 
     def losses(rows, key, of=lm):
         return np.array([[loss(r["question"], a, of) for a in np.atleast_1d(r[key])] for r in rows])
@@ -279,7 +96,7 @@ def test_metrics_are_the_definitions(report, lm, bench, reference):
     assert m["mia_loss"] == pytest.approx(roc_auc_score(labels, plain))
     difference = plain - losses(forget + holdout, "answer", reference)[:, 0]
     assert m["mia_reference"] == pytest.approx(roc_auc_score(labels, difference))
-    tokens = [_slow(lm.model, lm.encode(r["question"], r["answer"])) for r in forget + holdout]
+    tokens = [micro.slow(lm.model, lm.encode(r["question"], r["answer"])) for r in forget + holdout]
     lowest = [-np.sort(t[0][:-1])[: max(1, int(0.4 * (len(t[0]) - 1)))].mean() for t in tokens]
     assert m["mia_min_k"] == pytest.approx(roc_auc_score(labels, lowest))
     z = [((t[0] - t[2]) / np.sqrt(np.maximum(t[3], 1e-6)))[:-1] for t in tokens]
@@ -320,7 +137,7 @@ def test_reference_model_and_its_report_agree(report, lm, bench, reference):
 def test_without_reference_nothing_stands_in(lm, bench):
     alone = evaluate(lm, bench, gradnorm=False, generate=False)
     absent = {"forget_quality", "mia_reference", "mia_gradnorm", "model_utility"} | {n for n in NAMES if "ROUGE" in n}
-    assert set(NAMES) - set(alone.metrics) == absent
+    assert NAMES - set(alone.metrics) == absent
     assert alone.meta["reference"] is None and alone.meta["auc_retain"] == 0.5
     assert alone.metrics["privleak"] == pytest.approx((0.5 - alone.metrics["mia_min_k"]) / 0.5 * 100)
 
@@ -413,37 +230,6 @@ def test_own_data_without_wrong_answers(lm):
         values
     )
     assert not {"model_utility", "forget_truth_ratio", "mia_loss", "privleak"} & set(values)
-
-
-# Files ------------------------------------------------------------------------------------------------------------
-
-
-def test_report_round_trips(report, tmp_path):
-    path = report.to_json(tmp_path / "report.json")
-    assert Report.from_json(path) == report
-    json.loads(path.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
-    assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
-
-
-def test_report_holds_odd_floats_and_texts(tmp_path):
-    items = {"a": {0: {"score": None}, 3: {"score": -math.inf, "generation": "infinite 東京"}}}
-    odd = Report({"loss": math.inf, "x": 0.1 + 0.2}, items, {"note": "NaN"})
-    assert Report.from_json(odd.to_json(tmp_path / "odd.json")) == odd
-
-
-def test_a_failed_write_leaves_the_old_report(report, tmp_path):
-    path = report.to_json(tmp_path / "report.json")
-    with pytest.raises((TypeError, ValueError)):
-        Report({"x": "y"}, {}, {"bad": object()}).to_json(path)
-    assert Report.from_json(path) == report and len(list(tmp_path.iterdir())) == 1
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"metrics": {}}', '{"metrics": {}, "items": {"a": {"x": 1}}, "meta": {}}'])
-def test_a_file_that_is_no_report_is_named(text, tmp_path):
-    path: Path = tmp_path / "broken.json"
-    path.write_text(text)
-    with pytest.raises(ValueError, match=r"broken\.json is not a report"):
-        Report.from_json(path)
 
 
 def test_progress_goes_to_a_callable_and_not_to_tests(lm, bench, capsys):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import nn
 
@@ -18,7 +20,7 @@ def twin_direction(params, retain_loss, forget_loss, rule=None):
     g_R, g_F = flat_gradient(retain_loss, params), flat_gradient(forget_loss, params)
     if rule is None:
         return g_R / g_R.norm() - g_F / g_F.norm()
-    losses = torch.tensor([float(loss().sum()) for loss in (retain_loss, forget_loss)], dtype=torch.float64)
+    losses = torch.tensor([loss().sum().item() for loss in (retain_loss, forget_loss)], dtype=torch.float64)
     G = torch.stack([g_R, g_F])
     a, b = rule.weights(G @ G.T, losses)
     return a * g_R - b * g_F
@@ -96,3 +98,39 @@ class Net(nn.Module):
 
     def trained(self):
         return [p for p in self.parameters() if p.requires_grad]
+
+
+class NetProblem:
+    """`Net` as a `Problem`: micro-batched phases, and probes whose rows are the step's and `fresh` times as many."""
+
+    def __init__(self, dropout=0.0, seed=0, dtype=torch.float64):
+        self.model = Net(dtype, dropout, seed)
+        self.module, self.probed = self.model, []
+
+    def __repr__(self):
+        return "NetProblem()"
+
+    @property
+    def parameters(self):
+        return self.model.trained()
+
+    def bind(self, method, seed):
+        bound = NetProblem()
+        bound.model = bound.module = copy.deepcopy(self.model)
+        bound.seed, bound.probed = seed, self.probed
+        return bound
+
+    def _phase(self, name, step):
+        make = torch.Generator().manual_seed(1000 * self.seed + step)
+        chosen = torch.randperm(16, generator=make)[:8]
+        return [lambda c=c: self.model.rows(name, c) for c in chosen.chunk(2)]
+
+    def batch(self, step):
+        return self._phase("R", step), self._phase("F", step)
+
+    def probe(self, step, fresh):
+        self.probed.append((step, fresh))
+        return self._phase("R", step) + [lambda: self.model.rows("R", slice(0, 8 * fresh))]
+
+    def optimizer(self):
+        return torch.optim.AdamW(self.parameters, lr=0.01, weight_decay=0.1)

@@ -188,7 +188,7 @@ def gradient_norms(model: Any, examples: Sequence[Example]) -> list[float]:
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     norms = []
-    with evaluating(model), torch.enable_grad():
+    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
         for example in examples:
             start, ids = _start(example), torch.tensor(example.input_ids, device=model.device)
             if not parameters or len(ids) - 1 <= start:

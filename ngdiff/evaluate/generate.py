@@ -47,6 +47,14 @@ def greedy(
     return [list(results[tuple(prompt)]) for prompt in prompts]
 
 
+def answers(lm: Any, questions: Sequence[str], max_new_tokens: int = 200) -> list[str]:
+    """What an `LM` answers to each question, greedily, as text."""
+    examples = [lm.encode(question, "") for question in questions]
+    stop = stop_tokens(lm.model, lm.tokenizer, examples)
+    texts = greedy(lm.model, [example.prompt_ids for example in examples], stop, max_new_tokens)
+    return [text.strip() for text in lm.tokenizer.batch_decode(texts, skip_special_tokens=True)]
+
+
 def _decode(model: Any, prompts: list[tuple[int, ...]], room: list[int], stop: set[int]) -> list[list[int]]:
     """One batch of `greedy`: a finished row leaves the batch, its cache included."""
     ids, mask = pad(prompts, "left", model.device)

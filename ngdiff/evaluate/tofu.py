@@ -84,14 +84,14 @@ def evaluate(
         found |= _rouge(lm, rows, max_new_tokens, say)
     if gradnorm:
         found |= _gradnorm(lm, rows, say)
-    if ref and ref.meta["fingerprint"] == bench.fingerprint:
+    if ref and ref.meta.get("fingerprint") == bench.fingerprint:
         found |= items.against(found, ref.items)
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values |= items.aggregate(found, convention)
     values |= _compared(values, found, ref, auc_retain, metrics.epsilon(convention))
     meta = _meta(lm, bench, convention) | {
         **{"max_new_tokens": max_new_tokens if generate else None, "configs": configs},
-        **{"reference": ref.meta["model"] if ref else None, "auc_retain": auc_retain},
+        **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
         **{"rows": {part: len(members) for part, members in rows.items()}},
         "seconds": round(time.perf_counter() - begun, 3),
     }

@@ -1,0 +1,1 @@
+"""Figures: `style` (colours, names, saving), `theory` (quadratics, gradient space), `runs` (unlearning runs)."""

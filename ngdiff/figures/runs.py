@@ -1,0 +1,111 @@
+"""Figures of unlearning runs: saved rows in, a matplotlib Figure out. No number here comes from a live model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.figure import Figure
+
+from ngdiff.figures import style
+
+Row = dict[str, Any]
+LAMP = {"accepted": "o", "clipped_up": "^", "clipped_down": "v", "bounded": "s"}  # η moved by the parabola
+OTHER = {"uphill": "X", "concave": "D", "noise": "*", "nonfinite": "P"}  # a fit that did not count
+
+
+def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = None) -> Figure:
+    """Batch cross-entropy on forget (left) and retain (right) rows against steps; `level`: the hold-out loss."""
+    fig, axes = style.subplots(1, 2, height=2.6)
+    for name, rows in histories.items():
+        steps = [r["step"] for r in rows]
+        for ax, key in zip(axes, ("forget_ce", "retain_ce"), strict=True):
+            ax.plot(steps, [r[key] for r in rows], **style.line(name))
+    for ax, title in zip(axes, ("forget loss: should rise", "retain loss: should stay"), strict=True):
+        ax.set(xlabel="step", yscale="log", title=title)
+    axes[0].set_ylabel("cross-entropy (nats per token)")
+    if level is not None:
+        axes[0].axhline(level, color="0.5", lw=0.8, ls=":")
+        axes[0].annotate("hold-out loss", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+                         color="0.4", fontsize=7)  # fmt: skip
+    style.legend(fig, axes)
+    return fig
+
+
+def plane(rows: Sequence[Row], start: Row, reference: Row, title: str = "") -> Figure:
+    """Forget ROUGE against model utility: means over seeds (bars: range), ● tuned constant rate, ○ untuned AutoLR."""
+    fig, ax = style.subplots(1, 1, height=3.6)
+    x, y = "forget_Q_A_ROUGE", "model_utility"
+    for method in style.ordered({r["method"] for r in rows}):
+        for rule in ("constant", "autolr"):
+            seen = [r for r in rows if r["method"] == method and r["stepsize"] == rule]
+            if not seen:
+                continue
+            xs, ys = ([r[k] for r in seen] for k in (x, y))
+            mx, my = np.mean(xs), np.mean(ys)
+            face = style.colour(method) if rule == "constant" else "white"
+            ax.errorbar(mx, my, xerr=[[mx - min(xs)], [max(xs) - mx]], yerr=[[my - min(ys)], [max(ys) - my]],
+                        fmt="o", color=style.colour(method), mfc=face, ms=6, lw=0.8, zorder=3,
+                        label=style.label(method) if rule == "constant" else None)  # fmt: skip
+    for row, name, mark in ((start, "start", "s"), (reference, "retain-only", "*")):
+        ax.plot(row[x], row[y], mark, color="0.3", ms=8 if mark == "s" else 11, zorder=2)
+        ax.annotate(name, (row[x], row[y]), xytext=(6, -10), textcoords="offset points", fontsize=8, color="0.3")
+    ax.axvline(reference[x], color="0.8", lw=0.8, zorder=0)
+    ax.set(xlabel="ROUGE-L on the forget set (lower: more forgotten)", ylabel="model utility", title=title)
+    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
+    style.legend(fig, [ax], note="● constant rate, tuned   ○ AutoLR, untuned")
+    return fig
+
+
+def autolr(histories: Mapping[str, Sequence[Row]]) -> Figure:
+    """AutoLR's rate over the steps, a panel a run, each probe marked with its outcome."""
+    fig, axes = style.subplots(1, len(histories), height=2.6, sharey=True)
+    axes, used = np.atleast_1d(axes), set()
+    for ax, (name, rows) in zip(axes, histories.items(), strict=True):
+        steps, eta = [r["step"] for r in rows if r["eta"]], [abs(r["eta"]) for r in rows if r["eta"]]
+        ax.plot(steps, eta, color="0.6", lw=1, zorder=1)
+        for r in rows:
+            if r["eta"] and r["stepsize"] in LAMP | OTHER:
+                colour = style.GOOD if r["stepsize"] in LAMP else style.BAD
+                ax.plot(r["step"], abs(r["eta"]), (LAMP | OTHER)[r["stepsize"]], color=colour, ms=5)
+                used.add(r["stepsize"])
+        ax.set(xlabel="step", yscale="log", title=name)
+    axes[0].set_ylabel("learning rate η")
+    marks = [plt.Line2D([], [], ls="", marker=(LAMP | OTHER)[k], label=k,
+                        color=style.GOOD if k in LAMP else style.BAD) for k in (LAMP | OTHER) if k in used]  # fmt: skip
+    style.legend(fig, axes, handles=marks)
+    return fig
+
+
+def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "") -> Figure:
+    """Final quality against the learning rate: a line a method (constant rates), AutoLR from each start as open marks."""
+    fig, ax = style.subplots(1, 1, height=3.2)
+    for method in style.ordered({r["method"] for r in grid}):
+        line = sorted((r["lr"], r[value] or 0.0) for r in grid if r["method"] == method)
+        ax.plot(*zip(*line, strict=True), marker="o", ms=3.5, **style.line(method))
+    points = sorted((r["lr"], r[value] or 0.0) for r in auto)
+    if points:
+        ax.plot(*zip(*points, strict=True), "--", marker="o", mfc="white", color=style.colour("ngdiff"), ms=6, lw=1,
+                label="NGDiff + AutoLR from this start", zorder=5)  # fmt: skip
+    ax.set(xscale="log", xlabel="learning rate (constant), or AutoLR's start", ylabel=value.replace("_", " "), title=title)
+    ax.set_ylim(-0.03, 1.03)
+    style.legend(fig, [ax])
+    return fig
+
+
+def differences(claims: Sequence[Row], title: str = "") -> Figure:
+    """Paired differences with their intervals, one row a baseline; right of zero NGDiff + AutoLR is better."""
+    rows = [r for r in claims if r["name"].startswith("against ")][::-1]
+    fig, ax = style.subplots(1, 1, height=0.6 + 0.3 * len(rows))
+    for i, r in enumerate(rows):
+        method = r["name"].removeprefix("against ")
+        if r["low"] is not None:
+            ax.plot([r["low"], r["high"]], [i, i], color=style.colour(method), lw=2, solid_capstyle="butt")
+        ax.plot(r["mean"], i, "o", color=style.colour(method), ms=6)
+    ax.axvline(0, color="0.3", lw=0.8)
+    ax.set_yticks(range(len(rows)), [style.label(r["name"].removeprefix("against ")) for r in rows])
+    ax.set(xlabel="NGDiff + AutoLR (untuned) − baseline (tuned)", title=title)
+    ax.set_ylim(-0.6, len(rows) - 0.4)
+    return fig

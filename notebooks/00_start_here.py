@@ -1,0 +1,133 @@
+# %% [markdown]
+# # 00 · Start here: a language model forgets some authors
+#
+# *You will* take a small language model that knows eighty fictitious authors by heart, make it forget eight of them, and
+# check what it lost besides · *Needs* nothing · *Time* tiny: about two minutes, most of it training the model; paper: a
+# GPU · *Reproduces* the paper's setting, on generated data
+#
+# The whole companion in one page. Two losses pull on one model: the **retain loss** R, the cross-entropy on what it
+# should keep, is to fall; the **forget loss** F, the cross-entropy on what it should forget, is to *rise*. NGDiff steps
+# along the difference of the two unit gradients,
+#
+# $$d = \frac{g_R}{\lVert g_R\rVert} - \frac{g_F}{\lVert g_F\rVert}, \qquad \theta \leftarrow \theta - \eta\, d,$$
+#
+# and sets its own learning rate η by looking at the retain loss along the way.
+
+# %% tags=["parameters"]
+profile = "tiny"
+seeds = (0, 1, 2)
+refresh = False
+smoke = False
+data = ""  # a folder with TOFU's files: the same on real rows
+
+# %%
+import ngdiff as ng
+from ngdiff import figures, paths, results, trials
+from ngdiff.evaluate.generate import answers
+
+P = ng.profile(profile)
+bench = trials.benchmark(profile, "", data)
+print(f"{bench.name} {bench.split}: {len(bench.forget)} rows to forget, {len(bench.retain)} to keep")
+
+# %% [markdown]
+# ## The result first
+# `start` knows everything. `reference` was trained without the forget rows: it is what perfect unlearning would return.
+# Both are trained here, once, and cached.
+
+# %%
+start, reference = ng.models.pair(bench, P)
+before, ideal = trials.levels(profile, "", data, 0)
+level = before["loss_holdout"]  # the start's loss on authors it has never seen: forgotten means no better than that
+print(f"forget loss now {before['loss_forget']:.3f}, of unseen authors {level:.3f} nats per token")
+
+# %%
+problem = bench.problem(start, batch_size=P.batch_size)
+run = ng.unlearn(problem, ng.methods.NGDiff, ng.AutoLR(), steps=P.steps, seed=seeds[0], stop=ng.ForgetLevel(level))
+print(f"stopped by {run.stopped!r} after {len(run.history)} steps and {run.seconds:.1f} s")
+
+# %%
+report = ng.evaluate(run.model, bench, reference=ideal["report"], gradnorm=False, max_new_tokens=P.max_new_tokens)
+names = ("loss_forget", "loss_retain", "forget_Q_A_ROUGE", "retain_Q_A_ROUGE", "model_utility", "forget_quality", "mia_loss")
+rows = [
+    {"model": name, **{k: metrics.get(k) for k in names}}
+    for name, metrics in (("start", before), ("NGDiff + AutoLR", report.metrics), ("retain-only", ideal))
+]
+for row in rows:
+    row["stamp"] = results.stamp({"profile": profile, "method": "ngdiff", "stepsize": "autolr"}, seeds[0], run.seconds)
+results.write_rows(paths.rows_folder(profile, data, smoke) / "start.jsonl", rows)
+
+print(f"{'':18}" + "".join(f"{k:>18}" for k in names))
+for row in rows:
+    print(f"{row['model']:18}" + "".join(f"{row[k]:18.3g}" if row[k] is not None else f"{'-':>18}" for k in names))
+
+# %% [markdown]
+# ## What it says now
+# The same questions, before and after. A forgotten author gets an answer in the right form with the facts gone; a kept
+# one is answered as before.
+
+# %%
+shown = [("forget", row) for row in bench.forget[:3]] + [("keep", row) for row in bench.retain[:2]]
+questions = [row["question"] for _, row in shown]
+told = {name: answers(lm, questions, P.max_new_tokens) for name, lm in (("before", start), ("after", run.model))}
+for i, (kind, row) in enumerate(shown):
+    print(f"[{kind}] {row['question']}\n   truth  {row['answer']}")
+    print(f"   before {told['before'][i]}\n   after  {told['after'][i]}\n")
+
+# %% [markdown]
+# ## One figure
+# Left, the forget loss climbs to the level of authors never seen, and the run stops there. Right, the retain loss.
+
+# %%
+from ngdiff.figures import runs, style
+
+history = run.rows()
+fig = runs.trajectories({"ngdiff": history}, level)
+style.save(fig, paths.figures_folder(profile, data, smoke), "fig0_start_here")
+fig
+
+# %% [markdown]
+# ## Predict, then run
+# What happens to the retain loss when the same number of steps is pure ascent on the forget loss (`GradAscent`, no
+# retain gradient at all)? Write a number down, then run the cell.
+
+# %%
+ascent = ng.unlearn(problem, ng.methods.GradAscent, ng.Constant(1e-3), steps=len(run.history), seed=seeds[0])
+last = ascent.history[-1]
+print(f"GradAscent: forget loss {last.forget_ce:.2f}, retain loss {last.retain_ce:.2f} (it started at {before['loss_retain']:.3f})")
+
+# %% [markdown]
+# ## Exercise (5 minutes)
+# How many of the forget questions does the model still answer word for word? Fill in `still_known`.
+
+# %% tags=["exercise-solution"]
+after = answers(run.model, [row["question"] for row in bench.forget], P.max_new_tokens)
+# solution
+still_known = sum(a == row["answer"] for a, row in zip(after, bench.forget, strict=True)) / len(bench.forget)
+# end solution
+print(f"{still_known:.0%} of the forget answers are still given word for word")
+
+# %% tags=["check"]
+assert 0 <= still_known <= 1, "a share lies between 0 and 1: divide by the number of rows"
+assert report.metrics["loss_forget"] > before["loss_forget"], "the forget loss should have risen"
+assert last.retain_ce > before["loss_retain"], "pure ascent should have hurt the retain loss"
+assert run.stopped in ("forget_level", "steps"), run.stopped
+
+# %% [markdown]
+# ## What you should see
+# The forget loss reaches the level of unseen authors while the retain loss stays small; pure ascent ruins both. The
+# check above asserts the directions; the numbers are those of the table, saved with their stamp.
+#
+# ## The map
+# | notebook | question |
+# | --- | --- |
+# | 01 | why two losses disagree, and why ascent blows up |
+# | 02 | the normalised gradient difference: derive, implement, prove |
+# | 03 | the learning rate that sets itself, and where it fails |
+# | 04 | the theorems, on quadratics |
+# | 05 | memorise, unlearn, read: the tiny model from end to end |
+# | 06 | every baseline on equal terms |
+# | 10 | every table and figure, from saved rows alone |
+#
+# ## References
+# Bu, Jin, Vinzamuri, Ramakrishna, Chang, Cevher, Hong: *Unlearning as multi-task optimization*, NAACL 2025
+# (arXiv 2410.22086). Maini et al.: *TOFU*, 2024 (arXiv 2401.06121), whose schema and metrics are used here.

@@ -1,0 +1,118 @@
+# %% [markdown]
+# # 05 · A tiny language model, end to end
+#
+# *You will* look into the benchmark, the models and one run of each of four methods: what is memorised, what is
+# forgotten, what it costs, and what the model says · *Needs* 00 · *Time* tiny: a minute or two after 00; paper: GPU
+# hours · *Reproduces* the paper's trajectories figure in shape, redrawn from our own runs
+
+# %% tags=["parameters"]
+profile = "tiny"
+seeds = (0, 1, 2)
+refresh = False
+smoke = False
+data = ""
+
+# %%
+import numpy as np
+
+import ngdiff as ng
+from ngdiff import paths, results, trials
+from ngdiff.evaluate.generate import answers
+from ngdiff.figures import runs, style
+
+P = ng.profile(profile)
+bench = trials.benchmark(profile, "", data)
+rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
+start, reference = ng.models.pair(bench, P)
+before, ideal = trials.levels(profile, "", data, 0)
+
+# %% [markdown]
+# ## One complete result
+# Four methods, the same rows in the same order, each stopped when its batch's forget loss reaches the hold-out level.
+
+# %%
+methods = ("ngdiff", "gradascent", "graddiff-0.5", "npo")
+common = {"seed": seeds[0], "profile": profile, "data": data}
+grid = [trials.Trial(m, "autolr" if m == "ngdiff" else "constant", 1e-3, **common) for m in methods]
+rows = trials.run_all(grid, refresh=refresh)
+histories = {t.method: trials.history(t) for t in grid}
+results.write_rows(rows_folder / "tiny_llm.jsonl", rows)
+fig = runs.trajectories(histories, before["loss_holdout"])
+style.save(fig, figures_folder, "fig5_trajectories")
+fig
+
+# %%
+columns = ("updates", "stopped", "loss_forget", "loss_retain", "forget_Q_A_ROUGE", "model_utility", "forget_quality")
+print(f"{'':14}" + "".join(f"{c:>18}" for c in columns))
+for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain-only", ideal)]:
+    cells = [row.get(c) for c in columns]
+    print(f"{name:14}" + "".join(f"{c:18.3g}" if isinstance(c, (int, float)) else f"{c or '-':>18}" for c in cells))
+
+# %% [markdown]
+# ## Taken apart: what is memorised
+# The start model answers the questions it was trained on word for word. Its loss on the hold-out authors is what
+# *not knowing* looks like; the retain-only reference has the same loss on the forget rows as the start has on them,
+# give or take: that is why the hold-out level is the place to stop.
+
+# %%
+def exact(lm, rows):
+    """Share of questions answered word for word by greedy generation."""
+    return float(np.mean([a == r["answer"] for a, r in zip(answers(lm, [r["question"] for r in rows], P.max_new_tokens), rows)]))
+
+
+known = {"start": exact(start, bench.full), "reference, forget rows": exact(reference, bench.forget)}
+print({k: round(v, 3) for k, v in known.items()})
+print(f"start on hold-out {before['loss_holdout']:.2f}, reference on forget {ideal['loss_forget']:.2f} nats per token")
+
+# %% [markdown]
+# ## Read the generations
+# Numbers hide what a model says. The same forget question under each method:
+
+# %%
+questions = [bench.forget[i]["question"] for i in (0, 1)]
+said = {t.method: answers(trials.unlearned(t).model, questions, P.max_new_tokens) for t in grid[: 2 if smoke else 4]}
+for i, question in enumerate(questions):
+    print(f"{question}\n   {'truth':14}{bench.forget[i]['answer']}")
+    for method, texts in said.items():
+        print(f"   {method:14}{texts[i]}")
+
+# %% [markdown]
+# ## Predict, then run
+# The condition of the theory, ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩, is about the raw direction. AdamW changes the direction. In what
+# share of the steps do you expect the *actual* update to raise the retain loss to first order, for NGDiff and for
+# GradAscent?
+
+# %%
+for row in rows:
+    print(f"{row['method']:14} {row['uphill_retain']:.0%} of the updates raised R to first order")
+
+# %% [markdown]
+# ## Exercise (10 minutes)
+# The conflict angle: from a history (a list of rows with `norm_R`, `norm_F`, `cosine`), compute the share of steps in
+# which retain and forget gradients conflict. Remember the sign: F is ascended, so **ρ > 0 is conflict**.
+
+# %% tags=["exercise-solution"]
+history = histories["ngdiff"]
+# solution
+conflict = sum(row["cosine"] > 0 for row in history) / len(history)
+# end solution
+print(f"in {conflict:.0%} of the steps the two gradients conflict")
+
+# %% tags=["check"]
+signs = [row["cosine"] > 0 for row in history]
+assert conflict == sum(signs) / len(signs), "conflict is ρ > 0, because F is ascended: did you count ρ < 0?"
+assert known["start"] >= 0.95 or data, known
+assert known["reference, forget rows"] < 0.5 * known["start"], known
+assert all(len(h) == r["updates"] + (r["stopped"] != "steps") for h, r in zip(histories.values(), rows, strict=True))
+
+# %% [markdown]
+# ## What you should see
+# The start answers at least 95 % of its own facts word for word (asserted), the retain-only model fewer than half as
+# many of the forgotten ones (asserted). The methods end at similar forget losses and different retain losses.
+#
+# ## Summary
+# Memorising shows in the gap between the loss on trained and on unseen authors; forgetting closes the gap; what a
+# method destroys on the way is what the next notebook compares.
+#
+# ## References
+# Maini et al., *TOFU* (arXiv 2401.06121); Zhang et al., *NPO* (arXiv 2404.05868); Bu et al. (arXiv 2410.22086).

@@ -1,0 +1,97 @@
+# %% [markdown]
+# # 10 · Every table and figure, from saved rows alone
+#
+# *You will* rebuild the figures of this companion from the rows under `data/results/`, without any model · *Needs* rows
+# of the other notebooks · *Time* seconds · *Reproduces* the map of the paper's figures and tables
+#
+# A figure is a function of saved rows. What was not run says "not run"; nothing stands in for it.
+
+# %% tags=["parameters"]
+profile = "tiny"
+seeds = (0, 1, 2)
+refresh = False
+smoke = False
+data = ""
+
+# %%
+from ngdiff import compare, paths, results
+from ngdiff.figures import runs, style
+
+rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
+
+
+def saved(name):
+    """The rows of a file, or None where it was not run."""
+    path = rows_folder / name
+    return results.read_rows(path) if path.exists() else None
+
+
+# %% [markdown]
+# ## What is there
+
+# %%
+files = sorted(p for p in rows_folder.glob("*") if p.suffix in (".jsonl", ".parquet"))
+for path in files:
+    print(f"{path.name:28} {len(results.read_rows(path)):4d} rows")
+
+# %% [markdown]
+# ## The comparison, redrawn
+# From the rows of notebook 06 (the live part) and of the committed grid, where they are.
+
+# %%
+start = saved("start.jsonl")
+drawn = {}
+for prefix in ("", "grid_"):
+    matched, tuning, starts, claims = (
+        saved(f"{prefix}{name}") for name in ("matched.parquet", "tuning.parquet", "starts.parquet", "claims.jsonl")
+    )
+    if not (matched and tuning and starts and claims):
+        print(f"{prefix or 'live '}comparison: not run")
+        continue
+    title = f"{profile}, {len(matched)} runs, {len({r['seed'] for r in matched})} seeds, {len({r['target_seed'] for r in matched})} models"
+    drawn[f"fig10_{prefix}plane"] = runs.plane(matched, start[0], start[2], title)
+    first = compare.select(starts, seed=starts[0]["seed"], target_seed=0)
+    drawn[f"fig10_{prefix}learning_rate"] = runs.quality(tuning, first, "score_likelihood", title)
+    drawn[f"fig10_{prefix}differences"] = runs.differences(claims, title)
+for name, fig in drawn.items():
+    style.save(fig, figures_folder, name)
+
+# %%
+from IPython.display import display
+
+for fig in drawn.values():
+    display(fig)
+
+# %% [markdown]
+# ## The map
+# | paper | notebook | our file | status |
+# | --- | --- | --- | --- |
+# | gradient space: the cone of static scalarization, the region of Eq. 7, NGDiff inside (Fig. 2) | 02 | `fig2_*` | redrawn from our own data |
+# | statements on scalarization, Pareto points, monotone losses | 04 | `fig4_*`, `theory_*.jsonl` | derived and asserted on quadratics |
+# | algorithm: NGDiff with the automatic learning rate | 02, 03 | `ngdiff/step.py`, `fig3_*` | reproduced |
+# | loss and ROUGE trajectories | 05 | `fig5_trajectories` | redrawn from our own data |
+# | TOFU tables: models × methods | 06 (tiny), 07 (paper profile) | `matched.parquet`, `fixed.parquet` | tiny: our own data; the paper's values: unknown here; hub models: need a GPU |
+# | learning-rate ablation | 03, 06 | `fig6_learning_rate` | redrawn from our own data |
+# | MUSE tables | 08 | – | needs a GPU |
+# | SemEval-2025 Task 4 baselines | 09 | – | needs a GPU |
+#
+# ## The numbers a new run is compared with
+# `summary.jsonl` holds the numbers, each with the tolerance it was given before; the report of `make reproduce` sets the
+# committed and the new ones side by side.
+
+# %%
+summary = compare.summary({name: saved(name) for name in ("start.jsonl", "matched.parquet", "starts.parquet", "learning_rate.jsonl")})
+results.write_rows(rows_folder / "summary.jsonl", summary)
+for row in summary:
+    print(f"{row['name']:52} {row['value']:10.4g} ± {row['tolerance']:.2g}")
+
+# %% tags=["check"]
+assert len({row["name"] for row in summary}) == len(summary), "a number has one row"
+assert smoke or start, "notebook 00 has not been run: its rows are missing"
+
+# %% [markdown]
+# ## Exercise (2 minutes)
+# Delete one file under `data/results/<profile>/` (git brings it back) and run this notebook again: what does it say?
+#
+# ## References
+# The protocol and its changes: `data/results/LOG.md`.

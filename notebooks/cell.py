@@ -1,0 +1,37 @@
+# %% [markdown]
+# # One cell of the grid
+# *You will* run one method with one step-size rule on one benchmark, for some seeds · *Needs* nothing ·
+# *Time* tiny: seconds a seed, after the models are trained once; paper: GPU hours · *Reproduces* one cell of the tables.
+#
+# Batches execute this notebook (`ngdiff sweep grid.toml`); notebooks 05 and 06 call the same function.
+
+# %% tags=["parameters"]
+profile = "tiny"
+benchmark = "authors"  # or a folder with TOFU's files, or "hub"
+split = ""  # "" = the profile's
+method = "ngdiff"
+stepsize = "autolr"
+lr = 1e-3
+seeds = (0,)
+rule = "matched"  # or "fixed"
+refresh = False
+out = ""  # a file for the rows
+
+# %%
+from pathlib import Path
+
+from ngdiff import results, trials
+
+data = "" if benchmark == "authors" else benchmark
+grid = [trials.Trial(method, stepsize, lr, seed, rule=rule, profile=profile, split=split, data=data) for seed in seeds]
+rows = [trials.run(trial, refresh) for trial in grid]
+
+# %%
+shown = ("seed", "stopped", "updates", "model_utility", "forget_Q_A_ROUGE", "forget_quality", "score")
+for row in rows:
+    print({key: row[key] for key in shown})
+
+# %%
+assert len(rows) == len(seeds) and all(row["method"] == method for row in rows)
+if out:
+    results.write_rows(Path(out), rows)

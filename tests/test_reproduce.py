@@ -1,0 +1,144 @@
+"""A reproduction: run once, reused while valid, failures named, nothing half-done taken for done."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from toy_checkout import HEAD, WRITE, add
+
+from ngdiff import execute, paths, report
+from ngdiff.reproduce import plan, reproduce
+from ngdiff.results import write_rows
+
+
+def test_a_reproduction_runs_once_and_reuses_until_something_changes(repo: Path) -> None:
+    for name in ("00_a", "05_b", "10_c"):
+        add(repo, name, WRITE.format(name=name, value=1.0))
+    rows = repo / "data/results/tiny"
+    write_rows(rows / "old_summary.jsonl", [{"name": "05_b", "value": 1.05, "tolerance": 0.1}])
+
+    def counts() -> list[int]:
+        return [int((rows / f"{name}.count").read_text()) for name in ("00_a", "05_b", "10_c")]
+
+    said: list[str] = []
+    assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 1, 1]
+    text = "\n".join(said)
+    assert "05_b    1.05       1    0.1        ok" in text and "3 of 3 notebooks" in text
+    assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 1, 2]  # 10 always rebuilds
+    assert "still valid" in "\n".join(said)
+
+    (rows / "05_b_summary.jsonl").write_text("damaged")  # by hand, or by checking out another commit
+    assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 2, 3]
+    assert reproduce(root=repo, force=True, only=["05"], say=said.append) == 0 and counts()[1] == 3
+
+
+def test_a_failing_notebook_is_named_and_stops_no_other(repo: Path) -> None:
+    add(repo, "01_bad", "# %%\nx = 1\n\n# %%\nassert x == 2, 'x is not two'\n")
+    add(repo, "02_good", WRITE.format(name="02_good", value=1))
+    write_rows(repo / "data/results/tiny/01_summary.jsonl", [{"name": "lost", "value": 3.0, "tolerance": 0.0}])
+    said: list[str] = []
+    assert reproduce(root=repo, say=said.append) == 1
+    text = "\n".join(said)
+    assert "01_bad failed in cell 4 of 4: AssertionError: x is not two" in text
+    assert "assert x == 2" in text and "ngdiff reproduce --profile tiny --only 01" in text
+    assert "1 of 2 notebooks" in text and (repo / "data/results/tiny/02_good_summary.jsonl").exists()
+    page = (repo / "report/tiny.html").read_text()
+    assert "FAILED" in page and "lost" in page and report.NOT_RUN in page  # the committed row is no result
+    said.clear()
+    assert reproduce(root=repo, say=said.append) == 1, "a failed execution must not look valid"
+
+
+def gone(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    start = time.monotonic()
+    while not condition():
+        assert time.monotonic() - start < seconds, "waited too long"
+        time.sleep(0.1)
+
+
+def test_a_killed_reproduction_leaves_nothing_that_looks_done(repo: Path) -> None:
+    body = (
+        "# %%\nimport os, pathlib, time\nhere = pathlib.Path('..')\n"
+        "(here / 'pid.tmp').write_text(str(os.getpid()))\n(here / 'pid.tmp').rename(here / 'pid')\n"
+        "while not (here / 'go').exists():\n    time.sleep(0.1)\n\n"
+    )
+    add(repo, "00_a", body + WRITE.format(name="00_a", value=1))
+    package = str(Path(__file__).resolve().parent.parent)
+    code = f"import sys; sys.path.insert(0, {package!r}); from ngdiff.reproduce import reproduce; reproduce()"
+    killed = subprocess.Popen([sys.executable, "-c", code], cwd=repo, stdout=subprocess.DEVNULL)
+    wait_for((repo / "pid").exists)
+    killed.kill()
+    killed.wait()
+    kernel = int((repo / "pid").read_text())
+    wait_for(lambda: gone(kernel))  # the kernel does not live on to write over the next run
+    assert not (repo / "report/tiny.html").exists()
+    (repo / "go").touch()
+    said: list[str] = []
+    assert reproduce(root=repo, say=said.append) == 0
+    assert "done" in said[0] and (repo / "data/results/tiny/00_a.count").read_text() == "1"
+
+
+def test_parameters_reach_the_kernel_of_this_interpreter(repo: Path) -> None:
+    source = add(
+        repo,
+        "00_a",
+        f"# %%\nimport sys, os\nassert sys.executable == {sys.executable!r}\n"
+        "assert tuple(seeds) == (4,) and smoke and os.environ['OMP_NUM_THREADS'] == '1'\n",
+    )
+    seen: list[tuple[int, int]] = []
+    given = {"seeds": [4], "smoke": True}
+    outcome = execute.run(source, repo / "out" / "00_a.ipynb", given, repo / ".cache", lambda k, n: seen.append((k, n)))
+    assert outcome.failure is None and seen[-1] == (3, 3)
+
+
+def test_a_kernel_that_dies_is_a_failure(repo: Path) -> None:
+    source = add(repo, "00_a", "# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
+    outcome = execute.run(source, repo / "out" / "00_a.ipynb", {}, repo / ".cache")
+    assert outcome.failure is not None and "exit code" in outcome.failure.error
+
+
+def test_plan_gives_only_declared_parameters(repo: Path) -> None:
+    add(repo, "00_a", "")
+    add(repo, "07_real", "").write_text(HEAD.replace("smoke = False", 'data = ""'))
+    jobs = {job.name: job.parameters for job in plan(repo, "tiny", smoke=True)}
+    assert jobs["00_a"] == {"profile": "tiny", "refresh": False, "smoke": True}
+    assert jobs["07_real"] == {"profile": "tiny", "refresh": False}
+    (job,) = plan(repo, "tiny", data="/tofu")
+    assert job.name == "07_real" and job.parameters["data"] == "/tofu" and job.out.parent.name == "tiny-tofu"
+    with pytest.raises(ValueError, match="00_a, 07_real"):
+        plan(repo, "tiny", only=["99"])
+
+
+def test_package_sources_are_what_numbers_depend_on() -> None:
+    names = set(execute.package_sources())
+    assert {"vector.py", "evaluate/metrics.py"} <= names and not {"cli.py", "report.py"} & names
+
+
+def test_the_key_is_of_sources_and_parameters_and_not_of_refresh(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = add(repo, "00_a", "")
+    (key,) = [job.key for job in plan(repo, "tiny")]
+    assert key == plan(repo, "tiny", refresh=True, seeds=[0, 1, 2])[0].key  # the seeds it has anyway
+    assert key != plan(repo, "tiny", seeds=[0])[0].key
+    with monkeypatch.context() as patch:
+        patch.setattr(execute, "package_sources", lambda: {"vector.py": "2"})
+        assert key != plan(repo, "tiny")[0].key
+    source.write_text(source.read_text() + "# %%\n1\n")
+    assert key != plan(repo, "tiny")[0].key
+
+
+def test_labels_never_collide() -> None:
+    labels = {paths.run_label("tiny", data, smoke) for data in ("", "/x") for smoke in (False, True)}
+    assert labels == {"tiny", "tiny-tofu", "tiny-smoke", "tiny-tofu-smoke"}

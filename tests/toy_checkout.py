@@ -1,0 +1,31 @@
+"""A checkout of trivial notebooks, for the tests of what builds, runs and reports notebooks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+HEAD = """# %% [markdown]
+# # A notebook
+
+# %% tags=["parameters"]
+profile = "tiny"
+seeds = (0, 1, 2)
+refresh = False
+smoke = False
+
+"""
+WRITE = """# %%
+import json, pathlib
+out = pathlib.Path("../data/results/tiny")
+count = out / "{name}.count"
+n = int(count.read_text()) + 1 if count.exists() else 1
+count.write_text(str(n))
+(out / "{name}_summary.jsonl").write_text(json.dumps({{"name": "{name}", "value": {value}, "tolerance": 0.1}}) + "\\n")
+"""
+
+
+def add(repo: Path, name: str, body: str) -> Path:
+    """Writes notebooks/<name>.py: title, parameters, `body`."""
+    path = repo / "notebooks" / f"{name}.py"
+    path.write_text(HEAD + body)
+    return path
