@@ -49,9 +49,7 @@ def _canonical(value: Any) -> Any:
         return [_canonical(v) for v in value]
     if isinstance(value, Path):
         return {"path": str(value)}
-    raise TypeError(
-        f"a content key cannot hold a {type(value).__name__}: pass JSON-able values or dataclasses of them"
-    )
+    raise TypeError(f"a content key cannot hold a {type(value).__name__}: pass JSON-able values or dataclasses of them")
 
 
 def content_key(*parts: Any) -> str:
@@ -119,9 +117,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if not temporary.exists():
-            raise FileNotFoundError(
-                f"nothing was written for {path}: write to the path that atomic_write gives"
-            )
+            raise FileNotFoundError(f"nothing was written for {path}: write to the path that atomic_write gives")
         _sync(temporary)
         _place(temporary, path)
     finally:
@@ -163,9 +159,7 @@ def cache_dir() -> Path:
     here = Path.cwd()
     for folder in (here, *here.parents):
         project = folder / "pyproject.toml"
-        if project.is_file() and re.search(
-            r"""^name\s*=\s*["']ngdiff["']""", project.read_text("utf-8"), re.M
-        ):
+        if project.is_file() and re.search(r"""^name\s*=\s*["']ngdiff["']""", project.read_text("utf-8"), re.M):
             return folder / ".cache" / "ngdiff"
     return Path.home() / ".cache" / "ngdiff"
 

@@ -65,11 +65,12 @@ class Plan:
 
 
 def plan(name: str, seeds: tuple[int, ...]) -> Plan:
-    """smoke: does it run at all; live: fits a notebook; grid: the committed one, with three model seeds."""
+    """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the committed one, with three model seeds."""
     everyone = (*BASELINES, OURS)
     plans = {
         "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), seeds[:1], starts_from=(1e-3,)),
         "live": Plan("live", everyone, (3e-4, 1e-3, 3e-3), seeds),
+        "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), seeds[:1], starts_from=(1e-4, 1e-2)),
         "grid": Plan(
             "grid", (*everyone, *COMPOSED), RATES, seeds, (*everyone, *COMPOSED),
             start_seeds=(TUNING_SEED, *seeds), targets=(0, 1, 2),
@@ -166,13 +167,13 @@ def table(rows: Sequence[Row], values: Sequence[str], name: Callable[[Row], Any]
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(name(row), []).append(row)
-    found = []
+    found: list[Row] = []
     for key, members in groups.items():
-        row: Row = {"group": key, "n": len(members)}
+        made: Row = {"group": key, "n": len(members)}
         for value in values:
             held = interval([m[value] for m in members])
-            row |= {value: held.mean, f"{value}_low": held.low, f"{value}_high": held.high}
-        found.append(row)
+            made |= {value: held.mean, f"{value}_low": held.low, f"{value}_high": held.high}
+        found.append(made)
     return found
 
 
@@ -181,16 +182,16 @@ def summary(files: dict[str, list[Row] | None]) -> list[Row]:
     losses and utilities of a run move with the last bits of a matrix product."""
     found: list[Row] = []
 
-    def add(name: str, value: float | None, tolerance: float) -> None:
+    def add(source: str, name: str, value: float | None, tolerance: float) -> None:
         if value is not None:
-            found.append({"name": name, "value": value, "tolerance": tolerance})
+            found.append({"name": name, "value": value, "tolerance": tolerance, "source": source})
 
-    for row in files.get("start.jsonl") or []:
+    for row in files.get(source := "start.jsonl") or []:
         for metric, tolerance in (("model_utility", 0.05), ("forget_Q_A_ROUGE", 0.08), ("mia_loss", 0.08)):
-            add(f"{row['model']}: {metric}", row[metric], tolerance)
-    for name in ("matched.parquet", "starts.parquet"):
-        for row in table(files.get(name) or [], ("score",), lambda r: f"{r['method']}, {r['stepsize']}"):
-            add(f"{name.split('.')[0]}: {row['group']}: score", row["score"], 0.1)
-    for row in files.get("learning_rate.jsonl") or []:
-        add(f"learning rate: {row['stepsize']} from {row['lr']:g}: score", row["score_likelihood"], 0.15)
+            add(source, f"{row['model']}: {metric}", row[metric], tolerance)
+    for source in ("matched.parquet", "starts.parquet"):
+        for row in table(files.get(source) or [], ("score",), lambda r: f"{r['method']}, {r['stepsize']}"):
+            add(source, f"{source.split('.')[0]}: {row['group']}: score", row["score"], 0.1)
+    for row in files.get(source := "learning_rate.jsonl") or []:
+        add(source, f"learning rate: {row['stepsize']} from {row['lr']:g}: score", row["score_likelihood"], 0.15)
     return found

@@ -7,7 +7,8 @@ and generation prompt, rendered once (with a fixed date, else Llama-3's template
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,27 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
 )
 from jinja2 import TemplateError
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
+from transformers.utils import logging
 
 from ngdiff.data.benchmark import Prompt
 
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 DATE = "10 Apr 2025"
 LLAMA_2 = Prompt(question_start="[INST] ", question_end=" [/INST]", answer_start="")
+
+
+@contextlib.contextmanager
+def without_bars() -> Iterator[None]:
+    """Loading and saving without the progress bars of transformers; the user's setting is put back."""
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _causes(error: BaseException | None) -> list[BaseException]:
@@ -46,15 +61,14 @@ def fetch(loader: Callable[..., Any], path_or_id: str | Path, **options: Any) ->
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ValueError(
-                f"{folder} holds no model: it needs config.json, model.safetensors and a tokenizer"
-            )
+            raise ValueError(f"{folder} holds no model: it needs config.json, model.safetensors and a tokenizer")
     elif _is_path(path_or_id):
         raise FileNotFoundError(f"{folder} does not exist: give a model folder or a hub id (owner/name)")
     place = str(folder if folder.is_dir() else path_or_id)
     try:
-        return loader(place, trust_remote_code=False, **options)
-    except (OSError, ValueError) as error:
+        with without_bars():
+            return loader(place, trust_remote_code=False, **options)
+    except (OSError, ValueError, SafetensorError) as error:
         raise _explained(error, place) from error
 
 
@@ -62,23 +76,16 @@ def _explained(error: Exception, place: str) -> Exception:
     """The same failure with what to do about it."""
     causes = _causes(error)
     if any(isinstance(cause, GatedRepoError) for cause in causes):
-        advice = (
-            f"it is gated: accept its licence at https://huggingface.co/{place}, then run `hf auth login`"
-        )
+        advice = f"it is gated: accept its licence at https://huggingface.co/{place}, then run `hf auth login`"
     elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        advice = "the hub has no such model, or it is private: check the name (owner/name), or run `hf auth login`"
+    elif any(isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)) for cause in causes):
         advice = (
-            "the hub has no such model, or it is private: check the name (owner/name), or run `hf auth login`"
+            f"the hub cannot be reached: where there is a network run `hf download {place}`, or give a local folder"
         )
-    elif any(
-        isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError))
-        for cause in causes
-    ):
-        advice = f"the hub cannot be reached: where there is a network run `hf download {place}`, or give a local folder"
     elif Path(place).is_dir():
         first = str(error).strip().splitlines()[0]
-        return ValueError(
-            f"the model in {place} cannot be loaded ({first}): weights must be whole safetensors files"
-        )
+        return ValueError(f"the model in {place} cannot be loaded ({first}): weights must be whole safetensors files")
     else:
         advice = str(error).strip()
     return OSError(f"cannot load {place}: {advice}")

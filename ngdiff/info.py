@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Union
 
 
 @dataclass(frozen=True)
@@ -61,7 +60,7 @@ def outcome(finite: bool, RR: float, RF: float, FF: float, a: float, b: float, t
     return "zero_retain" if RR == 0.0 else "zero_forget" if FF == 0.0 else "ok"
 
 
-Stop = Callable[[Info], Union[str, None]]
+Stop = Callable[[Info], str | None]
 
 
 @dataclass(frozen=True)

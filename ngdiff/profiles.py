@@ -21,8 +21,8 @@ class TinyLM:
     in tokens; rotary positions have no parameters, so a larger context costs nothing until a long row is met.
     """
 
-    hidden: int = 128
-    layers: int = 3
+    hidden: int = 96
+    layers: int = 2
     heads: int = 4
     intermediate: int = 256
     vocab: int = 1024
@@ -87,7 +87,7 @@ _PROFILES = (
     Profile(
         name="tiny",
         lm=TinyLM(),
-        training=Training(epochs=40, pretrain_epochs=20, lr=2.5e-3, batch_size=64, replay=0.25),
+        training=Training(epochs=18, pretrain_epochs=6, lr=2.5e-3, batch_size=16, replay=0.5),
         tofu_split="forget01",
         tofu_retain=200,
         max_new_tokens=128,

@@ -99,9 +99,19 @@ def _fresh(folder: Path, pattern: str, root: Path, files: Iterable[str]) -> list
 
 
 def new_rows(root: Path, label: str, files: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """name -> summary row of this run; `files`: what valid executions wrote, relative to root."""
-    paths = _fresh(root / "data" / "results" / label, SUMMARY, root, files)
-    return {row["name"]: row for path in paths for row in read_rows(path)}
+    """name -> summary row of this run; `files`: what valid executions wrote, relative to root.
+
+    A row computed from saved rows names their file (or files) as its `source`; where one of them is not of this run
+    (its notebook failed, or was not chosen), the number was read from committed rows and counts as not run.
+    """
+    folder, written = f"data/results/{label}", set(files)
+
+    def fresh(row: Mapping[str, Any]) -> bool:
+        source = row.get("source") or []
+        return {f"{folder}/{name}" for name in ([source] if isinstance(source, str) else source)} <= written
+
+    rows = [row for path in _fresh(root / folder, SUMMARY, root, written) for row in read_rows(path)]
+    return {row["name"]: row for row in rows if fresh(row)}
 
 
 def compare(committed: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]) -> list[Compared]:

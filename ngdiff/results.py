@@ -140,7 +140,5 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(
-                    f"{path}, line {number}: not a row ({error.msg}): make the file again"
-                ) from error
+                raise ValueError(f"{path}, line {number}: not a row ({error.msg}): make the file again") from error
     return rows

@@ -19,7 +19,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Union
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,7 @@ from ngdiff.stepsize import State, StepSize
 __all__ = ["ForgetLevel", "Info", "Loss", "Phase", "RetainBound", "Stop", "UnlearningStep"]
 
 Loss = Callable[[], Tensor]  # a scalar, or a 1-D tensor of addends (rows) whose sum is the loss; repeatable
-Phase = Union[Loss, Sequence[Loss]]  # microbatches: their losses carry their token weights and add up
+Phase = Loss | Sequence[Loss]  # microbatches: their losses carry their token weights and add up
 # A loss may carry `.ce` (cross-entropy of its last forward, for stops and logs) and `.floor` (the gradient norm that is
 # rounding noise for it: KL(start‖θ) has an exactly zero gradient at the start, which float32 renders as noise).
 
@@ -43,7 +43,7 @@ class UnlearningStep:
 
     model: an `nn.Module`, or a list of parameters. optimizer: None is the bare step θ ← θ − η·d, η from the `stepsize`.
     direction: a rule of `ngdiff.directions`. stepsize: a rule of `ngdiff.stepsize`; None leaves the optimizer's own
-    rates alone. η is the rate of the first parameter group, and the others keep their ratio to it.
+    rates alone. η is the rate of the first parameter group that has one; the others keep their ratio to it.
     reduce: sums a tensor over processes that hold shards. stop: rules that may end the run before an update.
     measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the step really taken (two more copies of the parameters).
 
@@ -75,8 +75,7 @@ class UnlearningStep:
     def __call__(self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None) -> Info:
         """One update. `probe_loss`: the retain phase the step-size rule looks at (default: the step's own)."""
         retain, forget = _phases(retain_loss), _phases(forget_loss)
-        own = probe_loss is None
-        probe = retain if own else _phases(probe_loss)
+        own, probe = probe_loss is None, retain if probe_loss is None else _phases(probe_loss)
         R, g_R, rows = self._gradient(retain)  # R: (loss, cross-entropy); the stash g_R is a swap of pointers
         F, g_F, _ = self._gradient(forget)
         gram = vector.gramian(g_R, g_F, self.reduce)
@@ -206,7 +205,8 @@ def _checked(
     """The optimizer and the parameters it moves, tied ones once. Errors: ValueError where the two do not fit."""
     if getattr(model, "gradient_as_bucket_view", False):
         raise ValueError("the stash would alias the buckets: wrap the model with gradient_as_bucket_view=False")
-    given = [p for p in (model.parameters() if isinstance(model, nn.Module) else model) if p.requires_grad]
+    every = model.parameters() if isinstance(model, nn.Module) else model
+    given = list(dict.fromkeys(p for p in every if p.requires_grad))
     if not given:
         raise ValueError("nothing to unlearn: no parameter of the model requires a gradient")
     if optimizer is None:

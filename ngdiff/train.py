@@ -49,9 +49,7 @@ def batches(lengths: Sequence[int], size: int, generator: torch.Generator, pool:
 
 def label_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
     """Mean cross-entropy (nats) over the labelled tokens of a right-padded batch from `collate`; logits only there."""
-    hidden = model.base_model(
-        input_ids=batch["input_ids"], use_cache=False
-    ).last_hidden_state  # (batch, time, d)
+    hidden = model.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state  # (batch, time, d)
     labels = batch["labels"][:, 1:]  # what position t predicts is label t + 1
     asked = labels != IGNORE
     logits = model.get_output_embeddings()(hidden[:, :-1][asked])  # (labelled tokens, vocabulary)
@@ -84,7 +82,9 @@ class Progress:
             return
         self.shown, spent = now, now - self.started
         left = spent / epoch * (self.epochs - epoch)
-        text = f"{self.what}: epoch {epoch}/{self.epochs}, loss {loss.item():.3f}, {spent:.0f} s, about {left:.0f} s left"
+        text = (
+            f"{self.what}: epoch {epoch}/{self.epochs}, loss {loss.item():.3f}, {spent:.0f} s, about {left:.0f} s left"
+        )
         terminal = sys.stdout.isatty() and epoch < self.epochs
         print(text.ljust(78), end="\r" if terminal else "\n", flush=True)
 
@@ -93,20 +93,18 @@ def fit(
     model: nn.Module, rows: Sequence[Example], replay: Sequence[Example], epochs: int, training: Training,
     *, seed: int, pad_id: int, what: str,
 ) -> float:  # fmt: skip
-    """Trains `model` in place by AdamW on `rows`; returns the mean loss of the last epoch.
+    """Trains `model` in place by AdamW on `rows`; returns the mean loss of the last epoch (NaN: nothing to do).
 
     Each epoch mixes in round(training.replay·len(replay)) rows of `replay`, drawn afresh, so that what was learnt
     before stays known. Order and draws come from `seed` alone. Raises FloatingPointError on a loss that is not finite.
     """
-    if epochs == 0:
+    if epochs == 0 or not rows:
         return math.nan
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     extra = round(training.replay * len(replay))
     steps = epochs * math.ceil((len(rows) + extra) / training.batch_size)
-    optimizer = torch.optim.AdamW(
-        model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
-    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
     step, progress = 0, Progress(what, epochs)
     model.eval()  # dropout off: the order of rows is the only randomness
     for epoch in range(1, epochs + 1):

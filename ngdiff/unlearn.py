@@ -13,7 +13,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ngdiff import checkpoint as ckpt, vector
+from ngdiff import checkpoint as ckpt
+from ngdiff import vector
 from ngdiff.step import Info, Phase, Stop, UnlearningStep
 from ngdiff.stepsize import StepSize
 

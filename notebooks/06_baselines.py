@@ -25,7 +25,7 @@ from ngdiff.figures import runs, style
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
 settings = {"profile": profile, "data": data}
 before, ideal = trials.levels(profile, "", data, 0)
-plan = compare.plan("smoke" if smoke else "grid" if refresh else "live", tuple(seeds))
+plan = compare.plan("smoke" if smoke else "real" if data else "grid" if refresh else "live", tuple(seeds))
 prefix = "grid_" if refresh else ""
 print(plan)
 

@@ -134,9 +134,7 @@ DAMAGE = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "empty": lambda path: path.write_bytes(b""),
     "another kind of file": lambda path: path.write_text("weights " * 100),
-    "one bit of a weight": lambda path: path.write_bytes(
-        path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])
-    ),
+    "one bit of a weight": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
     "one number of the history": lambda path: rewritten(
         path, lambda m, t: m.update(run=m["run"].replace('"count", 10', '"count", 11'))
     ),

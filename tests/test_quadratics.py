@@ -6,7 +6,8 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from ngdiff import quadratics
 from ngdiff.directions import GradDiff, NGDiff
@@ -86,8 +87,10 @@ def test_windows_are_where_one_step_stops_helping(family) -> None:
     assert P.R(P.start - R_end * d).item() == pytest.approx(P.R(P.start).item(), rel=1e-12)
     assert R_end == 2 * P.best_rate(P.start, d)
     F_end = P.forget_window(P.start, d)
-    assert F_end == math.inf if family == "convex" else P.F(P.start - F_end * d).item() == pytest.approx(
-        P.F(P.start).item(), rel=1e-12
+    assert (
+        F_end == math.inf
+        if family == "convex"
+        else P.F(P.start - F_end * d).item() == pytest.approx(P.F(P.start).item(), rel=1e-12)
     )
 
 
@@ -101,7 +104,8 @@ def test_walk_is_unlearn_with_the_path_kept(family, rule) -> None:
     assert torch.equal(path[-1], run.model.detach()) and len(path) == 1 + sum(i.updated for i in history)
     assert [i.retain for i in history] == [i.retain for i in run.history]
     assert torch.equal(P.start, torch.zeros(3).double()), "the problem itself is left as it was"
-    assert torch.allclose(P.R(path[: len(history)]), torch.tensor([i.retain for i in history]).double(), rtol=1e-12)
+    seen = torch.tensor([i.retain for i in history], dtype=torch.float64)
+    assert torch.allclose(P.R(path[: len(history)]), seen, rtol=1e-12)
 
 
 def at(P: Pair, start) -> Pair:

@@ -58,6 +58,16 @@ def test_without_git_the_first_state_counts_as_committed(repo: Path) -> None:
         assert report.committed_rows(repo, "tiny", repo / "backup")["a"]["value"] == 1.0
 
 
+def test_a_number_made_from_committed_rows_is_not_run(repo: Path) -> None:
+    folder = "data/results/tiny"
+    made = {"a": "a.jsonl", "b": ["a.jsonl", "b.jsonl"], "c": None}
+    rows = [{"name": name, "value": 1.0, "source": source} for name, source in made.items()]
+    write_rows(repo / folder / "summary.jsonl", rows)
+    files = {f"{folder}/{name}" for name in ("summary.jsonl", "a.jsonl")}
+    assert set(report.new_rows(repo, "tiny", files)) == {"a", "c"}
+    assert report.new_rows(repo, "tiny", files - {f"{folder}/summary.jsonl"}) == {}
+
+
 def test_the_report_is_one_file_and_tells_what_was_not_run(repo: Path) -> None:
     from matplotlib.figure import Figure
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 from twin import OPTIMIZERS, Net, flat_gradient, twin_direction, twin_step
 
@@ -154,7 +155,9 @@ def test_frozen_parameters_stay_and_get_no_gradient():
 
 def test_a_parameter_of_one_phase_only_counts_as_zero_in_the_other():
     net, step = built("sgd", GradDiff(0.25))
-    g_R, g_F = (torch.autograd.grad(loss(), head.weight)[0] for loss, head in ((net.R, net.head_R), (net.F, net.head_F)))
+    g_R, g_F = (
+        torch.autograd.grad(loss(), head.weight)[0] for loss, head in ((net.R, net.head_R), (net.F, net.head_F))
+    )
     before_R, before_F = net.head_R.weight.detach().clone(), net.head_F.weight.detach().clone()
     step(net.R, net.F)
     torch.testing.assert_close(net.head_R.weight.detach(), before_R - 0.05 * 0.25 * g_R)
@@ -171,11 +174,13 @@ def test_a_parameter_of_neither_phase_is_left_alone():
 
 def test_tied_parameters_count_once():
     x = torch.tensor([3.0, -1.0], dtype=torch.float64, requires_grad=True)
-    opt = torch.optim.SGD([x], lr=0.1)
-    step = UnlearningStep([x, x], opt, NGDiff())
+    step = UnlearningStep([x, x], None, NGDiff(), Constant(0.1))
     info = step(lambda: (x * torch.tensor([3.0, 4.0])).sum(), lambda: x[0] * 2)
     assert (info.norm_R, info.norm_F) == (5.0, 2.0)
     torch.testing.assert_close(x.detach(), torch.tensor([3.0 - 0.1 * (0.6 - 1.0), -1.0 - 0.1 * 0.8]).double())
+    with pytest.warns(UserWarning, match="duplicate"):
+        twice = torch.optim.SGD([x, x], lr=0.1)
+    assert UnlearningStep([x], twice, NGDiff())(lambda: (3 * x).sum(), lambda: x[0] * 2).norm_F == 2.0
 
 
 @pytest.mark.parametrize("stepsize", [None, Constant(0.3), BELOW])
@@ -183,7 +188,9 @@ def test_groups_keep_the_ratios_of_their_rates(stepsize):
     net = Net()
     heads = [*net.head_R.parameters(), *net.head_F.parameters()]
     body = [p for p in net.trained() if all(p is not q for q in heads)]
-    opt = torch.optim.SGD([{"params": body, "lr": 0.02}, {"params": heads, "lr": 0.1}, {"params": [net.frozen.bias]}], lr=1)
+    opt = torch.optim.SGD(
+        [{"params": body, "lr": 0.02}, {"params": heads, "lr": 0.1}, {"params": [net.frozen.bias]}], lr=1
+    )
     step = UnlearningStep(net, opt, NGDiff(), stepsize)
     params, start = [*body, *heads], [p.detach().clone() for p in (*body, *heads)]
     d = torch.split(twin_direction(params, net.R, net.F), [p.numel() for p in params])
@@ -192,6 +199,16 @@ def test_groups_keep_the_ratios_of_their_rates(stepsize):
         torch.testing.assert_close(p.detach(), p_0 - info.eta * ratio * d_p.reshape(p.shape), rtol=1e-10, atol=1e-12)
     assert info.eta == {None: 0.02, Constant(0.3): 0.3}.get(stepsize, info.eta)
     assert [g["lr"] for g in opt.param_groups] == pytest.approx([info.eta, 5 * info.eta, 50 * info.eta])
+
+
+@pytest.mark.parametrize("stepsize", [Constant(0.3), BELOW])
+def test_a_group_of_rate_zero_stays(stepsize):
+    net = Net()
+    opt = torch.optim.SGD([{"params": net.one.parameters(), "lr": 0.0}, {"params": net.trained()[2:]}], lr=0.01)
+    before = bits(net.one.parameters())
+    info = UnlearningStep(net, opt, NGDiff(), stepsize)(net.R, net.F)
+    assert same(before, bits(net.one.parameters()))
+    assert info.eta == opt.param_groups[1]["lr"] > 0 == opt.param_groups[0]["lr"]
 
 
 def test_no_step_size_rule_leaves_the_rates_to_a_scheduler():
@@ -617,11 +634,12 @@ def test_stops_fire_before_the_update(stop, name):
 
 
 def test_stops_read_the_cross_entropy_not_the_objective():
-    net, step = built(stop=[ForgetLevel(50.0), RetainBound(60.0)])
+    net, step = built(rule=LossNorm(), stop=[ForgetLevel(50.0), RetainBound(60.0)])
     retain, forget = (lambda: net.R()), (lambda: net.F())
     retain.ce, forget.ce = torch.tensor(2.0), torch.tensor(3.0)
     info = step([retain, retain], forget)
     assert info.updated and (info.retain_ce, info.forget_ce) == (4.0, 3.0)
+    assert (info.a, info.b) == pytest.approx((1 / info.retain, 1 / info.forget))  # the rule sees the objectives
     forget.ce = torch.tensor(50.0)
     assert step(retain, forget).outcome == "forget_level"
 

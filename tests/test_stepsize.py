@@ -9,7 +9,8 @@ from collections import Counter
 from dataclasses import FrozenInstanceError, dataclass, replace
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ngdiff.stepsize import AutoLR, Constant, Fit, WarmupCosine, WarmupLinear, fit, parabola
 

@@ -58,9 +58,7 @@ def encode(
     """
     head = prompt.text(question)
     ids, alone = _ids(tokenizer, head + answer), _ids(tokenizer, head.rstrip(" "))
-    start = next(
-        (t for t, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone))
-    )
+    start = next((t for t, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone)))
     ids = [*ids, tokenizer.eos_token_id]
     if context is not None and len(ids) > context:
         raise ValueError(

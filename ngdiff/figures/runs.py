@@ -89,7 +89,9 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "
     if points:
         ax.plot(*zip(*points, strict=True), "--", marker="o", mfc="white", color=style.colour("ngdiff"), ms=6, lw=1,
                 label="NGDiff + AutoLR from this start", zorder=5)  # fmt: skip
-    ax.set(xscale="log", xlabel="learning rate (constant), or AutoLR's start", ylabel=value.replace("_", " "), title=title)
+    ax.set(
+        xscale="log", xlabel="learning rate (constant), or AutoLR's start", ylabel=value.replace("_", " "), title=title
+    )
     ax.set_ylim(-0.03, 1.03)
     style.legend(fig, [ax])
     return fig

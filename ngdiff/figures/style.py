@@ -18,6 +18,7 @@ from ngdiff.cache import atomic_write
 
 SHEET = Path(__file__).resolve().parent.parent / "ngdiff.mplstyle"
 WIDTH = 6.5  # inches, a text column
+house = plt.style.context(SHEET)  # decorates a function that draws: titles take their size when they are set
 GOOD, BAD = "#0072B2", "#D55E00"
 # command-line name -> (legend name, colour, dashes), in the order of every table and legend
 METHODS: dict[str, tuple[str, str, Any]] = {
@@ -40,7 +41,9 @@ _BY_LABEL = {label: name for name, (label, _, _) in METHODS.items()}
 
 
 def _name(method: str) -> str:
-    return method if method in METHODS else _BY_LABEL.get(method, method)
+    """The command-line name behind a name, a legend or a rule's repr ("NGDiff()", "GradDiff(c=0.5)")."""
+    text = method.removesuffix("()").replace("(c=", "(")
+    return method if method in METHODS else _BY_LABEL.get(text, text)
 
 
 def colour(method: str) -> str:
@@ -50,12 +53,12 @@ def colour(method: str) -> str:
 
 def label(method: str) -> str:
     """The method's name in legends and tables."""
-    return METHODS.get(_name(method), (method, "", ""))[0]
+    return METHODS.get(_name(method), (_name(method), "", ""))[0]
 
 
 def line(method: str) -> dict[str, Any]:
     """Keywords of `plot` for the method: colour, dashes, label, and NGDiff on top."""
-    _, shade, dashes = METHODS.get(_name(method), (method, "#999999", "-"))
+    _, shade, dashes = METHODS.get(_name(method), ("", "#999999", "-"))
     return {"color": shade, "ls": dashes, "label": label(method), "zorder": 4 if _name(method) == "ngdiff" else 3}
 
 
@@ -84,6 +87,33 @@ def legend(fig: Figure, axes: Sequence[Axes], handles: Sequence[Any] | None = No
     if texts:
         fig.legend(handles, texts, loc="outside right upper", title=note or None, title_fontsize=7, frameon=False,
                    fontsize=8, alignment="left")  # fmt: skip
+
+
+def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = 8, pad: float = 4) -> None:
+    """Writes (x, y, text, colour) to the right of line ends, moved apart vertically where two texts would touch.
+
+    Call it when the limits of `ax` are final.
+    """
+    ax.figure.canvas.draw()
+    ends = sorted(ends, key=lambda end: end[1])
+    heights = [ax.transData.transform((x, y))[1] * 72 / ax.figure.dpi for x, y, _, _ in ends]
+    for (x, y, text, shade), old, new in zip(ends, heights, spread(heights, 1.15 * size), strict=True):
+        ax.annotate(text, (x, y), xytext=(pad, new - old), textcoords="offset points", color=shade, fontsize=size,
+                    va="center", ha="left", annotation_clip=False)  # fmt: skip
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """Rising heights moved as little as needed to be `gap` apart: touching neighbours share their mean."""
+    groups: list[list[float]] = []
+    for height in heights:
+        groups.append([height])
+        while len(groups) > 1 and _mean(groups[-1]) - _mean(groups[-2]) < gap * (len(groups[-1]) + len(groups[-2])) / 2:
+            groups[-2:] = [groups[-2] + groups[-1]]
+    return [_mean(group) + gap * (k - (len(group) - 1) / 2) for group in groups for k in range(len(group))]
+
+
+def _mean(x: Sequence[float]) -> float:
+    return sum(x) / len(x)
 
 
 def save(fig: Figure, folder: Path | str, name: str) -> list[Path]:
