@@ -1,7 +1,7 @@
 """The comparison on equal terms: its protocol as code, frozen before the first comparison (data/results/LOG.md).
 
 Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the tuning seed, which
-is never reported, by the likelihood score; then tuned Constant and untuned AutoLR run on the reported seeds. Differences
+is never reported, by the score itself; then tuned Constant and untuned AutoLR run on the reported seeds. Differences
 are paired by (target seed, seed), with bootstrap intervals.
 """
 
@@ -23,17 +23,16 @@ OURS = "ngdiff"
 
 
 def tuning(methods: Iterable[str], rates: Sequence[float] = RATES, **settings: Any) -> list[Trial]:
-    """One matched, likelihood-only trial a method and rate, on the tuning seed."""
-    fixed = {"stepsize": "constant", "seed": TUNING_SEED, "full": False, **settings}
-    return [Trial(method=m, lr=lr, **fixed) for m in methods for lr in rates]
+    """One matched trial a method and rate, on the tuning seed."""
+    return [Trial(m, "constant", lr, TUNING_SEED, **settings) for m in methods for lr in rates]
 
 
 def tuned(rows: Iterable[Row]) -> dict[str, float]:
-    """method → the rate with the highest likelihood score; the smaller rate on a tie."""
+    """method → the rate with the highest score; the smaller rate on a tie."""
     best: dict[str, Row] = {}
     for row in sorted(rows, key=lambda r: r["lr"]):
         held = best.get(row["method"])
-        if held is None or (row["score_likelihood"] or 0.0) > (held["score_likelihood"] or 0.0):
+        if held is None or row["score"] > held["score"]:
             best[row["method"]] = row
     return {method: row["lr"] for method, row in best.items()}
 
@@ -51,10 +50,17 @@ class Plan:
     starts_from: tuple[float, ...] = STARTS
     start_seeds: tuple[int, ...] = (TUNING_SEED,)
     targets: tuple[int, ...] = (0,)
+    fixed_seeds: tuple[int, ...] = (0,)
 
     def reported(self, rates: dict[str, float], rule: str, **settings: Any) -> list[Trial]:
-        """Each method at its tuned constant rate, and the methods of `autolr` from AutoLR's default start."""
-        pairs = [(t, s) for t in self.targets for s in self.seeds]
+        """Each method at its tuned constant rate, and the methods of `autolr` from AutoLR's default start.
+
+        A fixed budget, the second table, runs on one model and `fixed_seeds`.
+        """
+        if rule == "fixed":
+            pairs = [(0, s) for s in self.fixed_seeds]
+        else:
+            pairs = [(t, s) for t in self.targets for s in self.seeds]
         tuned_runs = [Trial(m, "constant", lr, s, t, rule, **settings) for m, lr in rates.items() for t, s in pairs]
         return tuned_runs + [Trial(m, "autolr", 1e-3, s, t, rule, **settings) for m in self.autolr for t, s in pairs]
 
@@ -73,7 +79,7 @@ def plan(name: str, seeds: tuple[int, ...]) -> Plan:
         "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), seeds[:1], starts_from=(1e-4, 1e-2)),
         "grid": Plan(
             "grid", (*everyone, *COMPOSED), RATES, seeds, (*everyone, *COMPOSED),
-            start_seeds=(TUNING_SEED, *seeds), targets=(0, 1, 2),
+            start_seeds=(TUNING_SEED, *seeds), targets=(0, 1, 2), fixed_seeds=seeds,
         ),
     }  # fmt: skip
     if name not in plans:
@@ -145,9 +151,9 @@ def claims(rows: Sequence[Row], grid: Sequence[Row], starts: Sequence[Row], valu
             word = {"above": "NGDiff + AutoLR better", "below": "baseline better"}.get(gap.sign, "undecided")
             add(f"against {baseline}", f"{value}: NGDiff + AutoLR untuned − {baseline} tuned on the grid", gap, word)
     for method in dict.fromkeys(r["method"] for r in grid):
-        reach = [r["score_likelihood"] for r in select(grid, method=method)]
+        reach = [r[value] for r in select(grid, method=method)]
         spread = Interval(max(reach) - min(reach), None, None, len(reach))
-        add(f"swing of {method}", "likelihood score over the grid of constant rates: best − worst", spread, "")
+        add(f"swing of {method}", f"{value} over the grid of constant rates: best − worst", spread, "")
     swings = _spreads(starts, value)
     if swings:
         add("AutoLR over three decades", f"{value} over starting rates 1e-5 … 1e-2: best − worst", interval(swings), "")
@@ -193,5 +199,5 @@ def summary(files: dict[str, list[Row] | None]) -> list[Row]:
         for row in table(files.get(source) or [], ("score",), lambda r: f"{r['method']}, {r['stepsize']}"):
             add(source, f"{source.split('.')[0]}: {row['group']}: score", row["score"], 0.1)
     for row in files.get(source := "learning_rate.jsonl") or []:
-        add(source, f"learning rate: {row['stepsize']} from {row['lr']:g}: score", row["score_likelihood"], 0.15)
+        add(source, f"learning rate: {row['stepsize']} from {row['lr']:g}: score", row["score"], 0.15)
     return found

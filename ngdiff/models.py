@@ -1,4 +1,4 @@
-"""Language models: the target (knows forget ∪ retain), the retain-only reference, models from a folder or the hub.
+"""The target (knows forget ∪ retain) and the retain-only reference.
 
     target    = pre-training rows, then forget ∪ retain        the *start* of unlearning
     reference = pre-training rows, then retain                 what a perfect unlearner would return
@@ -10,127 +10,50 @@ tokens as a forget text is: membership must show in the probabilities, not in th
 
 from __future__ import annotations
 
+import ast
 import collections
 import contextlib
-import copy
+import functools
+import inspect
 import json
+import math
 import os
 import subprocess
 import sys
-from dataclasses import asdict, dataclass, replace
+import textwrap
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedModel
-from transformers import PreTrainedTokenizerBase as Tokenizer
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from ngdiff.cache import atomic_folder, cache_dir, cached, content_key, found, probe_writable
+from ngdiff import train
+from ngdiff.cache import cache_dir, cached, content_key, found, probe_writable
+from ngdiff.data import tokens
 from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
-from ngdiff.data.tokens import Example, encode, train_tokenizer
-from ngdiff.hub import fetch, prompt_of, without_bars
+from ngdiff.data.tokens import train_tokenizer
+from ngdiff.lm import LM, load, save
 from ngdiff.profiles import Profile, TinyLM, Training, profile
 from ngdiff.train import fit, one_thread
 
-RECIPE = 1  # raise it whenever training changes in a way the keys below do not see
-CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
+__all__ = ["LM", "ROLES", "key_of", "load", "pair", "reference", "save", "target"]
 ROLES = ("target", "reference")
 
 
-@dataclass
-class LM:
-    """A causal language model with what is needed to ask it: tokenizer and prompt.
-
-    `path` is the folder it was loaded from or saved to, None for one that lives in memory only.
-    """
-
-    model: PreTrainedModel
-    tokenizer: Tokenizer
-    prompt: Prompt
-    name: str
-    path: Path | None = None
-
-    def copy(self, name: str | None = None) -> LM:
-        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved anywhere."""
-        return LM(copy.deepcopy(self.model), self.tokenizer, self.prompt, name or self.name)
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def context(self) -> int | None:
-        """Longest sequence in tokens, None where the model states no limit."""
-        return getattr(self.model.config, "max_position_embeddings", None)
-
-    @property
-    def pad_id(self) -> int:
-        return self.tokenizer.pad_token_id
-
-    def encode(self, question: str, answer: str) -> Example:
-        """One row as tokens; ValueError where it is longer than the model's context."""
-        return encode(self.tokenizer, self.prompt, question, answer, self.context)
-
-
-# ----------------------------------------------------------------------------------------------------- load and save
 def device_of(P: Profile) -> torch.device:
     """The profile's device; "auto" is CUDA where there is one."""
     name = ("cuda" if torch.cuda.is_available() else "cpu") if P.device == "auto" else P.device
     return torch.device(name)
 
 
-def load(
-    path_or_id: str | Path, *, dtype: str = "float32", device: str | torch.device = "cpu",
-    prompt: Prompt | None = None,
-) -> LM:  # fmt: skip
-    """A model from a local folder or the hub: safetensors only, no code from the model's repository is run.
-
-    The prompt is the given one, else the one saved beside the weights, else `ngdiff.hub.prompt_of` the tokenizer.
-    Raises FileNotFoundError for a folder that does not exist, ValueError for one that holds no model, and OSError
-    saying what to do for a hub model that is gated, unknown or cannot be reached.
-    """
-    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
-    model, info = fetch(AutoModelForCausalLM.from_pretrained, path_or_id, **options)
-    if lost := sorted(info["missing_keys"]):
-        raise ValueError(f"{path_or_id} is no whole model: {len(lost)} tensors are missing ({lost[0]}, …)")
-    tokenizer = fetch(AutoTokenizer.from_pretrained, path_or_id)
-    folder = Path(path_or_id).expanduser()
-    card = json.loads((folder / CARD).read_text("utf-8")) if (folder / CARD).is_file() else {}
-    saved = Prompt(**card["prompt"]) if "prompt" in card else None
-    derived = prompt_of(tokenizer, str(path_or_id))  # also settles pad and end of turn of a foreign tokenizer
-    model.to(device).eval()
-    name = card.get("name", Path(path_or_id).name)
-    return LM(model, tokenizer, prompt or saved or derived, name, folder if folder.is_dir() else None)
-
-
-def save(lm: LM, folder: str | Path) -> Path:
-    """Writes a Hugging Face folder (safetensors, tokenizer, prompt) that `load` and other tools read; returns it.
-
-    The folder appears whole or not at all; one that already holds a model is replaced, one that holds other things is
-    refused with FileExistsError.
-    """
-    folder = Path(folder).expanduser().absolute()
-    probe_writable(folder.parent)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
-        raise FileExistsError(f"{folder} holds files that are no model: choose another folder")
-
-    with atomic_folder(folder) as temporary, without_bars():
-        lm.model.save_pretrained(temporary)
-        lm.tokenizer.save_pretrained(temporary)
-        card = {"name": lm.name, "prompt": asdict(lm.prompt)}
-        (temporary / CARD).write_text(json.dumps(card, indent=1), "utf-8")
-    lm.path = folder
-    return folder
-
-
-# ------------------------------------------------------------------------------------------------ target and reference
 def _texts(bench: Benchmark) -> list[str]:
     """Every question and answer of the benchmark once, in an order that does not depend on the split."""
-    found: set[str] = set()
+    texts: set[str] = set()
     for row in [*(row for rows in bench.configs.values() for row in rows), *bench.pretrain]:
         for value in row.values():
-            found.update(v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
-    return sorted(found)
+            texts.update(v for v in (value if isinstance(value, list) else [value]) if isinstance(v, str))
+    return sorted(texts)
 
 
 def _rows(bench: Benchmark, role: str) -> list[Row]:
@@ -169,11 +92,18 @@ def _train(bench: Benchmark, P: Profile, seed: int, role: str) -> LM:
     return lm
 
 
+@functools.cache
+def _sources() -> list[str]:
+    """The code that decides a trained model, without its comments: a model of other code is never taken."""
+    parts = (from_scratch, _train, train, tokens)
+    return [ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(part)))) for part in parts]
+
+
 def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
-    """Cache key of a trained model: rows, texts of the tokenizer, prompt, shape, training, seed, versions, device."""
+    """Cache key of a trained model: rows, tokenizer texts, shape, training, seed, code, versions, device."""
     versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
     data = [_texts(bench), bench.pretrain, _rows(bench, role), bench.prompt]
-    return content_key("model", RECIPE, data, P.lm, P.hub, P.training, seed, versions, device_of(P).type)
+    return content_key("model", _sources(), data, P.lm, P.hub, P.training, seed, versions, device_of(P).type)
 
 
 def _ready_made(bench: Benchmark, P: Profile, role: str) -> str | None:
@@ -227,7 +157,6 @@ def pair(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> tuple[LM
     return target(bench, P, seed), reference(bench, P, seed)
 
 
-# --------------------------------------------------------------------------------------------------- two at the same time
 def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
     """Both models in processes of one thread each; what they print appears here line by line."""
     root = str(Path(__file__).resolve().parent.parent)

@@ -26,12 +26,12 @@ from ngdiff.data.tokens import IGNORE
 
 
 class Tokens:
-    """The labelled tokens of a batch, flattened: `logits` (N, V) in float32, `target` (N,), `row` (N,) of each."""
+    """The labelled tokens of a batch, flattened: `logits` (N, V) in float32 at least, `target`, `row` (N,) of each."""
 
     def __init__(self, logits: Tensor, labels: Tensor) -> None:
         labels = labels[:, 1:]  # the logits at t − 1 predict the token at t
         keep = labels != IGNORE  # (rows, time − 1)
-        self.logits = logits[:, :-1][keep].float()
+        self.logits = logits[:, :-1][keep].to(torch.promote_types(logits.dtype, torch.float32))
         self.target, self.row, self.rows = labels[keep], keep.nonzero()[:, 0], len(labels)
 
     @cached_property

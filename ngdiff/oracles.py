@@ -50,7 +50,7 @@ def pcgrad(G: Tensor) -> Tensor:
     return total
 
 
-def shortest(G: Tensor, iterations: int = 200) -> Tensor:
+def shortest(G: Tensor, iterations: int = 80) -> Tensor:
     """The shortest vector between two gradients by ternary search over the segment: MGDA's direction, (n,).
 
     Désidéri 2012; Sener & Koltun, NeurIPS 2018. ‖a·g_1 + (1−a)·g_2‖² is convex in a.

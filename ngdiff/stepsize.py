@@ -114,7 +114,8 @@ class Fit:
     """A parabola along the update, judged. `eta` = −slope/curvature is its minimiser; `outcome` says if it counts:
 
     `ok` | `uphill` (the update raises R at once) | `concave` (no minimum) | `noise` (the curvature does not stand clear
-    of rounding and of the scatter between rows) | `nonfinite`.
+    of rounding and of the scatter between rows) | `skewed` (two forwards on the step's own rows: their central slope
+    is off the exact one by more than half of it, so no parabola fits at this radius) | `nonfinite`.
     """
 
     slope: float
@@ -155,6 +156,8 @@ def fit(line: Line, L_0: Sequence[float], h: float, forwards: int = 2, z: float 
         return Fit(slope, curvature, "uphill" if rises else "noise")
     if slope >= 0:
         return Fit(slope, curvature, "uphill")
+    if curvature > 0 and line.slope is not None and abs(slope - line.slope) > 0.5 * abs(line.slope):
+        return Fit(slope, curvature, "skewed")
     return Fit(slope, curvature, "ok" if curvature > 0 else "concave")
 
 
@@ -169,8 +172,8 @@ class AutoLR:
     keeps within [min_lr, max_lr]. `AutoLR.paper()` is the bare formula instead.
 
     Outcomes, logged every step: `held` (no probe due), `accepted`, `clipped_up`, `clipped_down`, `bounded`, and for a
-    fit that does not count `uphill`, `concave`, `noise`, `nonfinite`: η then shrinks by `shrink` on uphill and
-    nonfinite, grows by `clip` on concave and noise (the loss falls and shows no bend yet), always within the bounds.
+    fit that does not count `uphill`, `skewed`, `concave`, `noise`, `nonfinite`: η then grows by `clip` on concave and
+    noise (the loss falls and shows no bend yet) and shrinks by `shrink` on the others, always within the bounds.
 
     lr: the starting rate (its order of magnitude does not matter when `search` is on); radius: probe distance in rate
     units (None: the current η); z: standard errors by which the curvature must stand clear of its scatter over rows.
@@ -243,7 +246,7 @@ class AutoLR:
 
     def _judge(self, found: Fit, eta: float) -> tuple[float, str]:
         if found.outcome != "ok":
-            factor = self.shrink if found.outcome in ("uphill", "nonfinite") else self.clip
+            factor = self.clip if found.outcome in ("concave", "noise") else self.shrink
             return self._bounded(eta * factor), found.outcome
         low, high = eta / self.clip, eta * self.clip
         clipped = min(max(found.eta, low), high)
@@ -253,13 +256,14 @@ class AutoLR:
         return bounded, "clipped_up" if found.eta > high else "clipped_down" if found.eta < low else "accepted"
 
     def _search(self, line: Line, L_0: Sequence[float]) -> tuple[Fit, float, str]:
-        """Move the radius by factors of ten until the parabola's minimiser lies within reach of its own probes."""
+        """Move the radius by factors of ten until the parabola's minimiser lies within reach of its own probes; a rate
+        found so is looked at once more, and halved while it does not lower the loss."""
         h, tried = self.lr, {}
         for _ in range(self.search):
             found = tried[h] = fit(line, L_0, h, self.forwards, self.z)
             reach = found.eta / h if found.outcome == "ok" else math.nan
             if 10**-0.5 <= reach <= 10**0.5:
-                return found, self._bounded(found.eta), "accepted"
+                return found, self._lowers(line, L_0, found.eta), "accepted"
             up = found.outcome in ("noise", "concave") or reach > 1
             h = self._bounded(h * 10 if up else h / 10)
             if any(math.isclose(h, seen) for seen in tried):  # between two radii, or at a bound
@@ -268,7 +272,16 @@ class AutoLR:
         if not usable:
             return found, self._bounded(min(tried)), found.outcome
         best = min(usable, key=lambda r: abs(math.log(tried[r].eta / r)))
-        return tried[best], self._bounded(min(tried[best].eta, 10**0.5 * best)), "bounded"
+        return tried[best], self._lowers(line, L_0, min(tried[best].eta, 10**0.5 * best)), "bounded"
+
+    def _lowers(self, line: Line, L_0: Sequence[float], eta: float) -> float:
+        """η, halved (eight times at most) until R(η) < R(0): where the loss is no parabola, the fit may overshoot."""
+        eta = self._bounded(eta)
+        for _ in range(8):
+            if eta == self.min_lr or _sum(line(eta)) < _sum(L_0):
+                break
+            eta = self._bounded(eta / 2)
+        return eta
 
     def _bounded(self, eta: float) -> float:
         return min(max(eta, self.min_lr), self.max_lr)

@@ -50,8 +50,7 @@ SOURCES = (
 @dataclass(frozen=True)
 class Trial:
     """Settings of one run. `lr`: the rate (constant) or the starting rate (AutoLR). `seed`: order of the rows;
-    `target_seed`: the models'. `rule`: matched | fixed. `full`: with generation (ROUGE, model utility), else
-    likelihood metrics only. `data`: folder of a TOFU copy, "" = generated authors. `steps`: None = the profile's.
+    `target_seed`: the models'. `rule`: matched | fixed. `data`: folder of a TOFU copy, "" = generated authors. `steps`: None = the profile's.
     `optimizer`: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain)."""
 
     method: str = "ngdiff"
@@ -60,7 +59,6 @@ class Trial:
     seed: int = 0
     target_seed: int = 0
     rule: str = "matched"
-    full: bool = True
     profile: str = "tiny"
     split: str = ""
     data: str = ""
@@ -144,20 +142,12 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
 def scores(metrics: Row, start: Row, reference: Row) -> Row:
     """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0, 1].
 
-    utility  = min(1, MU / MU_start);  forgetting = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1), S the forget set's
-    ROUGE. Without generation (learning-rate tuning) MU is the harmonic mean of its six likelihood parts and S the
-    forget set's probability; the names then end in `_likelihood`.
+    kept = min(1, MU/MU_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1), S the forget set's ROUGE-L recall.
     """
-    found_scores = {}
-    for ending, utility, memory in (("", _utility, "forget_Q_A_ROUGE"), ("_likelihood", _likely, "forget_Q_A_Prob")):
-        if memory not in metrics:
-            continue
-        kept = min(1.0, utility(metrics) / utility(start))
-        gap = (metrics[memory] - reference[memory]) / (start[memory] - reference[memory])
-        forgot = 1.0 - min(max(gap, 0.0), 1.0)
-        both = 2 * kept * forgot / (kept + forgot) if kept + forgot > 0 else 0.0
-        found_scores |= {f"kept{ending}": kept, f"forgot{ending}": forgot, f"score{ending}": both}
-    return found_scores
+    kept = min(1.0, metrics["model_utility"] / start["model_utility"])
+    memory, known, ideal = (m["forget_Q_A_ROUGE"] for m in (metrics, start, reference))
+    forgot = 1.0 - min(max((memory - ideal) / (known - ideal), 0.0), 1.0)
+    return {"kept": kept, "forgot": forgot, "score": 2 * kept * forgot / (kept + forgot) if kept + forgot > 0 else 0.0}
 
 
 # ---------------------------------------------------------------------------------------------------------- one trial
@@ -196,7 +186,7 @@ def _entry(trial: Trial, refresh: bool) -> Path:
         done = unlearned(trial)
         P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
         start, reference = levels(trial.profile, trial.split, trial.data, trial.target_seed)
-        metrics = _evaluate(done.model, bench, P, reference["report"], generate=trial.full).metrics
+        metrics = _evaluate(done.model, bench, P, reference["report"]).metrics
         row = {**asdict(trial), "stopped": done.stopped, "updates": sum(i.updated for i in done.history)}
         row |= {"seconds": done.seconds, **metrics, **scores(metrics, start, reference), **_summary(done.history)}
         row["stamp"] = stamp(asdict(trial), trial.seed, time.perf_counter() - began)
@@ -221,22 +211,10 @@ def _summary(steps: Sequence[Any]) -> Row:
     }
 
 
-def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, generate: bool = True):
+def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None):
     from ngdiff.evaluate import evaluate
 
-    options = {"generate": generate, "gradnorm": False, "progress": False, "max_new_tokens": P.max_new_tokens}
-    return evaluate(lm, bench, reference, **options)
-
-
-def _utility(metrics: Row) -> float:
-    return metrics["model_utility"]
-
-
-def _likely(metrics: Row) -> float:
-    from ngdiff.evaluate.tofu import UTILITY
-
-    parts = [metrics[name] for name in UTILITY if not name.endswith("ROUGE")]
-    return statistics.harmonic_mean(parts) if min(parts) > 0 else 0.0
+    return evaluate(lm, bench, reference, gradnorm=False, progress=False, max_new_tokens=P.max_new_tokens)
 
 
 def _root() -> Path:

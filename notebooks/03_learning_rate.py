@@ -130,7 +130,7 @@ variants = {
     "bare": ("autolr-paper", 1e-3),
 }
 grid = {
-    name: trials.Trial("ngdiff", rule, lr, seeds[0], profile=profile, data=data, full=False)
+    name: trials.Trial("ngdiff", rule, lr, seeds[0], profile=profile, data=data)
     for name, (rule, lr) in variants.items()
 }
 rows = trials.run_all(list(grid.values()), refresh=refresh)
@@ -141,7 +141,7 @@ style.save(fig, figures_folder, "fig3_autolr")
 fig
 
 # %%
-columns = ("updates", "stopped", "eta_first", "eta_median", "loss_forget", "loss_retain", "score_likelihood")
+columns = ("updates", "stopped", "eta_first", "eta_median", "loss_forget", "loss_retain", "score")
 print(f"{'':22}" + "".join(f"{c:>18}" for c in columns))
 for name, row in zip(grid, rows, strict=True):
     print(f"{name:22}" + "".join(f"{row[c]:18.3g}" if isinstance(row[c], (int, float)) else f"{row[c] or '-':>18}" for c in columns))
@@ -152,7 +152,7 @@ for name, row in zip(grid, rows, strict=True):
 # Eq. 7 on the step it really takes?
 
 # %%
-pairs = {opt: trials.Trial("ngdiff", "autolr", 1e-3, seeds[0], profile=profile, data=data, full=False, optimizer=opt)
+pairs = {opt: trials.Trial("ngdiff", "autolr", 1e-3, seeds[0], profile=profile, data=data, optimizer=opt)
          for opt in ("adamw", "sgd")}  # fmt: skip
 sides = dict(zip(pairs, trials.run_all(list(pairs.values()), refresh=refresh), strict=True))
 results.write_rows(rows_folder / "optimizers.jsonl", list(sides.values()))

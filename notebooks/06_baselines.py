@@ -30,7 +30,7 @@ prefix = "grid_" if refresh else ""
 print(plan)
 
 # %% [markdown]
-# ## Tuning: one seed, likelihood metrics, not reported
+# ## Tuning: one seed, not reported
 
 # %%
 grid = trials.run_all(compare.tuning(plan.methods, plan.rates, **settings))
@@ -71,7 +71,7 @@ fig
 # %%
 starts = trials.run_all(plan.starts(**settings))
 results.write_rows(rows_folder / f"{prefix}starts.parquet", starts)
-fig = runs.quality(grid, compare.select(starts, seed=starts[0]["seed"], target_seed=0), "score_likelihood", "quality against the learning rate")
+fig = runs.quality(grid, compare.select(starts, seed=starts[0]["seed"], target_seed=0), "score", "quality against the learning rate")
 style.save(fig, figures_folder, f"fig6_{prefix}learning_rate")
 fig
 

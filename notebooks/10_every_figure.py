@@ -51,7 +51,7 @@ for prefix in ("", "grid_"):
     title = f"{profile}, {len(matched)} runs, {len({r['seed'] for r in matched})} seeds, {len({r['target_seed'] for r in matched})} models"
     drawn[f"fig10_{prefix}plane"] = runs.plane(matched, start[0], start[2], title)
     first = compare.select(starts, seed=starts[0]["seed"], target_seed=0)
-    drawn[f"fig10_{prefix}learning_rate"] = runs.quality(tuning, first, "score_likelihood", title)
+    drawn[f"fig10_{prefix}learning_rate"] = runs.quality(tuning, first, "score", title)
     drawn[f"fig10_{prefix}differences"] = runs.differences(claims, title)
 for name, fig in drawn.items():
     style.save(fig, figures_folder, name)

@@ -185,11 +185,19 @@ def test_another_start_is_another_run(tmp_path):
         ng.unlearn(NetProblem(seed=1), NGDiff(), Constant(0.01), steps=5, checkpoint=path, save_every=5)
 
 
+def test_other_losses_from_the_same_start_are_another_run(tmp_path):
+    one, two = (ng.quadratics.pair(angle=angle) for angle in (100, 120))
+    ng.unlearn(one, NGDiff(), Constant(0.01), steps=5, checkpoint=tmp_path / "run", save_every=5)
+    with pytest.raises(ValueError, match="belongs to another run"):
+        ng.unlearn(two, NGDiff(), Constant(0.01), steps=5, checkpoint=tmp_path / "run", save_every=5)
+
+
 def test_the_name_of_a_run_is_the_same_in_every_process(tmp_path):
     """A stop rule may be any function, whose repr holds an address."""
-    for _ in range(2):
-        run = go(tmp_path / "run", stop=lambda info: None, steps=5)
-    assert len(run.history) == 5
+    rules = [lambda info: None for _ in range(2)]
+    assert repr(rules[0]) != repr(rules[1])
+    for rule in rules:
+        assert len(go(tmp_path / "run", stop=rule, steps=5).history) == 5
 
 
 @pytest.mark.parametrize("below", ["", "deeper"])

@@ -45,17 +45,26 @@ class LMProblem:
     """Forget rows against retain rows, `batch_size` of each a step.
 
     micro: rows per forward (None: the whole batch); any value gives the same loss and gradient. lr: of the default
-    optimizer, AdamW(0.9, 0.999) with weight decay 0.01, which a step-size rule overrides.
+    optimizer, AdamW(0.9, 0.999) with weight decay 0.01, which a step-size rule overrides. dropout: train with the
+    model's own dropout (then a probe, which has none, must evaluate the loss at 0 anew).
     The target is the *start* of KL and NPO: what they need from it is computed once a row and stored.
     Errors: ValueError for a row longer than the model's context, before anything is trained.
     """
 
     def __init__(
-        self, bench: Benchmark, target: LM, *, batch_size: int = 32, micro: int | None = None, lr: float = 1e-3
+        self,
+        bench: Benchmark,
+        target: LM,
+        *,
+        batch_size: int = 32,
+        micro: int | None = None,
+        lr: float = 1e-3,
+        dropout: bool = False,
     ) -> None:
         if batch_size < 1 or (micro is not None and micro < 1):
             raise ValueError(f"batch_size and micro must be at least 1, got {batch_size} and {micro}")
         self.bench, self.target, self.batch_size, self.micro, self.lr = bench, target, batch_size, micro, lr
+        self.dropout = dropout
         self.forget, self.retain = self._encode(bench.forget), self._encode(bench.retain)
         self.model, self.method, self.seed = target, methods.NGDiff, 0
         self._start: dict[tuple[str, int, bool], Tensor] = {}
@@ -66,8 +75,13 @@ class LMProblem:
         bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
         bound.model, bound.seed = self.target.copy(), seed
         bound.method = method if isinstance(method, methods.Method) else methods.Method(repr(method), method)
-        bound.model.model.train()
+        bound.module.train(self.dropout)
         return bound
+
+    def __repr__(self) -> str:
+        """Names the data as well: a checkpoint of other rows must not be taken for this problem's."""
+        rows = self.bench.fingerprint[:12]
+        return f"LMProblem({self.bench.name} {self.bench.split} {rows}, batch_size={self.batch_size}, micro={self.micro})"
 
     @property
     def module(self) -> torch.nn.Module:

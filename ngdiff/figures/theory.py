@@ -16,6 +16,7 @@ from ngdiff.figures import style
 
 Row = dict[str, Any]
 RETAIN, FORGET, FIT = "#0072B2", "#D55E00", "#DCEBDD"  # colours of R, of F, and of where Eq. 7 holds
+FITTING = "#3C7A42"  # text on FIT
 ARROW = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10}
 
 
@@ -39,7 +40,7 @@ def _space(ax: Axes, row: Row) -> None:
     turn = np.array([[up[1], -up[0]], [up[0], up[1]]]) / np.linalg.norm(up)
     turn = turn if (turn @ g_R)[0] > 0 else np.diag([-1.0, 1.0]) @ turn  # g_R to the right
     ax.add_patch(Wedge((0, 0), 1.12, 90 - angle / 2, 90 + angle / 2, color=FIT, lw=0, zorder=0))
-    ax.text(0, 1.17, "Eq. 7 holds", ha="center", va="bottom", fontsize=7, color="#3C7A42")
+    ax.text(0, 1.17, "Eq. 7 holds", ha="center", va="bottom", fontsize=7, color=FITTING)
     tips = {"$g_R$": turn @ g_R / longest, "$-g_F$": -turn @ g_F / longest}
     for (text, tip), shade in zip(tips.items(), (RETAIN, FORGET), strict=True):
         ax.annotate("", tip, (0, 0), arrowprops={**ARROW, "color": shade, "lw": 1.4})
@@ -66,50 +67,44 @@ def _space(ax: Axes, row: Row) -> None:
     for name, d in row["rules"].items():
         tip = turn @ np.array(d) / np.linalg.norm(d)
         ax.annotate("", tip, (0, 0), arrowprops={**ARROW, "color": style.colour(name), "lw": 1.8}, zorder=4)
-        ax.text(tip[0] + 0.04, tip[1] - 0.12, style.label(name), color=style.colour(name), fontsize=8, zorder=6)
+        ax.text(tip[0] + 0.05, tip[1] + 0.01, style.label(name), color=style.colour(name), fontsize=8, zorder=6)
     ax.set(xlim=(-1.45, 1.45), ylim=(-0.22, 1.3), aspect="equal")
     ax.set_title(f"angle {angle:.0f}°, κ = {n_F / n_R:.3g}: {row['note']}", fontsize=8.5)
     ax.axis("off")
 
 
 @style.house
-def interval(closing: Sequence[Row], run: Sequence[Row], fixed: Sequence[float] = (0.1, 0.5, 0.9)) -> Figure:
-    """The static c that meet Eq. 7 (rows {rho | step, low, high, own}): left against ρ, right along a run, whose steps
-    without conflict admit every c. `own`: the c that NGDiff's weights amount to. Lines: fixed c."""
-    fig, axes = style.subplots(1, 2, height=2.7, sharey=True, gridspec_kw={"width_ratios": [1, 1.25]})
-    for ax, rows, key in ((axes[0], closing, "rho"), (axes[1], run, "step")):
-        x = [r[key] for r in rows]
-        ax.fill_between(x, [r["low"] for r in rows], [r["high"] for r in rows], color=FIT, lw=0)
-        ax.plot(x, [r["own"] for r in rows], **style.line("NGDiff"))
-        ax.set_xlim(x[0], x[-1])
-    axes[0].set(xlabel="conflict ρ = cos($g_R$, $g_F$)", ylabel="c", ylim=(0, 1), title="the interval closes as ρ → 1")
-    axes[1].set(xlabel="step", title="and drifts with the norms along a run")
-    axes[0].text(0.04, 0.7, "Eq. 7 holds", transform=axes[0].transAxes, fontsize=8, color="#3C7A42")
-    for ax in axes:
+def interval(rows: Sequence[Row], fixed: Sequence[float] = (0.1, 0.5, 0.9)) -> Figure:
+    """The static c that meet Eq. 7: a panel a row {title, x_name, x, low, high, own}, all but the names lists over x.
+    `own`: the c that NGDiff's weights amount to. Dashed: fixed c."""
+    fig, axes = style.subplots(1, len(rows), height=2.7, sharey=True, squeeze=False)
+    for ax, row in zip(axes[0], rows, strict=True):
+        ax.fill_between(row["x"], row["low"], row["high"], color=FIT, lw=0)
+        ax.plot(row["x"], row["own"], **style.line("NGDiff"))
         for c in fixed:
             ax.axhline(c, color=style.colour(f"GradDiff({c})"), lw=1, ls="--")
-    ends = [(run[-1]["step"], c, f"c = {c:g}", style.colour(f"GradDiff({c})")) for c in fixed]
-    style.label_ends(axes[1], [*ends, (run[-1]["step"], run[-1]["own"], "NGDiff", style.colour("NGDiff"))])
+        ax.set(xlabel=row["x_name"], xlim=(row["x"][0], row["x"][-1]), ylim=(0, 1), title=row["title"])
+    axes[0][0].set_ylabel("c")
+    axes[0][0].text(0.04, 0.7, "Eq. 7 holds", transform=axes[0][0].transAxes, fontsize=8, color=FITTING)
+    end, last = rows[-1]["x"][-1], axes[0][-1]
+    ends = [(end, c, f"c = {c:g}", style.colour(f"GradDiff({c})")) for c in fixed]
+    style.label_ends(last, [*ends, (end, rows[-1]["own"][-1], "NGDiff", style.colour("NGDiff"))])
     return fig
 
 
 @style.house
 def slopes(rows: Sequence[Row]) -> Figure:
-    """First-order change of R and of F per unit step against a static c; a panel per norm ratio κ. Rows {kappa, c, dR,
-    dF, fits}; green: R does not rise and F does not fall."""
-    ratios = sorted({r["kappa"] for r in rows})
-    fig, axes = style.subplots(1, len(ratios), height=2.4, squeeze=False)
-    for ax, kappa in zip(axes[0], ratios, strict=True):
-        mine = [r for r in rows if r["kappa"] == kappa]
-        c, fits = [r["c"] for r in mine], [r["c"] for r in mine if r["fits"]]
-        ax.axvspan(min(fits), max(fits), color=FIT, lw=0)
-        ax.plot(c, [r["dR"] for r in mine], color=RETAIN)
-        ax.plot(c, [r["dF"] for r in mine], color=FORGET)
+    """First-order change of R and of F per unit rate against a static c; a panel a row {kappa, c, dR, dF, low, high},
+    c, dR, dF lists. Green: from `low` to `high` R does not rise and F does not fall."""
+    fig, axes = style.subplots(1, len(rows), height=2.4, squeeze=False)
+    for ax, row in zip(axes[0], rows, strict=True):
+        ax.axvspan(row["low"], row["high"], color=FIT, lw=0)
+        ax.plot(row["c"], row["dR"], color=RETAIN)
+        ax.plot(row["c"], row["dF"], color=FORGET)
         ax.axhline(0, color="0.3", lw=0.8)
-        ax.set(xlabel="c", xlim=(0, 1), title=f"κ = {kappa:g}")
-    axes[0][0].set_ylabel("change of the loss per unit η")
-    last = [r for r in rows if r["kappa"] == ratios[-1]][-1]
-    style.label_ends(axes[0][-1], [(1, last["dR"], "R", RETAIN), (1, last["dF"], "F", FORGET)])
+        ax.set(xlabel="c", xlim=(0, 1), xticks=(0, 0.5, 1), title=f"κ = {row['kappa']:.3g}")
+        style.label_ends(ax, [(1, row["dR"][-1], "R", RETAIN), (1, row["dF"][-1], "F", FORGET)])
+    axes[0][0].set_ylabel("change per unit η")
     return fig
 
 
@@ -241,17 +236,17 @@ def window(rows: Sequence[Row]) -> Figure:
 
 
 @style.house
-def losses(rows: Sequence[Row], retain: str = "retain", forget: str = "forget", scale: str = "linear") -> Figure:
-    """R (left) and F (right) against steps, a line a method: rows {method, step, <retain>, <forget>}."""
+def losses(rows: Sequence[Row], scale: str = "linear") -> Figure:
+    """R (left) and F (right) against steps, a line a method: rows {method, step, retain, forget}, the last three lists."""
     fig, axes = style.subplots(1, 2, height=2.6)
-    for ax, key, title in zip(axes, (retain, forget), ("retain loss R: keep", "forget loss F: raise"), strict=True):
+    for ax, key, title in zip(
+        axes, ("retain", "forget"), ("retain loss R: keep low", "forget loss F: raise"), strict=True
+    ):
         ends = []
-        for method in style.ordered({r["method"] for r in rows}):
-            mine = [r for r in rows if r["method"] == method]
-            x, y = [r["step"] for r in mine], [r[key] for r in mine]
-            ax.plot(x, y, **style.line(method))
-            ends.append((x[-1], y[-1], style.label(method), style.colour(method)))
+        for row in rows:
+            ax.plot(row["step"], row[key], **style.line(row["method"]))
+            ends.append((row["step"][-1], row[key][-1], style.label(row["method"]), style.colour(row["method"])))
         ax.set(xlabel="step", yscale=scale, title=title)
-        ax.set_xlim(0, max(r["step"] for r in rows))
+        ax.set_xlim(0, max(row["step"][-1] for row in rows))
         style.label_ends(ax, ends, size=7.5)
     return fig

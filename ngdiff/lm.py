@@ -1,0 +1,97 @@
+"""A language model with what is needed to ask it, from a folder or the hub and back."""
+
+from __future__ import annotations
+
+import copy
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from ngdiff.cache import atomic_folder, probe_writable
+from ngdiff.data.benchmark import Prompt
+from ngdiff.data.tokens import Example, encode
+from ngdiff.hub import fetch, prompt_of, without_bars
+
+CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
+
+
+@dataclass
+class LM:
+    """A causal language model with what is needed to ask it: tokenizer and prompt.
+
+    `path` is the folder it was loaded from or saved to, None for one that lives in memory only.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    prompt: Prompt
+    name: str
+    path: Path | None = None
+
+    def copy(self, name: str | None = None) -> LM:
+        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved anywhere."""
+        return LM(copy.deepcopy(self.model), self.tokenizer, self.prompt, name or self.name)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def context(self) -> int | None:
+        """Longest sequence in tokens, None where the model states no limit."""
+        return getattr(self.model.config, "max_position_embeddings", None)
+
+    @property
+    def pad_id(self) -> int:
+        return self.tokenizer.pad_token_id
+
+    def encode(self, question: str, answer: str) -> Example:
+        """One row as tokens; ValueError where it is longer than the model's context."""
+        return encode(self.tokenizer, self.prompt, question, answer, self.context)
+
+
+def load(
+    path_or_id: str | Path, *, dtype: str = "float32", device: str | torch.device = "cpu",
+    prompt: Prompt | None = None,
+) -> LM:  # fmt: skip
+    """A model from a local folder or the hub: safetensors only, no code from the model's repository is run.
+
+    The prompt is the given one, else the one saved beside the weights, else `ngdiff.hub.prompt_of` the tokenizer.
+    Raises FileNotFoundError for a folder that does not exist, ValueError for one that holds no model, and OSError
+    saying what to do for a hub model that is gated, unknown or cannot be reached.
+    """
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
+    model, info = fetch(AutoModelForCausalLM.from_pretrained, path_or_id, **options)
+    if lost := sorted(info["missing_keys"]):
+        raise ValueError(f"{path_or_id} is no whole model: {len(lost)} tensors are missing ({lost[0]}, …)")
+    tokenizer = fetch(AutoTokenizer.from_pretrained, path_or_id)
+    folder = Path(path_or_id).expanduser()
+    card = json.loads((folder / CARD).read_text("utf-8")) if (folder / CARD).is_file() else {}
+    saved = Prompt(**card["prompt"]) if "prompt" in card else None
+    derived = prompt_of(tokenizer, str(path_or_id))  # also settles pad and end of turn of a foreign tokenizer
+    model.to(device).eval()
+    name = card.get("name", Path(path_or_id).name)
+    return LM(model, tokenizer, prompt or saved or derived, name, folder if folder.is_dir() else None)
+
+
+def save(lm: LM, folder: str | Path) -> Path:
+    """Writes a Hugging Face folder (safetensors, tokenizer, prompt) that `load` and other tools read; returns it.
+
+    The folder appears whole or not at all; one that already holds a model is replaced, one that holds other things is
+    refused with FileExistsError.
+    """
+    folder = Path(folder).expanduser().absolute()
+    probe_writable(folder.parent)
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+        raise FileExistsError(f"{folder} holds files that are no model: choose another folder")
+
+    with atomic_folder(folder) as temporary, without_bars():
+        lm.model.save_pretrained(temporary)
+        lm.tokenizer.save_pretrained(temporary)
+        card = {"name": lm.name, "prompt": asdict(lm.prompt)}
+        (temporary / CARD).write_text(json.dumps(card, indent=1), "utf-8")
+    lm.path = folder
+    return folder

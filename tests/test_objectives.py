@@ -1,0 +1,226 @@
+"""Objectives against numbers worked out by hand and against one plain loop over rows and tokens."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import micro
+import pytest
+import torch
+from torch import nn
+
+import ngdiff as ng
+from ngdiff import methods
+from ngdiff.data.tokens import IGNORE
+from ngdiff.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
+from ngdiff.stepsize import Constant
+
+LN2 = math.log(2)
+OBJECTIVES = [CE(), KL(), NPO(), NPO(beta=0.7), SimNPO(), SimNPO(beta=2.0, delta=0.5)]
+EACH = pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
+
+
+def value(objective, tokens, labels, start=None):
+    return objective.sums(tokens, start).sum() / objective.counts(labels).sum()
+
+
+# ---------------------------------------------------------------------------------------------------- by hand
+# Two rows; p(v) = 1/2, 1/4, 1/4 at every position. Row 0 has the answer 0 1 2, row 1 the answer 1 after one more token.
+HALF = torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64).log()
+LABELS = torch.tensor([[IGNORE, 0, 1, 2], [IGNORE, IGNORE, 1, IGNORE]])
+
+
+def hand(labels=LABELS, logp=HALF):
+    return Tokens(logp.expand(*labels.shape, 3), labels)
+
+
+def test_tokens_by_hand():
+    tokens = hand()
+    assert tokens.target.tolist() == [0, 1, 2, 1] and tokens.row.tolist() == [0, 0, 0, 1]
+    assert (tokens.nll / LN2).tolist() == pytest.approx([1, 2, 2, 2], rel=1e-15)
+    assert (tokens.by_row(tokens.nll) / LN2).tolist() == pytest.approx([5, 2], rel=1e-15)
+    assert token_counts(LABELS).tolist() == [3, 1]
+
+
+def test_a_label_is_predicted_one_position_earlier_and_the_first_one_never():
+    logits = torch.arange(24.0, dtype=torch.float64).reshape(1, 4, 6)
+    labels = torch.tensor([[5, IGNORE, 3, 0]])
+    tokens = Tokens(logits, labels)
+    assert torch.equal(tokens.logits, logits[0, [1, 2]]) and tokens.target.tolist() == [3, 0]
+    assert token_counts(labels).tolist() == [2]
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [(torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64, torch.float64)],
+)
+def test_logits_are_never_less_than_float32(given, kept):
+    assert hand(logp=HALF.to(given)).logits.dtype == kept
+
+
+def test_ce_is_a_mean_over_tokens_not_over_rows():
+    assert value(CE(), hand(), LABELS).item() == pytest.approx(7 / 4 * LN2, rel=1e-15)  # of row means: 11/6·ln 2
+
+
+def test_kl_by_hand():
+    start = hand().logits.log_softmax(-1)
+    other = hand(logp=HALF[[1, 0, 2]])  # p_θ = 1/4, 1/2, 1/4 against p_start = 1/2, 1/4, 1/4
+    assert value(KL(), other, LABELS, start).item() == pytest.approx(LN2 / 4, rel=1e-15)
+    uneven = HALF.new_tensor([0.7, 0.2, 0.1]).log()
+    there, back = (sum(p * math.log(p / q) for p, q in zip(*pair)) for pair in ((A, B), (B, A)))
+    assert value(KL(), hand(logp=uneven), LABELS, start).item() == pytest.approx(there, rel=1e-13)
+    assert there != pytest.approx(back, rel=0.05)  # so the order of the two is tested
+
+
+A, B = (0.5, 0.25, 0.25), (0.7, 0.2, 0.1)
+
+
+def test_npo_starts_at_minus_two_over_beta_ln_2():
+    start = torch.tensor([5 * LN2, 2 * LN2], dtype=torch.float64)
+    assert -value(NPO(), hand(), LABELS, start).item() == pytest.approx(13.863, abs=5e-4)
+    assert value(NPO(beta=0.4), hand(), LABELS, start).item() == pytest.approx(-5 * LN2, rel=1e-15)
+
+
+def test_npo_by_hand_is_bounded_and_rises_as_rows_are_forgotten():
+    nll = torch.tensor([5 * LN2, 2 * LN2], dtype=torch.float64)
+    seen = {}
+    for forgotten in (-10.0, 0.0, 10.0, 1e4):  # nats that each row's summed NLL has risen by
+        seen[forgotten] = value(NPO(), hand(), LABELS, nll - forgotten).item()
+    assert seen[10.0] == pytest.approx(-20 * math.log1p(math.exp(-1)), rel=1e-14)
+    assert seen[-10.0] == pytest.approx(-20 * math.log1p(math.e), rel=1e-14)
+    assert seen[-10.0] < seen[0.0] < seen[10.0] < seen[1e4] == 0.0
+    one = value(NPO(), hand(), LABELS, nll - torch.tensor([10.0, 0.0])).item()  # each row by itself
+    assert one == pytest.approx((seen[10.0] + seen[0.0]) / 2, rel=1e-14)
+
+
+def test_simnpo_by_hand():
+    each = [-2 / 4.5 * math.log1p(math.exp(-4.5 * mean)) for mean in (5 / 3 * LN2, 2 * LN2)]
+    assert value(SimNPO(), hand(), LABELS).item() == pytest.approx(sum(each) / 2, rel=1e-14)
+    centred = SimNPO(beta=3.0, delta=2 * LN2)
+    labels = LABELS[1:]  # mean NLL = δ: σ is ½
+    assert value(centred, hand(labels), labels).item() == pytest.approx(-2 / 3 * LN2, rel=1e-14)
+
+
+@pytest.mark.parametrize("objective", [NPO, SimNPO])
+@pytest.mark.parametrize("beta", [0.0, -1.0])
+def test_beta_is_positive(objective, beta):
+    with pytest.raises(ValueError, match=rf"{objective.__name__} needs beta > 0, got {beta}"):
+        objective(beta=beta)
+
+
+# ---------------------------------------------------------------------------------- one plain loop over rows and tokens
+def naive(objective, logits, labels, start_logits):
+    """The formulas of the literature as loops in float64, row by row."""
+    rows, n = [], 0
+    for row, (z, y, s) in enumerate(zip(logits.double(), labels.tolist(), start_logits.double())):
+        at = [t for t in range(1, len(y)) if y[t] != IGNORE]
+        logp = [z[t - 1] - z[t - 1].exp().sum().log() for t in at]
+        logp_start = [s[t - 1] - s[t - 1].exp().sum().log() for t in at]
+        nll = -sum(p[y[t]] for p, t in zip(logp, at))
+        nll_start = -sum(p[y[t]] for p, t in zip(logp_start, at))
+        n += len(at)
+        match objective:
+            case CE():
+                rows.append(nll)
+            case KL():
+                rows.append(sum((q.exp() * (q - p)).sum() for p, q in zip(logp, logp_start)))
+            case NPO(beta):
+                rows.append(-2 / beta * torch.log1p(torch.exp(-beta * (nll - nll_start))))
+            case SimNPO(beta, delta):
+                rows.append(-2 / beta * torch.log1p(torch.exp(-beta * (nll / len(at) - delta))))
+    return torch.stack(rows).sum() / (n if isinstance(objective, (CE, KL)) else row + 1)
+
+
+def random_batch(dtype, seed=0):
+    """Logits of (rows, time, V) = (5, 9, 11) and labels of unequal lengths: padding right of an answer, prompts left."""
+    make = torch.Generator().manual_seed(seed)
+    logits, start = (3 * torch.randn(5, 9, 11, generator=make, dtype=torch.float64) for _ in range(2))
+    labels = torch.randint(0, 11, (5, 9), generator=make)
+    for row, (first, last) in enumerate([(1, 9), (4, 5), (3, 7), (2, 3), (6, 9)]):
+        labels[row, :first], labels[row, last:] = IGNORE, IGNORE
+    return logits.to(dtype).requires_grad_(), start.to(dtype), labels
+
+
+def start_of(objective, start, labels):
+    return torch.cat(start_values(objective.start, Tokens(start, labels))) if objective.start else None
+
+
+@EACH
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
+def test_objectives_equal_the_plain_loop(objective, dtype, tolerance):
+    logits, start, labels = random_batch(dtype)
+    fast = value(objective, Tokens(logits, labels), labels, start_of(objective, start, labels))
+    slow = naive(objective, logits, labels, start)
+    assert fast.item() == pytest.approx(slow.item(), rel=tolerance)
+    ours, theirs = (torch.autograd.grad(v, logits)[0] for v in (fast, slow))
+    assert (ours - theirs).norm() <= tolerance * theirs.norm()
+    assert not ours[labels.roll(-1, 1) == IGNORE].any()  # prompts and padding get no gradient
+
+
+@EACH
+def test_parts_of_a_batch_add_up(objective):
+    logits, start, labels = random_batch(torch.float64)
+    whole = value(objective, Tokens(logits, labels), labels, start_of(objective, start, labels))
+    total = objective.counts(labels).sum()
+    parts = []
+    for rows in ([0, 1], [2], [3, 4]):
+        values = start_of(objective, start[rows], labels[rows])
+        parts.append(objective.sums(Tokens(logits[rows], labels[rows]), values).sum() / total)
+    assert sum(parts).item() == pytest.approx(whole.item(), rel=1e-14)
+
+
+def test_start_values_are_one_tensor_a_row():
+    _, start, labels = random_batch(torch.float64)
+    nll, logp = (start_values(kind, Tokens(start, labels)) for kind in ("nll", "logp"))
+    assert [v.shape for v in nll] == [(1,)] * 5
+    assert [tuple(v.shape) for v in logp] == [(n, 11) for n in token_counts(labels).tolist()]
+    assert torch.allclose(torch.cat(logp).exp().sum(-1), torch.ones(19, dtype=torch.float64))
+
+
+@EACH
+def test_a_vocabulary_masked_at_minus_infinity_stays_finite(objective):
+    logits, start, labels = random_batch(torch.float64)
+    for z in (logits, start):
+        z.data[..., -1] = -math.inf
+    labels[labels == 10] = 0
+    found = value(objective, Tokens(logits, labels), labels, start_of(objective, start, labels))
+    found.backward()
+    assert math.isfinite(found.item()) and torch.isfinite(logits.grad).all()
+
+
+# ------------------------------------------------------------------------------------------------------- as gradients
+@EACH
+def test_ascending_a_forget_objective_raises_the_cross_entropy(objective):
+    logits, _, labels = random_batch(torch.float64)
+    start = start_of(objective, logits.detach(), labels)
+    F = value(objective, Tokens(logits, labels), labels, start)
+    (g,) = torch.autograd.grad(F, logits)
+    (ce,) = torch.autograd.grad(value(CE(), Tokens(logits, labels), labels), logits)
+    if objective == KL():  # at the start: no gradient, up to rounding
+        assert F.item() == pytest.approx(0, abs=1e-15) and g.norm() < 1e-15
+    else:
+        assert (g * ce).sum() > 0.5 * g.norm() * ce.norm()
+
+
+def test_npo_at_the_start_is_half_weighted_ascent_on_summed_nll():
+    logits, _, labels = random_batch(torch.float64)
+    tokens = Tokens(logits, labels)
+    F = value(NPO(), tokens, labels, start_of(NPO(), logits.detach(), labels))
+    summed = tokens.by_row(tokens.nll).mean()
+    ours, plain = (torch.autograd.grad(v, logits, retain_graph=True)[0] for v in (F, summed))
+    assert torch.allclose(ours, plain, rtol=1e-12, atol=0)  # dF/dnll = 2·σ(0) = 1
+
+
+def test_kl_at_the_start_is_below_its_floor_and_named():
+    problem = micro.bench().problem(micro.lm(), batch_size=3)
+    bound = problem.bind(methods.NGDiffKL, 0)
+    retain, _ = bound.batch(0)
+    loss = retain[0]().sum()
+    loss.backward()
+    noise = math.sqrt(sum(p.grad.square().sum().item() for p in bound.parameters if p.grad is not None))
+    assert abs(loss.item()) < 1e-7 and noise < KL.floor
+    run = ng.unlearn(problem, methods.NGDiffKL, Constant(1e-2), steps=2)
+    first, second = run.history
+    assert (first.outcome, first.a, first.norm_R) == ("zero_retain", 0.0, 0.0) and first.b * first.norm_F == 1
+    assert second.outcome == "ok" and second.retain > 1e-4 and second.a * second.norm_R == pytest.approx(1)
