@@ -19,10 +19,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ngdiff.cache import probe_writable
 from ngdiff.directions import NGDiff
 from ngdiff.results import stamp, write_rows
 from ngdiff.step import UnlearningStep
@@ -110,8 +112,11 @@ def _clock(device: str) -> float:
 
 
 def peak(bench: Bench, device: str) -> int:
-    """Peak bytes of one step: weights, optimizer state, and the most that was alive on top of them."""
-    bench.step()  # the optimizer's state exists, a probe is behind us
+    """Peak bytes of one step: weights, optimizer state, and the most that was alive on top of them.
+
+    Called after whole periods of AutoLR, so that its step is one that probes.
+    """
+    bench.optimizer.zero_grad(set_to_none=True)  # else only some variants would start with old gradients to free
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -156,7 +161,7 @@ def measure(size: str, tokens: int, pairs: int, device: str, dtype: torch.dtype)
     for bench in benches:
         mine = seconds[bench.name]
         row = {"variant": bench.name, "size": size, "parameters": sum(p.numel() for p in bench.params),
-               "tokens": tokens, "dtype": str(dtype), "rounds": rounds, "seconds_median": statistics.median(mine),
+               "tokens": bench.ids[0].numel(), "dtype": str(dtype), "rounds": rounds, "seconds_median": statistics.median(mine),
                "seconds_mean": statistics.fmean(mine), "peak_bytes": peaks[bench.name]}  # fmt: skip
         for base in ("graddiff-two", "graddiff-one", "naive"):
             theirs = seconds[base]
@@ -166,7 +171,7 @@ def measure(size: str, tokens: int, pairs: int, device: str, dtype: torch.dtype)
             row[f"time_ratio_{base}"] = statistics.median(ratios)
             row[f"time_ratio_{base}_range"] = [min(ratios), max(ratios)]
             if len(ratios) >= 10 and base != bench.name:
-                found = stats.bootstrap((ratios,), statistics.median, vectorized=False, method="percentile", rng=0)
+                found = stats.bootstrap((ratios,), np.median, method="percentile", rng=0)
                 row[f"time_ratio_{base}_upper95"] = float(found.confidence_interval.high)
             row[f"peak_ratio_{base}"] = peaks[bench.name] / peaks[base]
         rows.append(row)
@@ -177,6 +182,10 @@ def step_table(size: str = "10M", tokens: int = 512, pairs: int = 30, json: Path
     """`ngdiff bench step`: measure, print one table, and save the rows where `json` says (.jsonl)."""
     if json is not None and Path(json).suffix != ".jsonl":
         raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
+    if tokens < 2:
+        raise ValueError(f"a batch needs at least 2 tokens, one to predict from and one to predict, got {tokens}")
+    if json is not None:
+        probe_writable(Path(json).parent)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     threads = torch.get_num_threads()
     began = time.perf_counter()

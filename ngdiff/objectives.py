@@ -75,18 +75,21 @@ class CE:
 class KL:
     """KL(start‖θ) per answer token: Σ_v p_start(v)(log p_start(v) − log p_θ(v)), nats; start: log p (N, V).
 
-    At the start its gradient is exactly zero, which float32 renders as about 1e-8: below `floor` it counts as zero.
+    Its gradient in the logits is given as p_θ − p_start: through log_softmax it would be p_θ·Σ p_start − p_start, off by
+    rounding that NGDiff would blow up to unit norm at the start, where the gradient is zero. So it is here, exactly on
+    a batch as the start saw it; what another padding makes of it lies below `floor`, which counts as zero.
     """
 
     start: ClassVar[str | None] = "logp"
-    floor: ClassVar[float] = 1e-6
+    floor: ClassVar[float] = 1e-5
 
     def counts(self, labels: Tensor) -> Tensor:
         return token_counts(labels)
 
     def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
-        logp = tokens.logits.log_softmax(-1)
-        return tokens.by_row(fn.kl_div(logp, start, reduction="none", log_target=True).sum(-1))
+        logp, p_start = tokens.logits.detach().log_softmax(-1), start.exp()  # (N, V)
+        line = ((logp.exp() - p_start) * tokens.logits).sum(-1)  # has the gradient
+        return tokens.by_row((p_start * (start - logp)).sum(-1) + (line - line.detach()))
 
 
 @dataclass(frozen=True)

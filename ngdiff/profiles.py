@@ -35,6 +35,7 @@ class Training:
 
     epochs           passes over forget ∪ retain (target) or retain (reference)
     pretrain_epochs  passes over the pre-training rows before that; 0 for models that come pre-trained
+    min_steps        updates at least: few rows are passed over more often than `epochs` says
     replay           pre-training rows mixed into an epoch of fine-tuning, as a share of them, so that general
                      facts stay known
     """
@@ -46,6 +47,7 @@ class Training:
     weight_decay: float = 0.01
     warmup: float = 0.1
     replay: float = 0.0
+    min_steps: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ _PROFILES = (
     Profile(
         name="tiny",
         lm=TinyLM(),
-        training=Training(epochs=18, pretrain_epochs=6, lr=2.5e-3, batch_size=16, replay=0.5),
+        training=Training(epochs=18, pretrain_epochs=6, lr=2.5e-3, batch_size=16, replay=0.5, min_steps=900),
         tofu_split="forget01",
         tofu_retain=200,
         max_new_tokens=128,

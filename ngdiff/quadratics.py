@@ -155,7 +155,8 @@ def walk(problem: Pair, direction: Direction, stepsize: StepSize, steps: int) ->
     """The path θ₀ … θ_T of a run (T + 1, n) and what each step saw; T < `steps` where a step made no update."""
     mine = problem.bind(direction, 0)
     step = UnlearningStep(mine.parameters, mine.optimizer(), direction, stepsize)
-    path, history = [mine.model.detach().clone()], []
+    path: list[Tensor] = [mine.model.detach().clone()]
+    history: list[Info] = []
     while len(path) <= steps:
         history.append(step(*mine.batch(len(history))))
         if not history[-1].updated:

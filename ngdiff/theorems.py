@@ -174,8 +174,8 @@ def exact_rate(P: Pair, theta: Tensor, d: Tensor, radius: float) -> float:
 
 def parabola_is_exact(L_0: int, slope: int, bend: int, h) -> bool:
     """6, without rounding: on rationals (`fractions.Fraction`) three points give slope and curvature from any h ≠ 0."""
-    L = [L_0 + slope * x + bend * x * x / 2 for x in (-h, 0 * h, h)]
-    return parabola(*L, h) == (slope, bend)
+    minus, zero, plus = (L_0 + slope * x + bend * x * x / 2 for x in (-h, 0 * h, h))
+    return parabola(minus, zero, plus, h) == (slope, bend)
 
 
 def rescaled(P: Pair, rule: Direction, stepsize: StepSize, by_R: float, by_F: float, steps: int) -> float:
@@ -234,7 +234,7 @@ def own_metric(g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0
 def where_it_ends(P: Pair, stepsize: StepSize, steps: int) -> tuple[str, float]:
     """10. A run that stops by itself is `aligned` (ρ = 1 to rounding) and Pareto-stationary. One that is cut off at
     `steps` is at the `retain minimum` (g_R → 0 while ρ does not tend to 1: a line search on R may land there), else
-    `stationary` (below 1e-6, too fine for the probe to see) or still `moving`. Returned with its stationarity."""
+    `stationary` (below 1e-6, not yet to the last bit) or still `moving`. Returned with its stationarity."""
     path, history = walk(P, NGDiff(), stepsize, steps)
     stationarity, last = P.stationarity(path[-1]), P.grad_R(path[-1]).norm().item()
     if not history[-1].updated:

@@ -91,19 +91,21 @@ class Progress:
 
 def fit(
     model: nn.Module, rows: Sequence[Example], replay: Sequence[Example], epochs: int, training: Training,
-    *, seed: int, pad_id: int, what: str,
+    *, seed: int, pad_id: int, what: str, min_steps: int = 0,
 ) -> float:  # fmt: skip
     """Trains `model` in place by AdamW on `rows`; returns the mean loss of the last epoch (NaN: nothing to do).
 
-    Each epoch mixes in round(training.replay·len(replay)) rows of `replay`, drawn afresh, so that what was learnt
-    before stays known. Order and draws come from `seed` alone. Raises FloatingPointError on a loss that is not finite.
+    `epochs` passes, or more where that takes fewer than `min_steps` updates. Each mixes in
+    round(training.replay·len(replay)) rows of `replay`, drawn afresh, so that what was learnt before stays known.
+    Order and draws come from `seed` alone. Raises FloatingPointError on a loss that is not finite.
     """
     if epochs == 0 or not rows:
         return math.nan
     generator = torch.Generator().manual_seed(seed)
     device = next(model.parameters()).device
     extra = round(training.replay * len(replay))
-    steps = epochs * math.ceil((len(rows) + extra) / training.batch_size)
+    per_epoch = math.ceil((len(rows) + extra) / training.batch_size)
+    epochs = max(epochs, math.ceil(min_steps / per_epoch))
     optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
     step, progress = 0, Progress(what, epochs)
     model.eval()  # dropout off: the order of rows is the only randomness
@@ -117,7 +119,7 @@ def fit(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             for group in optimizer.param_groups:
-                group["lr"] = rate(step, steps, training)
+                group["lr"] = rate(step, epochs * per_epoch, training)
             optimizer.step()
             losses.append(loss.detach())
             step += 1

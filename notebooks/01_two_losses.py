@@ -2,7 +2,7 @@
 # # 01 · Two losses that disagree
 #
 # *You will* watch gradient ascent blow up, find which fixed weights c work and why they stop working, and measure a
-# conflict by an angle · *Needs* 00 is helpful, not necessary · *Time* tiny: seconds; paper: the same (no model here) ·
+# conflict by an angle · *Needs* 00 is helpful, not necessary · *Time* tiny: about 15 s; paper: the same (no model here) ·
 # *Reproduces* the setting of the paper: two losses, static weights, the condition called Eq. 7
 #
 # Unlearning has a **retain loss** R that should stay low and a **forget loss** F that should rise. One vector θ has to
@@ -28,10 +28,10 @@ import torch
 
 import ngdiff as ng
 from ngdiff import paths, results, theorems
-from ngdiff.figures import style, theory
+from ngdiff.figures import saved, style, theory
 from ngdiff.quadratics import pair, walk
 
-began = time.perf_counter()
+config, began = {"notebook": "01", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
 rows_folder, figures_folder = (f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder))
 
 # %% [markdown]
@@ -86,15 +86,13 @@ for name, (direction, lr) in methods.items():
     histories[name] = [step(*losses) for _ in range(220)]
 
 # %%
-stamp = results.stamp({"notebook": "01", "profile": profile}, None, time.perf_counter() - began)
 rows = [
     {"method": name, "step": [i.step for i in seen], "retain": [i.retain for i in seen],
      "forget": [i.forget for i in seen], "norm_R": [i.norm_R for i in seen], "norm_F": [i.norm_F for i in seen],
-     "cosine": [i.cosine for i in seen], "stamp": stamp}
+     "cosine": [i.cosine for i in seen]}
     for name, seen in histories.items()
 ]  # fmt: skip
-results.write_rows(rows_folder / "theory_losses.jsonl", rows)
-rows = results.read_rows(rows_folder / "theory_losses.jsonl")  # a figure is a function of saved rows
+rows = saved(rows_folder / "theory_losses.jsonl", rows, config, time.perf_counter() - began)
 fig = theory.losses(rows, scale="log")
 style.save(fig, figures_folder, "fig1_losses")
 fig
@@ -162,9 +160,8 @@ for kappa in (1 / 3, 1.0, 3.0):
     low, high = map(share, theorems.interval(g_R, g_F))
     d = [theorems.combined(ng.GradDiff(c), g_R, g_F) for c in grid]
     changes = {"dR": [-(x @ g_R).item() for x in d], "dF": [-(x @ g_F).item() for x in d]}
-    rows.append({"kappa": kappa, "c": grid, "low": low, "high": high, **changes, "stamp": stamp})
-results.write_rows(rows_folder / "theory_slopes.jsonl", rows)
-fig = theory.slopes(results.read_rows(rows_folder / "theory_slopes.jsonl"))
+    rows.append({"kappa": kappa, "c": grid, "low": low, "high": high, **changes})
+fig = theory.slopes(saved(rows_folder / "theory_slopes.jsonl", rows, config, time.perf_counter() - began))
 style.save(fig, figures_folder, "fig1_slopes")
 fig
 
@@ -211,7 +208,7 @@ for n_R, n_F, rho in zip(ours["norm_R"], ours["norm_F"], ours["cosine"], strict=
     kappa = n_F / n_R
     bands.append((share(rho * kappa), share(kappa / rho)) if rho > 0 else (0.0, 1.0))
 for t in sorted({0, 10, 20, 40, first["NGDiff"]}):
-    print(f"step {t:3d}: c from {bands[t][0]:.3f} to {bands[t][1]:.3f}")
+    print(f"step {t:3d}: c from {bands[t][0]:.4f} to {bands[t][1]:.4f}")
 
 # %% tags=["check"]
 assert bands[0][0] < 0.5 < bands[0][1], "at the start c = 0.5 is inside"
@@ -251,7 +248,8 @@ for seed in seeds:
     u, v = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for g in ((u, v), (u, -v), (u, 7 * v)):
         wanted = tuple(map(share, theorems.interval(*g)))
-        found = tuple(map(float, admissible(theorems.gram(*g).tolist())))
+        found = admissible(theorems.gram(*g).tolist())
+        assert found is not None, "return two numbers: smallest c, largest c"
         assert all(0 <= c <= 1 for c in found), f"{found}: a share lies in [0, 1]; did you return the ratio c/(1−c)?"
         hints = ("ρ ≤ 0 is a case of its own", "κ/ρ = ‖g_F‖²/⟨g_R,g_F⟩")
         for c, right, hint in zip(found, wanted, hints, strict=True):

@@ -2,7 +2,7 @@
 # # 02 · The normalised gradient difference
 #
 # *You will* derive NGDiff in four lines, implement it, prove its properties by assertion, and learn where they end ·
-# *Needs* 01 · *Time* tiny: seconds; paper: the same (no model here) · *Reproduces* the idea of the paper's Figure 2
+# *Needs* 01 · *Time* tiny: about 15 s; paper: the same (no model here) · *Reproduces* the idea of the paper's Figure 2
 # (gradient space), drawn from our own numbers
 #
 # Notebook 01 ended with a wish: weights that follow the norms. NGDiff divides each gradient by its own length,
@@ -22,11 +22,11 @@ import time
 import torch
 
 import ngdiff as ng
-from ngdiff import oracles, paths, results, theorems
-from ngdiff.figures import style, theory
+from ngdiff import oracles, paths, theorems
+from ngdiff.figures import saved, style, theory
 from ngdiff.quadratics import pair, walk
 
-began = time.perf_counter()
+config, began = {"notebook": "02", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
 rows_folder, figures_folder = (f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder))
 ones = torch.ones(2, dtype=torch.float64)  # the two loss values, for rules that look at them
 
@@ -37,7 +37,7 @@ ones = torch.ones(2, dtype=torch.float64)  # the two loss values, for rules that
 # as c goes from 0 to 1, filled where it lands in the green. NGDiff is the bisector, always in the middle.
 
 # %%
-rows, stamp = [], results.stamp({"notebook": "02", "profile": profile}, None, time.perf_counter() - began)
+rows = []
 for angle, kappa in ((60, 1.0), (60, 2.5), (25, 1.5), (120, 1.0)):
     t = math.radians(angle)
     g_R = torch.tensor([1.0, 0.0], dtype=torch.float64)
@@ -45,9 +45,10 @@ for angle, kappa in ((60, 1.0), (60, 2.5), (25, 1.5), (120, 1.0)):
     low, high = theorems.interval(g_R, g_F)
     note = "any c" if high == math.inf else f"c from {low / (1 + low):.2f} to {high / (1 + high):.2f}"
     rules = {"NGDiff": theorems.combined(ng.NGDiff(), g_R, g_F)}
-    rows.append({"g_R": g_R, "g_F": g_F, "c": [0.1, 0.5, 0.9], "rules": rules, "note": note, "stamp": stamp})
-results.write_rows(rows_folder / "theory_gradient_space.jsonl", rows)
-fig = theory.gradient_space(results.read_rows(rows_folder / "theory_gradient_space.jsonl"))
+    rows.append({"g_R": g_R, "g_F": g_F, "c": [0.1, 0.5, 0.9], "rules": rules, "note": note})
+fig = theory.gradient_space(
+    saved(rows_folder / "theory_gradient_space.jsonl", rows, config, time.perf_counter() - began)
+)
 style.save(fig, figures_folder, "fig2_gradient_space")
 fig
 
@@ -143,7 +144,7 @@ assert cosines["MGDA"][2][0] > 0.8 > 0.1 > cosines["MGDA"][2][1], "MGDA to g_R, 
 # %%
 rho = torch.linspace(0.001, 0.999, 80, dtype=torch.float64)
 closing = {"title": "the band closes as ρ → 1", "x_name": "conflict ρ", "x": rho, "low": rho / (1 + rho),
-           "high": 1 / (1 + rho), "own": torch.full_like(rho, 0.5), "stamp": stamp}  # fmt: skip
+           "high": 1 / (1 + rho), "own": torch.full_like(rho, 0.5)}  # fmt: skip
 P = pair(angle=100, condition=5, ratio=2, family="concave", seed=4)
 path, history = walk(P, ng.NGDiff(), ng.Constant(0.01), 45)
 kappa = torch.tensor([i.norm_F / i.norm_R for i in history], dtype=torch.float64)
@@ -152,9 +153,9 @@ low = torch.where(rho > 0, rho * kappa / (1 + rho * kappa), 0.0)
 high = torch.where(rho > 0, kappa / (rho + kappa), 1.0)
 own = kappa / (1 + kappa)
 drifting = {"title": "and drifts along a run", "x_name": "step", "x": [i.step for i in history], "low": low, "high": high,
-            "own": own, "stamp": stamp}  # fmt: skip
-results.write_rows(rows_folder / "theory_interval.jsonl", [closing, drifting])
-fig = theory.interval(results.read_rows(rows_folder / "theory_interval.jsonl"))
+            "own": own}  # fmt: skip
+rows = saved(rows_folder / "theory_interval.jsonl", [closing, drifting], config, time.perf_counter() - began)
+fig = theory.interval(rows)
 style.save(fig, figures_folder, "fig2_interval")
 fig
 
@@ -176,7 +177,7 @@ optimizers = {
     "AdamW, β₁ = 0": lambda p: torch.optim.AdamW(p, lr=0.01, betas=(0.0, 0.999), weight_decay=0.0),
     "AdamW": lambda p: torch.optim.AdamW(p, lr=0.01, weight_decay=0.0),
 }
-rows, steps = [], 20 if smoke else 60
+rows, steps = [], 60
 for family in ("concave", "convex"):
     for name, make_optimizer in optimizers.items():
         wrong_R = wrong_F = total = 0
@@ -188,11 +189,11 @@ for family in ("concave", "convex"):
             wrong_R, wrong_F = wrong_R + sum(i.dR > 0 for i in taken), wrong_F + sum(i.dF < 0 for i in taken)
             total += len(taken)
         rows.append({"family": family, "optimizer": name, "R rises": wrong_R / total, "F falls": wrong_F / total,
-                     "steps": total, "stamp": stamp})  # fmt: skip
+                     "steps": total})  # fmt: skip
         print(
             f"{family:8} {name:14} R rises in {wrong_R / total:4.0%}, F falls in {wrong_F / total:4.0%} of {total} steps"
         )
-results.write_rows(rows_folder / "theory_adamw.jsonl", rows)
+rows = saved(rows_folder / "theory_adamw.jsonl", rows, config, time.perf_counter() - began)
 
 # %% [markdown]
 # In these runs it is the average over steps that breaks Eq. 7: yesterday's d is in today's step. The division alone can
@@ -246,7 +247,9 @@ def pcgrad(gram):
 for seed in seeds:
     u, v = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for g in ((u, v), (u, -v), (u, 5 * u + v)):
-        a, b = pcgrad(theorems.gram(*g).tolist())
+        found = pcgrad(theorems.gram(*g).tolist())
+        assert found is not None, "return two numbers: a, b"
+        a, b = found
         wanted = oracles.pcgrad(oracles.tasks(*g))
         hint = (
             "without conflict both weights are 1" if g[0] @ g[1] <= 0 else "the weight of g_R is 1 + ⟨g_R,g_F⟩/‖g_R‖²"

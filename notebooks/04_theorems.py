@@ -2,7 +2,7 @@
 # # 04 · The theorems on quadratics
 #
 # *You will* check every statement behind NGDiff and its learning rate on problems small enough to solve with a pencil, and
-# find out which ones need an "if" · *Needs* 02, 03 · *Time* tiny: seconds; paper: the same (no model here) · *Reproduces*
+# find out which ones need an "if" · *Needs* 02, 03 · *Time* tiny: about 20 s; paper: the same (no model here) · *Reproduces*
 # the paper's statements on scalarization, Pareto points and monotone losses, as checks of our own
 #
 # Two families of pairs, and every statement names its own. In both, R = ½(θ−r)'A(θ−r) with A ≻ 0.
@@ -26,12 +26,11 @@ import torch
 
 import ngdiff as ng
 from ngdiff import paths, results, theorems
-from ngdiff.figures import style, theory
+from ngdiff.figures import saved, style, theory
 from ngdiff.quadratics import pair, walk
 
-began = time.perf_counter()
+config, began = {"notebook": "04", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
 rows_folder, figures_folder = (f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder))
-stamp = results.stamp({"notebook": "04", "profile": profile, "seeds": list(seeds)}, None, 0.0)
 
 
 def described(name, P):
@@ -43,7 +42,6 @@ def described(name, P):
         "family": P.family,
         **lists,
         "front": P.pareto_front(60),
-        "stamp": stamp,
     }
 
 
@@ -51,7 +49,7 @@ def described(name, P):
 # ## One complete result: where the rules walk
 # Four direction rules from one start θ₀, with a small rate, a large one, and AutoLR at every step. Thin lines: level sets
 # of R (solid) and F (dotted); grey: the Pareto front. ● the run ended by itself, because g_R and g_F had become parallel
-# (outcome `aligned`); × it was still moving after the last step drawn.
+# (outcome `aligned`); × it had not ended after the last step drawn.
 
 # %%
 pairs = {"concave": pair(100, 5, 2.0, 2, "concave", seed=1), "convex": pair(100, 5, 1.0, 2, "convex", seed=5)}
@@ -60,12 +58,12 @@ rows = []
 for family, P in pairs.items():
     for label, stepsize in stepsizes.items():
         for direction in (ng.NGDiff(), ng.GradDiff(0.5), ng.PCGrad(), ng.MGDA()):
-            path, history = walk(P, direction, stepsize, 150)
+            path, history = walk(P, direction, stepsize, 120)
             rows.append({"pair": family, "stepsize": label, "method": repr(direction), "path": path,
-                         "outcome": history[-1].outcome, "stamp": stamp})  # fmt: skip
-results.write_rows(rows_folder / "theory_trajectories.jsonl", rows)
-results.write_rows(rows_folder / "theory_pairs.jsonl", [described(name, P) for name, P in pairs.items()])
-rows, drawn = (results.read_rows(rows_folder / f"theory_{name}.jsonl") for name in ("trajectories", "pairs"))
+                         "outcome": history[-1].outcome})  # fmt: skip
+rows = saved(rows_folder / "theory_trajectories.jsonl", rows, config, time.perf_counter() - began)
+drawn = [described(name, P) for name, P in pairs.items()]
+drawn = saved(rows_folder / "theory_pairs.jsonl", drawn, config, time.perf_counter() - began)
 fig = theory.trajectories(rows, drawn)
 style.save(fig, figures_folder, "fig4_trajectories")
 fig
@@ -74,6 +72,14 @@ fig
 # The same start, and different rules end at different points of the front; so does the *same* rule with different step
 # sizes. On the convex pair c = 0.5 walks out of the picture. "Which point" is a choice that the rule and its rate make.
 
+# %% tags=["check"]
+last = {(r["pair"], r["stepsize"], r["method"]): torch.tensor(r["path"][-1], dtype=torch.float64) for r in rows}
+one, two, three = (last["convex", label, "NGDiff()"] for label in stepsizes)
+assert min((one - two).norm(), (one - three).norm(), (two - three).norm()) > 0.05, "three step sizes, three ends"
+by_rule = [last["concave", "η = 0.2", method] for method in ("NGDiff()", "GradDiff(c=0.5)", "MGDA()")]
+assert min((x - y).norm() for i, x in enumerate(by_rule) for y in by_rule[:i]) > 0.01, "three rules, three ends"
+assert last["convex", "η = 0.02", "GradDiff(c=0.5)"].norm() > 3 * pairs["convex"].r.norm(), "c = 0.5 walks away"
+
 # %% [markdown]
 # ## Taken apart: the statements, one by one
 # `ngdiff.theorems` has one function per statement, and the tests call the same functions. Each raises with its numbers
@@ -81,7 +87,7 @@ fig
 # 1000, κ from 1/1000 to 1000, dimension 2 to 20.
 
 # %%
-count = 4 if smoke else 20
+count = 4 if smoke else 16
 table = {}
 
 
@@ -121,8 +127,8 @@ for family in ("concave", "convex"):
 print(f"{'statement':30} {'family':8} {'points':>6} {'worst relative error':>22}")
 for (number, family), (n, error) in table.items():
     print(f"{number:30} {family:8} {n:6d} {error:22.1e}")
-rows = [{"statement": s, "family": f, "points": n, "worst": e, "stamp": stamp} for (s, f), (n, e) in table.items()]
-results.write_rows(rows_folder / "theory_statements.jsonl", rows)
+rows = [{"statement": s, "family": f, "points": n, "worst": e} for (s, f), (n, e) in table.items()]
+rows = saved(rows_folder / "theory_statements.jsonl", rows, config, time.perf_counter() - began)
 
 # %% [markdown]
 # ## One step and its windows (5, 6)
@@ -140,9 +146,8 @@ for family in ("concave", "convex"):
     line = P.start - eta[:, None] * d
     probe = [[x, P.R(P.start - x * d).item()] for x in (-0.6 * best, 0.0, 0.6 * best)]
     rows.append({"family": family, "eta": eta, "R": P.R(line), "F": P.F(line) - P.F(P.start), "probe": probe, "best": best,
-                 "retain_window": P.retain_window(P.start, d), "forget_window": forget, "stamp": stamp})  # fmt: skip
-results.write_rows(rows_folder / "theory_windows.jsonl", rows)
-fig = theory.window(results.read_rows(rows_folder / "theory_windows.jsonl"))
+                 "retain_window": P.retain_window(P.start, d), "forget_window": forget})  # fmt: skip
+fig = theory.window(saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began))
 style.save(fig, figures_folder, "fig4_windows")
 fig
 
@@ -167,9 +172,9 @@ P, rows = pair(100, 5, 1.0, 2, "convex", seed=1), []
 for direction in (ng.NGDiff(), ng.GradDiff(0.5)):
     for by_R, by_F in ((1.0, 1.0), (100.0, 1.0), (1.0, 100.0)):
         path, _ = walk(P.scaled(by_R, by_F), direction, theorems.EXACT, 10)
-        rows.append({"method": repr(direction), "by_R": by_R, "by_F": by_F, "path": path, "stamp": stamp})
-results.write_rows(rows_folder / "theory_invariance.jsonl", [*rows, {"method": None, "pair": described("convex", P)}])
-*rows, last = results.read_rows(rows_folder / "theory_invariance.jsonl")
+        rows.append({"method": repr(direction), "by_R": by_R, "by_F": by_F, "path": path})
+rows.append({"method": None, "pair": described("convex", P)})
+*rows, last = saved(rows_folder / "theory_invariance.jsonl", rows, config, time.perf_counter() - began)
 fig = theory.invariance(rows, last["pair"])
 style.save(fig, figures_folder, "fig4_invariance")
 fig
@@ -204,7 +209,7 @@ except ValueError as error:
 # %%
 ends = []
 for family in ("concave", "convex"):
-    for seed in range(4 * len(seeds)):
+    for seed in range(12):
         P = pair(60, 8, 1.0, 2, family, seed)
         path, history = walk(P, ng.NGDiff(), theorems.SAFE, 300)
         if history[-1].outcome == "aligned":
@@ -216,10 +221,9 @@ for family in ("concave", "convex"):
                     "seed": seed,
                     "stationarity": P.stationarity(end),
                     "dominated": better,
-                    "stamp": stamp,
                 }
             )
-results.write_rows(rows_folder / "theory_stationary.jsonl", ends)
+ends = saved(rows_folder / "theory_stationary.jsonl", ends, config, time.perf_counter() - began)
 for family in ("concave", "convex"):
     mine = [e for e in ends if e["family"] == family]
     print(f"{family:8} {len(mine)} aligned ends, worst stationarity {max(e['stationarity'] for e in mine):.0e}, "
@@ -238,50 +242,50 @@ assert any(e["dominated"] for e in ends if e["family"] == "convex"), "but not al
 # well-conditioned ones, and the bare exact rate η\* without search, clip and bounds. In which will the sentence fail?
 
 # %%
-settings = {
-    "AutoLR, well-conditioned": (theorems.SAFE, 1, 1),
-    "AutoLR, any": (theorems.SAFE, 3, 3),
-    "η = 0.1, well-conditioned": (ng.Constant(0.1), 1, 1),
-    "bare η*, condition ≤ 30": (theorems.EXACT, 1.5, 1),
+settings = {  # rule, decades of condition, of κ to either side, and when a run is cut off
+    "AutoLR, well-conditioned": (theorems.SAFE, 1, 1, 2000),
+    "AutoLR, any": (theorems.SAFE, 3, 3, 100),
+    "η = 0.1, well-conditioned": (ng.Constant(0.1), 1, 1, 120),
+    "bare η*, condition ≤ 30": (theorems.EXACT, 1.5, 1, 100),
 }
-rows, cap, each = [], 200, 2 if smoke else 5
-for name, (stepsize, decades, ratio) in settings.items():
+rows, each = [], 2 if smoke else 3
+for name, (stepsize, decades, ratio, cap) in settings.items():
     for family in ("concave", "convex"):
         ends = []
         for seed in seeds:
             make = torch.Generator().manual_seed(seed)
             for k in range(each):
                 x = torch.rand(3, generator=make).tolist()
-                P = pair(
-                    5 + 170 * x[0],
-                    10 ** (decades * x[1]),
-                    10 ** (ratio * (2 * x[2] - 1)),
-                    2 + k % 3,
-                    family,
-                    100 * seed + k,
-                )
-                ends.append(theorems.where_it_ends(P, stepsize, cap)[0])
+                geometry = 5 + 170 * x[0], 10 ** (decades * x[1]), 10 ** (ratio * (2 * x[2] - 1)), 2 + k % 3
+                ends.append(theorems.where_it_ends(pair(*geometry, family, 100 * seed + k), stepsize, cap)[0])
         counts = {end: ends.count(end) for end in ("aligned", "retain minimum", "stationary", "moving")}
-        rows.append({"setting": name, "family": family, "runs": len(ends), **counts, "steps": cap, "stamp": stamp})
-        print(f"{name:26} {family:8} {counts}")
-results.write_rows(rows_folder / "theory_ends.jsonl", rows)
+        rows.append({"setting": name, "family": family, "runs": len(ends), **counts, "steps": cap})
+        print(f"{name:26} {family:8} {counts} of {len(ends)} within {cap} steps")
+rows = saved(rows_folder / "theory_ends.jsonl", rows, config, time.perf_counter() - began)
 
 # %% [markdown]
-# The sentence fails in three ways. A constant rate that is too large for the curvature circles around the front for good.
-# On ill-conditioned pairs the parabola is lost in rounding before the gradients are parallel to the last bit, or the run is
-# simply long. And an exact line search on R alone may land on R's own minimum, where g_R = 0: Pareto-stationary too, but
-# nothing more is forgotten. What did hold: every run that stopped by itself was `aligned` and stationary.
+# With AutoLR on well-conditioned pairs the sentence held for every run here. Elsewhere there are exceptions of three kinds. A
+# constant rate that is too large for the curvature circles around the front for good (`moving`; a slow run looks the same
+# at the cut). Close to the end (`stationary`: to 1e-6, not to the last bit) a run may be slow, or, on ill-conditioned pairs,
+# the parabola may be lost in rounding. And a line search on R alone may land on R's own minimum, where g_R = 0:
+# Pareto-stationary too, but nothing more is forgotten. What held in all: a run that stopped by itself was `aligned` and
+# stationary.
 
 # %% tags=["check"]
 ended = {(r["setting"], r["family"]): r for r in rows}
 for family in ("concave", "convex"):
     r = ended["AutoLR, well-conditioned", family]
     assert r["aligned"] == r["runs"], "AutoLR on well-conditioned pairs: all aligned"
-others = [r for r in rows if r["setting"] != "AutoLR, well-conditioned"]
-assert smoke or sum(r["runs"] - r["aligned"] for r in others) > 0, "and elsewhere not all"
+hard = [ended["AutoLR, any", family] for family in ("concave", "convex")]
+assert smoke or any(r["aligned"] < r["runs"] for r in hard), "and on ill-conditioned ones not all, in so many steps"
+P = pair(60, 30, 0.2, 5, "concave", seed=0)
+assert theorems.where_it_ends(P, ng.Constant(0.1), 300)[0] == "moving", "this one circles"
+assert theorems.where_it_ends(P, theorems.SAFE, 300)[0] == "aligned", "and with AutoLR it does not"
+P = pair(110, 30, 0.1, 2, "convex", seed=3)
+assert theorems.where_it_ends(P, theorems.EXACT, 60)[0] == "retain minimum", "and this one lands on R's minimum"
 summary = [
     {"name": f"quadratics: {r['setting']}, {r['family']}: share of runs that end aligned", "value": r["aligned"] / r["runs"],
-     "tolerance": 0.2, "source": "theory_ends.jsonl"} for r in rows
+     "tolerance": 0.25, "source": "theory_ends.jsonl"} for r in rows
 ]  # fmt: skip
 results.write_rows(rows_folder / "theory_04_summary.jsonl", summary)
 
@@ -314,6 +318,7 @@ for family in ("concave", "convex"):
         d = theorems.combined(ng.NGDiff(), g_R, g_F)
         wanted = min(P.retain_window(theta, d), P.forget_window(theta, d))
         found = safe_rate(g_R, g_F, P.A, P.sign * P.B)
+        assert found is not None, "return a number: the largest η"
         hint = (
             "d'H_F d > 0 on the convex family: F rises for every η"
             if family == "convex"
@@ -331,7 +336,8 @@ print("right")
 #   radius loses digits and the check allows what it must lose.
 # - Rescaling by powers of two changes not one bit of NGDiff's path; a fixed c's path moves by more than 1 % of its length.
 # - Aligned ends are stationary to 1e-6, optimal on the concave family, and on the convex family some are dominated.
-# - With AutoLR, all runs on well-conditioned pairs end `aligned`; over the other settings some do not.
+# - With AutoLR, all runs on well-conditioned pairs end `aligned`; a constant rate on one pair circles, and the bare exact rate
+#   on another lands on R's minimum.
 #
 # All asserted.
 #

@@ -155,17 +155,12 @@ def test_tokenizer_round_trips_any_text_and_has_distinct_specials(tokenizer):
         train_tokenizer(["a"], 258)
 
 
-def test_the_tokenizer_sees_every_text_of_the_benchmark():
+def test_the_tokenizer_sees_each_row_once_and_no_set_more_often_than_another():
     extra = {"paraphrased_answer": "said otherwise", "perturbed_answer": ["wrong", "worse"]}
     perturbed = [{**row, **extra} for row in BENCH.forget]
     bench = replace(BENCH, configs={**BENCH.configs, "forget10_perturbed": perturbed})
-    texts = models._texts(bench)
-    wanted = [row["question"] for row in bench.holdout + bench.pretrain + bench.forget] + [
-        "said otherwise",
-        "wrong",
-        "worse",
-    ]
-    assert set(wanted) <= set(texts) and len(set(texts)) == len(texts)
+    rows = [*bench.forget, *bench.retain, *bench.holdout, *bench.pretrain]
+    assert models._texts(bench) == sorted({row[key] for row in rows for key in ("question", "answer")})
 
 
 # ----------------------------------------------------------------------------------------------------------- training
@@ -205,6 +200,15 @@ def test_training_learns_is_deterministic_and_leaves_the_global_generator_alone(
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert label_loss(first.model, collate(rows, first.pad_id)).item() < before - 1
     assert torch.equal(state, torch.get_rng_state())
+
+
+@pytest.mark.parametrize("least, epochs", [(0, 2), (6, 2), (7, 3), (30, 10)])
+def test_few_rows_are_passed_over_until_the_least_number_of_updates(capsys, least, epochs):
+    lm = _untrained()
+    rows = [lm.encode(row["question"], row["answer"]) for row in BENCH.retain]  # 9 rows and 1 replayed: 3 updates
+    training = replace(TRAINING, replay=0.5)
+    fit(lm.model, rows, rows[:2], 2, training, seed=0, pad_id=lm.pad_id, what="test", min_steps=least)
+    assert f"epoch {epochs}/{epochs}" in capsys.readouterr().out
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():

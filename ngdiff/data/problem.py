@@ -17,6 +17,7 @@ from torch import Tensor
 from ngdiff import methods
 from ngdiff.data.tokens import Example, collate
 from ngdiff.objectives import Objective, Tokens, start_values, token_counts
+from ngdiff.probe import evaluating
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row
@@ -81,7 +82,9 @@ class LMProblem:
     def __repr__(self) -> str:
         """Names the data as well: a checkpoint of other rows must not be taken for this problem's."""
         rows = self.bench.fingerprint[:12]
-        return f"LMProblem({self.bench.name} {self.bench.split} {rows}, batch_size={self.batch_size}, micro={self.micro})"
+        return (
+            f"LMProblem({self.bench.name} {self.bench.split} {rows}, batch_size={self.batch_size}, micro={self.micro})"
+        )
 
     @property
     def module(self) -> torch.nn.Module:
@@ -138,7 +141,7 @@ class LMProblem:
         if missing:
             rows = self.forget if forget else self.retain
             batch = self._collate([rows[i] for i in missing])
-            with torch.no_grad():
+            with torch.no_grad(), evaluating(self.target.model):
                 logits = self.target.model(batch["input_ids"], batch["attention_mask"], use_cache=False).logits
             values = start_values(kind, Tokens(logits, batch["labels"]))
             self._start.update({(kind, i, forget): v for i, v in zip(missing, values, strict=True)})

@@ -16,9 +16,10 @@ LAMP = {"accepted": "o", "clipped_up": "^", "clipped_down": "v", "bounded": "s"}
 OTHER = {"uphill": "X", "concave": "D", "noise": "*", "nonfinite": "P"}  # a fit that did not count
 
 
+@style.house
 def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = None) -> Figure:
     """Batch cross-entropy on forget (left) and retain (right) rows against steps; `level`: the hold-out loss."""
-    fig, axes = style.subplots(1, 2, height=2.6)
+    fig, axes = style.subplots(1, 2, height=2.6, sharey=True)
     for name, rows in histories.items():
         steps = [r["step"] for r in rows]
         for ax, key in zip(axes, ("forget_ce", "retain_ce"), strict=True):
@@ -30,10 +31,13 @@ def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = N
         axes[0].axhline(level, color="0.5", lw=0.8, ls=":")
         axes[0].annotate("hold-out loss", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
                          color="0.4", fontsize=7)  # fmt: skip
-    style.legend(fig, axes)
+    for ax, key in zip(axes, ("forget_ce", "retain_ce"), strict=True):
+        ends = [(rows[-1]["step"], rows[-1][key], style.label(m), style.colour(m)) for m, rows in histories.items()]
+        style.label_ends(ax, ends)
     return fig
 
 
+@style.house
 def plane(rows: Sequence[Row], start: Row, reference: Row, title: str = "") -> Figure:
     """Forget ROUGE against model utility: means over seeds (bars: range), ● tuned constant rate, ○ untuned AutoLR."""
     fig, ax = style.subplots(1, 1, height=3.6)
@@ -59,6 +63,7 @@ def plane(rows: Sequence[Row], start: Row, reference: Row, title: str = "") -> F
     return fig
 
 
+@style.house
 def autolr(histories: Mapping[str, Sequence[Row]]) -> Figure:
     """AutoLR's rate over the steps, a panel a run, each probe marked with its outcome."""
     fig, axes = style.subplots(1, len(histories), height=2.6, sharey=True)
@@ -79,6 +84,7 @@ def autolr(histories: Mapping[str, Sequence[Row]]) -> Figure:
     return fig
 
 
+@style.house
 def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "") -> Figure:
     """Final quality against the learning rate: a line a method (constant rates), AutoLR from each start as open marks."""
     fig, ax = style.subplots(1, 1, height=3.2)
@@ -97,6 +103,7 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "
     return fig
 
 
+@style.house
 def differences(claims: Sequence[Row], title: str = "") -> Figure:
     """Paired differences with their intervals, one row a baseline; right of zero NGDiff + AutoLR is better."""
     rows = [r for r in claims if r["name"].startswith("against ")][::-1]

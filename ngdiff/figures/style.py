@@ -94,7 +94,7 @@ def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: fl
 
     Call it when the limits of `ax` are final.
     """
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()  # lays the axes out
     ends = sorted(ends, key=lambda end: end[1])
     heights = [ax.transData.transform((x, y))[1] * 72 / ax.figure.dpi for x, y, _, _ in ends]
     for (x, y, text, shade), old, new in zip(ends, heights, spread(heights, 1.15 * size), strict=True):

@@ -55,19 +55,12 @@ def _space(ax: Axes, row: Row) -> None:
         ax.plot(x, y, "o", ms=5, color=style.colour(f"GradDiff({c})"), mfc=None if inside else "white", zorder=5)
         side = "center" if abs(x) > 0.3 else "right" if x < 0.05 else "left"  # not over NGDiff's arrow
         shift = {"center": 0, "right": -4, "left": 4}[side]
-        ax.annotate(
-            f"c={c:g}".replace("0.", "."),
-            (x, y),
-            xytext=(shift, 5),
-            textcoords="offset points",
-            ha=side,
-            va="bottom",
-            fontsize=6.5,
-        )
+        text, look = f"c={c:g}".replace("0.", "."), {"ha": side, "va": "bottom", "fontsize": 6.5}
+        ax.annotate(text, (x, y), xytext=(shift, 5), textcoords="offset points", **look)
     for name, d in row["rules"].items():
         tip = turn @ np.array(d) / np.linalg.norm(d)
         ax.annotate("", tip, (0, 0), arrowprops={**ARROW, "color": style.colour(name), "lw": 1.8}, zorder=4)
-        ax.text(tip[0] + 0.05, tip[1] + 0.01, style.label(name), color=style.colour(name), fontsize=8, zorder=6)
+        ax.text(tip[0] + 0.05, tip[1] + 0.04, style.label(name), color=style.colour(name), fontsize=8, zorder=6)
     ax.set(xlim=(-1.45, 1.45), ylim=(-0.22, 1.3), aspect="equal")
     ax.set_title(f"angle {angle:.0f}°, κ = {n_F / n_R:.3g}: {row['note']}", fontsize=8.5)
     ax.axis("off")
@@ -109,10 +102,10 @@ def slopes(rows: Sequence[Row]) -> Figure:
 
 
 # ---------------------------------------------------------------------------------------------------------- landscapes
-def _loss(H: Sequence, centre: Sequence, x: np.ndarray, sign: float = 1.0) -> np.ndarray:
-    """sign·½(x − centre)'H(x − centre), x (..., 2)."""
+def _loss(H: Sequence, centre: Sequence, x: np.ndarray) -> np.ndarray:
+    """½(x − centre)'H(x − centre), x (..., 2)."""
     away = x - np.array(centre)
-    return sign * 0.5 * np.einsum("...i,ij,...j->...", away, np.array(H), away)
+    return 0.5 * np.einsum("...i,ij,...j->...", away, np.array(H), away)
 
 
 def _contours(ax: Axes, row: Row, box: tuple[float, float, float, float], levels: int = 7) -> None:
@@ -134,7 +127,7 @@ def _box(points: np.ndarray, margin: float = 0.12) -> tuple[float, float, float,
 @style.house
 def trajectories(rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
     """Paths in the plane: a line of panels per pair {name, title, A, B, r, f, start, front}, a column per step-size rule;
-    rows {pair, stepsize, method, path (T + 1, 2), outcome}. Grey: the Pareto front; ● ended aligned, × still moving."""
+    rows {pair, stepsize, method, path (T + 1, 2), outcome}. Grey: the Pareto front; ● ended aligned, × not ended."""
     rules = list(dict.fromkeys(r["stepsize"] for r in rows))
     fig, axes = style.subplots(len(pairs), len(rules), height=0.35 + 2.15 * len(pairs), squeeze=False)
     for line, pair in zip(axes, pairs, strict=True):
@@ -150,7 +143,7 @@ def trajectories(rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
             _landmarks(ax, pair, box)
             ax.set_title(f"{pair['title']}, {rule}" if ax is line[0] else rule, fontsize=8.5)
     shown = {r["method"] for r in rows}
-    marks = [("o", "ended: aligned"), ("x", "still moving")]
+    marks = [("o", "ended: aligned"), ("x", "not ended")]
     handles = [Line2D([], [], **style.line(m)) for m in style.ordered(shown)]
     handles += [Line2D([], [], ls="", marker=mark, color="0.5", ms=6, label=text) for mark, text in marks]
     fig.legend(handles=handles, loc="outside upper center", ncols=len(handles), fontsize=8, frameon=False)
@@ -163,8 +156,7 @@ def _corners(pair: Row) -> np.ndarray:
 
 
 def _path(ax: Axes, row: Row) -> None:
-    path = np.array(row["path"])
-    look = style.line(row["method"])
+    path, look = np.array(row["path"]), style.line(row["method"])
     ax.plot(*path.T, lw=1.3, marker=".", ms=2.5, **look)
     ax.plot(*path[-1], "o" if row["outcome"] == "aligned" else "x", color=look["color"], ms=6, zorder=6, clip_on=True)
 

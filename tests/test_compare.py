@@ -1,0 +1,218 @@
+"""The comparison's protocol: which trials, which rate, which interval, which verdict."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from ngdiff import compare
+from ngdiff.compare import BASELINES, COMPOSED, OURS, RATES, STARTS, TUNING_SEED, Interval, interval, paired, plan
+
+SEEDS = (0, 1, 2)
+PLANS = ("smoke", "live", "real", "grid")
+
+
+def row(method=OURS, stepsize="constant", lr=1e-3, seed=0, target_seed=0, score=0.5, **more):
+    fields = {"method": method, "stepsize": stepsize, "lr": lr, "seed": seed, "target_seed": target_seed}
+    return fields | {"score": score} | more
+
+
+# -------------------------------------------------------------------------------------------------------------- trials
+def test_tuning_is_one_matched_trial_a_method_and_rate_on_the_tuning_seed():
+    trials = compare.tuning(("npo", OURS), profile="tiny", steps=7)
+    assert [(t.method, t.lr) for t in trials] == list(itertools.product(("npo", OURS), RATES))
+    assert {(t.seed, t.target_seed, t.rule, t.stepsize, t.steps) for t in trials} == {
+        (TUNING_SEED, 0, "matched", "constant", 7)
+    }
+
+
+@pytest.mark.parametrize("rule", ["matched", "fixed"])
+@pytest.mark.parametrize("name", PLANS)
+def test_the_tuning_seed_is_never_reported(name, rule):
+    trials = plan(name, SEEDS).reported(dict.fromkeys(BASELINES, 1e-3), rule)
+    assert trials and all(t.seed in SEEDS and t.seed != TUNING_SEED and t.rule == rule for t in trials)
+
+
+def test_reported_trials_are_tuned_constants_and_untuned_autolr_on_equal_seeds():
+    rates = {"npo": 3e-4, OURS: 1e-2}
+    trials = plan("live", SEEDS).reported(rates, "matched", steps=5)
+    constant = [(t.method, t.lr, t.seed) for t in trials if t.stepsize == "constant"]
+    assert constant == [(m, lr, s) for m, lr in rates.items() for s in SEEDS]
+    assert [(t.method, t.lr, t.seed) for t in trials if t.stepsize == "autolr"] == [(OURS, 1e-3, s) for s in SEEDS]
+    assert len(trials) == 9 and all(t.steps == 5 and t.target_seed == 0 for t in trials)
+
+
+def test_the_grid_has_every_method_rate_and_three_model_seeds():
+    grid = plan("grid", SEEDS)
+    assert set(grid.methods) == {*BASELINES, *COMPOSED, OURS} == set(grid.autolr) and grid.rates == RATES
+    matched, fixed = (grid.reported({"npo": 1e-3}, rule) for rule in ("matched", "fixed"))
+    pairs = set(itertools.product((0, 1, 2), SEEDS))
+    assert {(t.target_seed, t.seed) for t in matched} == pairs and len(matched) == 9 * (1 + len(grid.autolr))
+    assert {(t.target_seed, t.seed) for t in fixed} == {(0, s) for s in SEEDS}
+
+
+def test_starting_rates_span_three_decades():
+    trials = plan("live", SEEDS).starts()
+    assert tuple(t.lr for t in trials) == STARTS and math.log10(STARTS[-1] / STARTS[0]) == pytest.approx(3)
+    assert {(t.method, t.stepsize, t.rule) for t in trials} == {(OURS, "autolr", "matched")}
+    assert len(plan("grid", SEEDS).starts()) == 4 * 3 * 4
+
+
+def test_an_unknown_plan_lists_the_known_ones():
+    with pytest.raises(ValueError, match="unknown plan 'all'; choose one of: smoke, live, real, grid"):
+        plan("all", SEEDS)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_every_trial_of_every_plan_is_a_valid_one(name):
+    made = plan(name, SEEDS)
+    reported = made.reported(dict.fromkeys(made.methods, 1e-3), "matched")
+    for trials in (compare.tuning(made.methods, made.rates), made.starts(), reported):
+        assert trials and len(set(trials)) == len(trials)
+
+
+# -------------------------------------------------------------------------------------------------------------- rates
+def test_the_rate_with_the_best_score_is_taken_and_the_smaller_one_on_a_tie():
+    rows = [row("npo", lr=lr, score=s) for lr, s in ((1e-2, 0.7), (1e-3, 0.7), (1e-4, 0.2), (3e-3, 0.69))]
+    rows += [row("kl", lr=lr, score=s) for lr, s in ((1e-4, 0.0), (1e-3, 0.0))]
+    for order in (rows, rows[::-1]):
+        assert compare.tuned(order) == {"npo": 1e-3, "kl": 1e-4}
+    assert compare.tuned([]) == {}
+
+
+def test_select_is_by_value():
+    rows = [row(seed=0), row(seed=1), row("npo", seed=1)]
+    assert compare.select(rows, method=OURS, seed=1) == rows[1:2] and compare.select(rows, unheard_of=1) == []
+    assert compare.select(rows) == rows
+
+
+# ----------------------------------------------------------------------------------------------------------- intervals
+def test_an_interval_of_three_values_is_that_of_all_their_resamples():
+    """27 resamples: the lowest has probability 1/27 = 3.7 % > 2.5 %, so the ends are the smallest and largest value."""
+    found = interval([0.1, 0.4, 0.7])
+    assert (found.low, found.high, found.n) == pytest.approx((0.1, 0.7, 3)) and found.mean == pytest.approx(0.4)
+
+
+def test_an_interval_of_many_values_is_near_the_normal_one():
+    values = np.random.default_rng(0).normal(2.0, 0.5, 200).tolist()
+    found, half = interval(values), 1.96 * np.std(values) / math.sqrt(200)
+    assert found.mean == pytest.approx(np.mean(values)) and found.n == 200
+    assert (found.low, found.high) == pytest.approx((found.mean - half, found.mean + half), abs=0.1 * half)
+    assert interval(values) == found  # seeded
+
+
+@pytest.mark.parametrize("values", [[0.3], [0.3, -0.1]])
+def test_fewer_than_three_values_have_no_interval(values):
+    found = interval(values)
+    assert found == Interval(pytest.approx(sum(values) / len(values)), None, None, len(values))
+    assert found.sign == "undecided"
+
+
+def test_identical_values_are_a_point():
+    assert interval([0.25] * 4) == Interval(0.25, 0.25, 0.25, 4) and interval([0.25] * 4).sign == "above"
+    assert interval([0.0] * 3).sign == "undecided"
+
+
+def test_no_values_are_an_error():
+    with pytest.raises(ValueError, match="no values to average"):
+        interval([])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "sign"),
+    [(0.1, 0.2, "above"), (-0.2, -0.1, "below"), (-0.1, 0.1, "undecided"), (0.0, 0.1, "undecided")],
+)
+def test_the_sign_of_an_interval(low, high, sign):
+    assert Interval(0.0, low, high, 3).sign == sign
+
+
+def test_differences_are_paired_by_model_and_order():
+    ours = [row(seed=s, target_seed=t, score=10 * t + s + 0.5) for t in (0, 1) for s in SEEDS]
+    theirs = [row("npo", seed=s, target_seed=t, score=10 * t + s) for t in (1, 0) for s in (2, 1, 0)]
+    assert paired(ours, theirs, "score") == Interval(0.5, 0.5, 0.5, 6)
+    fewer = paired(ours, [*theirs[1:], row("npo", seed=9)], "score")  # unpaired on either side: left out
+    assert fewer == Interval(0.5, 0.5, 0.5, 5)
+    with pytest.raises(ValueError, match="no values"):
+        paired(ours, [row("npo", seed=9)], "score")
+
+
+# -------------------------------------------------------------------------------------------------------------- claims
+def reported(gaps, baseline="npo"):
+    """NGDiff + AutoLR at .5 and a baseline that many points below, a gap a seed."""
+    rows = [row(OURS, "autolr", seed=s, score=0.5) for s in range(len(gaps))]
+    rows += [row(OURS, "constant", seed=s, score=0.9) for s in range(len(gaps))]  # tuned NGDiff is no part of the claim
+    return rows + [row(baseline, "constant", seed=s, score=0.5 - gap) for s, gap in enumerate(gaps)]
+
+
+@pytest.mark.parametrize(
+    ("gaps", "verdict"),
+    [
+        ([0.1, 0.2, 0.3], "NGDiff + AutoLR better"),
+        ([-0.1, -0.2, -0.3], "baseline better"),
+        ([-0.1, 0.2, 0.3], "undecided"),
+        ([0.1, 0.2], "undecided"),
+        ([0.0, 0.0, 0.0], "undecided"),
+    ],
+)
+def test_the_verdict_against_a_baseline(gaps, verdict):
+    (claim,) = compare.claims(reported(gaps), [], [])
+    assert (claim["name"], claim["verdict"], claim["n"]) == ("against npo", verdict, len(gaps))
+    assert claim["mean"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-15)
+    assert "untuned" in claim["what"] and "tuned on the grid" in claim["what"]
+
+
+def test_only_baselines_that_ran_are_claimed_against():
+    rows = reported([0.1] * 3) + reported([0.2] * 3, "simnpo") + reported([0.2] * 3, "ngdiff-npo")
+    assert [claim["name"] for claim in compare.claims(rows, [], [])] == ["against npo", "against simnpo"]
+
+
+def test_the_swing_over_the_grid_is_best_minus_worst():
+    grid = [row(m, lr=lr, score=s) for m, lr, s in (("npo", 1e-3, 0.2), ("npo", 1e-2, 0.9), (OURS, 1e-3, 0.4))]
+    npo, ours = compare.claims([], grid, [])
+    assert (npo["name"], npo["mean"], npo["n"]) == ("swing of npo", pytest.approx(0.7), 2)
+    assert (ours["name"], ours["mean"], ours["n"]) == (f"swing of {OURS}", 0.0, 1)
+
+
+def test_autolr_over_starting_rates_is_one_spread_a_run():
+    starts = [
+        row(stepsize="autolr", lr=lr, seed=s, score=0.5 + 0.1 * s * k) for s in SEEDS for k, lr in enumerate(STARTS)
+    ]
+    (claim,) = compare.claims([], [], starts)
+    assert claim["name"] == "AutoLR over three decades" and claim["n"] == 3
+    assert (claim["low"], claim["mean"], claim["high"]) == pytest.approx((0.0, 0.3, 0.6))
+    assert compare.claims([], [], starts[:1]) == []  # one starting rate has no spread
+
+
+def test_another_value_may_be_claimed():
+    rows = [r | {"model_utility": 1 - r["score"]} for r in reported([0.1, 0.2, 0.3])]
+    (claim,) = compare.claims(rows, [], [], value="model_utility")
+    assert claim["verdict"] == "baseline better" and claim["what"].startswith("model_utility:")
+
+
+# -------------------------------------------------------------------------------------------------------------- tables
+def test_a_table_has_means_and_intervals_by_group_in_order():
+    rows = [row("npo", seed=s, score=s / 2) for s in SEEDS] + [row("kl", score=0.3)]
+    npo, kl = compare.table(rows, ("score", "lr"), lambda r: r["method"])
+    assert (npo["group"], npo["n"], npo["score"]) == ("npo", 3, 0.5) and npo["score_low"] < 0.5 < npo["score_high"]
+    assert (npo["lr"], npo["lr_low"], npo["lr_high"]) == pytest.approx((1e-3,) * 3)
+    assert (kl["group"], kl["n"], kl["score"], kl["score_low"]) == ("kl", 1, 0.3, None)
+
+
+def test_the_summary_names_where_each_number_comes_from():
+    metrics = {"model_utility": 0.6, "forget_Q_A_ROUGE": 0.9, "mia_loss": 1.0}
+    files = {
+        "start.jsonl": [{"model": "start", **metrics}],
+        "matched.parquet": [row("npo", seed=s, score=s / 2) for s in SEEDS],
+        "starts.parquet": None,
+        "learning_rate.jsonl": [row(stepsize="autolr", lr=1e-5, score=0.4)],
+    }
+    found = {r["name"]: (r["value"], r["source"]) for r in compare.summary(files)}
+    assert found == {
+        **{f"start: {name}": (value, "start.jsonl") for name, value in metrics.items()},
+        "matched: npo, constant: score": (0.5, "matched.parquet"),
+        "learning rate: autolr from 1e-05: score": (0.4, "learning_rate.jsonl"),
+    }
+    assert all(r["tolerance"] > 0 for r in compare.summary(files)) and compare.summary({}) == []
