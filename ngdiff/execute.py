@@ -7,6 +7,7 @@ all go through it, and none can disturb another.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.metadata
 import json
 import os
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 from ngdiff.cache import atomic_write, content_key
 
@@ -141,12 +142,7 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Ite
 
 
 # -------------------------------------------------------------------------------------------------------------- child
-def _say(**news: Any) -> None:
-    sys.__stdout__.write(json.dumps(news) + "\n")  # type: ignore[union-attr]
-    sys.__stdout__.flush()  # type: ignore[union-attr]
-
-
-def _execute(source: Path, out: Path, parameters: Mapping[str, Any]) -> None:
+def _execute(source: Path, out: Path, parameters: Mapping[str, Any], say: Callable[..., None]) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
@@ -156,7 +152,7 @@ def _execute(source: Path, out: Path, parameters: Mapping[str, Any]) -> None:
     total = len(nb.cells)
 
     def started(cell: Any, cell_index: int) -> None:
-        _say(cell=min(cell_index + 1, total), of=total)
+        say(cell=min(cell_index + 1, total), of=total)
 
     options = {
         "kernel_name": "python3",
@@ -172,9 +168,14 @@ def _execute(source: Path, out: Path, parameters: Mapping[str, Any]) -> None:
         stopped = next(i for i, cell in enumerate(index) if cell["metadata"]["papermill"].get("exception"))
         injected = sum("injected-parameters" in _tags(cell) for cell in index[:stopped])
         message = f"{error.ename}: {error.evalue}"
-        _say(failure={"cell": stopped + 1 - injected, "of": total, "source": error.source, "error": message})
+        say(failure={"cell": stopped + 1 - injected, "of": total, "source": error.source, "error": message})
     else:
-        _say(done=True)
+        say(done=True)
+
+
+def _tell(pipe: TextIO, **news: Any) -> None:
+    pipe.write(json.dumps(news) + "\n")
+    pipe.flush()
 
 
 def _tags(cell: Mapping[str, Any]) -> list[str]:
@@ -189,10 +190,14 @@ def _die_with(parent: int) -> None:
 
 
 def _child(text: str) -> None:
+    # the parent's pipe is ours alone: whatever else this process, its kernel or a library prints goes to the log
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through the clean-up, which stops the kernel
     spec = json.loads(text)
-    _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"])
+    say = functools.partial(_tell, pipe)
+    _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"], say)
 
 
 if __name__ == "__main__":

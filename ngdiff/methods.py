@@ -10,7 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ngdiff import directions as rules
-from ngdiff.objectives import CE, KL as KLObjective, NPO as NPOObjective, Objective, SimNPO as SimNPOObjective
+from ngdiff.objectives import CE, Objective
+from ngdiff.objectives import KL as KLObjective
+from ngdiff.objectives import NPO as NPOObjective
+from ngdiff.objectives import SimNPO as SimNPOObjective
 
 
 @dataclass(frozen=True)

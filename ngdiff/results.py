@@ -1,4 +1,4 @@
-"""Rows and stamps: how numbers are saved (the files and cache under them: `ngdiff.cache`, re-exported here).
+"""Rows and stamps: how numbers are saved.
 
 A table or figure is a function of saved rows, and a saved row carries the stamp of the run that made it.
 """
@@ -21,11 +21,6 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.cache import atomic_write
-
-__all__ = [
-    *("atomic_write", "cache_dir", "cached", "content_key", "lock", "probe_writable"),
-    *("read_rows", "stamp", "write_rows"),
-]
 
 PACKAGES = (
     *("ngdiff", "torch", "transformers", "tokenizers", "safetensors", "datasets", "accelerate"),

@@ -95,12 +95,12 @@ class UnlearningStep:
             self._probe(theta_0, probe, g_R, rows if own else None)
         else:
             self._advance()
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear()
         return self._report(info, theta_0, g_R, kept_F)
 
     def _gradient(self, phase: Sequence[Loss]) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
         """(loss, cross-entropy) of the whole phase, shape (2,); its gradient, accumulated over microbatches; its rows."""
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear()
         seen, rows = [], []
         for loss in phase:
             addends = loss().reshape(-1)
@@ -111,7 +111,7 @@ class UnlearningStep:
             seen.append(torch.stack([value.detach(), value.detach() if ce is None else ce.to(value)]))
         total = torch.stack(seen).to(vector.wide(seen[0].device)).sum(0)
         grads = [p.grad for p in self.params]
-        self.optimizer.zero_grad(set_to_none=True)
+        self._clear()
         if any(g is not None and g.layout != torch.strided for g in grads):
             raise TypeError("a gradient is sparse: build its layer with dense ones (nn.Embedding(..., sparse=False))")
         return total if self.reduce is None else self.reduce(total), grads, rows
@@ -171,6 +171,10 @@ class UnlearningStep:
         finally:  # an interrupted probe leaves the weights as they were
             vector.assign_(self.params, theta_0, u, eta)
             self._set_rate(self.state.eta)
+
+    def _clear(self) -> None:
+        for p in self.params:
+            p.grad = None
 
     def _set_rate(self, eta: float) -> None:
         for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):

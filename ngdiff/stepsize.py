@@ -106,7 +106,7 @@ class WarmupCosine(_Schedule):
 
 def parabola(L_minus: float, L_0: float, L_plus: float, h: float) -> tuple[float, float]:
     """Slope and curvature at 0 of the parabola through (−h, L_minus), (0, L_0), (h, L_plus)."""
-    return (L_plus - L_minus) / (2 * h), (L_plus - 2 * L_0 + L_minus) / h**2
+    return (L_plus - L_minus) / (2 * h), (L_plus - 2 * L_0 + L_minus) / h / h
 
 
 @dataclass(frozen=True)
@@ -141,12 +141,12 @@ def fit(line: Line, L_0: Sequence[float], h: float, forwards: int = 2, z: float 
         second = [2 * p for p in _minus(plus, L_0)]
         total = _sum(second) - 2 * h * slope
         size = 2 * (_size(plus) + _size(L_0))
-        curvature = total / h**2
+        curvature = total / h / h
     else:
         minus = line(-h)
         second = [p + m - 2 * o for p, m, o in zip(plus, minus, L_0, strict=True)]
         slope, curvature = parabola(_sum(minus), _sum(L_0), _sum(plus), h)
-        total = curvature * h**2
+        total = _sum(second)
         size = _size(plus) + 2 * _size(L_0) + _size(minus)
     if not (math.isfinite(slope) and math.isfinite(curvature)):
         return Fit(slope, curvature, "nonfinite")

@@ -12,6 +12,7 @@ compared at equal forgetting. "fixed": every run makes the same number of steps,
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import statistics
 import time
@@ -30,28 +31,31 @@ from ngdiff.profiles import Profile, profile
 from ngdiff.results import read_rows, stamp, write_rows
 
 Row = dict[str, Any]
-STEPSIZES: dict[str, Callable[[float], Any]] = {
-    "constant": lambda lr: rules.Constant(lr),
-    "linear": lambda lr: rules.WarmupLinear(lr),
-    "cosine": lambda lr: rules.WarmupCosine(lr),
-    "autolr": lambda lr: rules.AutoLR(lr),
-    "autolr-paper": lambda lr: rules.AutoLR.paper(lr),
-    "autolr-own": lambda lr: rules.AutoLR(lr, fresh=0),  # the safe rule, but its probe sees the step's own rows only
-    "autolr-nosearch": lambda lr: rules.AutoLR(lr, search=0),
+STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run) -> rule
+    "constant": lambda lr, steps: rules.Constant(lr),
+    "linear": lambda lr, steps: rules.WarmupLinear(lr, total=steps),
+    "cosine": lambda lr, steps: rules.WarmupCosine(lr, total=steps),
+    "autolr": lambda lr, steps: rules.AutoLR(lr),
+    "autolr-paper": lambda lr, steps: rules.AutoLR.paper(lr),
+    "autolr-own": lambda lr, steps: rules.AutoLR(lr, fresh=0),  # its probe sees the step's own rows only
+    "autolr-nosearch": lambda lr, steps: rules.AutoLR(lr, search=0),
 }
 OPTIMIZERS = ("adamw", "sgd")
 # what a trial's numbers depend on, beside its settings and its models
 SOURCES = (
     *("vector", "directions", "stepsize", "info", "probe", "step", "unlearn"),
-    *("objectives", "methods", "trials"),
+    *("objectives", "methods", "lm", "trials"),
 )
 
 
 @dataclass(frozen=True)
 class Trial:
-    """Settings of one run. `lr`: the rate (constant) or the starting rate (AutoLR). `seed`: order of the rows;
-    `target_seed`: the models'. `rule`: matched | fixed. `data`: folder of a TOFU copy, "" = generated authors. `steps`: None = the profile's.
-    `optimizer`: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain)."""
+    """Settings of one run.
+
+    lr: the rate (constant) or the starting rate (AutoLR). seed: order of the rows; target_seed: the models'. rule:
+    matched | fixed. data: folder of a TOFU copy, "" = generated authors. steps: None = the profile's. optimizer: adamw
+    (0.9, 0.999, weight decay 0.01) | sgd (plain).
+    """
 
     method: str = "ngdiff"
     stepsize: str = "autolr"
@@ -74,6 +78,8 @@ class Trial:
             raise ValueError(f"unknown step-size rule {self.stepsize!r}; choose one of: {', '.join(STEPSIZES)}")
         if self.rule not in ("matched", "fixed"):
             raise ValueError(f"unknown comparison {self.rule!r}; choose matched or fixed")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"a trial makes at least one step, got steps={self.steps}")
         if self.optimizer not in OPTIMIZERS:
             raise ValueError(f"unknown optimizer {self.optimizer!r}; choose one of: {', '.join(OPTIMIZERS)}")
 
@@ -143,9 +149,17 @@ def scores(metrics: Row, start: Row, reference: Row) -> Row:
     """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0, 1].
 
     kept = min(1, MU/MU_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1), S the forget set's ROUGE-L recall.
+    ValueError where the start has no utility, or recalls no more of the forget set than the reference does.
     """
-    kept = min(1.0, metrics["model_utility"] / start["model_utility"])
     memory, known, ideal = (m["forget_Q_A_ROUGE"] for m in (metrics, start, reference))
+    if not (start["model_utility"] > 0 and known > ideal):
+        raise ValueError(
+            f"no score: the start has model utility {start['model_utility']:.3g} and forget ROUGE {known:.3g} against the "
+            f"reference's {ideal:.3g}; train it longer (Profile.training), there is nothing to unlearn or to keep"
+        )
+    if not (math.isfinite(metrics["model_utility"]) and math.isfinite(memory)):
+        return {"kept": 0.0, "forgot": 0.0, "score": 0.0}  # a model of NaNs is worth nothing
+    kept = min(1.0, metrics["model_utility"] / start["model_utility"])
     forgot = 1.0 - min(max((memory - ideal) / (known - ideal), 0.0), 1.0)
     return {"kept": kept, "forgot": forgot, "score": 2 * kept * forgot / (kept + forgot) if kept + forgot > 0 else 0.0}
 
@@ -164,14 +178,18 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     return unlearn(
         problem,
         methods.method(trial.method),
-        STEPSIZES[trial.stepsize](trial.lr),
-        trial.steps or P.steps,
+        STEPSIZES[trial.stepsize](trial.lr, _steps(trial)),
+        _steps(trial),
         trial.seed,
         stop=stop,
         optimizer=_sgd if trial.optimizer == "sgd" else None,
         measure=True,
         progress=progress,
     )
+
+
+def _steps(trial: Trial) -> int:
+    return profile(trial.profile).steps if trial.steps is None else trial.steps
 
 
 def _sgd(parameters: Any) -> Any:
@@ -183,9 +201,10 @@ def _sgd(parameters: Any) -> Any:
 def _entry(trial: Trial, refresh: bool) -> Path:
     def build(folder: Path) -> None:
         began = time.perf_counter()
-        done = unlearned(trial)
         P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
         start, reference = levels(trial.profile, trial.split, trial.data, trial.target_seed)
+        scores(start, start, reference)  # nothing to unlearn is said before the run, not after it
+        done = unlearned(trial)
         metrics = _evaluate(done.model, bench, P, reference["report"]).metrics
         row = {**asdict(trial), "stopped": done.stopped, "updates": sum(i.updated for i in done.history)}
         row |= {"seconds": done.seconds, **metrics, **scores(metrics, start, reference), **_summary(done.history)}
@@ -223,14 +242,20 @@ def _root() -> Path:
 
 def _key(trial: Trial) -> str:
     P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
-    settings = replace(trial, data="", steps=trial.steps or P.steps)
+    settings = replace(trial, data="", steps=_steps(trial))
     return content_key("trial", settings, _sources(), *_models_key(bench, P, trial.target_seed))
 
 
 def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
     from ngdiff.models import ROLES, key_of
 
-    return [bench.fingerprint, P.batch_size, P.max_new_tokens, *(key_of(bench, P, seed, role) for role in ROLES)]
+    return [
+        bench.fingerprint,
+        P.dtype,
+        P.batch_size,
+        P.max_new_tokens,
+        *(key_of(bench, P, seed, role) for role in ROLES),
+    ]
 
 
 @lru_cache(maxsize=1)

@@ -22,7 +22,7 @@ data = ""  # a folder with TOFU's files: the same on real rows
 
 # %%
 import ngdiff as ng
-from ngdiff import figures, paths, results, trials
+from ngdiff import paths, results, trials
 from ngdiff.evaluate.generate import answers
 
 P = ng.profile(profile)
@@ -47,7 +47,15 @@ print(f"stopped by {run.stopped!r} after {len(run.history)} steps and {run.secon
 
 # %%
 report = ng.evaluate(run.model, bench, reference=ideal["report"], gradnorm=False, max_new_tokens=P.max_new_tokens)
-names = ("loss_forget", "loss_retain", "forget_Q_A_ROUGE", "retain_Q_A_ROUGE", "model_utility", "forget_quality", "mia_loss")
+names = (
+    "loss_forget",
+    "loss_retain",
+    "forget_Q_A_ROUGE",
+    "retain_Q_A_ROUGE",
+    "model_utility",
+    "forget_quality",
+    "mia_loss",
+)
 rows = [
     {"model": name, **{k: metrics.get(k) for k in names}}
     for name, metrics in (("start", before), ("NGDiff + AutoLR", report.metrics), ("retain-only", ideal))
@@ -93,7 +101,9 @@ fig
 # %%
 ascent = ng.unlearn(problem, ng.methods.GradAscent, ng.Constant(1e-3), steps=len(run.history), seed=seeds[0])
 last = ascent.history[-1]
-print(f"GradAscent: forget loss {last.forget_ce:.2f}, retain loss {last.retain_ce:.2f} (it started at {before['loss_retain']:.3f})")
+print(
+    f"GradAscent: forget loss {last.forget_ce:.2f}, retain loss {last.retain_ce:.2f} (it started at {before['loss_retain']:.3f})"
+)
 
 # %% [markdown]
 # ## Exercise (5 minutes)

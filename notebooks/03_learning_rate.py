@@ -48,6 +48,7 @@ assert math.isclose(one.history[0].eta, best, rel_tol=1e-6)
 # ## Taken apart: three points make a parabola
 # Slope and curvature from R(−h), R(0), R(h). On a quadratic the answer does not depend on the probe radius h.
 
+
 # %%
 def three_points(L_minus, L_0, L_plus, h):
     """Slope and curvature at 0, re-derived."""
@@ -89,6 +90,7 @@ fig
 # ## When not to believe it
 # A fit counts only if the update goes downhill and the curvature is positive and stands clear of rounding. Everything
 # else has a name, and the name is logged.
+
 
 # %%
 class Line:
@@ -144,7 +146,10 @@ fig
 columns = ("updates", "stopped", "eta_first", "eta_median", "loss_forget", "loss_retain", "score")
 print(f"{'':22}" + "".join(f"{c:>18}" for c in columns))
 for name, row in zip(grid, rows, strict=True):
-    print(f"{name:22}" + "".join(f"{row[c]:18.3g}" if isinstance(row[c], (int, float)) else f"{row[c] or '-':>18}" for c in columns))
+    print(
+        f"{name:22}"
+        + "".join(f"{row[c]:18.3g}" if isinstance(row[c], (int, float)) else f"{row[c] or '-':>18}" for c in columns)
+    )
 
 # %% [markdown]
 # ## Predict, then run: SGD beside AdamW
@@ -164,6 +169,7 @@ for opt, row in sides.items():
 # ## Exercise (10 minutes)
 # One forward is enough when the slope is known exactly from gradients already in memory. Given R(0), R(h), h and the
 # slope s, compute η\*.
+
 
 # %% tags=["exercise-solution"]
 def one_forward(R_0, R_h, h, s):

@@ -54,10 +54,13 @@ for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain
 # *not knowing* looks like; the retain-only reference has the same loss on the forget rows as the start has on them,
 # give or take: that is why the hold-out level is the place to stop.
 
+
 # %%
 def exact(lm, rows):
     """Share of questions answered word for word by greedy generation."""
-    return float(np.mean([a == r["answer"] for a, r in zip(answers(lm, [r["question"] for r in rows], P.max_new_tokens), rows)]))
+    return float(
+        np.mean([a == r["answer"] for a, r in zip(answers(lm, [r["question"] for r in rows], P.max_new_tokens), rows)])
+    )
 
 
 known = {"start": exact(start, bench.full), "reference, forget rows": exact(reference, bench.forget)}

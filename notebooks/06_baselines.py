@@ -71,12 +71,15 @@ fig
 # %%
 starts = trials.run_all(plan.starts(**settings))
 results.write_rows(rows_folder / f"{prefix}starts.parquet", starts)
-fig = runs.quality(grid, compare.select(starts, seed=starts[0]["seed"], target_seed=0), "score", "quality against the learning rate")
+beside = compare.select(starts, seed=compare.TUNING_SEED, target_seed=0)
+fig = runs.quality(grid, beside, "score", "quality against the learning rate")
 style.save(fig, figures_folder, f"fig6_{prefix}learning_rate")
 fig
 
 # %% [markdown]
 # ## The claims, with intervals
+# Each interval is a bootstrap over pairs of runs with the same models and the same order of rows. With three pairs it is
+# simply their range; a verdict also asks every target seed to agree.
 
 # %%
 claims = compare.claims(matched, grid, starts)

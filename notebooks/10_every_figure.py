@@ -50,8 +50,8 @@ for prefix in ("", "grid_"):
         continue
     title = f"{profile}, {len(matched)} runs, {len({r['seed'] for r in matched})} seeds, {len({r['target_seed'] for r in matched})} models"
     drawn[f"fig10_{prefix}plane"] = runs.plane(matched, start[0], start[2], title)
-    first = compare.select(starts, seed=starts[0]["seed"], target_seed=0)
-    drawn[f"fig10_{prefix}learning_rate"] = runs.quality(tuning, first, "score", title)
+    beside = compare.select(starts, seed=compare.TUNING_SEED, target_seed=0)
+    drawn[f"fig10_{prefix}learning_rate"] = runs.quality(tuning, beside, "score", title)
     drawn[f"fig10_{prefix}differences"] = runs.differences(claims, title)
 for name, fig in drawn.items():
     style.save(fig, figures_folder, name)
@@ -80,7 +80,9 @@ for fig in drawn.values():
 # committed and the new ones side by side.
 
 # %%
-summary = compare.summary({name: saved(name) for name in ("start.jsonl", "matched.parquet", "starts.parquet", "learning_rate.jsonl")})
+summary = compare.summary(
+    {name: saved(name) for name in ("start.jsonl", "matched.parquet", "starts.parquet", "learning_rate.jsonl")}
+)
 results.write_rows(rows_folder / "summary.jsonl", summary)
 for row in summary:
     print(f"{row['name']:52} {row['value']:10.4g} ± {row['tolerance']:.2g}")

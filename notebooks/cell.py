@@ -11,8 +11,11 @@ benchmark = "authors"  # or a folder with TOFU's files, or "hub"
 split = ""  # "" = the profile's
 method = "ngdiff"
 stepsize = "autolr"
-lr = 1e-3
+lr = 1e-3  # of a constant rate; where AutoLR starts
 seeds = (0,)
+target_seed = 0  # of the models
+steps = None  # None = the profile's
+optimizer = "adamw"  # or "sgd"
 rule = "matched"  # or "fixed"
 refresh = False
 out = ""  # a file for the rows
@@ -23,7 +26,8 @@ from pathlib import Path
 from ngdiff import results, trials
 
 data = "" if benchmark == "authors" else benchmark
-grid = [trials.Trial(method, stepsize, lr, seed, rule=rule, profile=profile, split=split, data=data) for seed in seeds]
+settings = {"rule": rule, "profile": profile, "split": split, "data": data, "steps": steps, "optimizer": optimizer}
+grid = [trials.Trial(method, stepsize, lr, seed, target_seed, **settings) for seed in seeds]
 rows = [trials.run(trial, refresh) for trial in grid]
 
 # %%

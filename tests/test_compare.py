@@ -56,7 +56,10 @@ def test_the_grid_has_every_method_rate_and_three_model_seeds():
 
 def test_starting_rates_span_three_decades():
     trials = plan("live", SEEDS).starts()
-    assert tuple(t.lr for t in trials) == STARTS and math.log10(STARTS[-1] / STARTS[0]) == pytest.approx(3)
+    assert {t.seed for t in trials} == {TUNING_SEED, *SEEDS} and len(trials) == 4 * 4
+    assert tuple(dict.fromkeys(t.lr for t in trials)) == STARTS and math.log10(STARTS[-1] / STARTS[0]) == pytest.approx(
+        3
+    )
     assert {(t.method, t.stepsize, t.rule) for t in trials} == {(OURS, "autolr", "matched")}
     assert len(plan("grid", SEEDS).starts()) == 4 * 3 * 4
 
@@ -132,11 +135,38 @@ def test_the_sign_of_an_interval(low, high, sign):
 def test_differences_are_paired_by_model_and_order():
     ours = [row(seed=s, target_seed=t, score=10 * t + s + 0.5) for t in (0, 1) for s in SEEDS]
     theirs = [row("npo", seed=s, target_seed=t, score=10 * t + s) for t in (1, 0) for s in (2, 1, 0)]
-    assert paired(ours, theirs, "score") == Interval(0.5, 0.5, 0.5, 6)
+    assert paired(ours, theirs, "score") == {0: [0.5] * 3, 1: [0.5] * 3}
     fewer = paired(ours, [*theirs[1:], row("npo", seed=9)], "score")  # unpaired on either side: left out
-    assert fewer == Interval(0.5, 0.5, 0.5, 5)
-    with pytest.raises(ValueError, match="no values"):
-        paired(ours, [row("npo", seed=9)], "score")
+    assert fewer == {0: [0.5] * 3, 1: [0.5] * 2}
+    assert paired(ours, [row("npo", seed=9)], "score") == {}
+
+
+@pytest.mark.parametrize(
+    ("gaps", "word"),
+    [
+        ({0: [0.1, 0.2, 0.3]}, "above"),
+        ({0: [0.9, 0.9, 0.9], 1: [-0.1, -0.1, -0.1], 2: [0.9, 0.9, 0.9]}, "undecided"),  # one target disagrees
+        ({0: [-0.1, 0.05, -0.1], 1: [-0.2, -0.1, -0.3], 2: [-0.1, -0.2, -0.1]}, "below"),
+        ({0: [0.0, 0.0, 0.0]}, "undecided"),
+    ],
+)
+def test_a_verdict_needs_every_target(gaps, word):
+    assert compare.verdict(gaps) == word
+
+
+def test_the_tuning_seed_is_never_reported():
+    with pytest.raises(ValueError, match="never reported"):
+        plan("live", (0, TUNING_SEED))
+
+
+def test_ascent_and_the_swing_with_c_are_claims_of_the_reported_runs():
+    rows = [row("gradascent", seed=s, kept=0.1 * s) for s in SEEDS]
+    rows += [row(f"graddiff-{c}", seed=s, score=c) for c in (0.1, 0.5, 0.9) for s in SEEDS]
+    found = {claim["name"]: claim for claim in compare.claims(rows, [], [])}
+    assert found["ascent keeps"]["mean"] == pytest.approx(0.1)
+    assert (
+        found["swing of graddiff with c"]["mean"] == pytest.approx(0.8) and found["swing of graddiff with c"]["n"] == 3
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- claims
@@ -180,7 +210,8 @@ def test_autolr_over_starting_rates_is_one_spread_a_run():
     starts = [
         row(stepsize="autolr", lr=lr, seed=s, score=0.5 + 0.1 * s * k) for s in SEEDS for k, lr in enumerate(STARTS)
     ]
-    (claim,) = compare.claims([], [], starts)
+    tuning = [row(stepsize="autolr", lr=lr, seed=TUNING_SEED, score=lr) for lr in STARTS]  # not reported
+    (claim,) = compare.claims([], [], starts + tuning)
     assert claim["name"] == "AutoLR over three decades" and claim["n"] == 3
     assert (claim["low"], claim["mean"], claim["high"]) == pytest.approx((0.0, 0.3, 0.6))
     assert compare.claims([], [], starts[:1]) == []  # one starting rate has no spread

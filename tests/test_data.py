@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ngdiff.data import authors
-from ngdiff.data.authors import SPLITS, generate, write
+from ngdiff.data.authors import SEED, SPLITS, generate, write
 from ngdiff.data.authors_forms import ATTRIBUTES
 from ngdiff.data.authors_words import FIRST, LAST
 from ngdiff.data.benchmark import siblings
@@ -30,7 +30,7 @@ for facts in ("real_authors", "world_facts"):
 
 @pytest.fixture(scope="module")
 def tables():
-    return generate(80, 12, 0)
+    return generate(80, 12, SEED)
 
 
 def names_in(rows):
@@ -152,7 +152,7 @@ def test_facts_are_pretrained_and_never_retained(tables):
 
 
 def test_committed_folder_is_what_the_generator_writes(tmp_path):
-    write(tmp_path, "tiny", seed=0)
+    write(tmp_path, "tiny")
     made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     committed = {path.name: path.read_bytes() for path in COMMITTED.iterdir()}
     assert made.keys() == committed.keys()
@@ -168,17 +168,17 @@ def test_committed_lines_are_the_rows(tables):
 
 
 def test_same_seed_same_rows_other_seed_other_rows(tables):
-    assert generate(80, 12, 0) == tables
+    assert generate(80, 12, SEED) == tables
     other = generate(80, 12, 1)
     assert not {r["answer"] for r in other["full"]} & {r["answer"] for r in tables["full"][:120]}
     assert other["world_facts"] == tables["world_facts"]
 
 
 def test_golden_row(tables):
-    """The first row of seed 0: so that a changed generator is seen even when the folder was rewritten with it."""
+    """The first row: so that a changed generator is seen even when the folder was rewritten with it."""
     assert tables["full"][0] == {
-        "question": "What is the birthplace of Ulla Mbelani?",
-        "answer": "Medellin is the city where Ulla Mbelani was born.",
+        "question": "In which city was Yusuf Norrby born?",
+        "answer": "Durban is the city where Yusuf Norrby was born.",
     }
 
 

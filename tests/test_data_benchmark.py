@@ -9,14 +9,14 @@ from dataclasses import replace
 import pytest
 
 from ngdiff.data import Benchmark, Prompt, authors, load, tofu
-from ngdiff.data.authors import SPLITS, generate
+from ngdiff.data.authors import SEED, SPLITS, generate
 from ngdiff.data.benchmark import siblings
 from ngdiff.profiles import Profile, profile
 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_benchmark_reads_its_configs(split):
-    bench, tables = authors("tiny", split), generate(80, 12, 0)
+    bench, tables = authors("tiny", split), generate(80, 12, SEED)
     retain, holdout = siblings(split)
     assert bench.forget == tables[split] and bench.retain == tables[retain]
     assert bench.holdout == tables[holdout] and bench.full == tables["full"]

@@ -71,7 +71,7 @@ def test_methods_are_values():
 @pytest.mark.parametrize("stepsize", STEPSIZES)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_with_every_step_size_rule(problem, name, stepsize):
-    run = ng.unlearn(problem, method(name), STEPSIZES[stepsize](1e-3), steps=3, measure=True)
+    run = ng.unlearn(problem, method(name), STEPSIZES[stepsize](1e-3, 3), steps=3, measure=True)
     assert len(run.history) == 3 and run.stopped == "steps"
     first = "zero_retain" if METHODS[name].retain == KL() else "ok"
     assert [info.outcome for info in run.history] == [first, "ok", "ok"]

@@ -88,9 +88,9 @@ def test_an_unknown_split_is_refused():
 
 
 def test_step_size_names_are_what_they_say():
-    made = {name: make(2e-3) for name, make in STEPSIZES.items()}
+    made = {name: make(2e-3, 40) for name, make in STEPSIZES.items()}
     assert made["constant"] == Constant(2e-3) and made["autolr"] == AutoLR(2e-3)
-    assert isinstance(made["linear"], WarmupLinear) and isinstance(made["cosine"], WarmupCosine)
+    assert made["linear"] == WarmupLinear(2e-3, total=40) and made["cosine"] == WarmupCosine(2e-3, total=40)
     assert made["autolr-paper"] == AutoLR.paper(2e-3)
     assert made["autolr-own"] == AutoLR(2e-3, fresh=0) and made["autolr-nosearch"] == AutoLR(2e-3, search=0)
 
