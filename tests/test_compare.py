@@ -154,7 +154,7 @@ def test_a_verdict_needs_every_target(gaps, word):
     assert compare.verdict(gaps) == word
 
 
-def test_the_tuning_seed_is_never_reported():
+def test_reporting_the_tuning_seed_is_refused():
     with pytest.raises(ValueError, match="never reported"):
         plan("live", (0, TUNING_SEED))
 
