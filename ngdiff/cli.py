@@ -120,7 +120,7 @@ def _bench() -> None:
 def data_authors(
     out: Annotated[Path, typer.Argument(help="Folder to write, in TOFU's layout.")],
     profile: Profile = "tiny",
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="Of the invented population.")] = 2,  # ngdiff.data.authors.SEED
 ) -> None:
     """Write the generated authors as JSON lines, one file a configuration."""
     from ngdiff.data.authors import write

@@ -62,10 +62,8 @@ class Plan:
 
         A fixed budget, the second table, runs on one model and `fixed_seeds`.
         """
-        if rule == "fixed":
-            pairs = [(0, s) for s in self.fixed_seeds]
-        else:
-            pairs = [(t, s) for t in self.targets for s in self.seeds]
+        targets, seeds = ((0,), self.fixed_seeds) if rule == "fixed" else (self.targets, self.seeds)
+        pairs = [(t, s) for t in targets for s in seeds]
         tuned_runs = [Trial(m, "constant", lr, s, t, rule, **settings) for m, lr in rates.items() for t, s in pairs]
         return tuned_runs + [Trial(m, "autolr", 1e-3, s, t, rule, **settings) for m in self.autolr for t, s in pairs]
 
@@ -80,7 +78,7 @@ def plan(name: str, seeds: tuple[int, ...]) -> Plan:
     everyone = (*BASELINES, OURS)
     plans = {
         "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), seeds[:1], starts_from=(1e-3,)),
-        "live": Plan("live", everyone, (3e-4, 1e-3, 3e-3), seeds),
+        "live": Plan("live", everyone, (3e-4, 1e-3, 3e-3), seeds, starts_from=(1e-5, 1e-3, 1e-2)),
         "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), seeds[:1], starts_from=(1e-4, 1e-2)),
         "grid": Plan(
             "grid", (*everyone, *COMPOSED), RATES, seeds, (*everyone, *COMPOSED),

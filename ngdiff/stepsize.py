@@ -40,6 +40,7 @@ class State:
     slope: float = math.nan  # of R along the update, per unit rate, at the last probe
     curvature: float = math.nan
     proposed: float = math.nan  # the parabola's own η*, before any clip
+    found: float = 0.0  # the rate that the start search found
     forwards: int = 0  # forward passes spent on probing so far
 
 
@@ -173,7 +174,9 @@ class AutoLR:
 
     Outcomes, logged every step: `held` (no probe due), `accepted`, `clipped_up`, `clipped_down`, `bounded`, and for a
     fit that does not count `uphill`, `skewed`, `concave`, `noise`, `nonfinite`: η then grows by `clip` on concave and
-    noise (the loss falls and shows no bend yet) and shrinks by `shrink` on the others, always within the bounds.
+    noise (the loss falls and shows no bend yet) and shrinks by `shrink` on the others, always within the bounds. Uphill
+    stops shrinking at `floor` times the rate the search found: a shorter step along a rising line still rises, and a
+    rate that decays to nothing only stalls the forgetting.
 
     lr: the starting rate (its order of magnitude does not matter when `search` is on); radius: probe distance in rate
     units (None: the current η); z: standard errors by which the curvature must stand clear of its scatter over rows.
@@ -185,6 +188,7 @@ class AutoLR:
     fresh: int = 3
     clip: float = 2.0
     shrink: float = 0.5
+    floor: float = 0.5
     search: int = 8
     radius: float | None = None
     min_lr: float = 1e-8
@@ -200,8 +204,10 @@ class AutoLR:
     def __post_init__(self) -> None:
         if not (0 < self.min_lr <= self.lr <= self.max_lr < math.inf):
             raise ValueError(f"AutoLR needs 0 < min_lr ≤ lr ≤ max_lr, got {self.min_lr}, {self.lr}, {self.max_lr}")
-        if self.every < 1 or self.forwards not in (1, 2) or self.fresh < 0 or self.clip < 1 or not 0 < self.shrink <= 1:
-            raise ValueError("AutoLR needs every ≥ 1, forwards in {1, 2}, fresh ≥ 0, clip ≥ 1 and 0 < shrink ≤ 1")
+        if self.every < 1 or self.forwards not in (1, 2) or self.fresh < 0 or self.clip < 1:
+            raise ValueError("AutoLR needs every ≥ 1, forwards in {1, 2}, fresh ≥ 0 and clip ≥ 1")
+        if not (0 < self.shrink <= 1 and 0 <= self.floor <= 1):
+            raise ValueError("AutoLR needs 0 < shrink ≤ 1 and 0 ≤ floor ≤ 1")
         if self.search < 0 or not self.z >= 0 or (self.radius is not None and not self.radius > 0):
             raise ValueError("AutoLR needs search ≥ 0, z ≥ 0 and a radius that is None or positive")
         if self.forwards == 1 and self.fresh:
@@ -225,9 +231,10 @@ class AutoLR:
             found, eta, outcome = self._bare(counted, L_0, state.eta)
         elif self.search and state.step == 0:
             found, eta, outcome = self._search(counted, L_0)
+            nxt = replace(nxt, found=eta if found.outcome == "ok" else 0.0)
         else:
             found = fit(counted, L_0, self.radius or state.eta, self.forwards, self.z)
-            eta, outcome = self._judge(found, state.eta)
+            eta, outcome = self._judge(found, state.eta, self.floor * state.found)
         return replace(
             nxt,
             eta=eta,
@@ -244,10 +251,11 @@ class AutoLR:
             return found, h, "nonfinite"
         return found, found.eta, "accepted"
 
-    def _judge(self, found: Fit, eta: float) -> tuple[float, str]:
+    def _judge(self, found: Fit, eta: float, floor: float) -> tuple[float, str]:
         if found.outcome != "ok":
             factor = self.clip if found.outcome in ("concave", "noise") else self.shrink
-            return self._bounded(eta * factor), found.outcome
+            least = min(eta, floor) if found.outcome == "uphill" else 0.0
+            return self._bounded(max(eta * factor, least)), found.outcome
         low, high = eta / self.clip, eta * self.clip
         clipped = min(max(found.eta, low), high)
         bounded = self._bounded(clipped)

@@ -167,13 +167,12 @@ def scores(metrics: Row, start: Row, reference: Row) -> Row:
 # ---------------------------------------------------------------------------------------------------------- one trial
 def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     """The `Run` of a trial, not cached: the unlearned model itself, for notebooks that read its generations."""
-    from ngdiff import methods, models
+    from ngdiff import methods
     from ngdiff.info import ForgetLevel
     from ngdiff.unlearn import unlearn
 
-    P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
-    start, _ = levels(trial.profile, trial.split, trial.data, trial.target_seed)
-    problem = bench.problem(models.target(bench, P, trial.target_seed), batch_size=P.batch_size)
+    shape = (trial.profile, trial.split, trial.data, trial.target_seed)
+    (start, _), problem = levels(*shape), _problem(*shape)
     stop = [ForgetLevel(start["loss_holdout"])] if trial.rule == "matched" else []
     return unlearn(
         problem,
@@ -186,6 +185,15 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
         measure=True,
         progress=progress,
     )
+
+
+@lru_cache(maxsize=1)
+def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
+    """The start as a problem; kept, because a worker's next trial is most often of the same one."""
+    from ngdiff import models
+
+    P, bench = profile(name), benchmark(name, split, data)
+    return bench.problem(models.target(bench, P, target_seed), batch_size=P.batch_size)
 
 
 def _steps(trial: Trial) -> int:

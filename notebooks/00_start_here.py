@@ -61,7 +61,9 @@ rows = [
     for name, metrics in (("start", before), ("NGDiff + AutoLR", report.metrics), ("retain-only", ideal))
 ]
 for row in rows:
-    row["stamp"] = results.stamp({"profile": profile, "method": "ngdiff", "stepsize": "autolr"}, seeds[0], run.seconds)
+    row["stamp"] = results.stamp(
+        {"profile": profile, "data": data, "method": "ngdiff", "stepsize": "autolr"}, seeds[0], run.seconds
+    )
 results.write_rows(paths.rows_folder(profile, data, smoke) / "start.jsonl", rows)
 
 print(f"{'':18}" + "".join(f"{k:>18}" for k in names))
@@ -90,7 +92,7 @@ from ngdiff.figures import runs, style
 
 history = run.rows()
 fig = runs.trajectories({"ngdiff": history}, level)
-style.save(fig, paths.figures_folder(profile, data, smoke), "fig0_start_here")
+style.save(fig, paths.figures_folder(profile, data, smoke), "fig0_start_here", style.caption(rows))
 fig
 
 # %% [markdown]

@@ -49,7 +49,7 @@ for angle, kappa in ((60, 1.0), (60, 2.5), (25, 1.5), (120, 1.0)):
 fig = theory.gradient_space(
     saved(rows_folder / "theory_gradient_space.jsonl", rows, config, time.perf_counter() - began)
 )
-style.save(fig, figures_folder, "fig2_gradient_space")
+style.save(fig, figures_folder, "fig2_gradient_space", "Gradients by hand; no seed.")
 fig
 
 # %% [markdown]
@@ -156,7 +156,7 @@ drifting = {"title": "and drifts along a run", "x_name": "step", "x": [i.step fo
             "own": own}  # fmt: skip
 rows = saved(rows_folder / "theory_interval.jsonl", [closing, drifting], config, time.perf_counter() - began)
 fig = theory.interval(rows)
-style.save(fig, figures_folder, "fig2_interval")
+style.save(fig, figures_folder, "fig2_interval", "Closed form; no seed.")
 fig
 
 # %% tags=["check"]

@@ -83,7 +83,7 @@ ax.axvspan(0, 2 * best, color=style.GOOD, alpha=0.08, lw=0)
 ax.annotate("R does not rise: 0 < η < 2η*", (best, max(values)), ha="center", va="top", fontsize=8)
 ax.plot(0, values[0] * 0 + pair.R(pair.start).item(), "s", color="0.4")
 ax.set(xlabel="rate η", ylabel="retain loss R(θ − ηd)")
-style.save(fig, figures_folder, "fig3_parabola")
+style.save(fig, figures_folder, "fig3_parabola", "A quadratic pair in float64; no seed.")
 fig
 
 # %% [markdown]
@@ -139,7 +139,7 @@ rows = trials.run_all(list(grid.values()), refresh=refresh)
 histories = {name: trials.history(trial) for name, trial in grid.items()}
 results.write_rows(rows_folder / "learning_rate.jsonl", rows)
 fig = runs.autolr(histories)
-style.save(fig, figures_folder, "fig3_autolr")
+style.save(fig, figures_folder, "fig3_autolr", style.caption(rows))
 fig
 
 # %%

@@ -38,7 +38,7 @@ rows = trials.run_all(grid, refresh=refresh)
 histories = {t.method: trials.history(t) for t in grid}
 results.write_rows(rows_folder / "tiny_llm.jsonl", rows)
 fig = runs.trajectories(histories, before["loss_holdout"])
-style.save(fig, figures_folder, "fig5_trajectories")
+style.save(fig, figures_folder, "fig5_trajectories", style.caption(rows))
 fig
 
 # %%
@@ -51,8 +51,8 @@ for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain
 # %% [markdown]
 # ## Taken apart: what is memorised
 # The start model answers the questions it was trained on word for word. Its loss on the hold-out authors is what
-# *not knowing* looks like; the retain-only reference has the same loss on the forget rows as the start has on them,
-# give or take: that is why the hold-out level is the place to stop.
+# *not knowing* looks like, and the retain-only reference has about that loss on the forget rows (printed below): that is
+# why the hold-out level is the place to stop.
 
 
 # %%

@@ -61,7 +61,7 @@ show(matched)
 
 # %%
 fig = runs.plane(matched, before, ideal, "matched forgetting")
-style.save(fig, figures_folder, f"fig6_{prefix}plane")
+style.save(fig, figures_folder, f"fig6_{prefix}plane", style.caption(matched))
 fig
 
 # %% [markdown]
@@ -73,7 +73,7 @@ starts = trials.run_all(plan.starts(**settings))
 results.write_rows(rows_folder / f"{prefix}starts.parquet", starts)
 beside = compare.select(starts, seed=compare.TUNING_SEED, target_seed=0)
 fig = runs.quality(grid, beside, "score", "quality against the learning rate")
-style.save(fig, figures_folder, f"fig6_{prefix}learning_rate")
+style.save(fig, figures_folder, f"fig6_{prefix}learning_rate", style.caption([*grid, *beside]))
 fig
 
 # %% [markdown]
@@ -92,7 +92,7 @@ for row in claims:
 
 # %%
 fig = runs.differences(claims, "score at matched forgetting, paired by seed (95 % bootstrap)")
-style.save(fig, figures_folder, f"fig6_{prefix}differences")
+style.save(fig, figures_folder, f"fig6_{prefix}differences", style.caption(matched))
 fig
 
 # %% [markdown]

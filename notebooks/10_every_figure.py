@@ -40,7 +40,7 @@ for path in files:
 
 # %%
 start = saved("start.jsonl")
-drawn = {}
+drawn, captions = {}, {}
 for prefix in ("", "grid_"):
     matched, tuning, starts, claims = (
         saved(f"{prefix}{name}") for name in ("matched.parquet", "tuning.parquet", "starts.parquet", "claims.jsonl")
@@ -53,8 +53,9 @@ for prefix in ("", "grid_"):
     beside = compare.select(starts, seed=compare.TUNING_SEED, target_seed=0)
     drawn[f"fig10_{prefix}learning_rate"] = runs.quality(tuning, beside, "score", title)
     drawn[f"fig10_{prefix}differences"] = runs.differences(claims, title)
+    captions |= dict.fromkeys(drawn.keys() - captions.keys(), style.caption([*matched, *tuning]))
 for name, fig in drawn.items():
-    style.save(fig, figures_folder, name)
+    style.save(fig, figures_folder, name, captions[name])
 
 # %%
 from IPython.display import display

@@ -56,10 +56,9 @@ def test_the_grid_has_every_method_rate_and_three_model_seeds():
 
 def test_starting_rates_span_three_decades():
     trials = plan("live", SEEDS).starts()
-    assert {t.seed for t in trials} == {TUNING_SEED, *SEEDS} and len(trials) == 4 * 4
-    assert tuple(dict.fromkeys(t.lr for t in trials)) == STARTS and math.log10(STARTS[-1] / STARTS[0]) == pytest.approx(
-        3
-    )
+    assert {t.seed for t in trials} == {TUNING_SEED, *SEEDS} and len(trials) == 3 * 4
+    rates = list(dict.fromkeys(t.lr for t in trials))
+    assert (rates[0], rates[-1]) == (STARTS[0], STARTS[-1]) and math.log10(rates[-1] / rates[0]) == pytest.approx(3)
     assert {(t.method, t.stepsize, t.rule) for t in trials} == {(OURS, "autolr", "matched")}
     assert len(plan("grid", SEEDS).starts()) == 4 * 3 * 4
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from PIL import Image
 
 from ngdiff import directions, figures, theorems
 from ngdiff.figures import style, theory
@@ -188,6 +189,21 @@ def test_equal_rows_give_equal_files_and_no_dates(draw, tmp_path) -> None:
         assert b"CreationDate" not in p.read_bytes() and b"/ModDate" not in p.read_bytes()
     assert one[0].read_bytes().startswith(b"%PDF") and b"/Subtype /Image" not in one[0].read_bytes(), "vectors"
     assert plt.imread(one[1]).shape[1] <= 1.05 * style.WIDTH * 150
+
+
+def test_the_caption_says_profile_data_seeds_and_device_and_travels_in_the_file(tmp_path) -> None:
+    stamp = {"config": {"profile": "tiny", "data": ""}, "seed": 3, "device": "a CPU"}
+    assert style.caption([{"stamp": stamp}]) == (
+        "Profile tiny, generated authors; seeds 3 of the order, 0 of the models; a CPU."
+    )
+    rows = [{"seed": s, "target_seed": t, "data": "/tofu", "stamp": stamp} for s in (1, 0) for t in (2, 1)]
+    text = style.caption(rows)
+    assert text == "Profile tiny, TOFU; seeds 0, 1 of the order, 1, 2 of the models; a CPU."
+    fig, _ = style.subplots(1, 1, height=2)
+    pdf, png = style.save(fig, tmp_path, "fig", text)
+    with Image.open(png) as image:
+        assert image.info["Description"] == text
+    assert text.encode() in pdf.read_bytes()
 
 
 def test_a_figure_that_cannot_be_saved_leaves_nothing_behind(tmp_path) -> None:

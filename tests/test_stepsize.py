@@ -183,6 +183,25 @@ def test_a_fit_that_does_not_count_still_moves_the_rate(f, factor, outcome):
     assert probed(replace(PLAIN, clip=3.0, shrink=0.25), f).eta == pytest.approx(0.1 * (3 if factor > 1 else 0.25))
 
 
+def test_uphill_stops_shrinking_at_a_share_of_the_searched_rate_and_nothing_else_does():
+    rule = AutoLR(lr=0.1, fresh=0, every=1, floor=0.3)
+    first = probed(rule, valley(0.2))
+    assert first.found == first.eta == pytest.approx(0.2)
+    rising, broken = (lambda h: 1 + h + h * h), (lambda h: math.nan if h else 1.0)
+    state, rates = first, []
+    for _ in range(4):
+        state = probed(rule, rising, state)
+        rates.append(state.eta)
+    assert rates == pytest.approx([0.1, 0.06, 0.06, 0.06]) and state.outcome == "uphill"
+    assert probed(rule, broken, state).eta == pytest.approx(0.03)  # a loss that is not finite asks for less
+    low = probed(rule, valley(0.01), state)
+    assert low.eta == pytest.approx(0.03)  # nor is a fit that counts held up
+    assert probed(rule, rising, low).eta == pytest.approx(0.03)  # and below the floor uphill moves nothing
+    assert probed(replace(rule, floor=0.0), rising, low).eta == pytest.approx(0.015)
+    unsearched = replace(rule, search=0)
+    assert probed(unsearched, rising, probed(unsearched, rising)).eta == pytest.approx(0.025)  # nothing was found
+
+
 @pytest.mark.parametrize(("best", "bound"), [(5.0, {"max_lr": 0.15}), (0.01, {"min_lr": 0.09})])
 def test_hard_bounds(best, bound):
     state = probed(replace(PLAIN, **bound), valley(best))
@@ -341,6 +360,7 @@ def test_a_rate_must_be_positive_and_finite(rule, lr):
     "wrong",
     [
         {"every": 0}, {"forwards": 3}, {"forwards": 0}, {"fresh": -1}, {"clip": 0.9}, {"shrink": 0.0}, {"shrink": 1.1},
+        {"floor": -0.1}, {"floor": 1.1},
         {"min_lr": 0.0}, {"max_lr": math.inf}, {"min_lr": 1.0, "max_lr": 0.1}, {"lr": 1e3}, {"search": -1}, {"z": -1.0},
         {"radius": 0.0}, {"radius": -1.0}, {"radius": math.nan}, {"z": math.nan},
         {"forwards": 1},  # with the default fresh rows, whose slope is not known

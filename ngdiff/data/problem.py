@@ -31,13 +31,12 @@ class RowsLoss:
     call, `ce` is the cross-entropy of the same forward, and `floor` the objective's rounding noise.
     """
 
-    def __init__(self, model: Any, objective: Objective, batch: dict[str, Tensor], start: Tensor | None, total, tokens):
+    def __init__(self, model: Any, objective: Objective, batch: dict[str, Any], start: Tensor | None, total, tokens):
         self.model, self.objective, self.batch, self.start = model, objective, batch, start
         self.total, self.tokens, self.floor, self.ce = total, tokens, objective.floor, None
 
     def __call__(self) -> Tensor:
-        inputs = {name: self.batch[name] for name in ("input_ids", "attention_mask")}
-        tokens = Tokens(self.model(**inputs, use_cache=False).logits, self.batch["labels"])
+        tokens = _forward(self.model, self.batch)
         self.ce = tokens.nll.detach().sum() / self.tokens
         return self.objective.sums(tokens, self.start) / self.total
 
@@ -131,8 +130,10 @@ class LMProblem:
         starts = [self._starts(objective.start, part, forget) for part in parts]
         return [RowsLoss(self.module, objective, b, s, total, tokens) for b, s in zip(batches, starts, strict=True)]
 
-    def _collate(self, examples: list[Example]) -> dict[str, Tensor]:
-        return {k: v.to(self.module.device) for k, v in collate(examples, self.target.pad_id).items()}
+    def _collate(self, examples: list[Example]) -> dict[str, Any]:
+        """Tensors on the model's device, and `first`: the column that predicts the first labelled token of the batch."""
+        batch = {k: v.to(self.module.device) for k, v in collate(examples, self.target.pad_id).items()}
+        return batch | {"first": max(min(len(e.prompt_ids) for e in examples) - 1, 0)}
 
     def _starts(self, kind: str | None, chosen: list[int], forget: bool) -> Tensor | None:
         if kind is None:
@@ -142,10 +143,19 @@ class LMProblem:
             rows = self.forget if forget else self.retain
             batch = self._collate([rows[i] for i in missing])
             with torch.no_grad(), evaluating(self.target.model):
-                logits = self.target.model(batch["input_ids"], batch["attention_mask"], use_cache=False).logits
-            values = start_values(kind, Tokens(logits, batch["labels"]))
+                values = start_values(kind, _forward(self.target.model, batch))
             self._start.update({(kind, i, forget): v for i, v in zip(missing, values, strict=True)})
         return torch.cat([self._start[kind, i, forget] for i in chosen])
+
+
+def _forward(model: Any, batch: dict[str, Any]) -> Tokens:
+    """The labelled tokens of a batch; the columns before the first of them, which are prompt in every row, get no logits."""
+    first, ids = batch["first"], batch["input_ids"]
+    keep = ids.shape[1] - first
+    logits = model(
+        ids, batch["attention_mask"], use_cache=False, logits_to_keep=keep
+    ).logits  # (rows, keep, vocabulary)
+    return Tokens(logits, batch["labels"][:, first:])
 
 
 @lru_cache(maxsize=64)

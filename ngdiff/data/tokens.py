@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -48,6 +49,7 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
 
 
+@lru_cache(maxsize=8192)  # an evaluation asks the same rows of every model that shares a tokenizer
 def encode(
     tokenizer: PreTrainedTokenizerBase, prompt: Prompt, question: str, answer: str, context: int | None = None
 ) -> Example:

@@ -13,7 +13,7 @@ from ngdiff.figures import style
 
 Row = dict[str, Any]
 LAMP = {"accepted": "o", "clipped_up": "^", "clipped_down": "v", "bounded": "s"}  # η moved by the parabola
-OTHER = {"uphill": "X", "concave": "D", "noise": "*", "nonfinite": "P"}  # a fit that did not count
+OTHER = {"uphill": "X", "skewed": "d", "concave": "D", "noise": "*", "nonfinite": "P"}  # a fit that did not count
 
 
 @style.house

@@ -116,10 +116,30 @@ def _mean(x: Sequence[float]) -> float:
     return sum(x) / len(x)
 
 
-def save(fig: Figure, folder: Path | str, name: str) -> list[Path]:
-    """Writes <folder>/<name>.pdf and .png atomically, without dates, so that equal figures have equal bytes."""
+def caption(rows: Sequence[dict[str, Any]]) -> str:
+    """Where runs come from, from their rows: profile, data, seeds of the order and of the models, device."""
+
+    def all_of(key: str) -> list[Any]:
+        every = [{**r["stamp"], **r["stamp"]["config"], **r}.get(key) for r in rows]
+        return sorted({found for found in every if found is not None})
+
+    data = ", ".join("TOFU" if d else "generated authors" for d in all_of("data")) or "generated authors"
+    seeds, targets = (", ".join(map(str, all_of(key))) for key in ("seed", "target_seed"))
+    devices = ", ".join(sorted({r["stamp"]["device"] for r in rows}))
+    profile = ", ".join(all_of("profile"))
+    return f"Profile {profile}, {data}; seeds {seeds or '0'} of the order, {targets or '0'} of the models; {devices}."
+
+
+def save(fig: Figure, folder: Path | str, name: str, text: str = "") -> list[Path]:
+    """Writes <folder>/<name>.pdf and .png atomically, without dates, so that equal figures have equal bytes.
+
+    text: the caption that a report prints below the figure; it travels inside the files.
+    """
     saved = []
-    for kind, metadata in (("pdf", {"CreationDate": None, "ModDate": None}), ("png", {"Software": None})):
+    for kind, metadata in (
+        ("pdf", {"CreationDate": None, "ModDate": None, "Subject": text or None}),
+        ("png", {"Software": None, "Description": text or None}),
+    ):
         path = Path(folder) / f"{name}.{kind}"
         with plt.style.context(SHEET), atomic_write(path) as temporary:
             fig.savefig(temporary, format=kind, metadata=metadata)
