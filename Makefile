@@ -12,7 +12,7 @@ KEY     := $(shell { cat pyproject.toml constraints.txt; $(PYTHON) -V 2>&1; } | 
 STAMP   := $(VENV)/.installed-$(KEY)
 BIN     := $(VENV)/bin
 GOAL    := $(or $(firstword $(MAKECMDGOALS)),venv)
-PIP     := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet --no-compile
+PIP     := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
 .PHONY: help venv reproduce test smoke book lint format clean
 help:

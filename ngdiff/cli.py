@@ -85,15 +85,22 @@ def book(
     check: Annotated[bool, typer.Option("--check", help="Only say which files differ from a rebuild.")] = False,
     label: Annotated[str, typer.Option(help="Outputs come from this run's executed notebooks.")] = "tiny",
 ) -> None:
-    """Build notebooks/*.ipynb and the exercises from the .py sources."""
+    """Build notebooks/*.ipynb and the exercises from the .py sources, and the README's tables from saved rows."""
     from ngdiff import book as build
-    from ngdiff import paths
+    from ngdiff import paths, readme
+    from ngdiff.cache import atomic_write
 
     root = paths.need_checkout()
+    page = root / "README.md"
+    filled = readme.fill(page.read_text("utf-8"), root)
     if check:
+        if filled != page.read_text("utf-8"):
+            print("not as a refill: README.md")
         for path in (stale := build.stale(root / "notebooks")):
             print(f"not as a rebuild: {path.relative_to(root)}")
-        raise typer.Exit(1 if stale else 0)
+        raise typer.Exit(1 if stale or filled != page.read_text("utf-8") else 0)
+    with atomic_write(page) as temporary:
+        temporary.write_text(filled, "utf-8")
     for path in build.build(root / "notebooks", root / ".cache" / "executed" / label):
         print(path.relative_to(root))
 

@@ -27,7 +27,20 @@ from ngdiff.cache import atomic_write, content_key
 
 T = TypeVar("T")
 R = TypeVar("R")
-SHELL = ("cli", "__main__", "__init__", "report", "reproduce", "batch", "book", "execute", "records", "paths", "bench")
+SHELL = (
+    "cli",
+    "__main__",
+    "__init__",
+    "report",
+    "reproduce",
+    "batch",
+    "book",
+    "execute",
+    "readme",
+    "records",
+    "paths",
+    "bench",
+)
 DEPENDENCIES = (
     *("torch", "transformers", "tokenizers", "datasets", "peft", "safetensors"),
     *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "rouge-score", "matplotlib", "seaborn"),

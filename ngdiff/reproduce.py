@@ -17,11 +17,9 @@ from typing import Any
 from ngdiff import book, execute, paths, report
 from ngdiff.cache import probe_writable
 from ngdiff.records import Progress, Records
+from ngdiff.results import stamp, write_rows
 
-FIRST, LAST = (
-    "00",
-    "10",
-)  # 00 makes what the others share; 10 rebuilds from their rows: always run, alone, at the end
+FIRST, LAST = "00", "10"  # 00 makes what the others share; 10 rebuilds from their rows: always run, alone, at the end
 
 
 @dataclass(frozen=True)
@@ -62,7 +60,7 @@ def plan(
         if data and "data" not in declared:
             continue
         parameters = {name: value for name, value in given.items() if name in declared}
-        key = execute.execution_key(source, {**declared, **parameters, "refresh": None})
+        key = execute.execution_key(source, {**declared, **parameters})
         jobs.append(Job(source, out / f"{source.stem}.ipynb", parameters, key))
     chosen = [job for job in jobs if not only or job.name.startswith(tuple(only))]
     if not chosen:
@@ -161,16 +159,13 @@ def reproduce(
     with run.progress:
         run.all(todo, jobs, force or refresh)
 
-    config = {
-        "profile": profile,
-        "data": data,
-        "seeds": seeds,
-        "refresh": refresh,
-        "smoke": smoke,
-        "label": label,
-    }
+    config = {"profile": profile, "data": data, "seeds": seeds, "refresh": refresh, "smoke": smoke, "label": label}
     comparison = report.compare(committed, report.new_rows(root, label, run.records.files()))
     seconds = time.perf_counter() - start
+    if not only and not run.failed:
+        made = stamp({**config, "jobs": jobs}, None, seconds)
+        rows = [{**vars(run.done[job.name]), "stamp": made} for job in todo]
+        write_rows(root / "data" / "results" / label / "times.jsonl", rows)
     page = report.write(
         root, label, [run.done[job.name] for job in todo], run.records.files(), comparison, config, seconds
     )

@@ -16,7 +16,7 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,7 +94,7 @@ def _plain(value: Any) -> Any:
     return str(value) if isinstance(value, Path) else repr(value)
 
 
-def write_rows(path: Path, rows: list[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Saves rows atomically, as .jsonl (a line a row, floats to the last bit) or .parquet (a missing key is null).
 
     NaN and infinities become null in both formats, read back as None: JSON has neither.

@@ -1,0 +1,135 @@
+"""The README's tables, filled in from saved rows: between `<!-- name -->` and `<!-- end name -->` nothing is typed.
+
+A table whose rows are not there says "not run". `ngdiff book` fills them, a test compares the README with a refill.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from ngdiff.compare import OURS, interval, select
+from ngdiff.figures.style import label, ordered
+from ngdiff.results import read_rows
+
+Row = dict[str, Any]
+NOT_RUN = "not run"
+QUESTIONS = {  # what each notebook answers
+    "00_start_here": "a model forgets some authors: the whole flow, one figure",
+    "01_two_losses": "why two losses disagree, why ascent blows up, what c does",
+    "02_normalised_difference": "the normalised difference: derive, implement, prove by assertion",
+    "03_learning_rate": "a learning rate that sets itself, and where it fails",
+    "04_theorems": "the theorems on quadratics: what holds, what does not",
+    "05_tiny_llm": "a tiny language model, end to end: memorise, unlearn, read",
+    "06_baselines": "every baseline on equal terms: the claims, with intervals",
+    "10_every_figure": "every table and figure, rebuilt from saved rows alone",
+}
+
+
+def _saved(path: Path) -> list[Row]:
+    return read_rows(path) if path.exists() else []
+
+
+def _table(head: Iterable[str], align: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    lines = [head, align, *rows]
+    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
+
+
+def _decimals(x: float | None, n: int = 3) -> str:
+    return "–" if x is None else f"{x:.{n}f}"
+
+
+# ------------------------------------------------------------------------------------------------------------- tables
+def notebooks(root: Path) -> str:
+    """Notebook, question, seconds of the last whole reproduction."""
+    seconds = {r["name"]: r for r in _saved(root / "data/results/tiny/times.jsonl")}
+    lines = [
+        (f"[{name[:2]}](notebooks/{name}.ipynb)", question, f"{seconds[name]['seconds']:.0f}" if name in seconds else NOT_RUN)
+        for name, question in QUESTIONS.items()
+    ]  # fmt: skip
+    device = ", ".join(sorted({f"{r['stamp']['device']}, {r['stamp']['cpus']} cores" for r in seconds.values()}))
+    note = f"\n\nSeconds: one `make reproduce`, two notebooks at a time ({device})." if device else ""
+    return _table(("", "question", "seconds"), ("---", "---", "---:"), lines) + note
+
+
+def claims(root: Path) -> str:
+    """The grid's main table: each method at its tuned rate, NGDiff + AutoLR, and the paired difference."""
+    folder = root / "data/results/tiny"
+    rows, claimed = _saved(folder / "grid_matched.parquet"), _saved(folder / "grid_claims.jsonl")
+    if not (rows and claimed):
+        return NOT_RUN
+    gaps = {r["name"].removeprefix("against "): r for r in claimed if r["name"].startswith("against ")}
+
+    def cells(method: str, rule: str) -> list[str]:
+        mine = select(rows, method=method, stepsize=rule)
+        rate = f"{mine[0]['lr']:g}, tuned" if rule == "constant" else "AutoLR, untuned"
+        means = [_decimals(interval([r[k] for r in mine]).mean) for k in ("score", "model_utility", "forget_Q_A_ROUGE")]
+        updates = f"{interval([r['updates'] for r in mine]).mean:.0f}"
+        gap = gaps.get(method) if rule == "constant" else None
+        text = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
+        return [label(method), rate, *means, updates, text, gap["verdict"] if gap else ""]
+
+    methods = ordered({r["method"] for r in rows})
+    lines = [cells(OURS, "autolr")]
+    lines += [cells(m, "constant") for m in methods]
+    lines += [cells(m, "autolr") for m in methods if m != OURS]
+    pairs = len({(r["target_seed"], r["seed"]) for r in rows})
+    head = (
+        "method",
+        "rate",
+        "score",
+        "model utility",
+        "forget ROUGE-L",
+        "steps",
+        f"(NGDiff + AutoLR) − it, {pairs} pairs",
+        "verdict",
+    )
+    return _table(head, ("---", "---", "---:", "---:", "---:", "---:", "---", "---"), lines)
+
+
+def swings(root: Path) -> str:
+    """The other claims of the grid: swings over rates, AutoLR over its starting rates, what ascent keeps."""
+    claimed = _saved(root / "data/results/tiny/grid_claims.jsonl")
+    lines = []
+    for r in (r for r in claimed if not r["name"].startswith("against ")):
+        spread = f" [{r['low']:.3f}, {r['high']:.3f}]" if r["low"] is not None else ""
+        lines.append((r["name"], r["what"], _decimals(r["mean"]) + spread, r["n"]))
+    return (
+        _table(("claim", "what", "mean [95 % interval]", "n"), ("---", "---", "---", "---:"), lines)
+        if lines
+        else NOT_RUN
+    )
+
+
+def bench(root: Path) -> str:
+    """`ngdiff bench step` at 10M parameters."""
+    lines, where = [], ""
+    for path in sorted((root / "data/results/bench").glob("step_10M_*.jsonl")):
+        for r in read_rows(path):
+            two = f"{r['time_ratio_graddiff-two']:.3f}"
+            if upper := r.get("time_ratio_graddiff-two_upper95"):
+                two += f" (≤ {upper:.3f})"
+            others = [_decimals(r[k]) for k in ("time_ratio_graddiff-one", "time_ratio_naive")]
+            peaks = [_decimals(r[f"peak_ratio_{k}"]) for k in ("graddiff-two", "graddiff-one", "naive")]
+            lines.append([f"{r['tokens']}", r["variant"], two, *others, *peaks])
+            where = f"\n\n{r['parameters'] / 1e6:.1f}M parameters, {r['dtype']}, {r['rounds']} rounds, {r['stamp']['device']}."
+    if not lines:
+        return NOT_RUN
+    head = ("tokens", "step", "time ÷ two backwards (upper 95 %)", "÷ one", "÷ naive", "peak ÷ two", "÷ one", "÷ naive")
+    return _table(head, ("---:", "---", *["---:"] * 6), lines) + where
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {"notebooks": notebooks, "claims": claims, "swings": swings, "bench": bench}
+
+
+def fill(text: str, root: Path) -> str:
+    """The README with every block made anew; ValueError naming a block whose two marks are not there once each."""
+    for name, make in BLOCKS.items():
+        first, last = f"<!-- {name} -->", f"<!-- end {name} -->"
+        if text.count(first) != 1 or text.count(last) != 1:
+            raise ValueError(f"README.md needs the marks {first} and {last} once each")
+        before, _, rest = text.partition(first)
+        after = rest.partition(last)[2]
+        text = f"{before}{first}\n{make(root)}\n{last}{after}"
+    return text
