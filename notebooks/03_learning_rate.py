@@ -128,7 +128,7 @@ for name, f in gallery.items():
 variants = {
     "safe": ("autolr", 1e-3),
     "own rows": ("autolr-own", 1e-3),
-    "no search, from 1e-5": ("autolr-nosearch", 1e-5),
+    "no search": ("autolr-nosearch", 1e-5),
     "bare": ("autolr-paper", 1e-3),
 }
 grid = {

@@ -27,9 +27,11 @@ def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = N
     for ax, title in zip(axes, ("forget loss: should rise", "retain loss: should stay"), strict=True):
         ax.set(xlabel="step", yscale="log", title=title)
     axes[0].set_ylabel("cross-entropy (nats per token)")
+    low, high = axes[0].get_ylim()  # shared; on a log scale
+    axes[0].set_ylim(low, high * (high / low) ** 0.06)  # room for the names at the ends
     if level is not None:
         axes[0].axhline(level, color="0.5", lw=0.8, ls=":")
-        axes[0].annotate("hold-out loss", (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom",
+        axes[0].annotate("hold-out loss", (0.6, level), xycoords=("axes fraction", "data"), ha="center", va="bottom",
                          color="0.4", fontsize=7)  # fmt: skip
     for ax, key in zip(axes, ("forget_ce", "retain_ce"), strict=True):
         ends = [(rows[-1]["step"], rows[-1][key], style.label(m), style.colour(m)) for m, rows in histories.items()]
@@ -58,8 +60,8 @@ def plane(rows: Sequence[Row], start: Row, reference: Row, title: str = "") -> F
         ax.annotate(name, (row[x], row[y]), xytext=(6, -10), textcoords="offset points", fontsize=8, color="0.3")
     ax.axvline(reference[x], color="0.8", lw=0.8, zorder=0)
     ax.set(xlabel="ROUGE-L on the forget set (lower: more forgotten)", ylabel="model utility", title=title)
-    ax.set_ylim(bottom=min(0.0, ax.get_ylim()[0]))
-    style.legend(fig, [ax], note="● constant rate, tuned   ○ AutoLR, untuned")
+    ax.set_ylim(bottom=max(0.0, min([*(r[y] for r in rows), start[y]]) - 0.05))
+    style.legend(fig, [ax], note="● tuned constant rate\n○ AutoLR, untuned")
     return fig
 
 
