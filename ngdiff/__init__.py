@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ngdiff import data, figures, methods, models, objectives, quadratics, results
+    from ngdiff.autolr import AutoLR
     from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
     from ngdiff.evaluate import evaluate
     from ngdiff.info import ForgetLevel, RetainBound
     from ngdiff.profiles import profile
-    from ngdiff.stepsize import AutoLR, Constant, WarmupCosine, WarmupLinear
+    from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
     from ngdiff.unlearn import UnlearningStep, unlearn
 
 __version__ = "0.1.0"
@@ -51,7 +52,8 @@ __all__ = [
 _HOME = {
     **dict.fromkeys(("unlearn", "UnlearningStep"), "unlearn"),
     **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA"), "directions"),
-    **dict.fromkeys(("AutoLR", "Constant", "WarmupLinear", "WarmupCosine"), "stepsize"),
+    **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "stepsize"),
+    "AutoLR": "autolr",
     **dict.fromkeys(("ForgetLevel", "RetainBound"), "info"),
     **{"evaluate": "evaluate", "profile": "profiles"},
 }  # public name -> the module that defines it; the other names of __all__ are modules

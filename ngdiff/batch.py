@@ -1,19 +1,20 @@
 """`ngdiff sweep`: a grid of cells, each one papermill execution of notebooks/cell.py; resumable and isolated.
 
-    # grid.toml
-    rows = "data/results/tiny/06_grid.jsonl"   # where the rows of all cells are gathered
+    # notebooks/grid.toml is an example
+    rows = "data/results/tiny/cells.jsonl"      # where the rows of all cells are gathered
     [grid]                                      # a list is swept over, anything else is the same in every cell
     profile = "tiny"
-    method  = ["ngdiff", "graddiff"]
+    method  = ["ngdiff", "graddiff-0.5"]
     lr      = [1e-4, 1e-3]
     seeds   = [0, 1, 2]                         # one cell a seed
 
 A cell is done when its record names this cell's content key and the sha256 of the rows it wrote. A failing cell is
-recorded and stops no other.
+recorded and stops no other; the rows are gathered when every cell is done.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import tomllib
@@ -23,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff import book, execute, paths
-from ngdiff.cache import atomic_write, content_key, probe_writable
-from ngdiff.records import digest
+from ngdiff.cache import atomic_write, content_key, probe_writable, sha256
 from ngdiff.results import read_rows, write_rows
 
 
@@ -43,9 +43,8 @@ class Cell:
         """Whether the record is whole, of this key, and its rows have their bytes."""
         try:
             record = json.loads(self.file(".json").read_text("utf-8"))
-            return (
-                record["key"] == self.key and record["error"] is None and record["rows"] == digest(self.file(".jsonl"))
-            )
+            rows = sha256(self.file(".jsonl"))
+            return record["key"] == self.key and record["error"] is None and record["rows"] == rows
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
@@ -63,21 +62,28 @@ def expand(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
-    """The cells of a grid file and where their rows are gathered; ValueError on a parameter cell.py does not have."""
-    with open(grid_file, "rb") as handle:
-        text = tomllib.load(handle)
+    """The cells of a grid file and where their rows are gathered.
+
+    ValueError on a file that is no grid, and on a parameter that cell.py does not have.
+    """
+    try:
+        text = tomllib.loads(grid_file.read_text("utf-8"))
+    except ValueError as error:  # of the encoding or of TOML's form; neither names the file
+        raise ValueError(f"{grid_file} is not TOML: {error}") from error
     if unknown := set(text) - {"rows", "grid"}:
         raise ValueError(f"{grid_file}: unknown entry {sorted(unknown)[0]!r}; there are `rows` and the table [grid]")
-    if "grid" not in text:
+    if not isinstance(text.get("grid"), dict):
         raise ValueError(f"{grid_file} has no table [grid]: write one with the parameters to sweep over")
     declared = book.parameters(book.notebook(source), source)
     if unknown := set(text["grid"]) - set(declared) or {"out"} - set(declared):
         raise ValueError(f"{source} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(declared)}")
     folder = root / ".cache" / "sweep" / grid_file.stem
     made = []
-    base = execute.execution_key(source, {})
+    base = functools.cache(lambda texts: execute.execution_key(source, dict(texts)))  # hashes the folders they name
     for point in expand(text["grid"]):
-        key = content_key(base, declared | point | {"out": None, "refresh": None})
+        settings = declared | point | {"out": None, "refresh": None}
+        texts = tuple((name, value) for name, value in settings.items() if isinstance(value, str))
+        key = content_key(base(texts), settings)
         made.append(Cell(point | {"out": str(folder / f"{key}.jsonl")}, key, folder))
     return made, root / text.get("rows", folder / "rows.jsonl")
 
@@ -85,13 +91,13 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
 def run_cell(cell: Cell, source: Path, root: Path) -> str | None:
     """Executes one cell and records how it ended; the error, None when it wrote its rows."""
     cell.file(".json").unlink(missing_ok=True)
-    outcome = execute.run(source, cell.file(".ipynb"), cell.parameters, root / ".cache")
+    outcome = execute.run(source, cell.file(".ipynb"), cell.parameters, root / ".cache", jobs=1)
     error = f"cell {outcome.failure.cell}: {outcome.failure.error}" if outcome.failure else None
     if error is None and not cell.file(".jsonl").exists():
         error = f"{source.name} wrote nothing to its parameter `out`"
     record = {"key": cell.key, "parameters": cell.parameters, "error": error, "seconds": round(outcome.seconds, 3)}
     with atomic_write(cell.file(".json")) as temporary:
-        temporary.write_text(json.dumps(record | {"rows": digest(cell.file(".jsonl"))}, indent=1), "utf-8")
+        temporary.write_text(json.dumps(record | {"rows": sha256(cell.file(".jsonl"))}, indent=1), "utf-8")
     return error
 
 
@@ -126,10 +132,12 @@ def sweep(
 
 
 def gather(every: Sequence[Cell], rows: Path, say: Callable[[str], None]) -> None:
-    """Writes the rows of every done cell to one file; cells that are not done are said, and leave no row."""
-    done = [cell for cell in every if cell.done()]
-    write_rows(rows, [row for cell in done for row in read_rows(cell.file(".jsonl"))])
-    say(f"rows of {len(done)} of {len(every)} cells: {rows}")
+    """Writes the rows of all cells to one file; while cells are not done it says how many and leaves the file alone."""
+    if missing := sum(not cell.done() for cell in every):
+        say(f"{missing} of {len(every)} cells are not done: {rows} is left as it was")
+        return
+    write_rows(rows, [row for cell in every for row in read_rows(cell.file(".jsonl"))])
+    say(f"rows of {len(every)} cells: {rows}")
 
 
 def slurm(grid_file: Path, count: int) -> str:

@@ -24,11 +24,11 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from ngdiff.autolr import AutoLR
 from ngdiff.cache import probe_writable
 from ngdiff.directions import NGDiff
 from ngdiff.results import stamp, write_rows
 from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import AutoLR
 
 EVERY = 10
 SIZES = {  # hidden, layers, heads, intermediate, vocabulary

@@ -3,7 +3,7 @@
 A file appears whole or not at all (`atomic_write`: temporary sibling, fsync, rename), so a kill at any moment leaves
 nothing that is later mistaken for a result. A cache entry is found by the content of everything it depends on
 (`content_key`) and is verified by sha256 each time it is used (`cached`); a damaged one is moved aside, neither
-trusted nor deleted.
+trusted nor deleted. A file written so is also told to whoever started the process and set NGDIFF_WRITTEN.
 """
 
 from __future__ import annotations
@@ -62,6 +62,14 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def sha256(path: Path) -> str | None:
+    """Of a file's bytes, as hex digits; None where there is no file."""
+    if not path.is_file():
+        return None
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
 # --------------------------------------------------------------------------------------------------- atomic writing
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
@@ -79,9 +87,17 @@ def _remove(path: Path) -> None:
 
 
 def _place(temporary: Path, final: Path) -> None:
-    """Renames a finished file or folder into place; the rename itself is made durable too."""
+    """Renames a finished file or folder into place; the rename itself is made durable too, and told (`_tell`)."""
     os.replace(temporary, final)
     _sync(final.parent)
+    _tell(_files(final) if final.is_dir() else [final])
+
+
+def _tell(files: list[Path]) -> None:
+    """Appends the paths, a line each, to the file named by NGDIFF_WRITTEN if it is set: what this execution wrote."""
+    if listed := os.environ.get("NGDIFF_WRITTEN"):
+        with open(listed, "ab", buffering=0) as handle:  # one write: lines of processes that share it do not mix
+            handle.write(b"".join(os.fsencode(file.resolve()) + b"\n" for file in files))
 
 
 def probe_writable(folder: Path) -> None:
@@ -176,11 +192,6 @@ def lock(path: Path, what: str) -> Iterator[None]:
         yield
 
 
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
-
-
 def _fault(entry: Path, key: str) -> str | None:
     """What is wrong with a cache entry, in words; None where every file is there with the bytes it was saved with."""
     try:
@@ -188,7 +199,7 @@ def _fault(entry: Path, key: str) -> str | None:
         if manifest["key"] != key:
             return f"it was made for the key {manifest['key']}"
         for name, digest in manifest["files"].items():
-            if _sha256(entry / name) != digest:
+            if sha256(entry / name) != digest:
                 return f"{name} has changed since it was saved"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
@@ -209,7 +220,7 @@ def _build(entry: Path, key: str, build: Callable[[Path], None], what: str) -> N
         _remove(leftover)
     with atomic_folder(entry) as temporary:
         build(temporary)
-        digests = {file.relative_to(temporary).as_posix(): _sha256(file) for file in _files(temporary)}
+        digests = {file.relative_to(temporary).as_posix(): sha256(file) for file in _files(temporary)}
         manifest = {"what": what, "key": key, "files": digests}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
 

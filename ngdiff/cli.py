@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-ERRORS = (ValueError, PermissionError, FileNotFoundError)  # the library's, which say what to do
+ERRORS = (ValueError, OSError)  # the library's, which say what to do, and the system's, which name the file
 
 app = typer.Typer(
     help="Normalised gradient difference: unlearn, measure, reproduce the paper.",

@@ -6,12 +6,9 @@ all go through it, and none can disturb another.
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.metadata
 import json
 import os
-import platform
 import signal
 import subprocess
 import sys
@@ -23,7 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from ngdiff.cache import atomic_write, content_key
+from ngdiff.cache import atomic_write, content_key, sha256
+from ngdiff.results import environment
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -41,10 +39,7 @@ SHELL = (
     "paths",
     "bench",
 )
-DEPENDENCIES = (
-    *("torch", "transformers", "tokenizers", "datasets", "peft", "safetensors"),
-    *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "rouge-score", "matplotlib", "seaborn"),
-)
+DATA = (".json", ".jsonl", ".parquet", ".csv", ".md")  # of a folder that a parameter names
 
 
 @dataclass(frozen=True)
@@ -59,23 +54,18 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one execution: wall seconds, cells in the notebook, and the failure if there was one."""
+    """Of one execution: wall seconds, cells in the notebook, the failure if there was one, the files it wrote.
+
+    files: resolved paths of what went through `atomic_write` in the kernel and the processes it started.
+    """
 
     seconds: float
     cells: int
     failure: Failure | None = None
+    files: frozenset[Path] = frozenset()
 
 
 # --------------------------------------------------------------------------------------------------------- what it is
-def environment() -> dict[str, str]:
-    """Python and the versions of the packages that numbers depend on."""
-    found = {"python": platform.python_version(), "machine": platform.machine()}
-    for name in DEPENDENCIES:
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
 def package_sources() -> dict[str, str]:
     """Text of every file of the package that a number can depend on (the command line cannot change one)."""
     root = Path(__file__).parent
@@ -87,8 +77,16 @@ def package_sources() -> dict[str, str]:
 
 
 def execution_key(source: Path, parameters: Mapping[str, Any]) -> str:
-    """Content key of all that an execution's results depend on: notebook, parameters, package, environment."""
-    return content_key(source.read_text("utf-8"), dict(parameters), package_sources(), environment())
+    """Content key of all that an execution's results depend on: notebook, parameters, package, environment.
+
+    A parameter that names a folder counts with the names and hashes of the data files in it.
+    """
+    folders = {
+        name: {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.suffix in DATA}
+        for name, value in parameters.items()
+        if value and isinstance(value, str) and (folder := source.parent / value).is_dir()  # where the kernel runs
+    }
+    return content_key(source.read_text("utf-8"), dict(parameters), folders, package_sources(), environment())
 
 
 # ------------------------------------------------------------------------------------------------------------- parent
@@ -114,15 +112,22 @@ def run(
     parameters: Mapping[str, Any],
     cache: Path,
     on_cell: Callable[[int, int], None] = lambda k, n: None,
+    jobs: int = 1,
 ) -> Outcome:
-    """Executes the notebook source (.py) in its folder, saved as `out`; a failing cell is an Outcome, not an error."""
+    """Executes the notebook source (.py) in its folder, saved as `out`; a failing cell is an Outcome, not an error.
+
+    jobs: how many processes the notebook may use, told to it as NGDIFF_JOBS.
+    """
     out.parent.mkdir(parents=True, exist_ok=True)
+    written = out.resolve().with_suffix(".written")
+    written.unlink(missing_ok=True)
+    env = kernel_environment(cache) | {"NGDIFF_JOBS": str(jobs), "NGDIFF_WRITTEN": str(written)}
     spec = {"source": str(source.resolve()), "out": str(out.resolve()), "parameters": dict(parameters)}
     command = [sys.executable, "-m", "ngdiff.execute", json.dumps(spec)]
     start, cells, failure, done = time.perf_counter(), 0, None, False
     with open(out.with_suffix(".log"), "w+", encoding="utf-8") as log:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": log, "stdin": subprocess.DEVNULL}
-        process = subprocess.Popen(command, text=True, env=kernel_environment(cache), cwd=source.parent, **pipes)
+        process = subprocess.Popen(command, text=True, env=env, cwd=source.parent, **pipes)
         try:
             assert process.stdout is not None
             for line in process.stdout:
@@ -139,7 +144,8 @@ def run(
         if not done and failure is None:
             log.seek(0)
             failure = Failure(0, cells, "", f"exit code {process.returncode}: {log.read()[-500:].strip()}")
-    return Outcome(time.perf_counter() - start, cells, failure)
+    lines = written.read_bytes().splitlines() if written.exists() else []
+    return Outcome(time.perf_counter() - start, cells, failure, frozenset(Path(os.fsdecode(line)) for line in lines))
 
 
 def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:

@@ -12,7 +12,8 @@ class Info:
     """What one step saw, as numbers. Losses are those before the update.
 
     retain/forget: R and F; retain_ce/forget_ce: the cross-entropy of the same batch where the objective reports it
-    (else R and F); norm_R, norm_F, cosine (ρ), a, b: the direction; eta, stepsize: the rate and the rule's outcome.
+    (else R and F); norm_R, norm_F, cosine (ρ), a, b: the direction; eta, stepsize: the rate and the rule's outcome; forwards:
+    forward passes spent on probing so far.
     outcome: `ok`; `zero_retain`, `zero_forget` (a gradient that is zero or rounding noise got coefficient 0);
     no update was made for `zero_both`, `aligned` (d is nothing but rounding: Pareto-stationary), `nonfinite`, or the
     name of a stop rule. dR, dF: ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the actual step, when measured.
@@ -34,6 +35,7 @@ class Info:
     slope: float = math.nan
     curvature: float = math.nan
     proposed: float = math.nan
+    forwards: int = 0
     dR: float = math.nan
     dF: float = math.nan
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ngdiff.compare import OURS, interval, select
+from ngdiff.claims import OURS, interval, select
 from ngdiff.figures.style import label, ordered
 from ngdiff.results import read_rows
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import sys
 import time
@@ -12,22 +11,17 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from ngdiff.cache import atomic_write
+from ngdiff.cache import atomic_write, sha256
 
 HEARTBEAT = 30.0  # seconds between progress lines where the output is no terminal
-
-
-def digest(path: Path) -> str | None:
-    """sha256 of a file, None where there is none."""
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else None
 
 
 @dataclass
 class Records:
     """What the last successful executions were made from and wrote: {name: {key, seconds, files: {path: sha256}}}.
 
-    Notebooks share files (10 redraws figures of 06), so after each execution the hashes of every record that is
-    valid in this run are taken anew; a file changed by anything else makes its notebooks run again.
+    Notebooks may write the same file: what an execution wrote gets its new hash in every record that is valid in this
+    run. A file changed by anything else, a failed execution too, makes its notebooks run again.
     """
 
     path: Path
@@ -36,22 +30,26 @@ class Records:
     trusted: set[str] = field(default_factory=set)
 
     def load(self, keys: Mapping[str, str]) -> None:
-        """Reads the records; trusted are those with this run's key whose files still have their bytes."""
+        """Reads the records; trusted are those with this run's key whose files still have their bytes.
+
+        keys: of every notebook there is with these settings, chosen or not; a record of any other is not trusted.
+        """
         try:
             self.rows = json.loads(self.path.read_text("utf-8"))
         except (OSError, ValueError):
             self.rows = {}
         for name, row in self.rows.items():
-            same = all(digest(self.root / file) == known for file, known in row["files"].items())
-            if same and row["key"] == keys.get(name, row["key"]):
+            same = all(sha256(self.root / file) == known for file, known in row["files"].items())
+            if same and row["key"] == keys.get(name):
                 self.trusted.add(name)
 
     def add(self, name: str, key: str, seconds: float, files: set[str]) -> None:
-        """Records a successful execution, and takes the hashes of all trusted records anew."""
+        """Records a successful execution, and the new hashes of its files in all trusted records."""
         self.rows[name] = {"key": key, "seconds": seconds, "files": dict.fromkeys(files)}
         self.trusted.add(name)
+        new = {file: sha256(self.root / file) for file in files}
         for row in (self.rows[known] for known in self.trusted):
-            row["files"] = {file: digest(self.root / file) for file in row["files"]}
+            row["files"] |= {file: new[file] for file in row["files"].keys() & files}
         self.save()
 
     def drop(self, name: str) -> None:

@@ -1,14 +1,16 @@
 """`ngdiff reproduce`: every notebook through papermill, then one report; what is still valid is not run again.
 
 A notebook is skipped when its last successful execution had the same content key (its source, parameters, the
-package, the environment) and every file it wrote under data/results/ and figures/ still has those bytes. Committed
-rows are never read as a cache: a fresh clone has no record of an execution, so it recomputes everything.
+package, the environment) and every file it wrote under data/results/ and figures/ still has those bytes. A notebook's
+files are those that its own execution reports (`ngdiff.cache.atomic_write`). Committed rows are never read as a cache:
+a fresh clone has no record of an execution, so it recomputes everything.
 """
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Lock
@@ -19,7 +21,8 @@ from ngdiff.cache import probe_writable
 from ngdiff.records import Progress, Records
 from ngdiff.results import stamp, write_rows
 
-FIRST, LAST = "00", "10"  # 00 makes what the others share; 10 rebuilds from their rows: always run, alone, at the end
+# 00 makes what the others share; 06 spreads its many trials over all workers; 10 rebuilds from rows: always run, last
+FIRST, GRID, LAST = "00", "06", "10"
 
 
 @dataclass(frozen=True)
@@ -44,11 +47,10 @@ def plan(
     seeds: Sequence[int] | None = None,
     refresh: bool = False,
     smoke: bool = False,
-    only: Sequence[str] = (),
 ) -> list[Job]:
-    """The notebooks to run, each with those of the settings that its parameters cell declares.
+    """Every notebook there is to run, each with those of the settings that its parameters cell declares.
 
-    With `data` only notebooks that declare a `data` parameter run. ValueError on an `only` that names none.
+    With `data` only notebooks that declare a `data` parameter.
     """
     given: dict[str, Any] = {"profile": profile, "refresh": refresh, "smoke": smoke}
     given |= {"seeds": list(seeds)} if seeds is not None else {}
@@ -62,6 +64,11 @@ def plan(
         parameters = {name: value for name, value in given.items() if name in declared}
         key = execute.execution_key(source, {**declared, **parameters})
         jobs.append(Job(source, out / f"{source.stem}.ipynb", parameters, key))
+    return jobs
+
+
+def choose(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
+    """The jobs whose names begin as `only` says, all without it; ValueError where there is none."""
     chosen = [job for job in jobs if not only or job.name.startswith(tuple(only))]
     if not chosen:
         names = ", ".join(job.name for job in jobs) or "none"
@@ -96,23 +103,26 @@ class Reproduction:
         self.done: dict[str, report.Ran] = {}
         self.failed: dict[str, tuple[Job, execute.Failure]] = {}
 
-    def written(self) -> dict[str, int]:
-        files = (path for folder in self.outputs for path in folder.rglob("*") if path.is_file())
-        return {p.relative_to(self.root).as_posix(): p.stat().st_mtime_ns for p in files if p.suffix != ".tmp"}
+    def kept(self, files: Iterable[Path]) -> set[str]:
+        """Those that stand under this run's output folders, relative to the root."""
+        mine = (file for file in files if any(file.is_relative_to(folder) for folder in self.outputs))
+        return {file.relative_to(self.root).as_posix() for file in mine if file.is_file()}
 
-    def one(self, job: Job, force: bool) -> None:
-        if job.name in self.records.trusted and not force and not job.name.startswith(LAST):
+    def valid(self, job: Job, force: bool) -> bool:
+        return job.name in self.records.trusted and not force and not job.name.startswith(LAST)
+
+    def one(self, job: Job, force: bool, jobs: int) -> None:
+        """Runs a job that is not still valid; it may use `jobs` processes."""
+        if self.valid(job, force):
             seconds = self.records.rows[job.name]["seconds"]
             self.done[job.name] = report.Ran(job.name, "still valid", seconds)
             self.progress.end(job.name, len(book.notebook(job.source).cells), 0.0, f"still valid ({seconds:.0f} s)")
             return
         with self.lock:
             self.records.drop(job.name)
-        before = self.written()
         outcome = execute.run(
-            job.source, job.out, job.parameters, self.cache, lambda k, n: self.progress.cell(job.name, k, n)
+            job.source, job.out, job.parameters, self.cache, lambda k, n: self.progress.cell(job.name, k, n), jobs
         )
-        after = self.written()
         word = "FAILED" if outcome.failure else "done"
         self.progress.end(job.name, outcome.cells, outcome.seconds, word)
         with self.lock:
@@ -120,15 +130,18 @@ class Reproduction:
             if outcome.failure:
                 self.failed[job.name] = (job, outcome.failure)
             else:
-                changed = {name for name, stamp in after.items() if before.get(name) != stamp}
-                self.records.add(job.name, job.key, outcome.seconds, changed)
+                self.records.add(job.name, job.key, outcome.seconds, self.kept(outcome.files))
 
     def all(self, jobs: Sequence[Job], workers: int, force: bool) -> None:
-        """00 first and alone, 10 last and alone, the others `workers` at a time; a failure stops no other."""
-        first = [job for job in jobs if job.name.startswith(FIRST)]
-        last = [job for job in jobs if job.name.startswith(LAST)]
-        for group in (first, [job for job in jobs if job not in first + last], last):
-            for _ in execute.in_parallel(lambda job: self.one(job, force), group, workers):
+        """00 alone, the others `workers` at a time, then 06 alone, then 10 alone; a failure stops no other.
+
+        A notebook that runs alone may use `workers` processes, one that runs beside another a single one.
+        """
+        first, grid, last = ([job for job in jobs if job.name.startswith(n)] for n in (FIRST, GRID, LAST))
+        for group in (first, [job for job in jobs if job not in first + grid + last], grid, last):
+            alone = sum(not self.valid(job, force) for job in group) == 1
+            work = functools.partial(self.one, force=force, jobs=workers if alone else 1)
+            for _ in execute.in_parallel(work, group, workers):
                 pass
 
 
@@ -148,13 +161,14 @@ def reproduce(
 
     `refresh` reaches the notebooks, which then also recompute their long grids; `force` only ignores the records.
     """
-    root, start = root or paths.need_checkout(), time.perf_counter()
+    root, start = (root or paths.need_checkout()).resolve(), time.perf_counter()
     label = paths.run_label(profile, data, smoke)
-    todo = plan(root, profile, data, seeds, refresh, smoke, only)
+    every = plan(root, profile, data, seeds, refresh, smoke)
+    todo = choose(every, only)
     run = Reproduction(root, label, say)
     for folder in (*run.outputs, run.records.path.parent, root / "report"):
         probe_writable(folder)
-    run.records.load({job.name: job.key for job in todo})
+    run.records.load({job.name: job.key for job in every})
     committed = report.committed_rows(root, label, run.records.path.parent / "committed")
     with run.progress:
         run.all(todo, jobs, force or refresh)

@@ -23,9 +23,9 @@ from typing import Any
 from ngdiff.cache import atomic_write
 
 PACKAGES = (
-    *("ngdiff", "torch", "transformers", "tokenizers", "safetensors", "datasets", "accelerate"),
-    *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "rouge-score", "papermill"),
-)
+    *("ngdiff", "torch", "transformers", "tokenizers", "safetensors", "datasets", "accelerate", "peft"),
+    *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "rouge-score", "matplotlib", "seaborn", "papermill"),
+)  # what numbers and figures depend on
 
 
 # ----------------------------------------------------------------------------------------------------------- stamps
@@ -59,8 +59,9 @@ def _device() -> dict[str, Any]:
     return {"device": name, "cpus": os.cpu_count(), "threads": threads}
 
 
-def _versions() -> dict[str, str]:
-    found = {}
+def environment() -> dict[str, str]:
+    """Versions of Python and the installed ones of PACKAGES, and the machine: {"python", "machine", package, …}."""
+    found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
@@ -73,7 +74,7 @@ def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[s
     return {
         **{"config": _plain(config), "seed": seed, "seconds": round(seconds, 3), "date": now},
         **_git(),
-        **{"python": platform.python_version(), "system": platform.platform(), "packages": _versions()},
+        **{"system": platform.platform(), "packages": environment()},
         **_device(),
     }
 

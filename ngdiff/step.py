@@ -184,7 +184,7 @@ class UnlearningStep:
         seen: dict[str, Any] = {"eta": float(self.optimizer.param_groups[0]["lr"])}
         if self.stepsize is not None:
             s = self.state
-            seen |= {"eta": s.eta, "stepsize": s.outcome}
+            seen |= {"eta": s.eta, "stepsize": s.outcome, "forwards": s.forwards}
             if s.outcome != "held":
                 seen |= {"slope": s.slope, "curvature": s.curvature, "proposed": s.proposed}
         if g_F is not None:

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from ngdiff import oracles
+from ngdiff.autolr import AutoLR, fit, parabola
 from ngdiff.directions import MGDA, Direction, GradDiff, NGDiff, PCGrad
 from ngdiff.quadratics import Pair, walk
-from ngdiff.stepsize import AutoLR, StepSize, fit, parabola
+from ngdiff.stepsize import StepSize
 
 EPS = torch.finfo(torch.float64).eps
 EXACT = AutoLR(lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True)  # η* at every step, on a quadratic

@@ -11,6 +11,7 @@ compared at equal forgetting. "fixed": every run makes the same number of steps,
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import math
 import os
@@ -24,27 +25,26 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from ngdiff import stepsize as rules
+from ngdiff.autolr import AutoLR
 from ngdiff.cache import cache_dir, cached, content_key, found
 from ngdiff.data import Benchmark, authors, tofu
 from ngdiff.profiles import Profile, profile
-from ngdiff.results import read_rows, stamp, write_rows
+from ngdiff.results import environment, read_rows, stamp, write_rows
+from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
 
 Row = dict[str, Any]
 STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run) -> rule
-    "constant": lambda lr, steps: rules.Constant(lr),
-    "linear": lambda lr, steps: rules.WarmupLinear(lr, total=steps),
-    "cosine": lambda lr, steps: rules.WarmupCosine(lr, total=steps),
-    "autolr": lambda lr, steps: rules.AutoLR(lr),
-    "autolr-paper": lambda lr, steps: rules.AutoLR.paper(lr),
-    "autolr-own": lambda lr, steps: rules.AutoLR(lr, fresh=0),  # its probe sees the step's own rows only
-    "autolr-nosearch": lambda lr, steps: rules.AutoLR(lr, search=0),
+    "constant": lambda lr, steps: Constant(lr),
+    "linear": lambda lr, steps: WarmupLinear(lr, total=steps),
+    "cosine": lambda lr, steps: WarmupCosine(lr, total=steps),
+    "autolr": lambda lr, steps: AutoLR(lr),
+    "autolr-paper": lambda lr, steps: AutoLR.paper(lr),
 }
 OPTIMIZERS = ("adamw", "sgd")
 # what a trial's numbers depend on, beside its settings and its models
 SOURCES = (
-    *("vector", "directions", "stepsize", "info", "probe", "step", "unlearn"),
-    *("objectives", "methods", "lm", "trials"),
+    *("vector", "directions", "stepsize", "autolr", "info", "probe", "step", "unlearn"),
+    *("objectives", "methods", "lm", "trials", "data/benchmark", "data/problem", "data/tokens"),
 )
 
 
@@ -52,9 +52,9 @@ SOURCES = (
 class Trial:
     """Settings of one run.
 
-    lr: the rate (constant) or the starting rate (AutoLR). seed: order of the rows; target_seed: the models'. rule:
-    matched | fixed. data: folder of a TOFU copy, "" = generated authors. steps: None = the profile's. optimizer: adamw
-    (0.9, 0.999, weight decay 0.01) | sgd (plain).
+    lr: the rate (constant) or the starting rate (AutoLR). stepsize: as in `rule_of`. seed: order of the rows;
+    target_seed: the models'. rule: matched | fixed. data: folder of a TOFU copy, "" = generated authors. steps: None =
+    the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain).
     """
 
     method: str = "ngdiff"
@@ -74,8 +74,7 @@ class Trial:
 
         method(self.method)
         profile(self.profile)
-        if self.stepsize not in STEPSIZES:
-            raise ValueError(f"unknown step-size rule {self.stepsize!r}; choose one of: {', '.join(STEPSIZES)}")
+        rule_of(self.stepsize, self.lr, 1)
         if self.rule not in ("matched", "fixed"):
             raise ValueError(f"unknown comparison {self.rule!r}; choose matched or fixed")
         if self.steps is not None and self.steps < 1:
@@ -85,6 +84,20 @@ class Trial:
 
     def __str__(self) -> str:
         return f"{self.method} {self.stepsize} {self.lr:g} seed {self.seed}/{self.target_seed} {self.rule}"
+
+
+def rule_of(name: str, lr: float, steps: int) -> Any:
+    """The step-size rule of a name in STEPSIZES, with fields of its own where they follow: "autolr fresh=0 search=0"."""
+    word, *fields = name.split()
+    if word not in STEPSIZES:
+        raise ValueError(f"unknown step-size rule {word!r}; choose one of: {', '.join(STEPSIZES)}")
+    rule = STEPSIZES[word](lr, steps)
+    try:
+        return replace(rule, **{key: ast.literal_eval(value) for key, value in (field.split("=") for field in fields)})
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise ValueError(
+            f"step-size rule {name!r}: {error}; write fields of {type(rule).__name__} as name=value"
+        ) from error
 
 
 @lru_cache(maxsize=4)
@@ -106,8 +119,21 @@ def history(trial: Trial) -> list[Row]:
     return read_rows(_entry(trial, False) / "history.parquet")
 
 
-def run_all(trials: Sequence[Trial], jobs: int = 2, refresh: bool = False, say: Callable[[str], None] = print) -> list:
-    """The rows of many trials in their order, `jobs` one-thread processes at a time; what is cached is not run again."""
+def report(trial: Trial) -> Any:
+    """The trial's evaluation, with every item and generation (`ngdiff.evaluate.report.Report`)."""
+    from ngdiff.evaluate.report import Report
+
+    return Report.from_json(_entry(trial, False) / "report.json")
+
+
+def run_all(
+    trials: Sequence[Trial], jobs: int | None = None, refresh: bool = False, say: Callable[[str], None] = print
+) -> list[Row]:
+    """The rows of many trials in their order, `jobs` one-thread processes at a time; what is cached is not run again.
+
+    jobs: None is what NGDIFF_JOBS allows (set by `reproduce`, which may run two notebooks at once), else 2.
+    """
+    jobs = jobs or int(os.environ.get("NGDIFF_JOBS", "2"))
     rows: dict[Trial, Row] = {}
     began = time.perf_counter()
     for trial in trials:
@@ -132,7 +158,7 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
     from ngdiff.evaluate.report import Report
 
     P, bench = profile(name), benchmark(name, split, data)
-    key = content_key("levels", _sources(), *_models_key(bench, P, target_seed))
+    key = content_key("levels", _sources(), environment(), *_models_key(bench, P, target_seed))
 
     def build(folder: Path) -> None:
         start, reference = models.pair(bench, P, target_seed)
@@ -166,7 +192,7 @@ def scores(metrics: Row, start: Row, reference: Row) -> Row:
 
 # ---------------------------------------------------------------------------------------------------------- one trial
 def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
-    """The `Run` of a trial, not cached: the unlearned model itself, for notebooks that read its generations."""
+    """The `Run` of a trial, not cached: the unlearned model itself."""
     from ngdiff import methods
     from ngdiff.info import ForgetLevel
     from ngdiff.unlearn import unlearn
@@ -177,7 +203,7 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     return unlearn(
         problem,
         methods.method(trial.method),
-        STEPSIZES[trial.stepsize](trial.lr, _steps(trial)),
+        rule_of(trial.stepsize, trial.lr, _steps(trial)),
         _steps(trial),
         trial.seed,
         stop=stop,
@@ -213,7 +239,9 @@ def _entry(trial: Trial, refresh: bool) -> Path:
         start, reference = levels(trial.profile, trial.split, trial.data, trial.target_seed)
         scores(start, start, reference)  # nothing to unlearn is said before the run, not after it
         done = unlearned(trial)
-        metrics = _evaluate(done.model, bench, P, reference["report"]).metrics
+        found = _evaluate(done.model, bench, P, reference["report"])
+        found.to_json(folder / "report.json")
+        metrics = found.metrics
         row = {**asdict(trial), "stopped": done.stopped, "updates": sum(i.updated for i in done.history)}
         row |= {"seconds": done.seconds, **metrics, **scores(metrics, start, reference), **_summary(done.history)}
         row["stamp"] = stamp(asdict(trial), trial.seed, time.perf_counter() - began)
@@ -235,6 +263,7 @@ def _summary(steps: Sequence[Any]) -> Row:
         "eta_median": statistics.median(i.eta for i in taken),
         "eta_last": taken[-1].eta,
         "forget_ce_last": steps[-1].forget_ce,
+        "forwards": taken[-1].forwards,  # spent on probing
     }
 
 
@@ -251,7 +280,7 @@ def _root() -> Path:
 def _key(trial: Trial) -> str:
     P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
     settings = replace(trial, data="", steps=_steps(trial))
-    return content_key("trial", settings, _sources(), *_models_key(bench, P, trial.target_seed))
+    return content_key("trial", settings, _sources(), environment(), *_models_key(bench, P, trial.target_seed))
 
 
 def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
@@ -271,7 +300,7 @@ def _sources() -> str:
     """Hash of the source that decides a trial's numbers: a cached trial of other code is never taken."""
     home = Path(__file__).parent
     files = [home / f"{name}.py" for name in SOURCES]
-    files += [*sorted((home / "evaluate").glob("*.py")), home / "data" / "problem.py", home / "data" / "tokens.py"]
+    files += sorted((home / "evaluate").glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

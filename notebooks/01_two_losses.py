@@ -162,7 +162,7 @@ for kappa in (1 / 3, 1.0, 3.0):
     changes = {"dR": [-(x @ g_R).item() for x in d], "dF": [-(x @ g_F).item() for x in d]}
     rows.append({"kappa": kappa, "c": grid, "low": low, "high": high, **changes})
 fig = theory.slopes(saved(rows_folder / "theory_slopes.jsonl", rows, config, time.perf_counter() - began))
-style.save(fig, figures_folder, "fig1_slopes", "Logistic toy in float64; no seed.")
+style.save(fig, figures_folder, "fig1_slopes", "Two gradients by hand at three norm ratios; no seed.")
 fig
 
 # %% [markdown]

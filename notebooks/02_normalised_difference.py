@@ -156,7 +156,7 @@ drifting = {"title": "and drifts along a run", "x_name": "step", "x": [i.step fo
             "own": own}  # fmt: skip
 rows = saved(rows_folder / "theory_interval.jsonl", [closing, drifting], config, time.perf_counter() - began)
 fig = theory.interval(rows)
-style.save(fig, figures_folder, "fig2_interval", "Closed form; no seed.")
+style.save(fig, figures_folder, "fig2_interval", "Left: closed form. Right: the pair of seed 4, SGD.")
 fig
 
 # %% tags=["check"]

@@ -65,7 +65,7 @@ rows = saved(rows_folder / "theory_trajectories.jsonl", rows, config, time.perf_
 drawn = [described(name, P) for name, P in pairs.items()]
 drawn = saved(rows_folder / "theory_pairs.jsonl", drawn, config, time.perf_counter() - began)
 fig = theory.trajectories(rows, drawn)
-style.save(fig, figures_folder, "fig4_trajectories", "Quadratics under SGD, float64.")
+style.save(fig, figures_folder, "fig4_trajectories", "The pairs of seeds 1 (concave F) and 5 (convex F), SGD, float64.")
 fig
 
 # %% [markdown]
@@ -148,7 +148,7 @@ for family in ("concave", "convex"):
     rows.append({"family": family, "eta": eta, "R": P.R(line), "F": P.F(line) - P.F(P.start), "probe": probe, "best": best,
                  "retain_window": P.retain_window(P.start, d), "forget_window": forget})  # fmt: skip
 fig = theory.window(saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began))
-style.save(fig, figures_folder, "fig4_windows", "Quadratics under SGD, float64.")
+style.save(fig, figures_folder, "fig4_windows", "The pairs of seed 2, float64.")
 fig
 
 # %% tags=["check"]
@@ -176,7 +176,7 @@ for direction in (ng.NGDiff(), ng.GradDiff(0.5)):
 rows.append({"method": None, "pair": described("convex", P)})
 *rows, last = saved(rows_folder / "theory_invariance.jsonl", rows, config, time.perf_counter() - began)
 fig = theory.invariance(rows, last["pair"])
-style.save(fig, figures_folder, "fig4_invariance", "Quadratics under SGD, float64.")
+style.save(fig, figures_folder, "fig4_invariance", "The pair of seed 1, SGD, float64.")
 fig
 
 # %% tags=["check"]

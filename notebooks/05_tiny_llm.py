@@ -34,9 +34,11 @@ before, ideal = trials.levels(profile, "", data, 0)
 methods = ("ngdiff", "gradascent", "graddiff-0.5", "npo")
 common = {"seed": seeds[0], "profile": profile, "data": data}
 grid = [trials.Trial(m, "autolr" if m == "ngdiff" else "constant", 1e-3, **common) for m in methods]
-rows = trials.run_all(grid, refresh=refresh)
-histories = {t.method: trials.history(t) for t in grid}
+rows = trials.run_all(grid)
 results.write_rows(rows_folder / "tiny_llm.jsonl", rows)
+steps = [{"name": t.method, **row} for t in grid for row in trials.history(t)]
+results.write_rows(rows_folder / "tiny_llm_history.parquet", steps)
+histories = runs.by_name(results.read_rows(rows_folder / "tiny_llm_history.parquet"))
 fig = runs.trajectories(histories, before["loss_holdout"])
 style.save(fig, figures_folder, "fig5_trajectories", style.caption(rows))
 fig
@@ -68,16 +70,40 @@ print({k: round(v, 3) for k, v in known.items()})
 print(f"start on hold-out {before['loss_holdout']:.2f}, reference on forget {ideal['loss_forget']:.2f} nats per token")
 
 # %% [markdown]
+# ## Why this population of authors
+# The invented population of seed 2 is the benchmark because the retain-only model, which knows neither set, finds its
+# hold-out authors about as hard as those to forget: only then can a membership AUC of ½ be reached. Other seeds, by their
+# references (the rows are committed; `refresh=True` trains these models again):
+
+# %%
+if refresh and not (smoke or data):
+    found = []
+    for seed in range(6):
+        other = ng.data.authors(P, seed=seed)
+        report = ng.evaluate(ng.models.reference(other, P), other, gradnorm=False, generate=False)
+        row = {"seed": seed, **{k: report.metrics[k] for k in ("mia_loss", "loss_forget", "loss_holdout")}}
+        found.append(
+            row | {"stamp": results.stamp({"profile": profile, "population": seed}, 0, report.meta["seconds"])}
+        )
+    results.write_rows(rows_folder / "populations.jsonl", found)
+if (rows_folder / "populations.jsonl").exists():
+    for row in results.read_rows(rows_folder / "populations.jsonl"):
+        print(
+            f"population {row['seed']}: AUC {row['mia_loss']:.2f}, forget {row['loss_forget']:.2f}, hold-out {row['loss_holdout']:.2f}"
+        )
+else:
+    print("not run")
+
+# %% [markdown]
 # ## Read the generations
 # Numbers hide what a model says. The same forget question under each method:
 
 # %%
-questions = [bench.forget[i]["question"] for i in (0, 1)]
-said = {t.method: answers(trials.unlearned(t).model, questions, P.max_new_tokens) for t in grid[: 2 if smoke else 4]}
-for i, question in enumerate(questions):
-    print(f"{question}\n   {'truth':14}{bench.forget[i]['answer']}")
-    for method, texts in said.items():
-        print(f"   {method:14}{texts[i]}")
+said = {t.method: trials.report(t).items["forget_Q_A_ROUGE"] for t in grid}
+for i in (0, 1):
+    print(f"{bench.forget[i]['question']}\n   {'truth':14}{bench.forget[i]['answer']}")
+    for method, items in said.items():
+        print(f"   {method:14}{items[i]['generation']}")
 
 # %% [markdown]
 # ## Predict, then run
@@ -106,12 +132,15 @@ signs = [row["cosine"] > 0 for row in history]
 assert conflict == sum(signs) / len(signs), "conflict is ρ > 0, because F is ascended: did you count ρ < 0?"
 assert known["start"] >= 0.95 or data, known
 assert known["reference, forget rows"] < 0.5 * known["start"], known
+assert data or smoke or all(before["loss_holdout"] / 2 < r["loss_forget"] < 2 * before["loss_holdout"] for r in rows)
+assert data or smoke or rows[0]["loss_retain"] < min(r["loss_retain"] for r in rows[1:])
 assert all(len(h) == r["updates"] + (r["stopped"] != "steps") for h, r in zip(histories.values(), rows, strict=True))
 
 # %% [markdown]
 # ## What you should see
 # The start answers at least 95 % of its own facts word for word (asserted), the retain-only model fewer than half as
-# many of the forgotten ones (asserted). The methods end at similar forget losses and different retain losses.
+# many of the forgotten ones (asserted). The four methods end within a factor of two of the hold-out loss on the forget rows,
+# and of the four NGDiff has the lowest retain loss (both asserted); GradDiff(0.9) is not among them, see notebook 06.
 #
 # ## Summary
 # Memorising shows in the gap between the loss on trained and on unseen authors; forgetting closes the gap; what a

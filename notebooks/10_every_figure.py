@@ -1,20 +1,20 @@
 # %% [markdown]
 # # 10 · Every table and figure, from saved rows alone
 #
-# *You will* rebuild the figures of this companion from the rows under `data/results/`, without any model · *Needs* rows
-# of the other notebooks · *Time* seconds · *Reproduces* the map of the paper's figures and tables
+# *You will* rebuild every figure of a language-model run from the rows under `data/results/`, without any model · *Needs*
+# rows of the other notebooks · *Time* seconds · *Reproduces* the map of the paper's figures and tables
 #
-# A figure is a function of saved rows. What was not run says "not run"; nothing stands in for it.
+# A figure is a function of saved rows. What was not run says "not run"; nothing stands in for it. (The figures of the
+# theory are drawn from saved rows, `theory_*.jsonl`, in notebooks 01 to 04 themselves.)
 
 # %% tags=["parameters"]
 profile = "tiny"
 seeds = (0, 1, 2)
-refresh = False
 smoke = False
 data = ""
 
 # %%
-from ngdiff import compare, paths, results
+from ngdiff import claims, paths, results
 from ngdiff.figures import runs, style
 
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
@@ -41,18 +41,30 @@ for path in files:
 # %%
 start = saved("start.jsonl")
 drawn, captions = {}, {}
+level = next((row["loss_holdout"] for row in start or () if row["model"] == "start"), None)
+for name, rows_file in (
+    ("start", "start.jsonl"),
+    ("learning_rate", "learning_rate.jsonl"),
+    ("tiny_llm", "tiny_llm.jsonl"),
+):
+    rows, steps = saved(rows_file), saved(f"{name}_history.parquet")
+    if not (rows and steps):
+        print(f"{name}: not run")
+        continue
+    histories = runs.by_name(steps)
+    drawn[f"fig10_{name}"] = runs.autolr(histories) if name == "learning_rate" else runs.trajectories(histories, level)
+    captions[f"fig10_{name}"] = style.caption(rows)
 for prefix in ("", "grid_"):
-    matched, tuning, starts, claims = (
+    matched, tuning, starts, said = (
         saved(f"{prefix}{name}") for name in ("matched.parquet", "tuning.parquet", "starts.parquet", "claims.jsonl")
     )
-    if not (matched and tuning and starts and claims):
+    if not (start and matched and tuning and starts and said):
         print(f"{prefix or 'live '}comparison: not run")
         continue
     title = f"{profile}, {len(matched)} runs, {len({r['seed'] for r in matched})} seeds, {len({r['target_seed'] for r in matched})} models"
     drawn[f"fig10_{prefix}plane"] = runs.plane(matched, start[0], start[2], title)
-    beside = compare.select(starts, seed=compare.TUNING_SEED, target_seed=0)
-    drawn[f"fig10_{prefix}learning_rate"] = runs.quality(tuning, beside, "score", title)
-    drawn[f"fig10_{prefix}differences"] = runs.differences(claims, title)
+    drawn[f"fig10_{prefix}learning_rate"] = runs.quality(tuning, starts, "score", title)
+    drawn[f"fig10_{prefix}differences"] = runs.differences(said, title)
     captions |= dict.fromkeys(drawn.keys() - captions.keys(), style.caption([*matched, *tuning]))
 for name, fig in drawn.items():
     style.save(fig, figures_folder, name, captions[name])
@@ -81,12 +93,12 @@ for fig in drawn.values():
 # committed and the new ones side by side.
 
 # %%
-summary = compare.summary(
-    {name: saved(name) for name in ("start.jsonl", "matched.parquet", "starts.parquet", "learning_rate.jsonl")}
-)
+sources = [f"{prefix}{name}" for prefix in ("", "grid_") for name in ("matched.parquet", "claims.jsonl")]
+summary = claims.summary({name: saved(name) for name in ("start.jsonl", "learning_rate.jsonl", *sources)})
 results.write_rows(rows_folder / "summary.jsonl", summary)
 for row in summary:
-    print(f"{row['name']:52} {row['value']:10.4g} ± {row['tolerance']:.2g}")
+    value = row["value"]
+    print(f"{row['name']:56} " + (value if isinstance(value, str) else f"{value:10.4g} ± {row['tolerance']:.2g}"))
 
 # %% tags=["check"]
 assert len({row["name"] for row in summary}) == len(summary), "a number has one row"

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from ngdiff import batch
+from ngdiff.trials import Trial
 
 CELL = """# %% tags=["parameters"]
 method = "ngdiff"
@@ -28,11 +29,12 @@ def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
     (repo / "notebooks/cell.py").write_text(CELL)
     grid = repo / "grid.toml"
     grid.write_text('rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff", "broken"]\nlr = 0.1\nseeds = [0, 1]\n')
+    (repo / "rows.jsonl").write_text("committed\n")
     said: list[str] = []
     assert batch.sweep(grid, root=repo, say=said.append) == 1
     text = "\n".join(said)
-    assert text.count("no such method") == 2 and "rows of 2 of 4 cells" in text
-    assert len((repo / "rows.jsonl").read_text().splitlines()) == 2
+    assert text.count("no such method") == 2 and "2 of 4 cells are not done" in text
+    assert (repo / "rows.jsonl").read_text() == "committed\n"  # never replaced by a part
 
     grid.write_text('rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff"]\nlr = 0.1\nseeds = [0, 1, 2]\n')
     every, rows = batch.cells(grid, repo / "notebooks/cell.py", repo)
@@ -50,6 +52,8 @@ def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
         ("[grid]\nlr = []\n", "lr is an empty list"),
         ("[other]\n", "unknown entry 'other'"),
         ('rows = "a.jsonl"\n', r"no table \[grid\]"),
+        ("grid = 3\n", r"no table \[grid\]"),
+        ("[grid\n", r"grid\.toml is not TOML"),
     ],
 )
 def test_a_bad_grid_is_named(repo: Path, text: str, message: str) -> None:
@@ -58,6 +62,32 @@ def test_a_bad_grid_is_named(repo: Path, text: str, message: str) -> None:
     grid.write_text(text)
     with pytest.raises(ValueError, match=message):
         batch.cells(grid, repo / "notebooks/cell.py", repo)
+
+
+def test_a_cell_is_of_the_data_it_names(repo: Path) -> None:
+    source = repo / "notebooks/cell.py"
+    source.write_text(CELL.replace('method = "ngdiff"', 'method = "ngdiff"\nbenchmark = "authors"'))
+    grid, data = repo / "grid.toml", repo / "tofu" / "rows.jsonl"
+    data.parent.mkdir()
+    grid.write_text('[grid]\nbenchmark = ["authors", "../tofu"]\nseeds = [0]\n')
+    keys = []
+    for text in ("old", "new"):
+        data.write_text(text)
+        keys.append([cell.key for cell in batch.cells(grid, source, repo)[0]])
+    assert keys[0][0] == keys[1][0] and keys[0][1] != keys[1][1]
+
+
+def test_the_example_grid_is_of_valid_cells(checkout: Path) -> None:
+    notebooks = checkout / "notebooks"
+    every, rows = batch.cells(notebooks / "grid.toml", notebooks / "cell.py", checkout)
+    points = [{k: v for k, v in cell.parameters.items() if k != "out"} for cell in every]
+    for point in points:
+        (seed,) = point.pop("seeds")
+        Trial(**point, seed=seed)
+    assert {(p["method"], p["lr"]) for p in points} == {
+        (m, lr) for m in ("ngdiff", "graddiff-0.5") for lr in (1e-4, 1e-3)
+    }
+    assert len({cell.key for cell in every}) == 4 and rows.parent == checkout / "data/results/tiny"
 
 
 def test_slurm_script_names_every_cell() -> None:

@@ -25,9 +25,12 @@ def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["reproduce", "--seeds", "a"], "--seeds takes whole numbers"),
         (["reproduce", "--data", "nowhere"], "no such folder"),
         (["sweep", "nothing.toml"], "no grid file"),
+        (["data", "authors", "taken"], "cannot write to taken"),
+        (["data", "authors", "n" * 300], "File name too long"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "taken").touch()
     done = ngdiff(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
     assert "Traceback" in ngdiff("--debug", *arguments, cwd=tmp_path).stderr

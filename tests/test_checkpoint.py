@@ -15,9 +15,10 @@ from safetensors.torch import load_file, save_file
 from twin import Lion, NetProblem
 
 import ngdiff as ng
+from ngdiff.autolr import AutoLR
 from ngdiff.directions import GradDiff, NGDiff
 from ngdiff.step import ForgetLevel
-from ngdiff.stepsize import AutoLR, Constant
+from ngdiff.stepsize import Constant
 
 RULES = [AutoLR(lr=1e-3, every=4), AutoLR.paper(), AutoLR(forwards=1, fresh=0), Constant(0.01)]
 OPTIMIZERS = {

@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ngdiff import oracles, theorems
+from ngdiff.autolr import parabola
 from ngdiff.directions import MGDA, GradDiff, LossNorm, NGDiff, PCGrad
 from ngdiff.quadratics import pair
-from ngdiff.stepsize import parabola
 
 
 # ------------------------------------------------------------------------------------------------------------ 1: Eq. 7

@@ -8,8 +8,9 @@ import math
 import numpy as np
 import pytest
 
-from ngdiff import compare
-from ngdiff.compare import BASELINES, COMPOSED, OURS, RATES, STARTS, TUNING_SEED, Interval, interval, paired, plan
+from ngdiff import claims, compare
+from ngdiff.claims import OURS, Interval, interval, paired
+from ngdiff.compare import BASELINES, COMPOSED, RATES, STARTS, TUNING_SEED, plan
 
 SEEDS = (0, 1, 2)
 PLANS = ("smoke", "live", "real", "grid")
@@ -17,7 +18,7 @@ PLANS = ("smoke", "live", "real", "grid")
 
 def row(method=OURS, stepsize="constant", lr=1e-3, seed=0, target_seed=0, score=0.5, **more):
     fields = {"method": method, "stepsize": stepsize, "lr": lr, "seed": seed, "target_seed": target_seed}
-    return fields | {"score": score} | more
+    return fields | {"score": score, "stopped": "forget_level"} | more
 
 
 # -------------------------------------------------------------------------------------------------------------- trials
@@ -56,11 +57,11 @@ def test_the_grid_has_every_method_rate_and_three_model_seeds():
 
 def test_starting_rates_span_three_decades():
     trials = plan("live", SEEDS).starts()
-    assert {t.seed for t in trials} == {TUNING_SEED, *SEEDS} and len(trials) == 3 * 4
+    assert {t.seed for t in trials} == {*SEEDS} and len(trials) == 3 * 3
     rates = list(dict.fromkeys(t.lr for t in trials))
     assert (rates[0], rates[-1]) == (STARTS[0], STARTS[-1]) and math.log10(rates[-1] / rates[0]) == pytest.approx(3)
     assert {(t.method, t.stepsize, t.rule) for t in trials} == {(OURS, "autolr", "matched")}
-    assert len(plan("grid", SEEDS).starts()) == 4 * 3 * 4
+    assert len(plan("grid", SEEDS).starts()) == 4 * 3 * 3
 
 
 def test_an_unknown_plan_lists_the_known_ones():
@@ -87,8 +88,8 @@ def test_the_rate_with_the_best_score_is_taken_and_the_smaller_one_on_a_tie():
 
 def test_select_is_by_value():
     rows = [row(seed=0), row(seed=1), row("npo", seed=1)]
-    assert compare.select(rows, method=OURS, seed=1) == rows[1:2] and compare.select(rows, unheard_of=1) == []
-    assert compare.select(rows) == rows
+    assert claims.select(rows, method=OURS, seed=1) == rows[1:2] and claims.select(rows, unheard_of=1) == []
+    assert claims.select(rows) == rows
 
 
 # ----------------------------------------------------------------------------------------------------------- intervals
@@ -150,7 +151,7 @@ def test_differences_are_paired_by_model_and_order():
     ],
 )
 def test_a_verdict_needs_every_target(gaps, word):
-    assert compare.verdict(gaps) == word
+    assert claims.verdict(gaps) == word
 
 
 def test_reporting_the_tuning_seed_is_refused():
@@ -161,7 +162,7 @@ def test_reporting_the_tuning_seed_is_refused():
 def test_ascent_and_the_swing_with_c_are_claims_of_the_reported_runs():
     rows = [row("gradascent", seed=s, kept=0.1 * s) for s in SEEDS]
     rows += [row(f"graddiff-{c}", seed=s, score=c) for c in (0.1, 0.5, 0.9) for s in SEEDS]
-    found = {claim["name"]: claim for claim in compare.claims(rows, [], [])}
+    found = {claim["name"]: claim for claim in claims.claims(rows, [], [])}
     assert found["ascent keeps"]["mean"] == pytest.approx(0.1)
     assert (
         found["swing of graddiff with c"]["mean"] == pytest.approx(0.8) and found["swing of graddiff with c"]["n"] == 3
@@ -172,7 +173,6 @@ def test_ascent_and_the_swing_with_c_are_claims_of_the_reported_runs():
 def reported(gaps, baseline="npo"):
     """NGDiff + AutoLR at .5 and a baseline that many points below, a gap a seed."""
     rows = [row(OURS, "autolr", seed=s, score=0.5) for s in range(len(gaps))]
-    rows += [row(OURS, "constant", seed=s, score=0.9) for s in range(len(gaps))]  # tuned NGDiff is no part of the claim
     return rows + [row(baseline, "constant", seed=s, score=0.5 - gap) for s, gap in enumerate(gaps)]
 
 
@@ -180,55 +180,72 @@ def reported(gaps, baseline="npo"):
     ("gaps", "verdict"),
     [
         ([0.1, 0.2, 0.3], "NGDiff + AutoLR better"),
-        ([-0.1, -0.2, -0.3], "baseline better"),
+        ([-0.1, -0.2, -0.3], "npo better"),
         ([-0.1, 0.2, 0.3], "undecided"),
         ([0.1, 0.2], "undecided"),
         ([0.0, 0.0, 0.0], "undecided"),
     ],
 )
 def test_the_verdict_against_a_baseline(gaps, verdict):
-    (claim,) = compare.claims(reported(gaps), [], [])
+    (claim,) = claims.claims(reported(gaps), [], [])
     assert (claim["name"], claim["verdict"], claim["n"]) == ("against npo", verdict, len(gaps))
     assert claim["mean"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-15)
-    assert "untuned" in claim["what"] and "tuned on the grid" in claim["what"]
+    assert claim["what"] == "score: NGDiff + AutoLR − npo, at 0.001, not tuned" and not claim["edge"]
+    grid = [row("npo", lr=lr) for lr in (1e-4, 1e-3)]
+    claim = claims.claims(reported(gaps), grid, [])[0]
+    assert claim["what"].endswith("npo, tuned over 2 rates") and claim["edge"]
+    claim = claims.claims(reported(gaps), [*grid, row("npo", lr=1e-2)], [])[0]
+    assert claim["what"].endswith("npo, tuned over 3 rates") and not claim["edge"]
 
 
-def test_only_baselines_that_ran_are_claimed_against():
-    rows = reported([0.1] * 3) + reported([0.2] * 3, "simnpo") + reported([0.2] * 3, "ngdiff-npo")
-    assert [claim["name"] for claim in compare.claims(rows, [], [])] == ["against npo", "against simnpo"]
+def test_a_claim_says_how_many_runs_reached_the_level():
+    rows = reported([0.1] * 4)
+    rows[-1]["stopped"] = "steps"
+    (claim,) = claims.claims(rows, [], [])
+    assert claim["reached"] == 0.75
+
+
+def test_every_method_that_ran_is_claimed_against_ours_at_a_tuned_rate_too():
+    rows = reported([0.1] * 3) + [row("ngdiff-npo", seed=s, score=0.3) for s in SEEDS]
+    rows += [row(OURS, "constant", seed=s, score=0.9) for s in SEEDS]
+    found = {claim["name"]: claim["verdict"] for claim in claims.claims(rows, [], [])}
+    assert found == {
+        "against npo": "NGDiff + AutoLR better",
+        "against ngdiff-npo": "NGDiff + AutoLR better",
+        "against ngdiff": "ngdiff better",
+    }
 
 
 def test_the_swing_over_the_grid_is_best_minus_worst():
     grid = [row(m, lr=lr, score=s) for m, lr, s in (("npo", 1e-3, 0.2), ("npo", 1e-2, 0.9), (OURS, 1e-3, 0.4))]
-    npo, ours = compare.claims([], grid, [])
+    (npo,) = claims.claims([], grid, [])  # one rate has no swing
     assert (npo["name"], npo["mean"], npo["n"]) == ("swing of npo", pytest.approx(0.7), 2)
-    assert (ours["name"], ours["mean"], ours["n"]) == (f"swing of {OURS}", 0.0, 1)
+    assert npo["what"] == "score over 2 constant rates 0.001 … 0.01: best − worst, one run each"
 
 
 def test_autolr_over_starting_rates_is_one_spread_a_run():
     starts = [
         row(stepsize="autolr", lr=lr, seed=s, score=0.5 + 0.1 * s * k) for s in SEEDS for k, lr in enumerate(STARTS)
     ]
-    tuning = [row(stepsize="autolr", lr=lr, seed=TUNING_SEED, score=lr) for lr in STARTS]  # not reported
-    (claim,) = compare.claims([], [], starts + tuning)
-    assert claim["name"] == "AutoLR over three decades" and claim["n"] == 3
+    (claim,) = claims.claims([], [], starts)
+    assert claim["name"] == "AutoLR over starting rates" and claim["n"] == 3
+    assert claim["what"] == "score over 4 starting rates 1e-05 … 0.01: best − worst"
     assert (claim["low"], claim["mean"], claim["high"]) == pytest.approx((0.0, 0.3, 0.6))
-    assert compare.claims([], [], starts[:1]) == []  # one starting rate has no spread
+    assert claims.claims([], [], starts[:1]) == []  # one starting rate has no spread
 
 
 def test_another_value_may_be_claimed():
     rows = [r | {"model_utility": 1 - r["score"]} for r in reported([0.1, 0.2, 0.3])]
-    (claim,) = compare.claims(rows, [], [], value="model_utility")
-    assert claim["verdict"] == "baseline better" and claim["what"].startswith("model_utility:")
+    (claim,) = claims.claims(rows, [], [], value="model_utility")
+    assert claim["verdict"] == "npo better" and claim["what"].startswith("model_utility:")
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
-def test_a_table_has_means_and_intervals_by_group_in_order():
+def test_a_table_has_means_by_group_in_order():
     rows = [row("npo", seed=s, score=s / 2) for s in SEEDS] + [row("kl", score=0.3)]
-    npo, kl = compare.table(rows, ("score", "lr"), lambda r: r["method"])
-    assert (npo["group"], npo["n"], npo["score"]) == ("npo", 3, 0.5) and npo["score_low"] < 0.5 < npo["score_high"]
-    assert (npo["lr"], npo["lr_low"], npo["lr_high"]) == pytest.approx((1e-3,) * 3)
-    assert (kl["group"], kl["n"], kl["score"], kl["score_low"]) == ("kl", 1, 0.3, None)
+    npo, kl = claims.table(rows, ("score", "lr"), lambda r: r["method"])
+    assert npo == {"group": "npo", "n": 3, "score": 0.5, "lr": pytest.approx(1e-3)}
+    assert kl == {"group": "kl", "n": 1, "score": 0.3, "lr": 1e-3}
 
 
 def test_the_summary_names_where_each_number_comes_from():
@@ -236,13 +253,54 @@ def test_the_summary_names_where_each_number_comes_from():
     files = {
         "start.jsonl": [{"model": "start", **metrics}],
         "matched.parquet": [row("npo", seed=s, score=s / 2) for s in SEEDS],
-        "starts.parquet": None,
+        "claims.jsonl": [
+            {"name": "against npo", "mean": 0.1, "low": 0.0, "high": 0.2, "verdict": "undecided"},
+            {"name": "ascent keeps", "mean": 0.8, "low": 0.7, "high": 0.9, "verdict": ""},
+            {"name": "swing of npo", "mean": 0.1, "low": None, "high": None, "verdict": ""},
+        ],
+        "grid_matched.parquet": None,
         "learning_rate.jsonl": [row(stepsize="autolr", lr=1e-5, score=0.4)],
     }
-    found = {r["name"]: (r["value"], r["source"]) for r in compare.summary(files)}
+    found = {r["name"]: (r["value"], r["source"]) for r in claims.summary(files)}
     assert found == {
         **{f"start: {name}": (value, "start.jsonl") for name, value in metrics.items()},
         "matched: npo, constant: score": (0.5, "matched.parquet"),
         "learning rate: autolr from 1e-05: score": (0.4, "learning_rate.jsonl"),
+        "against npo: verdict": ("undecided", "claims.jsonl"),
+        "ascent keeps": (0.8, "claims.jsonl"),
     }
-    assert all(r["tolerance"] > 0 for r in compare.summary(files)) and compare.summary({}) == []
+    tolerance = {r["name"]: r["tolerance"] for r in claims.summary(files)}
+    assert tolerance["matched: npo, constant: score"] == 1.0, "the spread over the seeds"
+    assert tolerance["ascent keeps"] == pytest.approx(0.2) and tolerance["against npo: verdict"] is None
+    assert claims.summary({}) == []
+
+
+def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch):
+    ran = []
+
+    def run_all(trials):
+        ran.append(trials)
+        return [
+            row(
+                t.method,
+                t.stepsize,
+                t.lr,
+                t.seed,
+                t.target_seed,
+                score=1 - t.lr,
+                kept=0.5,
+                stopped="forget_level",
+                rule=t.rule,
+            )
+            for t in trials
+        ]
+
+    monkeypatch.setattr(compare, "run_all", run_all)
+    done = compare.carry_out(plan("smoke", SEEDS), tmp_path, "x_", profile="tiny")
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        ["x_claims.jsonl", *(f"x_{name}.parquet" for name in ("tuning", "matched", "starts", "fixed"))]
+    )
+    assert len(ran) == 2 and {r["rule"] for r in done["fixed"]} == {"fixed"}
+    assert {r["seed"] for r in done["tuning"]} == {TUNING_SEED}
+    assert all(claim["stamp"]["config"]["profile"] == "tiny" for claim in done["claims"])
+    assert {r["seed"] for r in done["starts"]} == {0}

@@ -161,6 +161,19 @@ def test_committed_folder_is_what_the_generator_writes(tmp_path):
     assert sum(map(len, committed.values())) < 1_500_000 and max(map(len, committed.values())) < 500_000
 
 
+def test_a_killed_write_leaves_no_half_file(tmp_path, monkeypatch):
+    def cut(path: Path, data: bytes) -> int:
+        with open(path, "wb") as handle:
+            handle.write(data[:10])
+        raise KeyboardInterrupt
+
+    (tmp_path / "forget01.json").write_text("old")
+    monkeypatch.setattr(Path, "write_bytes", cut)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path, "tiny")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("forget01.json", "old")]
+
+
 def test_committed_lines_are_the_rows(tables):
     for config, rows in tables.items():
         lines = (COMMITTED / f"{config}.json").read_text(encoding="ascii").splitlines()

@@ -11,11 +11,12 @@ from test_problem import BENCH
 
 import ngdiff as ng
 from ngdiff import methods
+from ngdiff.autolr import AutoLR
 from ngdiff.data.problem import LMProblem
 from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.methods import METHODS, Method, method
 from ngdiff.objectives import CE, KL, NPO, SimNPO
-from ngdiff.stepsize import AutoLR, Constant
+from ngdiff.stepsize import Constant
 from ngdiff.trials import STEPSIZES
 
 

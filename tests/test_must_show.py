@@ -25,6 +25,7 @@ from toy_checkout import WRITE, add
 
 import ngdiff as ng
 from ngdiff import batch, models, train
+from ngdiff.autolr import AutoLR
 from ngdiff.cache import cache_dir, found
 from ngdiff.data import authors
 from ngdiff.data.problem import LMProblem
@@ -32,7 +33,7 @@ from ngdiff.directions import GradDiff, LossNorm, NGDiff
 from ngdiff.methods import Method
 from ngdiff.objectives import CE, KL, SimNPO
 from ngdiff.reproduce import reproduce
-from ngdiff.stepsize import AutoLR, Constant
+from ngdiff.stepsize import Constant
 
 
 def weights(lm) -> torch.Tensor:

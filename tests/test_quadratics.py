@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ngdiff import quadratics
+from ngdiff.autolr import AutoLR
 from ngdiff.directions import GradDiff, NGDiff
 from ngdiff.quadratics import Pair, pair, walk
-from ngdiff.stepsize import AutoLR, Constant
+from ngdiff.stepsize import Constant
 from ngdiff.unlearn import unlearn
 
 FAMILIES = pytest.mark.parametrize("family", ["concave", "convex"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,8 @@ import pytest
 from toy_checkout import HEAD, WRITE, add
 
 from ngdiff import execute, paths, report
-from ngdiff.reproduce import plan, reproduce
+from ngdiff.records import Records
+from ngdiff.reproduce import Reproduction, choose, plan, reproduce
 from ngdiff.results import write_rows
 
 
@@ -52,6 +54,72 @@ def test_a_failing_notebook_is_named_and_stops_no_other(repo: Path) -> None:
     assert "FAILED" in page and "lost" in page and report.NOT_RUN in page  # the committed row is no result
     said.clear()
     assert reproduce(root=repo, say=said.append) == 1, "a failed execution must not look valid"
+
+
+def test_files_belong_to_the_execution_that_wrote_them(repo: Path) -> None:
+    head = "# %%\nimport pathlib, time\n\ndef wait(name):\n    end = time.monotonic() + 60\n"
+    head += "    while not pathlib.Path(name).exists():\n        assert time.monotonic() < end\n        time.sleep(0.05)\n\n"
+    touch = "# %%\npathlib.Path({!r}).touch()\n\n"
+    write = WRITE.format(name="01_bad", value=1)
+    add(repo, "01_bad", head + "wait('good')\n\n" + write + touch.format("bad") + "# %%\nassert False\n")
+    add(repo, "02_good", head + touch.format("good") + "# %%\nwait('bad')\n\n" + WRITE.format(name="02_good", value=1))
+    assert reproduce(root=repo, say=[].append) == 1
+    assert (repo / "data/results/tiny/01_bad_summary.jsonl").exists()
+    records = json.loads((repo / ".cache/executed/tiny/records.json").read_text())
+    assert {name: list(row["files"]) for name, row in records.items()} == {
+        "02_good": ["data/results/tiny/02_good_summary.jsonl"]
+    }
+
+
+def test_with_only_a_record_of_old_code_is_not_of_this_run(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(repo, "05_b", WRITE.format(name="05_b", value=1.0))
+    add(repo, "10_c", WRITE.format(name="10_c", value=1.0))
+    write_rows(repo / "data/results/tiny/old_summary.jsonl", [{"name": "05_b", "value": 1.0, "tolerance": 0.1}])
+    for said, status in (([], "ok"), ([], report.NOT_RUN)):
+        assert reproduce(root=repo, only=["10"] if status != "ok" else [], say=said.append) == 0
+        (line,) = [line for line in "\n".join(said).splitlines() if line.startswith("05_b  ") and "cells" not in line]
+        assert line.endswith(status)
+        monkeypatch.setattr(execute, "package_sources", lambda: {"vector.py": "2"})
+
+
+def test_a_record_of_an_unknown_notebook_is_not_trusted(repo: Path) -> None:
+    records = Records(repo / "records.json", repo)
+    for name in ("00_a", "01_gone"):
+        records.add(name, "k", 1.0, set())
+    again = Records(repo / "records.json", repo)
+    again.load({"00_a": "k"})
+    assert again.trusted == {"00_a"}
+
+
+def test_a_record_keeps_its_hashes_when_a_failed_execution_wrote_over_its_file(repo: Path) -> None:
+    (repo / "shared").write_text("good")
+    records = Records(repo / "records.json", repo)
+    records.add("00_a", "k", 1.0, {"shared"})
+    (repo / "shared").write_text("of a failed one")
+    (repo / "other").write_text("")
+    records.add("01_b", "k", 1.0, {"other"})
+    again = Records(repo / "records.json", repo)
+    again.load({"00_a": "k", "01_b": "k"})
+    assert again.trusted == {"01_b"}
+
+
+def test_what_runs_alone_may_use_every_worker(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("00_a", "01_b", "02_c", "06_d", "07_e", "10_f"):
+        add(repo, name, "")
+    seen: list[tuple[str, int]] = []
+
+    def run(source: Path, *rest: object) -> execute.Outcome:
+        seen.append((source.stem[:2], rest[-1]))
+        return execute.Outcome(0.0, 1)
+
+    monkeypatch.setattr(execute, "run", run)
+    jobs = plan(repo, "tiny")
+    Reproduction(repo, "tiny", [].append).all(jobs, 2, False)
+    assert seen[0] == ("00", 2) and sorted(seen[1:4]) == [("01", 1), ("02", 1), ("07", 1)]
+    assert seen[4:] == [("06", 2), ("10", 2)]
+    seen.clear()
+    Reproduction(repo, "tiny", [].append).all(choose(jobs, ["02"]), 2, False)
+    assert seen == [("02", 2)]
 
 
 def gone(pid: int) -> bool:
@@ -96,11 +164,13 @@ def test_parameters_reach_the_kernel_of_this_interpreter(repo: Path) -> None:
         repo,
         "00_a",
         f"# %%\nimport sys, os\nassert sys.executable == {sys.executable!r}\n"
-        "assert tuple(seeds) == (4,) and smoke and os.environ['OMP_NUM_THREADS'] == '1'\n",
+        "assert tuple(seeds) == (4,) and smoke and os.environ['OMP_NUM_THREADS'] == '1'\n"
+        "assert os.environ['NGDIFF_JOBS'] == '3'\n",
     )
     seen: list[tuple[int, int]] = []
     given = {"seeds": [4], "smoke": True}
-    outcome = execute.run(source, repo / "out" / "00_a.ipynb", given, repo / ".cache", lambda k, n: seen.append((k, n)))
+    out = repo / "out" / "00_a.ipynb"
+    outcome = execute.run(source, out, given, repo / ".cache", lambda k, n: seen.append((k, n)), jobs=3)
     assert outcome.failure is None and seen[-1] == (3, 3)
 
 
@@ -119,7 +189,7 @@ def test_plan_gives_only_declared_parameters(repo: Path) -> None:
     (job,) = plan(repo, "tiny", data="/tofu")
     assert job.name == "07_real" and job.parameters["data"] == "/tofu" and job.out.parent.name == "tiny-tofu"
     with pytest.raises(ValueError, match="00_a, 07_real"):
-        plan(repo, "tiny", only=["99"])
+        choose(plan(repo, "tiny"), ["99"])
 
 
 def test_package_sources_are_what_numbers_depend_on() -> None:
@@ -138,6 +208,22 @@ def test_the_key_is_of_sources_and_parameters(repo: Path, monkeypatch: pytest.Mo
         assert key != plan(repo, "tiny")[0].key
     source.write_text(source.read_text() + "# %%\n1\n")
     assert key != plan(repo, "tiny")[0].key
+
+
+def test_the_key_is_of_the_data_in_a_folder_that_a_parameter_names(repo: Path) -> None:
+    source = add(repo, "07_real", "")
+    folder = repo / "tofu"
+    (folder / "part").mkdir(parents=True)
+    keys = set()
+    for name, text in (("README.md", "a"), ("part/x.parquet", "b"), ("part/x.parquet", "c"), ("y.jsonl", "c")):
+        (folder / name).write_text(text)
+        keys |= {execute.execution_key(source, {"data": str(folder)})}
+    assert len(keys) == 4
+    (folder / "note.tmp").write_text("no data")
+    assert execute.execution_key(source, {"data": str(folder)}) in keys
+    empty = execute.execution_key(source, {"data": ""})  # no folder, not the notebooks' own
+    (source.parent / "README.md").write_text("text")
+    assert execute.execution_key(source, {"data": ""}) == empty
 
 
 def test_labels_never_collide() -> None:

@@ -17,9 +17,10 @@ from twin import OPTIMIZERS, Net, flat_gradient, twin_direction, twin_step
 
 import ngdiff as ng
 from ngdiff import vector
+from ngdiff.autolr import AutoLR
 from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.step import ForgetLevel, RetainBound, UnlearningStep
-from ngdiff.stepsize import AutoLR, Constant, State
+from ngdiff.stepsize import Constant, State
 
 RULES = [GradAscent(), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff(), PCGrad(), MGDA()]
 BELOW = AutoLR(lr=0.01, every=1, fresh=0, search=0)

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngdiff.stepsize import AutoLR, Constant, Fit, WarmupCosine, WarmupLinear, fit, parabola
+from ngdiff.autolr import AutoLR, Fit, fit, parabola
+from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
 
 EPS_32 = 2.0**-23
 
@@ -280,7 +281,26 @@ def test_the_search_runs_once():
 @pytest.mark.parametrize("f", [lambda h: 1 + h, lambda h: math.nan if h else 1.0])
 def test_a_search_that_finds_nothing_ends_low_and_says_why(f):
     state = probed(AutoLR(lr=1e-3, fresh=0), f)
-    assert state.outcome in ("uphill", "nonfinite") and state.eta < 1e-3
+    assert state.outcome in ("uphill", "nonfinite") and state.eta < 1e-3 and state.found == 0.0
+
+
+def test_a_search_that_found_nothing_is_made_again():
+    """A retain loss at its minimum (KL at the start) only rises: the rate must not collapse before it has moved."""
+    rule = AutoLR(lr=1e-3, every=1, fresh=0)
+    first = probed(rule, lambda h: 1 + abs(h) + h)
+    assert first.eta == 0.5e-3
+    again = probed(rule, valley(0.02), first)
+    assert again.eta == again.found == pytest.approx(0.02)
+
+
+def test_where_the_loss_falls_without_a_bend_the_rate_stays():
+    state = probed(AutoLR(lr=1e-3, fresh=0, min_lr=1e-4, max_lr=1e-2), lambda h: 1 - h)
+    assert (state.eta, state.outcome, state.found) == (1e-3, "noise", 0.0)
+
+
+def test_a_search_goes_down_to_a_finite_loss():
+    state = probed(AutoLR(lr=10.0, fresh=0), lambda h: math.nan if abs(h) > 0.5 else 1 + h)
+    assert 0 < state.eta <= 0.05
 
 
 def test_a_search_stays_within_its_bounds():

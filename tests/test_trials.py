@@ -12,9 +12,10 @@ import pytest
 from micro_trials import MICRO
 
 from ngdiff import models, profiles, trials
+from ngdiff.autolr import AutoLR
 from ngdiff.cache import cache_dir, found
-from ngdiff.stepsize import AutoLR, Constant, WarmupCosine, WarmupLinear
-from ngdiff.trials import STEPSIZES, Trial
+from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.trials import STEPSIZES, Trial, rule_of
 
 CHANGES = {
     "method": "npo",
@@ -88,11 +89,18 @@ def test_an_unknown_split_is_refused():
 
 
 def test_step_size_names_are_what_they_say():
-    made = {name: make(2e-3, 40) for name, make in STEPSIZES.items()}
+    made = {name: rule_of(name, 2e-3, 40) for name in STEPSIZES}
     assert made["constant"] == Constant(2e-3) and made["autolr"] == AutoLR(2e-3)
     assert made["linear"] == WarmupLinear(2e-3, total=40) and made["cosine"] == WarmupCosine(2e-3, total=40)
     assert made["autolr-paper"] == AutoLR.paper(2e-3)
-    assert made["autolr-own"] == AutoLR(2e-3, fresh=0) and made["autolr-nosearch"] == AutoLR(2e-3, search=0)
+    assert rule_of("autolr fresh=0 search=0", 2e-3, 40) == AutoLR(2e-3, fresh=0, search=0)
+    assert rule_of("linear warmup=5", 1e-2, 30) == WarmupLinear(1e-2, warmup=5, total=30)
+
+
+@pytest.mark.parametrize("name", ["autolr depth=3", "autolr fresh", "autolr fresh=x", "autolr shrink=2"])
+def test_a_field_that_is_none_of_the_rule_is_refused(name):
+    with pytest.raises(ValueError, match="write fields of AutoLR as name=value"):
+        Trial(stepsize=name)
 
 
 # --------------------------------------------------------------------------------------------------------------- cache

@@ -9,9 +9,10 @@ import torch
 from twin import Lion, NetProblem
 
 import ngdiff as ng
+from ngdiff.autolr import AutoLR
 from ngdiff.directions import GradAscent, GradDiff, LossNorm, NGDiff
 from ngdiff.step import ForgetLevel, RetainBound, UnlearningStep
-from ngdiff.stepsize import AutoLR, Constant, WarmupCosine
+from ngdiff.stepsize import Constant, WarmupCosine
 
 
 def weights(model):

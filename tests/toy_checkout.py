@@ -15,12 +15,13 @@ smoke = False
 
 """
 WRITE = """# %%
-import json, pathlib
+import pathlib
+from ngdiff.results import write_rows
 out = pathlib.Path("../data/results/tiny")
 count = out / "{name}.count"
 n = int(count.read_text()) + 1 if count.exists() else 1
 count.write_text(str(n))
-(out / "{name}_summary.jsonl").write_text(json.dumps({{"name": "{name}", "value": {value}, "tolerance": 0.1}}) + "\\n")
+write_rows(out / "{name}_summary.jsonl", [{{"name": "{name}", "value": {value}, "tolerance": 0.1}}])
 """
 
 

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ngdiff.cache import atomic_write, probe_writable
 from ngdiff.data.authors_forms import ATTRIBUTES, Attribute
 from ngdiff.data.authors_readme import readme
 from ngdiff.data.authors_words import FIRST, LAST
@@ -114,15 +115,16 @@ def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> No
     """Write every config as JSON lines `<config>.json`, and a README.md that `datasets.load_dataset` reads.
 
     `datasets.load_dataset(folder, "forget10", split="train")` then gives what the hub's TOFU gives in its
-    place. Bytes depend on the profile (sizes; the README on its name) and the seed only.
+    place. Bytes depend on the profile (sizes; the README on its name) and the seed only. Each file is whole or
+    as it was; PermissionError where `folder` cannot be written.
     """
     P, folder = profile(P), Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    probe_writable(folder)
     tables = generate(P.authors, P.questions, seed)
-    for config, rows in tables.items():
-        lines = (json.dumps(row) + "\n" for row in rows)
-        (folder / f"{config}.json").write_bytes("".join(lines).encode("ascii"))
-    (folder / "README.md").write_bytes(readme(tables, P, seed).encode("ascii"))
+    texts = {f"{config}.json": "".join(json.dumps(row) + "\n" for row in rows) for config, rows in tables.items()}
+    for name, text in (texts | {"README.md": readme(tables, P, seed)}).items():
+        with atomic_write(folder / name) as temporary:
+            temporary.write_bytes(text.encode("ascii"))
 
 
 def _share(split: str, n_authors: int) -> int:

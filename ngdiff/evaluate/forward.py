@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ngdiff.data.tokens import Example
+from ngdiff.probe import evaluating
 
 HEAD = 2**24  # logits turned into fp32 statistics at once: 64 MiB
 
@@ -36,18 +36,6 @@ class Stats:
     hits: np.ndarray
     mean: np.ndarray | None = None
     var: np.ndarray | None = None
-
-
-@contextmanager
-def evaluating(model: torch.nn.Module) -> Iterator[torch.nn.Module]:
-    """The model in eval mode; each submodule's former mode comes back on exit, errors included."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, mode in modes:
-            module.training = mode
 
 
 def context(model: Any) -> int | None:

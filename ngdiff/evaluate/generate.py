@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from ngdiff.data.tokens import Example
-from ngdiff.evaluate.forward import batches, context, evaluating, pad
+from ngdiff.evaluate.forward import batches, context, pad
 from ngdiff.evaluate.forward import positions as positions_of
+from ngdiff.probe import evaluating
 
 
 def stop_tokens(model: Any, tokenizer: Any, examples: Iterable[Example]) -> set[int]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ngdiff.results import atomic_write
+from ngdiff.cache import atomic_write
 
 INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}
 
@@ -31,7 +31,7 @@ class Report:
         content = {name: _plain(getattr(self, name)) for name in ("metrics", "items", "meta")}
         with atomic_write(Path(path)) as temporary:
             text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
-            Path(temporary).write_text(text + "\n", encoding="utf-8")
+            temporary.write_text(text + "\n", encoding="utf-8")
         return Path(path)
 
     @classmethod

@@ -16,6 +16,14 @@ LAMP = {"accepted": "o", "clipped_up": "^", "clipped_down": "v", "bounded": "s"}
 OTHER = {"uphill": "X", "skewed": "d", "concave": "D", "noise": "*", "nonfinite": "P"}  # a fit that did not count
 
 
+def by_name(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    """Saved histories, a row a step, as {the row's `name`: its rows}."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["name"], []).append(row)
+    return found
+
+
 @style.house
 def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = None) -> Figure:
     """Batch cross-entropy on forget (left) and retain (right) rows against steps; `level`: the hold-out loss."""
@@ -23,18 +31,19 @@ def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = N
     for name, rows in histories.items():
         steps = [r["step"] for r in rows]
         for ax, key in zip(axes, ("forget_ce", "retain_ce"), strict=True):
-            ax.plot(steps, [r[key] for r in rows], **style.line(name))
+            ax.plot(steps, [np.nan if r[key] is None else r[key] for r in rows], **style.line(name))
     for ax, title in zip(axes, ("forget loss: should rise", "retain loss: should stay"), strict=True):
         ax.set(xlabel="step", yscale="log", title=title)
     axes[0].set_ylabel("cross-entropy (nats per token)")
     low, high = axes[0].get_ylim()  # shared; on a log scale
-    axes[0].set_ylim(low, high * (high / low) ** 0.06)  # room for the names at the ends
+    axes[0].set_ylim(low, high * (high / low) ** 0.1)  # room for the names at the ends
     if level is not None:
         axes[0].axhline(level, color="0.5", lw=0.8, ls=":")
-        axes[0].annotate("hold-out loss", (0.6, level), xycoords=("axes fraction", "data"), ha="center", va="bottom",
+        axes[0].annotate("hold-out loss", (0.75, level), xycoords=("axes fraction", "data"), ha="center", va="bottom",
                          color="0.4", fontsize=7)  # fmt: skip
     for ax, key in zip(axes, ("forget_ce", "retain_ce"), strict=True):
-        ends = [(rows[-1]["step"], rows[-1][key], style.label(m), style.colour(m)) for m, rows in histories.items()]
+        last = {m: [r for r in rows if r[key] is not None][-1] for m, rows in histories.items()}  # null: not finite
+        ends = [(r["step"], r[key], style.label(m), style.colour(m)) for m, r in last.items()]
         style.label_ends(ax, ends)
     return fig
 
@@ -88,15 +97,24 @@ def autolr(histories: Mapping[str, Sequence[Row]]) -> Figure:
 
 @style.house
 def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "") -> Figure:
-    """Final quality against the learning rate: a line a method (constant rates), AutoLR from each start as open marks."""
+    """Final quality against the learning rate: a line a method (constant rates), AutoLR from each start as open marks.
+
+    Marks are means over the rows of a start, their bars the range.
+    """
     fig, ax = style.subplots(1, 1, height=3.2)
     for method in style.ordered({r["method"] for r in grid}):
         line = sorted((r["lr"], r[value] or 0.0) for r in grid if r["method"] == method)
         ax.plot(*zip(*line, strict=True), marker="o", ms=3.5, **style.line(method))
-    points = sorted((r["lr"], r[value] or 0.0) for r in auto)
-    if points:
-        ax.plot(*zip(*points, strict=True), "--", marker="o", mfc="white", color=style.colour("ngdiff"), ms=6, lw=1,
-                label="NGDiff + AutoLR from this start", zorder=5)  # fmt: skip
+    starts = sorted({r["lr"] for r in auto})
+    if starts:
+        seen = [[r[value] or 0.0 for r in auto if r["lr"] == lr] for lr in starts]
+        means = [float(np.mean(v)) for v in seen]
+        bars = [
+            [m - min(v) for m, v in zip(means, seen, strict=True)],
+            [max(v) - m for m, v in zip(means, seen, strict=True)],
+        ]
+        ax.errorbar(starts, means, yerr=bars, fmt="--o", mfc="white", color=style.colour("ngdiff"), ms=6, lw=1,
+                    label="NGDiff + AutoLR from this start", zorder=5)  # fmt: skip
     ax.set(
         xscale="log", xlabel="learning rate (constant), or AutoLR's start", ylabel=value.replace("_", " "), title=title
     )
@@ -117,6 +135,8 @@ def differences(claims: Sequence[Row], title: str = "") -> Figure:
         ax.plot(r["mean"], i, "o", color=style.colour(method), ms=6)
     ax.axvline(0, color="0.3", lw=0.8)
     ax.set_yticks(range(len(rows)), [style.label(r["name"].removeprefix("against ")) for r in rows])
-    ax.set(xlabel="NGDiff + AutoLR (untuned) − baseline (tuned)", title=title)
+    n = max(r["n"] for r in rows)
+    bars = "the range of 3 pairs" if n == 3 else f"95 % bootstrap over {n} pairs"
+    ax.set(xlabel=f"NGDiff + AutoLR − the other, tuned (bars: {bars})", title=title)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     return fig
