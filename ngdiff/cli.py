@@ -72,7 +72,7 @@ def sweep(
     from ngdiff import batch, paths
 
     if not grid.is_file():
-        raise FileNotFoundError(f"no grid file {grid}: write one, `ngdiff.batch` shows its form")
+        raise FileNotFoundError(f"no grid file {grid}: write one, notebooks/grid.toml is an example")
     if slurm:
         root = paths.need_checkout()
         print(batch.slurm(grid, len(batch.cells(grid, root / "notebooks" / "cell.py", root)[0])), end="")

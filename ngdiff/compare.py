@@ -61,14 +61,15 @@ class Plan:
     def reported(self, rates: dict[str, float], rule: str, **settings: Any) -> list[Trial]:
         """Each method at its tuned constant rate, and the methods of `autolr` from AutoLR's default start.
 
-        A fixed budget, the second table, runs on one model and `fixed_seeds`.
+        A fixed budget, the second table, runs on one model and `fixed_seeds`, with AutoLR for ours only.
         """
         targets, seeds = ((0,), self.fixed_seeds) if rule == "fixed" else (self.targets, self.seeds)
         pairs = [(t, s) for t in targets for s in seeds]
-        if rule == "fixed" and self.walked:
-            rates = {m: lr for m, lr in rates.items() if m in self.walked}
+        auto = self.autolr
+        if rule == "fixed":
+            auto, rates = (OURS,), {m: lr for m, lr in rates.items() if self.walked is None or m in self.walked}
         tuned_runs = [Trial(m, "constant", lr, s, t, rule, **settings) for m, lr in rates.items() for t, s in pairs]
-        return tuned_runs + [Trial(m, "autolr", 1e-3, s, t, rule, **settings) for m in self.autolr for t, s in pairs]
+        return tuned_runs + [Trial(m, "autolr", 1e-3, s, t, rule, **settings) for m in auto for t, s in pairs]
 
     def starts(self, **settings: Any) -> list[Trial]:
         """NGDiff + AutoLR from each starting rate."""
