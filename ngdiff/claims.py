@@ -74,11 +74,13 @@ def verdict(gaps: dict[int, list[float]]) -> str:
     return found if all(sign * sum(of_target) > 0 for of_target in gaps.values()) else "undecided"
 
 
-def claims(rows: Sequence[Row], grid: Sequence[Row], starts: Sequence[Row], value: str = "score") -> list[Row]:
+def claims(
+    rows: Sequence[Row], grid: Sequence[Row], starts: Sequence[Row], fixed: Sequence[Row] = (), value: str = "score"
+) -> list[Row]:
     """The claims table as rows: name, what is measured, value, interval, n, verdict.
 
     rows: reported matched trials; grid: the tuning trials; starts: NGDiff + AutoLR from each starting rate, reported
-    seeds only. Against every
+    seeds only; fixed: trials of the fixed budget, without a stop. Against every
     method at its tuned rate also: `reached`, the share of its runs that reached the hold-out level within the budget, and
     `edge`, whether its rate is an end of the grid, so that a better one may lie outside.
     """
@@ -100,8 +102,10 @@ def claims(rows: Sequence[Row], grid: Sequence[Row], starts: Sequence[Row], valu
                 reached=_mean([r["stopped"] == "forget_level" for r in theirs]),
                 edge=len(tried) > 1 and rate in (min(tried), max(tried)),
             )  # fmt: skip
-    if ascent := select(rows, method="gradascent", stepsize="constant"):
-        add("ascent keeps", "share of the start's utility that GradAscent keeps", interval([r["kept"] for r in ascent]))
+    for kind, where in ((rows, "at matched forgetting"), (fixed, "without a stop")):
+        if ascent := select(kind, method="gradascent", stepsize="constant"):
+            what = f"share of the start's utility that GradAscent keeps {where}"
+            add(f"ascent keeps, {where}", what, interval([r["kept"] for r in ascent]))
     mixed = [r for r in rows if r["method"].removeprefix("graddiff-") in MIXTURES and r["stepsize"] == "constant"]
     if len(cs := sorted({r["method"].removeprefix("graddiff-") for r in mixed})) > 1:
         what = f"{value}: best − worst over c in ({', '.join(cs)}), each at its own rate"

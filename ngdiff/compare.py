@@ -1,8 +1,9 @@
 """The comparison on equal terms: its protocol as code, frozen before the first comparison (data/results/LOG.md).
 
 Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the tuning seed, which
-is never reported, by the score itself; then tuned Constant and AutoLR, which is tuned on no run (its defaults were
-developed on this benchmark: the log), run on the reported seeds. What the rows then say: `ngdiff.claims`.
+is never reported, by the score itself among the runs that reached the level; then tuned Constant and AutoLR, which is
+tuned on no run (its defaults were developed on this benchmark: the log), run on the reported seeds. What the rows then
+say: `ngdiff.claims`.
 """
 
 from __future__ import annotations
@@ -30,12 +31,14 @@ def tuning(methods: Iterable[str], rates: Sequence[float] = RATES, **settings: A
 
 
 def tuned(rows: Iterable[Row]) -> dict[str, float]:
-    """method → the rate with the highest score; the smaller rate on a tie."""
-    best: dict[str, Row] = {}
+    """method → its best rate: of the runs that reached the hold-out level (of all, where none did) the one with the highest
+    score, the smaller rate on a tie. A run that stops short forgot less than the others and is no match for them."""
+    best: dict[str, tuple[tuple[bool, float], float]] = {}
     for row in sorted(rows, key=lambda r: r["lr"]):
-        if row["method"] not in best or row["score"] > best[row["method"]]["score"]:
-            best[row["method"]] = row
-    return {method: row["lr"] for method, row in best.items()}
+        rank = (row["stopped"] == "forget_level", row["score"])
+        if row["method"] not in best or rank > best[row["method"]][0]:
+            best[row["method"]] = rank, row["lr"]
+    return {method: lr for method, (_, lr) in best.items()}
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ def carry_out(P: Plan, folder: Path, prefix: str = "", **settings: Any) -> dict[
     rates = tuned(done["tuning"])
     done |= _run({rule: P.reported(rates, rule, **settings) for rule in ("matched", "fixed")})
     made = stamp({**settings, "plan": repr(P)}, None, time.perf_counter() - began)
-    found = [row | {"stamp": made} for row in claims(done["matched"], done["tuning"], done["starts"])]
+    found = [row | {"stamp": made} for row in claims(done["matched"], done["tuning"], done["starts"], done["fixed"])]
     for name, rows in done.items():
         write_rows(folder / f"{prefix}{name}.parquet", rows)
     write_rows(folder / f"{prefix}claims.jsonl", found)

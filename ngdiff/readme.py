@@ -120,7 +120,16 @@ def bench(root: Path) -> str:
     return _table(head, ("---:", "---", *["---:"] * 6), lines) + where
 
 
-BLOCKS: dict[str, Callable[[Path], str]] = {"notebooks": notebooks, "claims": claims, "swings": swings, "bench": bench}
+def paper_map(root: Path) -> str:
+    """Figure or table of the paper → notebook → our file → status: the table that notebook 10 prints."""
+    page = root / "notebooks/10_every_figure.py"
+    lines = page.read_text("utf-8").splitlines() if page.exists() else []
+    return "\n".join(line.removeprefix("# ") for line in lines if line.startswith("# |")) or NOT_RUN
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    **{"notebooks": notebooks, "claims": claims, "swings": swings, "bench": bench, "map": paper_map}
+}
 
 
 def fill(text: str, root: Path) -> str:

@@ -26,6 +26,7 @@ import torch
 
 import ngdiff as ng
 from ngdiff import paths, results, theorems
+from ngdiff.autolr import parabola
 from ngdiff.figures import saved, style, theory
 from ngdiff.quadratics import pair, walk
 
@@ -153,7 +154,7 @@ fig
 
 # %% tags=["check"]
 (_, _), (_, L_0), (h, L_plus) = rows[0]["probe"]
-slope, curvature = ng.autolr.parabola(rows[0]["probe"][0][1], L_0, L_plus, h)
+slope, curvature = parabola(rows[0]["probe"][0][1], L_0, L_plus, h)
 assert math.isclose(-slope / curvature, rows[0]["best"], rel_tol=1e-9), "three probes give η*"
 assert rows[1]["forget_window"] == math.inf and rows[0]["forget_window"] < rows[0]["retain_window"]
 print(

@@ -8,7 +8,8 @@
 #
 # **The protocol was fixed before the first comparison; `data/results/LOG.md` lists it and every change since, with its
 # reason.** A run stops before the update at which its batch's forget loss reaches the hold-out level, or at the budget.
-# Each method's constant rate is chosen on a tuning seed that is not reported. AutoLR is tuned on no run, but its defaults
+# Each method's constant rate is chosen on a tuning seed that is not reported, among the rates that reach the level there:
+# a run that stops short forgot less and would not be matched. AutoLR is tuned on no run, but its defaults
 # were developed on this benchmark (the log says how, and on which seeds). Budget: the same number of steps, on the same
 # rows, for everyone; AutoLR's probes read more retain rows besides, and their forwards and the seconds are in the table.
 # Score: harmonic mean of kept utility and achieved forgetting.
@@ -102,7 +103,7 @@ fig
 # %% [markdown]
 # ## Second table: a fixed budget
 # The same number of steps for everyone and no stop: this compares how far each method walked. Read it with the forget
-# loss beside the utility. **Without a stop, everything of unit norm over-forgets.**
+# loss beside the utility: with unit norms nothing slows down by itself, and NGDiff walks past the hold-out level.
 
 # %%
 show(done["fixed"], ("loss_forget", "kept", "forgot", "score", "forget_quality", "updates", "forwards", "seconds"))
@@ -143,14 +144,17 @@ gaps = {row["name"].removeprefix("against "): row["mean"] for row in against}
 assert gaps[worst] == max(gaps.values()), "the claims hold ours − theirs: the largest value is the worst baseline"
 assert gaps[best] == min(gaps.values()), "the smallest value belongs to the strongest baseline"
 assert data or gaps["gradascent"] > 0, "pure ascent should keep less than NGDiff does"
-unit = [r["loss_forget"] for r in done["fixed"] if r["method"] == "ngdiff"]
-assert data or min(unit) > before["loss_holdout"], "without a stop NGDiff should walk past the hold-out level"
+walked = {(r["method"], r["stepsize"]): r for r in done["fixed"] if r["seed"] == seeds[0]}
+unit, ascent = walked["ngdiff", "autolr"], walked["gradascent", "constant"] if not data else None
+assert data or smoke or unit["loss_forget"] > before["loss_holdout"], "without a stop NGDiff should walk past the level"
+assert data or smoke or ascent["kept"] < 0.05, "without a stop pure ascent should keep next to nothing"
 
 # %% [markdown]
 # ## What you should see
-# Pure ascent keeps less than NGDiff, and NGDiff without a stop walks past the level of authors never seen (both asserted).
-# For everything else the claims table above is the statement; this page adds no number to it. Where an interval holds
-# zero it says "undecided", and where another method wins it says so.
+# At matched forgetting pure ascent keeps less than NGDiff; without a stop it keeps next to nothing (below 5 %), and NGDiff
+# walks past the level of authors never seen (all asserted). For everything else the claims table above is the statement;
+# this page adds no number to it. Where an interval holds zero it says "undecided", and where another method wins it
+# says so.
 #
 # ## Summary
 # Equal forgetting, equal steps, tuned baselines, paired seeds. Anything less flatters somebody.

@@ -79,14 +79,13 @@ for fig in drawn.values():
 # ## The map
 # | paper | notebook | our file | status |
 # | --- | --- | --- | --- |
-# | gradient space: the cone of static scalarization, the region of Eq. 7, NGDiff inside (Fig. 2) | 02 | `fig2_*` | redrawn from our own data |
-# | statements on scalarization, Pareto points, monotone losses | 04 | `fig4_*`, `theory_*.jsonl` | derived and asserted on quadratics |
-# | algorithm: NGDiff with the automatic learning rate | 02, 03 | `ngdiff/step.py`, `fig3_*` | reproduced |
-# | loss and ROUGE trajectories | 05 | `fig5_trajectories` | redrawn from our own data |
-# | TOFU tables: models × methods | 06 (tiny), 07 (paper profile) | `matched.parquet`, `fixed.parquet` | tiny: our own data; the paper's values: unknown here; hub models: need a GPU |
-# | learning-rate ablation | 03, 06 | `fig6_learning_rate` | redrawn from our own data |
-# | MUSE tables | 08 | – | needs a GPU |
-# | SemEval-2025 Task 4 baselines | 09 | – | needs a GPU |
+# | gradient space: the cone of static scalarization, the region of Eq. 7, NGDiff inside (Fig. 2) | 02 | `fig2_gradient_space`, `fig2_interval` | redrawn from our own data |
+# | statements: scalarization and Pareto points, monotone losses at a small rate | 04 | `fig4_*`, `theory_*.jsonl` | derived, and asserted on quadratics; one holds only in part (notebook 04) |
+# | the algorithm with its automatic learning rate | 02, 03 | `ngdiff/step.py`, `ngdiff/autolr.py`, `fig3_*` | reproduced |
+# | trajectories of losses | 00, 05 | `fig0_start_here`, `fig5_trajectories` | redrawn from our own data |
+# | TOFU: methods, utility, forgetting | 06 | `fig6_plane`, `matched.parquet`, `fixed.parquet`, `grid_*.parquet` | redrawn from our own data; the paper's values: unknown here; its models: need a GPU |
+# | learning-rate ablation | 03, 06 | `fig3_autolr`, `fig6_learning_rate`, `fig10_grid_learning_rate` | redrawn from our own data |
+# | MUSE, and SemEval-2025 Task 4 | – | – | not there yet; the paper's models: need a GPU |
 #
 # ## The numbers a new run is compared with
 # `summary.jsonl` holds the numbers, each with the tolerance it was given before; the report of `make reproduce` sets the

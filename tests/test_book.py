@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import base64
 import io
 import json
+import types
 from pathlib import Path
 
 import nbformat
@@ -13,6 +15,7 @@ from toy_checkout import add
 
 from ngdiff import book
 
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 BODY = """# %%
 1 + 1
 
@@ -156,3 +159,24 @@ def test_committed_notebooks_equal_a_rebuild(checkout: Path) -> None:
 def test_committed_notebooks_are_light(checkout: Path) -> None:
     for path in (checkout / "notebooks").rglob("*.ipynb"):
         assert path.stat().st_size <= book.BUDGET, path
+
+
+@pytest.mark.parametrize("name", [path.stem for path in sorted(NOTEBOOKS.glob("*.py"))])
+def test_every_name_of_the_package_that_a_notebook_uses_exists(name: str) -> None:
+    """A name that moved is found here, not in the tenth minute of a reproduction."""
+    tree, roots = ast.parse((NOTEBOOKS / f"{name}.py").read_text("utf-8")), {}
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Import, ast.ImportFrom)) and "ngdiff" in ast.unparse(node):
+            exec(ast.unparse(node), roots)  # ImportError names what is gone
+    assigned = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    seen = 0
+    for node in (node for node in ast.walk(tree) if isinstance(node, ast.Attribute)):
+        path = ast.unparse(node).split(".")
+        if path[0] not in roots or path[0] in assigned or not all(part.isidentifier() for part in path):
+            continue
+        found = roots[path[0]]
+        for part in path[1:]:
+            if not isinstance(found, types.ModuleType):
+                break
+            found, seen = getattr(found, part), seen + 1  # AttributeError names what is gone
+    assert seen > 0

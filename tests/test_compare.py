@@ -86,6 +86,16 @@ def test_the_rate_with_the_best_score_is_taken_and_the_smaller_one_on_a_tie():
     assert compare.tuned([]) == {}
 
 
+def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
+    rows = [
+        row("npo", lr=1e-4, score=0.9, stopped="steps"),
+        row("npo", lr=1e-3, score=0.6),
+        row("npo", lr=1e-2, score=0.5),
+    ]
+    rows += [row("kl", lr=lr, score=s, stopped="steps") for lr, s in ((1e-4, 0.3), (1e-3, 0.4))]  # none did
+    assert compare.tuned(rows) == {"npo": 1e-3, "kl": 1e-3}
+
+
 def test_select_is_by_value():
     rows = [row(seed=0), row(seed=1), row("npo", seed=1)]
     assert claims.select(rows, method=OURS, seed=1) == rows[1:2] and claims.select(rows, unheard_of=1) == []
@@ -162,8 +172,10 @@ def test_reporting_the_tuning_seed_is_refused():
 def test_ascent_and_the_swing_with_c_are_claims_of_the_reported_runs():
     rows = [row("gradascent", seed=s, kept=0.1 * s) for s in SEEDS]
     rows += [row(f"graddiff-{c}", seed=s, score=c) for c in (0.1, 0.5, 0.9) for s in SEEDS]
-    found = {claim["name"]: claim for claim in claims.claims(rows, [], [])}
-    assert found["ascent keeps"]["mean"] == pytest.approx(0.1)
+    walked = [row("gradascent", seed=s, kept=0.0) for s in SEEDS]
+    found = {claim["name"]: claim for claim in claims.claims(rows, [], [], walked)}
+    assert found["ascent keeps, at matched forgetting"]["mean"] == pytest.approx(0.1)
+    assert found["ascent keeps, without a stop"]["mean"] == 0.0
     assert (
         found["swing of graddiff with c"]["mean"] == pytest.approx(0.8) and found["swing of graddiff with c"]["n"] == 3
     )
