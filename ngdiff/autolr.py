@@ -40,7 +40,8 @@ def fit(line: Line, L_0: Sequence[float], h: float, forwards: int = 2, z: float 
     """The parabola along `line` from probes at ±h (two forwards), or at +h with the exact slope (one).
 
     The curvature is accepted when the second difference Σᵢ(Lᵢ(h) − 2Lᵢ(0) + Lᵢ(−h)) exceeds what rounding could make
-    of a straight line and `z` standard errors of its scatter over the rows. Errors: one forward needs `line.slope`.
+    of a straight line and, with two forwards, `z` standard errors of its scatter over the rows (with one the scatter would
+    hold the rows' slopes). Errors: one forward needs `line.slope`.
     """
     plus = line(h)
     if forwards == 1:
@@ -59,7 +60,7 @@ def fit(line: Line, L_0: Sequence[float], h: float, forwards: int = 2, z: float 
         size = _size(plus) + 2 * _size(L_0) + _size(minus)
     if not (math.isfinite(slope) and math.isfinite(curvature)):
         return Fit(slope, curvature, "nonfinite")
-    noise = max(line.eps * size, z * _scatter(second))
+    noise = max(line.eps * size, z * _scatter(second) if forwards == 2 else 0.0)
     if abs(total) <= noise:
         rises = 2 * abs(h) * slope > line.eps * size  # by more than rounding
         return Fit(slope, curvature, "uphill" if rises else "noise")
@@ -87,7 +88,8 @@ class AutoLR:
     rate that decays to nothing only stalls the forgetting.
 
     lr: the starting rate (its order of magnitude does not matter when `search` is on); radius: probe distance in rate
-    units (None: the current η); z: standard errors by which the curvature must stand clear of its scatter over rows.
+    units (None: the current η); widen: how often a radius at which the curvature is noise grows tenfold; z: standard
+    errors by which the curvature must stand clear of its scatter over rows.
     """
 
     lr: float = 1e-3
@@ -101,7 +103,8 @@ class AutoLR:
     radius: float | None = None
     min_lr: float = 1e-8
     max_lr: float = 1e2
-    z: float = 0.0
+    widen: int = 2
+    z: float = 3.0
     bare: bool = False
 
     @classmethod
@@ -116,8 +119,8 @@ class AutoLR:
             raise ValueError("AutoLR needs every ≥ 1, forwards in {1, 2}, fresh ≥ 0 and clip ≥ 1")
         if not (0 < self.shrink <= 1 and 0 <= self.floor <= 1):
             raise ValueError("AutoLR needs 0 < shrink ≤ 1 and 0 ≤ floor ≤ 1")
-        if self.search < 0 or not self.z >= 0 or (self.radius is not None and not self.radius > 0):
-            raise ValueError("AutoLR needs search ≥ 0, z ≥ 0 and a radius that is None or positive")
+        if self.search < 0 or self.widen < 0 or not self.z >= 0 or (self.radius is not None and not self.radius > 0):
+            raise ValueError("AutoLR needs search, widen and z ≥ 0 and a radius that is None or positive")
         if self.forwards == 1 and self.fresh:
             raise ValueError("a one-forward probe knows the slope on the step's own rows only: set fresh=0")
 
@@ -141,7 +144,7 @@ class AutoLR:
             found, eta, outcome = self._search(counted, L_0, state.eta)
             nxt = replace(nxt, found=eta if found.outcome == "ok" else 0.0)
         else:
-            found = fit(counted, L_0, self.radius or state.eta, self.forwards, self.z)
+            found = self._look(counted, L_0, self.radius or state.eta)
             eta, outcome = self._judge(found, state.eta, self.floor * state.found)
         return replace(
             nxt,
@@ -152,6 +155,14 @@ class AutoLR:
             proposed=found.eta,
             forwards=state.forwards + counted.forwards,
         )
+
+    def _look(self, line: Line, L_0: Sequence[float], h: float) -> Fit:
+        """The fit at radius h; while its curvature drowns in noise the radius grows, not the rate."""
+        for widened in range(self.widen + 1):
+            found = fit(line, L_0, h * 10**widened, self.forwards, self.z)
+            if found.outcome != "noise":
+                break
+        return found
 
     def _bare(self, line: Line, L_0: Sequence[float], h: float) -> tuple[Fit, float, str]:
         found = fit(line, L_0, h or self.lr, self.forwards)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import functools
 import itertools
 import json
+import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,11 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
         raise ValueError(f"{grid_file}: unknown entry {sorted(unknown)[0]!r}; there are `rows` and the table [grid]")
     if not isinstance(text.get("grid"), dict):
         raise ValueError(f"{grid_file} has no table [grid]: write one with the parameters to sweep over")
+    where = text.get("rows", "rows.jsonl")
+    if not (isinstance(where, str) and where.endswith((".jsonl", ".parquet"))):
+        raise ValueError(f"{grid_file}: rows = {where!r} is no name of a .jsonl or .parquet file")
+    for name, value in text["grid"].items():
+        _check_values(f"{grid_file}: {name}", value if isinstance(value, list) else [value])
     declared = book.parameters(book.notebook(source), source)
     if unknown := set(text["grid"]) - set(declared) or {"out"} - set(declared):
         raise ValueError(f"{source} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(declared)}")
@@ -86,6 +92,15 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
         key = content_key(base(texts), settings)
         made.append(Cell(point | {"out": str(folder / f"{key}.jsonl")}, key, folder))
     return made, root / text.get("rows", folder / "rows.jsonl")
+
+
+def _check_values(where: str, values: list[Any]) -> None:
+    """ValueError for a value that no parameter can take, and for one that stands twice."""
+    for value in values:
+        if not isinstance(value, (bool, int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{where} = {value}: a parameter is a text, a finite number, true or false")
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{where} names {twice[0]} twice: leave one out")
 
 
 def run_cell(cell: Cell, source: Path, root: Path) -> str | None:

@@ -8,7 +8,9 @@ is amortised: rounds come in multiples of its period.
     graddiff-two   two backwards, the second accumulates onto the first       the usual implementation
     graddiff-one   one backward of c·R − (1−c)·F                              both graphs alive at once
     naive          clones, a loop over parameters, .item() for each norm      NGDiff as a first draft
-    ngdiff, ngdiff+autolr-2, ngdiff+autolr-1                                   ours; probes of two or one forwards
+    ngdiff         ours, at a rate given beforehand
+    ngdiff+autolr  ours, probing as by default: the step's rows and three times as many others; -2, -1: probing the step's
+                   own rows with two forwards or with one
 """
 
 from __future__ import annotations
@@ -61,10 +63,17 @@ class Bench:
         self.ids = [torch.randint(0, self.model.config.vocab_size, shape, generator=make).to(device) for _ in "RF"]
         self.params = list(self.model.parameters())
         self.optimizer = torch.optim.AdamW(self.params, lr=1e-5, weight_decay=0.01, fused=True)
-        rules = {"ngdiff": None, "ngdiff+autolr-2": _autolr(2), "ngdiff+autolr-1": _autolr(1)}
+        rules = {
+            "ngdiff": None,
+            "ngdiff+autolr-2": _autolr(2),
+            "ngdiff+autolr-1": _autolr(1),
+            "ngdiff+autolr": _autolr(2, 3),
+        }
         if name in rules:
             ours = UnlearningStep(self.model.eval(), self.optimizer, NGDiff(), rules[name])
-            self.step: Callable[[], Any] = lambda: ours(lambda: self.loss(0), lambda: self.loss(1))
+            fresh = getattr(rules[name], "fresh", 0)  # the default looks at as many more batches
+            wide = (lambda: [lambda: self.loss(0) / (1 + fresh)] * (1 + fresh)) if fresh else (lambda: None)
+            self.step: Callable[[], Any] = lambda: ours(lambda: self.loss(0), lambda: self.loss(1), wide())
         else:
             self.step = {"graddiff-two": self.two, "graddiff-one": self.one, "naive": self.naive}[name]
 
@@ -97,11 +106,13 @@ class Bench:
         self.optimizer.step()
 
 
-VARIANTS = ("graddiff-two", "graddiff-one", "naive", "ngdiff", "ngdiff+autolr-2", "ngdiff+autolr-1")
+VARIANTS = ("graddiff-two", "graddiff-one", "naive", "ngdiff", "ngdiff+autolr-2", "ngdiff+autolr-1", "ngdiff+autolr")
 
 
-def _autolr(forwards: int) -> AutoLR:
-    return AutoLR(lr=1e-5, every=EVERY, forwards=forwards, fresh=0, search=0)
+def _autolr(forwards: int, fresh: int = 0) -> AutoLR:
+    """Probes on the step's own rows with two forwards or one, or like the default, on four times the rows (`fresh=3`);
+    no search, which is made once a run, and no widening, so that every probe costs the same."""
+    return AutoLR(lr=1e-5, every=EVERY, forwards=forwards, fresh=fresh, search=0, widen=0)
 
 
 def _clock(device: str) -> float:

@@ -201,9 +201,10 @@ def stale(folder: Path) -> list[Path]:
 
 def _whole(executed: Path) -> bool:
     """Whether this is a notebook that ran to its end."""
-    if not executed.exists():
+    try:
+        run = nbformat.read(executed, as_version=4).metadata.get("papermill", {})
+    except (OSError, nbformat.reader.NotJSONError):  # not there, or cut off by a kill
         return False
-    run = nbformat.read(executed, as_version=4).metadata.get("papermill", {})
     return bool(run.get("end_time")) and not run.get("exception")
 
 

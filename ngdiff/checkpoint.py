@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 
 def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[str, Any]]) -> None:
-    """Save weights, optimizer, step-size state and history of the run called `name`."""
+    """Save weights, buffers, optimizer, step-size state and history of the run called `name`."""
     tensors: dict[str, Tensor] = {}
-    state = {"theta": list(step.params), "step": step.state_dict(), "torch_rng": torch.get_rng_state()}
+    state = {"theta": [*step.params, *_buffers(step)], "step": step.state_dict(), "torch_rng": torch.get_rng_state()}
     text = json.dumps({"name": name, "history": history, "state": _strip(state, "", tensors)})
     with atomic_write(Path(path)) as temporary:
         save_file(tensors, temporary, metadata={"run": text, "sha256": _digest(text, tensors)})
@@ -51,17 +51,23 @@ def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, An
         state = _fill(saved["state"], tensors)
     except Exception as error:
         raise ValueError(f"checkpoint {path} is damaged ({error}); move it away to start the run anew") from error
-    if saved["name"] != name or [q.shape for q in state["theta"]] != [p.shape for p in step.params]:
+    theta = [*step.params, *_buffers(step)]
+    if saved["name"] != name or [q.shape for q in state["theta"]] != [p.shape for p in theta]:
         raise ValueError(
             f"checkpoint {path} belongs to another run:\n  {saved['name']}\nnot\n  {name}\n"
             "give this run its own file, or move that one away"
         )
     with torch.no_grad():
-        for p, q in zip(step.params, state["theta"], strict=True):
+        for p, q in zip(theta, state["theta"], strict=True):
             p.copy_(q)
     step.load_state_dict(state["step"])
     torch.set_rng_state(state["torch_rng"])
     return saved["history"]
+
+
+def _buffers(step: UnlearningStep) -> list[Tensor]:
+    """What the module changes besides its parameters, such as running means."""
+    return [] if step.module is None else list(step.module.buffers())
 
 
 def _digest(text: str, tensors: dict[str, Tensor]) -> str:

@@ -1,13 +1,14 @@
 """What the rows of a comparison say: paired differences with intervals, swings, verdicts, and what a new run must match.
 
-Differences are paired by (target seed, seed), with bootstrap intervals; a verdict also asks that every target seed
-agree, since the pairs of one target share their models.
+Runs of one target share their models, so the target is the unit: with three targets or more an interval is Student's t
+over the means of the targets, with fewer it is no more than the range of the values (data/results/LOG.md says why not a
+bootstrap of all pairs). Verdicts are not corrected for the number of comparisons.
 """
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +24,14 @@ def select(rows: Iterable[Row], **wanted: Any) -> list[Row]:
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean over seeds with its 95 % bootstrap interval; `n` values went in. With n < 3 there is no interval, and with
-    n = 3 it is their range: the mean of three draws is the smallest value once in 27 times."""
+    """A mean and how far it can be trusted; `n` values went in. kind: `95 %` (Student's t over targets), `range` (fewer
+    than three targets, three values at least), or `` (fewer values: no interval)."""
 
     mean: float
     low: float | None
     high: float | None
     n: int
+    kind: str = ""
 
     @property
     def sign(self) -> str:
@@ -39,23 +41,28 @@ class Interval:
         return "above" if self.low > 0 else "below" if self.high < 0 else "undecided"
 
 
-def interval(values: Sequence[float]) -> Interval:
-    """Percentile bootstrap of the mean over seeds (10 000 resamples, seeded)."""
-    import numpy as np
+def interval(by_target: Mapping[int, Sequence[float]]) -> Interval:
+    """Of values grouped by target seed: mean of the targets' means, t₀.₉₇₅ · s/√k to either side with k ≥ 3 targets."""
     from scipy import stats
 
-    data = np.asarray(values, dtype=float)
-    if len(data) == 0:
+    values = [value for of_target in by_target.values() for value in of_target]
+    if not values:
         raise ValueError("no values to average: the rows of this comparison are missing")
-    if len(data) < 3:
-        return Interval(float(data.mean()), None, None, len(data))
-    if np.ptp(data) == 0:
-        return Interval(float(data[0]), float(data[0]), float(data[0]), len(data))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap((data,), np.mean, n_resamples=10_000, method="percentile", rng=0)
-    low, high = found.confidence_interval
-    return Interval(float(data.mean()), float(low), float(high), len(data))
+    means, k = [mean(of_target) for of_target in by_target.values()], len(by_target)
+    if k < 3:
+        ends = (min(values), max(values), len(values), "range") if len(values) >= 3 else (None, None, len(values))
+        return Interval(mean(values), *ends)
+    middle, spread = mean(means), math.sqrt(sum((m - mean(means)) ** 2 for m in means) / (k - 1))
+    half = float(stats.t.ppf(0.975, k - 1)) * spread / math.sqrt(k)
+    return Interval(middle, middle - half, middle + half, len(values), "95 %")
+
+
+def grouped(rows: Iterable[Row], value: str) -> dict[int, list[float]]:
+    """target seed → the values of its rows."""
+    found: dict[int, list[float]] = {}
+    for row in rows:
+        found.setdefault(row["target_seed"], []).append(row[value])
+    return found
 
 
 def paired(ours: Iterable[Row], theirs: Iterable[Row], value: str) -> dict[int, list[float]]:
@@ -67,11 +74,13 @@ def paired(ours: Iterable[Row], theirs: Iterable[Row], value: str) -> dict[int, 
     return gaps
 
 
-def verdict(gaps: dict[int, list[float]]) -> str:
-    """`above`, `below` or `undecided`: the interval over all pairs leaves zero out, and every target's mean agrees."""
-    found = interval([gap for of_target in gaps.values() for gap in of_target]).sign
-    sign = {"above": 1, "below": -1}.get(found, 0)
-    return found if all(sign * sum(of_target) > 0 for of_target in gaps.values()) else "undecided"
+def verdict(found: Interval, method: str, matched: bool) -> str:
+    """Who is better, in words that say how sure: `better` where a 95 % interval leaves zero out, `in every pair` where
+    there is a range only, else `undecided`; `not matched` where a run did not reach the hold-out level."""
+    winner = {"above": "NGDiff + AutoLR", "below": method}.get(found.sign)
+    if not matched:
+        return "not matched"
+    return f"{winner} {'better' if found.kind == '95 %' else 'in every pair'}" if winner else "undecided"
 
 
 def claims(
@@ -81,8 +90,9 @@ def claims(
 
     rows: reported matched trials; grid: the tuning trials; starts: NGDiff + AutoLR from each starting rate, reported
     seeds only; fixed: trials of the fixed budget, without a stop. Against every
-    method at its tuned rate also: `reached`, the share of its runs that reached the hold-out level within the budget, and
-    `edge`, whether its rate is an end of the grid, so that a better one may lie outside.
+    method at its tuned rate also: `reached`, the share of its runs that reached the hold-out level within the budget (where
+    one did not, the verdict is "not matched"), and `edge`, whether its rate is an end of the grid, so that a better one
+    may lie outside.
     """
     auto = select(rows, method=OURS, stepsize="autolr")
     table: list[Row] = []
@@ -95,17 +105,16 @@ def claims(
         if gaps := paired(auto, theirs, value):
             tried, rate = {r["lr"] for r in select(grid, method=method)}, theirs[0]["lr"]
             tuning = f"tuned over {len(tried)} rates" if len(tried) > 1 else f"at {rate:g}, not tuned"
-            word = {"above": "NGDiff + AutoLR better", "below": f"{method} better"}.get(verdict(gaps), "undecided")
+            found, reached = interval(gaps), _reached(theirs)
             add(
-                f"against {method}", f"{value}: NGDiff + AutoLR − {method}, {tuning}",
-                interval([gap for of_target in gaps.values() for gap in of_target]), verdict=word,
-                reached=_mean([r["stopped"] == "forget_level" for r in theirs]),
+                f"against {method}", f"{value}: NGDiff + AutoLR − {method}, {tuning}", found,
+                verdict=verdict(found, method, min(reached, _reached(auto)) == 1), reached=reached,
                 edge=len(tried) > 1 and rate in (min(tried), max(tried)),
             )  # fmt: skip
     for kind, where in ((rows, "at matched forgetting"), (fixed, "without a stop")):
         if ascent := select(kind, method="gradascent", stepsize="constant"):
             what = f"share of the start's utility that GradAscent keeps {where}"
-            add(f"ascent keeps, {where}", what, interval([r["kept"] for r in ascent]))
+            add(f"ascent keeps, {where}", what, interval(grouped(ascent, "kept")))
     mixed = [r for r in rows if r["method"].removeprefix("graddiff-") in MIXTURES and r["stepsize"] == "constant"]
     if len(cs := sorted({r["method"].removeprefix("graddiff-") for r in mixed})) > 1:
         what = f"{value}: best − worst over c in ({', '.join(cs)}), each at its own rate"
@@ -124,16 +133,22 @@ def claims(
     return table
 
 
-def _mean(values: Sequence[float]) -> float:
+def _reached(rows: Sequence[Row]) -> float:
+    """The share of the runs that ended at the hold-out level."""
+    return mean([r["stopped"] == "forget_level" for r in rows])
+
+
+def mean(values: Sequence[float]) -> float:
     return sum(values) / len(values)
 
 
-def _spreads(rows: Sequence[Row], value: str) -> list[float]:
-    """Best − worst of the rows of each (target seed, seed)."""
+def _spreads(rows: Sequence[Row], value: str) -> dict[int, list[float]]:
+    """target seed → best − worst of the rows of each seed."""
     groups: dict[tuple, list[float]] = {}
     for row in rows:
         groups.setdefault((row["target_seed"], row["seed"]), []).append(row[value])
-    return [max(v) - min(v) for v in groups.values() if len(v) > 1]
+    wide = [{"target_seed": t, "spread": max(v) - min(v)} for (t, _), v in groups.items() if len(v) > 1]
+    return grouped(wide, "spread")
 
 
 def table(rows: Sequence[Row], values: Sequence[str], name: Callable[[Row], Any]) -> list[Row]:
@@ -142,7 +157,7 @@ def table(rows: Sequence[Row], values: Sequence[str], name: Callable[[Row], Any]
     for row in rows:
         groups.setdefault(name(row), []).append(row)
     return [
-        {"group": key, "n": len(members), **{value: _mean([m[value] for m in members]) for value in values}}
+        {"group": key, "n": len(members), **{value: mean([m[value] for m in members]) for value in values}}
         for key, members in groups.items()
     ]
 

@@ -49,16 +49,21 @@ def reproduce(
     smoke: Annotated[bool, typer.Option("--smoke", help="A small budget, written as <profile>-smoke.")] = False,
 ) -> None:
     """Execute the notebooks, write rows, figures and one HTML report."""
+    from ngdiff import compare
+    from ngdiff.data.tofu import need_files
     from ngdiff.profiles import profile as known
     from ngdiff.reproduce import reproduce as run
 
-    known(profile)
+    P = known(profile)
     if data and data != "hub":
         if not Path(data).is_dir():
             raise FileNotFoundError(f"--data {data}: no such folder; give a folder with TOFU's files, or `hub`")
+        need_files(data, P.tofu_split)
         data = str(Path(data).resolve())
+    numbers = _numbers(seeds, "--seeds")
+    compare.plan("live", tuple(numbers or ()))  # refuses the tuning seed
     names = [name.strip() for name in only.split(",") if name.strip()]
-    raise typer.Exit(run(profile, data, _numbers(seeds, "--seeds"), refresh, force, smoke, names, jobs))
+    raise typer.Exit(run(profile, data, numbers, refresh, force, smoke, names, jobs))
 
 
 @app.command()
@@ -99,10 +104,10 @@ def book(
         for path in (stale := build.stale(root / "notebooks")):
             print(f"not as a rebuild: {path.relative_to(root)}")
         raise typer.Exit(1 if stale or filled != page.read_text("utf-8") else 0)
-    with atomic_write(page) as temporary:
-        temporary.write_text(filled, "utf-8")
     for path in build.build(root / "notebooks", root / ".cache" / "executed" / label):
         print(path.relative_to(root))
+    with atomic_write(page) as temporary:
+        temporary.write_text(filled, "utf-8")
 
 
 @bench_app.command("step")

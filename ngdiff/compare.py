@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ngdiff import trials
 from ngdiff.claims import OURS, Row, claims
 from ngdiff.results import stamp, write_rows
 from ngdiff.trials import Trial, run_all
@@ -21,6 +22,7 @@ from ngdiff.trials import Trial, run_all
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 STARTS = (1e-5, 1e-4, 1e-3, 1e-2)  # AutoLR's starting rates: three decades
 TUNING_SEED = 100
+MODELS = ("start", "retain-only")
 BASELINES = ("gradascent", "graddiff-0.1", "graddiff-0.5", "graddiff-0.9", "kl", "lossnorm", "npo", "simnpo")
 COMPOSED = ("ngdiff-npo", "ngdiff-kl", "graddiff-0.9-npo")
 
@@ -44,7 +46,8 @@ def tuned(rows: Iterable[Row]) -> dict[str, float]:
 @dataclass(frozen=True)
 class Plan:
     """What a comparison runs. `seeds`: the reported ones. `autolr`: the methods that also run with AutoLR; `starts_from`:
-    AutoLR's starting rates; `targets`: seeds of the models; `walked`: the methods of the second table (None: all).
+    AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`: those of the second table (none named: the first
+    reported one); `walked`: its methods (None: all).
     Errors: ValueError where the tuning seed is to be reported."""
 
     name: str
@@ -54,7 +57,7 @@ class Plan:
     autolr: tuple[str, ...] = (OURS,)
     starts_from: tuple[float, ...] = STARTS
     targets: tuple[int, ...] = (0,)
-    fixed_seeds: tuple[int, ...] = (0,)
+    fixed_seeds: tuple[int, ...] = ()
     walked: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -66,7 +69,7 @@ class Plan:
 
         A fixed budget, the second table, runs on one model and `fixed_seeds`, with AutoLR for ours only.
         """
-        targets, seeds = ((0,), self.fixed_seeds) if rule == "fixed" else (self.targets, self.seeds)
+        targets, seeds = ((0,), self.fixed_seeds or self.seeds[:1]) if rule == "fixed" else (self.targets, self.seeds)
         pairs = [(t, s) for t in targets for s in seeds]
         auto = self.autolr
         if rule == "fixed":
@@ -81,16 +84,16 @@ class Plan:
 
 
 def plan(name: str, seeds: tuple[int, ...]) -> Plan:
-    """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the committed one, three targets."""
-    everyone = (*BASELINES, OURS)
+    """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the committed one, five targets."""
+    everyone, one = (*BASELINES, OURS), seeds[:1]
     plans = {
-        "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), seeds[:1], starts_from=(1e-3,)),
+        "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-3,)),
         "live": Plan("live", everyone, (1e-4, 3e-4, 1e-3), seeds, starts_from=(1e-5, 1e-3, 1e-2),
                      walked=("gradascent", "graddiff-0.5", "graddiff-0.9", "npo", OURS)),
-        "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), seeds[:1], starts_from=(1e-4, 1e-2)),
+        "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-4, 1e-2)),
         "grid": Plan(
             "grid", (*everyone, *COMPOSED), RATES, seeds, (*everyone, *COMPOSED),
-            targets=(0, 1, 2), fixed_seeds=seeds,
+            targets=(0, 1, 2, 3, 4), fixed_seeds=seeds,
         ),
     }  # fmt: skip
     if name not in plans:
@@ -99,7 +102,8 @@ def plan(name: str, seeds: tuple[int, ...]) -> Plan:
 
 
 def carry_out(P: Plan, folder: Path, prefix: str = "", **settings: Any) -> dict[str, list[Row]]:
-    """Runs a plan and saves its rows as <folder>/<prefix>{tuning, matched, starts, fixed}.parquet and claims.jsonl."""
+    """Runs a plan and saves its rows as <folder>/<prefix>{tuning, matched, starts, fixed}.parquet, claims.jsonl and
+    levels.jsonl (the start and the retain-only reference of each seed of the models)."""
     began = time.perf_counter()
     first = {"tuning": tuning(P.methods, P.rates, **settings), "starts": P.starts(**settings)}
     done = _run(first)
@@ -109,8 +113,20 @@ def carry_out(P: Plan, folder: Path, prefix: str = "", **settings: Any) -> dict[
     found = [row | {"stamp": made} for row in claims(done["matched"], done["tuning"], done["starts"], done["fixed"])]
     for name, rows in done.items():
         write_rows(folder / f"{prefix}{name}.parquet", rows)
+    known = [row | {"stamp": made} for row in levels(P.targets, **settings)]
     write_rows(folder / f"{prefix}claims.jsonl", found)
-    return done | {"claims": found}
+    write_rows(folder / f"{prefix}levels.jsonl", known)
+    return done | {"claims": found, "levels": known}
+
+
+def levels(targets: Sequence[int], profile: str = "tiny", split: str = "", data: str = "") -> list[Row]:
+    """Metrics of the start and of the retain-only reference of each seed of the models."""
+    found = ((t, zip(MODELS, trials.levels(profile, split, data, t), strict=True)) for t in targets)
+    return [
+        {"model": model, "target_seed": t, **{k: v for k, v in metrics.items() if k != "report"}}
+        for t, pair in found
+        for model, metrics in pair
+    ]
 
 
 def _run(parts: dict[str, list[Trial]]) -> dict[str, list[Row]]:

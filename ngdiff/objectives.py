@@ -32,6 +32,8 @@ class Tokens:
         labels = labels[:, 1:]  # the logits at t − 1 predict the token at t
         keep = labels != IGNORE  # (rows, time − 1)
         self.logits = logits[:, :-1][keep].to(torch.promote_types(logits.dtype, torch.float32))
+        # how much coarser than float32 the logits came (autocast, half-precision weights): 1, or 65536 for bfloat16
+        self.coarse = max(torch.finfo(logits.dtype).eps / torch.finfo(torch.float32).eps, 1.0)
         self.target, self.row, self.rows = labels[keep], keep.nonzero()[:, 0], len(labels)
 
     @cached_property
@@ -88,8 +90,10 @@ class KL:
 
     def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
         logp, p_start = tokens.logits.detach().log_softmax(-1), start.exp()  # (N, V)
-        line = ((logp.exp() - p_start) * tokens.logits).sum(-1)  # has the gradient
-        return tokens.by_row((p_start * (start - logp)).sum(-1) + (line - line.detach()))
+        gap = logp.exp() - p_start
+        line = torch.where(gap == 0, 0.0, gap * tokens.logits).sum(-1)  # has the gradient; a logit may be −∞
+        terms = torch.where(p_start == 0, 0.0, p_start * (start - logp))  # 0·log 0 = 0
+        return tokens.by_row(terms.sum(-1) + (line - line.detach()))
 
 
 @dataclass(frozen=True)

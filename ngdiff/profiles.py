@@ -92,6 +92,7 @@ _PROFILES = (
         training=Training(epochs=18, pretrain_epochs=6, lr=2.5e-3, batch_size=16, replay=0.5, min_steps=900),
         tofu_split="forget01",
         tofu_retain=200,
+        steps=120,
         max_new_tokens=128,
         device="cpu",
     ),

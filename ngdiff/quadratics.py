@@ -116,12 +116,12 @@ class Pair:
         return torch.stack(found)
 
     def stationarity(self, theta: Tensor) -> float:
-        """min over a+b=1, a,b ≥ 0 of ‖a·g_R − b·g_F‖ / max(‖g_R‖, ‖g_F‖): 0 at a Pareto-stationary point."""
+        """The shortest convex combination of the unit gradients u_R and −u_F, whatever the units of the losses: 0 at a
+        Pareto-stationary point, ½‖u_R − u_F‖ = √((1−ρ)/2) elsewhere; 0 where a gradient is exactly zero."""
         g_R, g_F = self.grad_R(theta), self.grad_F(theta)
-        length = (g_R + g_F).square().sum()
-        a = (g_F @ (g_R + g_F) / length).clamp(0, 1) if length > 0 else torch.tensor(0.5, dtype=theta.dtype)
-        scale = max(g_R.norm().item(), g_F.norm().item())
-        return ((a * g_R - (1 - a) * g_F).norm().item() / scale) if scale > 0 else 0.0
+        if not (g_R.any() and g_F.any()):
+            return 0.0
+        return 0.5 * (g_R / g_R.norm() - g_F / g_F.norm()).norm().item()
 
     def dominated(self, theta: Tensor, tolerance: float = 1e-9) -> bool:
         """Whether some point is better in both R and F by more than rounding: asked of the front of the concave family.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ngdiff.claims import OURS, interval, select
+from ngdiff.claims import OURS, mean, select
 from ngdiff.figures.style import label, ordered
 from ngdiff.results import read_rows
 
@@ -63,12 +63,14 @@ def claims(root: Path) -> str:
 
     def cells(method: str, rule: str) -> list[str]:
         mine = select(rows, method=method, stepsize=rule)
-        rate = f"{mine[0]['lr']:g}, tuned" if rule == "constant" else "AutoLR, untuned"
-        means = [_decimals(interval([r[k] for r in mine]).mean) for k in ("score", "model_utility", "forget_Q_A_ROUGE")]
-        updates = f"{interval([r['updates'] for r in mine]).mean:.0f}"
         gap = gaps.get(method) if rule == "constant" else None
+        edge = ", end of the grid" if gap and gap["edge"] else ""
+        rate = f"{mine[0]['lr']:g}{edge}" if rule == "constant" else "AutoLR, untuned"
+        means = [_decimals(mean([r[k] for r in mine])) for k in ("score", "model_utility", "forget_Q_A_ROUGE")]
+        updates = f"{mean([r['updates'] for r in mine]):.0f}"
+        reached = f"{mean([r['stopped'] == 'forget_level' for r in mine]):.0%}"
         text = f"{gap['mean']:+.3f} [{gap['low']:+.3f}, {gap['high']:+.3f}]" if gap else ""
-        return [label(method), rate, *means, updates, text, gap["verdict"] if gap else ""]
+        return [label(method), rate, *means, updates, reached, text, gap["verdict"] if gap else ""]
 
     methods = ordered({r["method"] for r in rows})
     lines = [cells(OURS, "autolr")]
@@ -82,10 +84,11 @@ def claims(root: Path) -> str:
         "model utility",
         "forget ROUGE-L",
         "steps",
+        "reached",
         f"(NGDiff + AutoLR) − it, {pairs} pairs",
         "verdict",
     )
-    return _table(head, ("---", "---", "---:", "---:", "---:", "---:", "---", "---"), lines)
+    return _table(head, ("---", "---", *["---:"] * 5, "---", "---"), lines)
 
 
 def swings(root: Path) -> str:
@@ -94,6 +97,7 @@ def swings(root: Path) -> str:
     lines = []
     for r in (r for r in claimed if not r["name"].startswith("against ")):
         spread = f" [{r['low']:.3f}, {r['high']:.3f}]" if r["low"] is not None else ""
+        spread += ", range" if r["kind"] == "range" else ""
         lines.append((r["name"], r["what"], _decimals(r["mean"]) + spread, r["n"]))
     return (
         _table(("claim", "what", "mean [95 % interval]", "n"), ("---", "---", "---", "---:"), lines)

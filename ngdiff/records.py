@@ -35,13 +35,15 @@ class Records:
         keys: of every notebook there is with these settings, chosen or not; a record of any other is not trusted.
         """
         try:
-            self.rows = json.loads(self.path.read_text("utf-8"))
-        except (OSError, ValueError):
-            self.rows = {}
-        for name, row in self.rows.items():
-            same = all(sha256(self.root / file) == known for file, known in row["files"].items())
-            if same and row["key"] == keys.get(name):
-                self.trusted.add(name)
+            rows = json.loads(self.path.read_text("utf-8"))
+            self.rows = {name: {k: row[k] for k in ("key", "seconds", "files")} for name, row in rows.items()}
+            hashes = {
+                name: {file: sha256(self.root / file) for file in row["files"]} for name, row in self.rows.items()
+            }
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or of another shape: no records
+            self.rows, hashes = {}, {}
+        known = {name for name, row in self.rows.items() if row["key"] == keys.get(name)}
+        self.trusted |= {name for name in known if hashes[name] == self.rows[name]["files"]}
 
     def add(self, name: str, key: str, seconds: float, files: set[str]) -> None:
         """Records a successful execution, and the new hashes of its files in all trusted records."""

@@ -183,12 +183,17 @@ def _claims(paths: Sequence[Path]) -> str:
     return _table([*head, ""], [[*(_show(row.get(name)) for name in head), ""] for row in plain])
 
 
-def _figure(path: Path) -> str:
-    """The picture inside the page; its caption is the PNG's own text `Description` (savefig's metadata)."""
+def _figure(path: Path, rows: Path, written: set[Path]) -> str:
+    """The picture inside the page; its caption is the PNG's own text `Description` (`figures.style.save`).
+
+    Where one of its `Source` files (under `rows`) is not of this run, the caption begins by saying so.
+    """
     from PIL import Image
 
     with Image.open(path) as image:
-        caption = image.info.get("Description", "")
+        caption, sources = image.info.get("Description", ""), image.info.get("Source", "").split()
+    if any(rows / name not in written for name in sources):
+        caption = f"From committed rows, not from this run. {caption}"
     data = textwrap.fill(base64.b64encode(path.read_bytes()).decode(), 4000)  # a browser skips the line ends
     text = html.escape(f"{path.stem}. {caption}" if caption else path.stem)
     picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
@@ -197,10 +202,11 @@ def _figure(path: Path) -> str:
 
 def _figures(root: Path, label: str, files: Iterable[str]) -> str:
     folder = root / "figures" / label
+    rows, written = root / "data" / "results" / label, {root / file for file in files}
     fresh = _fresh(folder, "*.png", root, files)
     rest = [path for path in sorted(folder.glob("*.png")) if path not in fresh]
     parts = [
-        *map(_figure, fresh),
+        *(_figure(path, rows, written) for path in fresh),
         *(f'<p class="not">{html.escape(path.stem)}: {NOT_RUN}</p>' for path in rest),
     ]
     return "\n".join(parts) or f'<p class="not">{NOT_RUN}</p>'

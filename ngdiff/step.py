@@ -34,6 +34,7 @@ __all__ = ["ForgetLevel", "Info", "Loss", "Phase", "RetainBound", "Stop", "Unlea
 
 Loss = Callable[[], Tensor]  # a scalar, or a 1-D tensor of addends (rows) whose sum is the loss; repeatable
 Phase = Loss | Sequence[Loss]  # microbatches: their losses carry their token weights and add up
+NONLINEAR = (torch.optim.Adafactor, torch.optim.LBFGS)
 # A loss may carry `.ce` (cross-entropy of its last forward, for stops and logs) and `.floor` (the gradient norm that is
 # rounding noise for it: KL(start‖θ) has an exactly zero gradient at the start, which float32 renders as noise).
 
@@ -46,6 +47,10 @@ class UnlearningStep:
     rates alone. η is the rate of the first parameter group that has one; the others keep their ratio to it.
     reduce: sums a tensor over processes that hold shards. stop: rules that may end the run before an update.
     measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the step really taken (two more copies of the parameters).
+
+    A probe looks along u, the optimizer's update per unit rate: exact where the update is linear in the rate (SGD with
+    momentum, the Adam kinds, RMSprop, Adagrad, Lion); Adafactor and LBFGS are refused. It runs a module in eval mode;
+    with a list of parameters the modes are the caller's. Only parameters that require gradients now are moved.
 
     Errors: weights that are not finite although losses and gradients are (LossNorm at a zero loss) raise
     FloatingPointError before anything changes. A non-finite loss or gradient is the outcome `nonfinite`.
@@ -71,10 +76,14 @@ class UnlearningStep:
         self.ratios = [rate / first if first else 1.0 for rate in rates]
         self.state = stepsize.init() if stepsize else State()
         self.count = 0
+        self.held = list(dict.fromkeys(p for group in self.optimizer.param_groups for p in group["params"]))
 
     def __call__(self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None) -> Info:
-        """One update. `probe_loss`: the retain phase the step-size rule looks at (default: the step's own)."""
+        """One update. `probe_loss`: the retain phase the step-size rule looks at. By default that is the step's own, on
+        which the step is greedy; AutoLR is better given these rows and about three times as many others."""
         retain, forget = _phases(retain_loss), _phases(forget_loss)
+        if len(self.params) != sum(p.requires_grad for p in self.held):
+            raise ValueError("parameters were frozen or unfrozen since this step was made: make a new UnlearningStep")
         own, probe = probe_loss is None, retain if probe_loss is None else _phases(probe_loss)
         R, g_R, rows = self._gradient(retain)  # R: (loss, cross-entropy); the stash g_R is a swap of pointers
         F, g_F, _ = self._gradient(forget)
@@ -150,16 +159,18 @@ class UnlearningStep:
     def _probe(
         self, theta_0: list[Tensor], phase: Sequence[Loss], g_R: vector.Vector, rows: list[Tensor] | None
     ) -> None:
-        """The update with a look along it. The optimizer steps once, at rate 1: u = θ₁ − θ₀ is the update per unit rate
-        (exact for any optimizer whose step is linear in its rate: SGD, momentum, AdamW, Lion), θ ← θ₀ + η·u.
+        """The update with a look along it. The optimizer steps once, at a rate s ≥ 1 (a smaller one would lose small updates
+        in the rounding of θ): u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u.
 
         rows: the step's own addends, where the probed rows are its own; g_R gives their exact slope."""
         assert self.stepsize is not None
-        u, eta = None, 0.0
+        u, eta, s = None, 0.0, max(1.0, self.state.eta)
         try:
-            self._set_rate(1.0)
+            self._set_rate(s)
             self.optimizer.step()
             u = vector.difference(self.params, theta_0, [p.grad for p in self.params])  # d is spent
+            if s != 1.0:
+                torch._foreach_mul_(u, 1.0 / s)
             line = UpdateLine(self.params, theta_0, u, phase, self.reduce)
             if rows is not None:
                 line.slope = vector.dot(g_R, u, self.reduce).item()
@@ -173,7 +184,7 @@ class UnlearningStep:
             self._set_rate(self.state.eta)
 
     def _clear(self) -> None:
-        for p in self.params:
+        for p in self.held:  # those that are frozen too: the optimizer would move them by an old gradient
             p.grad = None
 
     def _set_rate(self, eta: float) -> None:
@@ -181,7 +192,8 @@ class UnlearningStep:
             group["lr"] = eta * ratio
 
     def _report(self, info: Info, theta_0: list[Tensor], g_R: vector.Vector, g_F: vector.Vector | None) -> Info:
-        seen: dict[str, Any] = {"eta": float(self.optimizer.param_groups[0]["lr"])}
+        rates = [float(group["lr"]) for group in self.optimizer.param_groups]
+        seen: dict[str, Any] = {"eta": next((rate for rate in rates if rate), 0.0)}
         if self.stepsize is not None:
             s = self.state
             seen |= {"eta": s.eta, "stepsize": s.outcome, "forwards": s.forwards}
@@ -217,6 +229,9 @@ def _checked(
         if stepsize is None:
             raise ValueError("without an optimizer a step-size rule must set the rate: pass stepsize=")
         optimizer = torch.optim.SGD(given, lr=1.0)
+    if stepsize is not None and stepsize.probes(stepsize.init()) and isinstance(optimizer, NONLINEAR):
+        raise ValueError(f"{type(optimizer).__name__}'s step is not linear in its rate, which {stepsize} relies on: use SGD "
+                         "or an Adam kind, or a rate known in advance (Constant)")  # fmt: skip
     held = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
     if missing := len(set(given) - set(held)):
         raise ValueError(f"the optimizer does not hold {missing} of the model's trainable parameters")

@@ -232,15 +232,22 @@ def own_metric(g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0
     return math.cos(low) * u_R - math.sin(low) * u_F
 
 
+def restored(g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8) -> None:
+    """9. The step that Adam without momentum makes of `own_metric`'s gradient meets Eq. 7 (of NGDiff's d it need not)."""
+    d = own_metric(g_R, g_F, v, t, beta2, eps)
+    assert eq7(d / adam_metric(d, v, t, beta2, eps), g_R, g_F, 1e-9), f"Eq. 7 fails in the metric of step {t}"
+
+
 def where_it_ends(P: Pair, stepsize: StepSize, steps: int) -> tuple[str, float]:
     """10. A run that stops by itself is `aligned` (ρ = 1 to rounding) and Pareto-stationary. One that is cut off at
     `steps` is at the `retain minimum` (g_R → 0 while ρ does not tend to 1: a line search on R may land there), else
-    `stationary` (below 1e-6, not yet to the last bit) or still `moving`. Returned with its stationarity."""
+    `stationary` (below 1e-6, not yet to the last bit) or still `moving`. Returned with its stationarity, at the retain
+    minimum with what is left of ‖g_R‖."""
     path, history = walk(P, NGDiff(), stepsize, steps)
     stationarity, last = P.stationarity(path[-1]), P.grad_R(path[-1]).norm().item()
     if not history[-1].updated:
         assert history[-1].outcome == "aligned", f"the run ended with {history[-1].outcome}"
         return "aligned", close(stationarity, 0.0, 1.0, "stationarity of an aligned end", 1e-6)
     if last < 1e-6 * history[0].norm_R:
-        return "retain minimum", stationarity
+        return "retain minimum", last / history[0].norm_R
     return ("stationary" if stationarity < 1e-6 else "moving"), stationarity

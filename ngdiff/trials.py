@@ -270,7 +270,7 @@ def _summary(steps: Sequence[Any]) -> Row:
 def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None):
     from ngdiff.evaluate import evaluate
 
-    return evaluate(lm, bench, reference, gradnorm=False, progress=False, max_new_tokens=P.max_new_tokens)
+    return evaluate(lm, bench, reference, progress=False, max_new_tokens=P.max_new_tokens)
 
 
 def _root() -> Path:

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # 00 · Start here: a language model forgets some authors
 #
-# *You will* take a small language model that knows eighty fictitious authors by heart, make it forget eight of them, and
-# check what it lost besides · *Needs* nothing · *Time* tiny: about two minutes, most of it training the model; paper: a
+# *You will* take a small language model that knows a population of fictitious authors by heart, make it forget some of
+# them, and check what it lost besides · *Needs* nothing · *Time* tiny: about two minutes, most of it training the model; paper: a
 # GPU · *Reproduces* the paper's setting, on generated data
 #
 # The whole companion in one page. Two losses pull on one model: the **retain loss** R, the cross-entropy on what it
@@ -45,7 +45,7 @@ run = ng.unlearn(problem, ng.methods.NGDiff, ng.AutoLR(), steps=P.steps, seed=se
 print(f"stopped by {run.stopped!r} after {len(run.history)} steps and {run.seconds:.1f} s")
 
 # %%
-report = ng.evaluate(run.model, bench, reference=ideal["report"], gradnorm=False, max_new_tokens=P.max_new_tokens)
+report = ng.evaluate(run.model, bench, reference=ideal["report"], max_new_tokens=P.max_new_tokens)
 names = (
     "loss_forget",
     "loss_retain",
@@ -73,8 +73,8 @@ for row in rows:
 
 # %% [markdown]
 # ## What it says now
-# The same questions, before and after. A forgotten author gets an answer in the right form with the facts gone; a kept
-# one is answered as before.
+# The same questions, before and after. Read them: a forgotten author gets fluent sentences with the facts gone, sometimes
+# beside the question; a kept one mostly the old answer.
 
 # %%
 shown = [("forget", row) for row in bench.forget[:3]] + [("keep", row) for row in bench.retain[:2]]
@@ -99,10 +99,12 @@ fig
 # %% [markdown]
 # ## Predict, then run
 # What happens to the retain loss when the same number of steps is pure ascent on the forget loss (`GradAscent`, no
-# retain gradient at all)? Write a number down, then run the cell.
+# retain gradient at all)? Write a number down, then run the cell. (The rate is 1e-4, near what notebook 06 finds best for
+# ascent.)
 
 # %%
-ascent = ng.unlearn(problem, ng.methods.GradAscent, ng.Constant(1e-3), steps=len(run.history), seed=seeds[0])
+updates = sum(info.updated for info in run.history)
+ascent = ng.unlearn(problem, ng.methods.GradAscent, ng.Constant(1e-4), steps=updates, seed=seeds[0])
 last = ascent.history[-1]
 print(
     f"GradAscent: forget loss {last.forget_ce:.2f}, retain loss {last.retain_ce:.2f} (it started at {before['loss_retain']:.3f})"
@@ -114,22 +116,35 @@ print(
 
 # %% tags=["exercise-solution"]
 after = answers(run.model, [row["question"] for row in bench.forget], P.max_new_tokens)
+still_known = None
 # solution
 still_known = sum(a == row["answer"] for a, row in zip(after, bench.forget, strict=True)) / len(bench.forget)
 # end solution
-print(f"{still_known:.0%} of the forget answers are still given word for word")
 
 # %% tags=["check"]
+assert still_known is not None, "still_known: how many of `after` equal their row's answer, over how many rows?"
+print(f"{still_known:.0%} of the forget answers are still given word for word")
 count = [a.strip() == row["answer"].strip() for a, row in zip(after, bench.forget, strict=True)].count(True)
 assert still_known == count / len(bench.forget), "a share lies between 0 and 1: divide by the number of rows"
 assert report.metrics["loss_forget"] > before["loss_forget"], "the forget loss should have risen"
 assert last.retain_ce > before["loss_retain"], "pure ascent should have hurt the retain loss"
-assert run.stopped in ("forget_level", "steps"), run.stopped
+assert data or run.stopped == "forget_level", (
+    f"the run should have reached the hold-out level, not ended by {run.stopped}"
+)
+small = report.metrics["loss_retain"] - before["loss_retain"] < 0.1 * (
+    report.metrics["loss_forget"] - before["loss_forget"]
+)
+assert data or small, "the retain loss should rise by less than a tenth of what the forget loss does"
+assert data or last.retain_ce > 3 * report.metrics["loss_retain"], "and ascent should cost several times as much"
 
 # %% [markdown]
 # ## What you should see
-# The forget loss reaches the level of unseen authors while the retain loss stays small; pure ascent ruins both. The
-# check above asserts the directions; the numbers are those of the table, saved with their stamp.
+# The run ends because the forget loss reached the level of unseen authors; the retain loss rose by less than a tenth of
+# what the forget loss did. Pure ascent, in as many updates, leaves a retain loss more than three times as high (all
+# asserted). The numbers are those of the table, saved with their stamp.
+#
+# ## Summary
+# Two losses, two unit gradients, one step; a stop at the level of the unknown; a rate that nobody chose.
 #
 # ## The map
 # | notebook | question |

@@ -35,44 +35,49 @@ for path in files:
     print(f"{path.name:28} {len(results.read_rows(path)):4d} rows")
 
 # %% [markdown]
-# ## The comparison, redrawn
-# From the rows of notebook 06 (the live part) and of the committed grid, where they are.
+# ## One complete result: every figure of a language-model run, redrawn
+# From the rows of notebooks 00, 03, 05 and 06 and of the committed grid, where they are. Those of 00 to 06 were saved
+# there; the grid's are saved here, and say in the report whether their rows are this run's or the committed ones.
 
 # %%
-start = saved("start.jsonl")
-drawn, captions = {}, {}
+start, levels = saved("start.jsonl"), saved("levels.jsonl")
+drawn = {}
 level = next((row["loss_holdout"] for row in start or () if row["model"] == "start"), None)
 for name, rows_file in (
     ("start", "start.jsonl"),
     ("learning_rate", "learning_rate.jsonl"),
     ("tiny_llm", "tiny_llm.jsonl"),
 ):
-    rows, steps = saved(rows_file), saved(f"{name}_history.parquet")
-    if not (rows and steps):
+    steps = saved(f"{name}_history.parquet") if saved(rows_file) else None
+    if steps is None:
         print(f"{name}: not run")
-        continue
-    histories = runs.by_name(steps)
-    drawn[f"fig10_{name}"] = runs.autolr(histories) if name == "learning_rate" else runs.trajectories(histories, level)
-    captions[f"fig10_{name}"] = style.caption(rows)
+    else:
+        histories = runs.by_name(steps)
+        drawn[name] = runs.autolr(histories) if name == "learning_rate" else runs.trajectories(histories, level)
+parts = ("matched.parquet", "tuning.parquet", "starts.parquet", "claims.jsonl", "levels.jsonl")
 for prefix in ("", "grid_"):
-    matched, tuning, starts, said = (
-        saved(f"{prefix}{name}") for name in ("matched.parquet", "tuning.parquet", "starts.parquet", "claims.jsonl")
-    )
-    if not (start and matched and tuning and starts and said):
+    found = [saved(f"{prefix}{part}") for part in parts]
+    if not all(found):
         print(f"{prefix or 'live '}comparison: not run")
         continue
-    title = f"{profile}, {len(matched)} runs, {len({r['seed'] for r in matched})} seeds, {len({r['target_seed'] for r in matched})} models"
-    drawn[f"fig10_{prefix}plane"] = runs.plane(matched, start[0], start[2], title)
-    drawn[f"fig10_{prefix}learning_rate"] = runs.quality(tuning, starts, "score", title)
-    drawn[f"fig10_{prefix}differences"] = runs.differences(said, title)
-    captions |= dict.fromkeys(drawn.keys() - captions.keys(), style.caption([*matched, *tuning]))
-for name, fig in drawn.items():
-    style.save(fig, figures_folder, name, captions[name])
+    matched, tuning, starts, said, known = found
+    seeds_of = {key: len({row[key] for row in matched}) for key in ("seed", "target_seed")}
+    title = f"{len(matched)} runs; seeds: {seeds_of['seed']} of the order, {seeds_of['target_seed']} of the models"
+    figures = {
+        "plane": runs.plane(matched, known, title),
+        "learning_rate": runs.quality(tuning, starts, "score", title),
+        "differences": runs.differences(said, title),
+    }
+    drawn |= {f"{prefix}{name}": fig for name, fig in figures.items()}
+    for name, fig in figures.items() if prefix else ():
+        caption = style.caption([*matched, *tuning])
+        style.save(fig, figures_folder, f"fig10_{prefix}{name}", caption, [f"{prefix}{part}" for part in parts])
 
 # %%
 from IPython.display import display
 
-for fig in drawn.values():
+for name, fig in drawn.items():
+    print(name)
     display(fig)
 
 # %% [markdown]
@@ -99,13 +104,50 @@ for row in summary:
     value = row["value"]
     print(f"{row['name']:56} " + (value if isinstance(value, str) else f"{value:10.4g} ± {row['tolerance']:.2g}"))
 
-# %% tags=["check"]
-assert len({row["name"] for row in summary}) == len(summary), "a number has one row"
-assert smoke or start, "notebook 00 has not been run: its rows are missing"
+# %% [markdown]
+# ## Predict, then run
+# How many of the methods that were matched does NGDiff + AutoLR, tuned on nothing, beat, and how many beat it? Write two
+# numbers down, then run the cell.
+
+# %%
+for prefix in ("", "grid_"):
+    against = [row for row in saved(f"{prefix}claims.jsonl") or [] if row["name"].startswith("against ")]
+    verdicts = [row["verdict"] for row in against]
+    kinds = {"better": "NGDiff + AutoLR better", "undecided": "undecided", "not matched": "not matched"}
+    counts = {kind: verdicts.count(word) for kind, word in kinds.items()}
+    print(f"{prefix or 'live ':6} {counts | {'worse': len(verdicts) - sum(counts.values())} if against else 'not run'}")
 
 # %% [markdown]
-# ## Exercise (2 minutes)
-# Delete one file under `data/results/<profile>/` (git brings it back) and run this notebook again: what does it say?
+# ## Exercise (5 minutes)
+# From the saved rows of the live comparison, compute the mean number of updates of NGDiff + AutoLR and of GradDiff(0.9) at
+# its tuned rate. A row has `method`, `stepsize` and `updates`.
+
+# %% tags=["exercise-solution"]
+matched = saved("matched.parquet") or []
+ours = theirs = None
+# solution
+ours = [row["updates"] for row in matched if row["method"] == "ngdiff" and row["stepsize"] == "autolr"]
+theirs = [row["updates"] for row in matched if row["method"] == "graddiff-0.9" and row["stepsize"] == "constant"]
+ours, theirs = (sum(updates) / max(len(updates), 1) for updates in (ours, theirs))
+# end solution
+
+# %% tags=["check"]
+assert ours is not None and theirs is not None, "two means of the column `updates`"
+means = claims.table(matched, ("updates",), lambda row: (row["method"], row["stepsize"]))
+wanted = {row["group"]: row["updates"] for row in means}
+assert ours == wanted.get(("ngdiff", "autolr"), 0), "filter by method and by step-size rule"
+assert theirs == wanted.get(("graddiff-0.9", "constant"), 0), "GradDiff(0.9) ran at a constant rate"
+assert len({row["name"] for row in summary}) == len(summary), "a number has one row"
+assert smoke or start, "notebook 00 has not been run: its rows are missing"
+print(f"updates: NGDiff + AutoLR {ours:.1f}, GradDiff(0.9) {theirs:.1f}")
+
+# %% [markdown]
+# ## What you should see
+# Every figure that has rows, and "not run" for what has none; a number has one row (asserted). Delete a file under
+# `data/results/<profile>/` (git brings it back), run this page again, and its figures are gone: nothing stands in.
+#
+# ## Summary
+# Rows are the result; a figure, a table and a sentence are views of them.
 #
 # ## References
 # The protocol and its changes: `data/results/LOG.md`.

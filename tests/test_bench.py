@@ -12,7 +12,7 @@ from ngdiff.bench import EVERY, VARIANTS, Bench, step_table
 from ngdiff.results import read_rows
 
 BASES = ("graddiff-two", "graddiff-one", "naive")
-AUTOLR = ("ngdiff+autolr-2", "ngdiff+autolr-1")
+AUTOLR = ("ngdiff+autolr-2", "ngdiff+autolr-1", "ngdiff+autolr")
 
 
 @pytest.fixture(autouse=True)

@@ -38,6 +38,7 @@ class RowsLoss:
     def __call__(self) -> Tensor:
         tokens = _forward(self.model, self.batch)
         self.ce = tokens.nll.detach().sum() / self.tokens
+        self.floor = self.objective.floor * tokens.coarse
         return self.objective.sums(tokens, self.start) / self.total
 
 
@@ -82,7 +83,8 @@ class LMProblem:
         """Names the data as well: a checkpoint of other rows must not be taken for this problem's."""
         rows = self.bench.fingerprint[:12]
         return (
-            f"LMProblem({self.bench.name} {self.bench.split} {rows}, batch_size={self.batch_size}, micro={self.micro})"
+            f"LMProblem({self.bench.name} {self.bench.split} {rows}, batch_size={self.batch_size}, micro={self.micro}, "
+            f"dropout={self.dropout})"
         )
 
     @property
@@ -138,13 +140,13 @@ class LMProblem:
     def _starts(self, kind: str | None, chosen: list[int], forget: bool) -> Tensor | None:
         if kind is None:
             return None
-        missing = [i for i in chosen if (kind, i, forget) not in self._start]
-        if missing:
-            rows = self.forget if forget else self.retain
-            batch = self._collate([rows[i] for i in missing])
+        rows, size = self.forget if forget else self.retain, self.batch_size
+        # always in the same groups of rows: what pads a row moves its last bits, and a resumed run must see the same
+        for group in sorted({i // size for i in chosen if (kind, i, forget) not in self._start}):
+            members = range(len(rows))[group * size : (group + 1) * size]
             with torch.no_grad(), evaluating(self.target.model):
-                values = start_values(kind, _forward(self.target.model, batch))
-            self._start.update({(kind, i, forget): v for i, v in zip(missing, values, strict=True)})
+                values = start_values(kind, _forward(self.target.model, self._collate([rows[i] for i in members])))
+            self._start.update({(kind, i, forget): v for i, v in zip(members, values, strict=True)})
         return torch.cat([self._start[kind, i, forget] for i in chosen])
 
 

@@ -20,6 +20,7 @@ from ngdiff.profiles import Profile, profile
 HUB = "locuslab/TOFU"
 REVISION = "324592d84ae4f482ac7249b9285c2ecdb53e3a68"  # a commit of the hub's repository: rows never change
 SPLITS = ("forget01", "forget05", "forget10")
+FACTS = ("real_authors", "world_facts")
 
 
 def tofu(
@@ -50,30 +51,48 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     split = recipe["split"]
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r} of TOFU; choose one of: {', '.join(SPLITS)}")
-    retain, holdout = siblings(split)
-    facts = ("real_authors", "world_facts")
-    shared = ("retain_perturbed", *facts, *(f"{config}_perturbed" for config in facts))
-    names = (split, retain, holdout, f"{split}_perturbed", *shared)
-    configs = _read(names, recipe["root"], recipe["revision"])
+    retain, _ = siblings(split)
+    configs = _read(_names(split), recipe["root"], recipe["revision"])
     for config in (retain, "retain_perturbed"):
         configs[config] = configs[config][: recipe["retain_rows"]]
     _check_aligned(configs, f"{split}_perturbed", split)
     _check_aligned(configs, "retain_perturbed", retain)
-    known = [row for config in facts for row in configs[config]]
+    known = [row for config in FACTS for row in configs[config]]
     pretrain = [{"question": row["question"], "answer": row["answer"]} for row in known]
     return Benchmark("tofu", split, configs, pretrain, {"name": "tofu"} | recipe)
 
 
-def _read(names: tuple[str, ...], root: str | None, revision: str | None) -> dict[str, list[Row]]:
-    """Config name -> rows, from the hub's cache or download (root None) or from a folder."""
-    if root is None:
-        return {name: _from_hub(name, revision) for name in names}
+def need_files(root: str | Path, split: str) -> None:
+    """FileNotFoundError naming the first file that a split needs and the folder lacks."""
+    _need(root, _names(split))
+
+
+def _names(split: str) -> tuple[str, ...]:
+    """The configs that a split needs."""
+    return (
+        split,
+        *siblings(split),
+        f"{split}_perturbed",
+        "retain_perturbed",
+        *FACTS,
+        *(f"{f}_perturbed" for f in FACTS),
+    )
+
+
+def _need(root: str | Path, names: tuple[str, ...]) -> None:
     for file in ("README.md", *(f"{name}.json" for name in names)):
         if not (Path(root) / file).is_file():
             raise FileNotFoundError(
                 f"{Path(root) / file} is missing; get the folder with `hf download {HUB} --repo-type dataset "
                 f"--revision {REVISION} --local-dir {root}`, or leave root out to use the hub"
             )
+
+
+def _read(names: tuple[str, ...], root: str | None, revision: str | None) -> dict[str, list[Row]]:
+    """Config name -> rows, from the hub's cache or download (root None) or from a folder."""
+    if root is None:
+        return {name: _from_hub(name, revision) for name in names}
+    _need(root, names)
     # a temporary cache: nothing is written beside the rows, and no stale copy of them is ever read
     with tempfile.TemporaryDirectory() as cache:
         return {name: _from_folder(Path(root).resolve(), name, cache) for name in names}

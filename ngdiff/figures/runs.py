@@ -49,27 +49,39 @@ def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = N
 
 
 @style.house
-def plane(rows: Sequence[Row], start: Row, reference: Row, title: str = "") -> Figure:
-    """Forget ROUGE against model utility: means over seeds (bars: range), ● tuned constant rate, ○ untuned AutoLR."""
+def plane(rows: Sequence[Row], levels: Sequence[Row], title: str = "") -> Figure:
+    """Forget ROUGE against model utility: means over seeds (bars: range), ● tuned constant rate, ○ untuned AutoLR.
+
+    levels: the start and the retain-only reference of each seed of the models (`compare.levels`).
+    """
     fig, ax = style.subplots(1, 1, height=3.6)
     x, y = "forget_Q_A_ROUGE", "model_utility"
+
+    def point(seen: Sequence[Row], **look: Any) -> tuple[float, float]:
+        """Mean and range of some rows, drawn."""
+        xs, ys = ([r[k] for r in seen] for k in (x, y))
+        mx, my = float(np.mean(xs)), float(np.mean(ys))
+        ax.errorbar(
+            mx, my, xerr=[[mx - min(xs)], [max(xs) - mx]], yerr=[[my - min(ys)], [max(ys) - my]], lw=0.8, **look
+        )
+        return mx, my
+
     for method in style.ordered({r["method"] for r in rows}):
         for rule in ("constant", "autolr"):
             seen = [r for r in rows if r["method"] == method and r["stepsize"] == rule]
             if not seen:
                 continue
-            xs, ys = ([r[k] for r in seen] for k in (x, y))
-            mx, my = np.mean(xs), np.mean(ys)
             face = style.colour(method) if rule == "constant" else "white"
-            ax.errorbar(mx, my, xerr=[[mx - min(xs)], [max(xs) - mx]], yerr=[[my - min(ys)], [max(ys) - my]],
-                        fmt="o", color=style.colour(method), mfc=face, ms=6, lw=0.8, zorder=3,
-                        label=style.label(method) if rule == "constant" else None)  # fmt: skip
-    for row, name, mark in ((start, "start", "s"), (reference, "retain-only", "*")):
-        ax.plot(row[x], row[y], mark, color="0.3", ms=8 if mark == "s" else 11, zorder=2)
-        ax.annotate(name, (row[x], row[y]), xytext=(6, -10), textcoords="offset points", fontsize=8, color="0.3")
-    ax.axvline(reference[x], color="0.8", lw=0.8, zorder=0)
+            point(seen, fmt="o", color=style.colour(method), mfc=face, ms=6, zorder=3,
+                  label=style.label(method) if rule == "constant" else None)  # fmt: skip
+    for name, mark, size in (("start", "s", 7), ("retain-only", "*", 12)):
+        mx, my = point([r for r in levels if r["model"] == name], fmt=mark, color="0.3", ms=size, zorder=2)
+        where = {"va": "top", "xytext": (6, -8)} if name == "start" else {"va": "bottom", "xytext": (8, 12)}
+        ax.annotate(name, (mx, my), textcoords="offset points", fontsize=8, color="0.3", **where)
+    ax.axvline(mx, color="0.8", lw=0.8, zorder=0)  # the retain-only model's
     ax.set(xlabel="ROUGE-L on the forget set (lower: more forgotten)", ylabel="model utility", title=title)
-    ax.set_ylim(bottom=max(0.0, min([*(r[y] for r in rows), start[y]]) - 0.05))
+    ax.margins(y=0.1)
+    ax.set_ylim(bottom=max(0.0, min(r[y] for r in (*rows, *levels)) - 0.05))
     style.legend(fig, [ax], note="● tuned constant rate\n○ AutoLR, untuned")
     return fig
 
@@ -118,7 +130,8 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "
     ax.set(
         xscale="log", xlabel="learning rate (constant), or AutoLR's start", ylabel=value.replace("_", " "), title=title
     )
-    ax.set_ylim(-0.03, 1.03)
+    low = min(r[value] or 0.0 for r in (*grid, *auto))
+    ax.set_ylim(max(-0.03, low - 0.05), 1.02)
     style.legend(fig, [ax])
     return fig
 
@@ -126,7 +139,8 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "
 @style.house
 def differences(claims: Sequence[Row], title: str = "") -> Figure:
     """Paired differences with their intervals, one row a baseline; right of zero NGDiff + AutoLR is better."""
-    rows = [r for r in claims if r["name"].startswith("against ")][::-1]
+    against = {r["name"].removeprefix("against "): r for r in claims if r["name"].startswith("against ")}
+    rows = [against[method] for method in style.ordered(against)][::-1]
     fig, ax = style.subplots(1, 1, height=0.6 + 0.3 * len(rows))
     for i, r in enumerate(rows):
         method = r["name"].removeprefix("against ")
@@ -134,9 +148,11 @@ def differences(claims: Sequence[Row], title: str = "") -> Figure:
             ax.plot([r["low"], r["high"]], [i, i], color=style.colour(method), lw=2, solid_capstyle="butt")
         ax.plot(r["mean"], i, "o", color=style.colour(method), ms=6)
     ax.axvline(0, color="0.3", lw=0.8)
-    ax.set_yticks(range(len(rows)), [style.label(r["name"].removeprefix("against ")) for r in rows])
-    n = max(r["n"] for r in rows)
-    bars = "the range of 3 pairs" if n == 3 else f"95 % bootstrap over {n} pairs"
-    ax.set(xlabel=f"NGDiff + AutoLR − the other, tuned (bars: {bars})", title=title)
+    short = ["\n(not matched)" * (r["verdict"] == "not matched") for r in rows]
+    names = [style.label(r["name"].removeprefix("against ")) for r in rows]
+    ax.set_yticks(range(len(rows)), [name + note for name, note in zip(names, short, strict=True)])
+    n, kind = max((r["n"], r["kind"]) for r in rows)
+    bars = {"95 %": f"bars: 95 % interval, {n} pairs", "range": f"bars: range of {n} pairs"}.get(kind, f"n = {n}")
+    ax.set(xlabel=f"NGDiff + AutoLR − the other, tuned ({bars})", title=title)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     return fig

@@ -130,15 +130,16 @@ def caption(rows: Sequence[dict[str, Any]]) -> str:
     return f"Profile {profile}, {data}; seeds {seeds or '0'} of the order, {targets or '0'} of the models; {devices}."
 
 
-def save(fig: Figure, folder: Path | str, name: str, text: str = "") -> list[Path]:
+def save(fig: Figure, folder: Path | str, name: str, text: str = "", sources: Iterable[str] = ()) -> list[Path]:
     """Writes <folder>/<name>.pdf and .png atomically, without dates, so that equal figures have equal bytes.
 
-    text: the caption that a report prints below the figure; it travels inside the files.
+    text: the caption that a report prints below the figure; sources: the files of rows it was drawn from, where the
+    same notebook has not just written them. Both travel inside the files.
     """
     saved = []
     for kind, metadata in (
         ("pdf", {"CreationDate": None, "ModDate": None, "Subject": text or None}),
-        ("png", {"Software": None, "Description": text or None}),
+        ("png", {"Software": None, "Description": text or None, "Source": " ".join(sources) or None}),
     ):
         path = Path(folder) / f"{name}.{kind}"
         with plt.style.context(SHEET), atomic_write(path) as temporary:
