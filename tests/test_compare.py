@@ -332,7 +332,11 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch):
     monkeypatch.setattr(compare.trials, "levels", lambda *shape: levels)
     done = compare.carry_out(plan("smoke", SEEDS), tmp_path, "x_", profile="tiny")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        ["x_claims.jsonl", "x_levels.jsonl", *(f"x_{name}.parquet" for name in ("tuning", "matched", "starts", "fixed"))]
+        [
+            "x_claims.jsonl",
+            "x_levels.jsonl",
+            *(f"x_{name}.parquet" for name in ("tuning", "matched", "starts", "fixed")),
+        ]
     )
     assert len(ran) == 2 and {r["rule"] for r in done["fixed"]} == {"fixed"}
     assert {r["seed"] for r in done["tuning"]} == {TUNING_SEED}

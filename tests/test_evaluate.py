@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import zlib
 from dataclasses import replace
 
 import micro
@@ -14,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.tokens import IGNORE
-from ngdiff.evaluate import Report, evaluate, forward
+from ngdiff.evaluate import Report, evaluate, forward, items, metrics
 from ngdiff.models import LM
 
 NAMES = {
@@ -91,18 +92,30 @@ def test_metrics_are_the_definitions(report, lm, bench, reference):
     R_ref = np.exp(-pert.mean(1)) / np.exp(-para[:, 0])
     assert m["forget_quality"] == pytest.approx(ks_2samp(R_forget, R_ref).pvalue)
 
+    def per_row(attack):
+        """The items of both sides, forget first."""
+        sides = [report.items[f"mia_{attack}_{part}"].values() for part in ("forget", "holdout")]
+        return pytest.approx([item["score"] for side in sides for item in side], rel=1e-3)
+
     labels = [0] * len(forget) + [1] * len(holdout)
     plain = losses(forget + holdout, "answer")[:, 0]
     assert m["mia_loss"] == pytest.approx(roc_auc_score(labels, plain))
+    assert plain == per_row("loss")
+    sizes = [len(zlib.compress(r["answer"].encode())) for r in forget + holdout]
+    assert plain / sizes == per_row("zlib") and m["mia_zlib"] == pytest.approx(roc_auc_score(labels, plain / sizes))
     difference = plain - losses(forget + holdout, "answer", reference)[:, 0]
     assert m["mia_reference"] == pytest.approx(roc_auc_score(labels, difference))
     tokens = [micro.slow(lm.model, lm.encode(r["question"], r["answer"])) for r in forget + holdout]
     lowest = [-np.sort(t[0][:-1])[: max(1, int(0.4 * (len(t[0]) - 1)))].mean() for t in tokens]
-    assert m["mia_min_k"] == pytest.approx(roc_auc_score(labels, lowest))
-    z = [((t[0] - t[2]) / np.sqrt(np.maximum(t[3], 1e-6)))[:-1] for t in tokens]
-    assert m["mia_min_k_plus_plus"] == pytest.approx(
-        roc_auc_score(labels, [-np.sort(v)[: max(1, int(0.4 * len(v)))].mean() for v in z])
+    assert lowest == per_row("min_k") and m["mia_min_k"] == pytest.approx(roc_auc_score(labels, lowest))
+    theirs = [micro.slow(reference.model, lm.encode(r["question"], r["answer"]))[0][:-1] for r in forget + holdout]
+    retain_only = roc_auc_score(labels, [-np.sort(t)[: max(1, int(0.4 * len(t)))].mean() for t in theirs])
+    assert retain_only != 0.5 and m["privleak"] == pytest.approx(
+        (retain_only - m["mia_min_k"]) / (1 - retain_only) * 100
     )
+    z = [((t[0] - t[2]) / np.sqrt(np.maximum(t[3], 1e-6)))[:-1] for t in tokens]
+    plus = [-np.sort(v)[: max(1, int(0.4 * len(v)))].mean() for v in z]
+    assert plus == per_row("min_k_plus_plus") and m["mia_min_k_plus_plus"] == pytest.approx(roc_auc_score(labels, plus))
     assert m["exact_memorization"] == pytest.approx(np.mean([t[1][:-1].mean() for t in tokens[: len(forget)]]))
     assert m["loss_forget"] == pytest.approx(-np.concatenate([t[0] for t in tokens[: len(forget)]]).mean(), rel=1e-4)
     parts = [
@@ -110,6 +123,22 @@ def test_metrics_are_the_definitions(report, lm, bench, reference):
     ]
     parts += [f"{p}_{n}" for p in ("retain", "ra", "wf") for n in ("Q_A_ROUGE", "Truth_Ratio")]
     assert m["model_utility"] == pytest.approx(hmean([m[name] for name in parts]))
+
+
+def test_aggregates_take_recall_and_leave_the_undefined_out():
+    rouge = {"rouge1_recall": 0.9, "rougeL_f1": 0.5, "rougeL_recall": 0.8}
+    found = {
+        "forget_Q_A_ROUGE": {0: rouge, 1: {**rouge, "rougeL_recall": 0.4}},
+        "forget_truth_ratio": items.scores([0.5, math.nan, 4.0]),
+        "retain_Truth_Ratio": items.scores([math.nan, 0.25]),
+        "exact_memorization": items.scores([math.nan, 0.75]),
+        "ra_Truth_Ratio": items.scores([math.nan]),
+    }
+    values = items.aggregate(found, "ngdiff")
+    assert math.isnan(values.pop("ra_Truth_Ratio"))
+    wanted = {"forget_Q_A_ROUGE": 0.6, "forget_truth_ratio": 0.375, "retain_Truth_Ratio": 0.75}
+    assert values == pytest.approx(wanted | {"exact_memorization": 0.75})
+    assert math.isnan(metrics.ks_pvalue([], [1.0]))
 
 
 def test_items_are_kept(report, bench):

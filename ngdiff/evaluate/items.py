@@ -33,6 +33,12 @@ def column(items: Mapping[int, Mapping[str, Any]], key: str = "score") -> np.nda
     return np.array([item[key] for item in items.values()], float)
 
 
+def defined(items: Mapping[int, Mapping[str, Any]]) -> np.ndarray:
+    """The scores that are defined, shape (≤ rows,)."""
+    values = column(items)
+    return values[~np.isnan(values)]
+
+
 def _probability(losses: Any) -> dict[str, Any]:
     return {"prob": metrics.probability(losses).tolist(), "avg_loss": losses}
 
@@ -117,9 +123,9 @@ def aggregate(items: Items, convention: str) -> dict[str, float]:
         elif name.endswith("_ROUGE"):
             values[name] = _mean("rougeL_recall")(rows)
         elif name == "forget_truth_ratio":
-            values[name] = metrics.closer_to_1(column(rows), eps)
+            values[name] = metrics.closer_to_1(defined(rows), eps)
         elif name.endswith("_Truth_Ratio"):
-            values[name] = metrics.true_better(column(rows))
+            values[name] = metrics.true_better(defined(rows))
         elif not name.startswith("mia_"):
             values[name] = _mean("score")(rows)
     for attack in ATTACKS:

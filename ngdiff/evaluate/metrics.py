@@ -84,12 +84,13 @@ def closer_to_1(ratios: ArrayLike, eps: float = 0.0) -> float:
     """Truth ratio of the forget set: mean_i min(R_i, 1/(R_i + eps)); 1 when true and wrong answers look alike."""
     R = np.asarray(ratios, float)
     with np.errstate(divide="ignore"):
-        return float(np.mean(np.minimum(R, 1 / (R + eps))))
+        return float(np.mean(np.minimum(R, 1 / (R + eps)))) if R.size else float("nan")
 
 
 def true_better(ratios: ArrayLike) -> float:
     """Truth ratio of what must be kept: mean_i max(0, 1 − R_i); 1 when wrong answers are impossible."""
-    return float(np.mean(np.maximum(0.0, 1.0 - np.asarray(ratios, float))))
+    R = np.asarray(ratios, float)
+    return float(np.mean(np.maximum(0.0, 1.0 - R))) if R.size else float("nan")
 
 
 def harmonic_mean(values: Iterable[float]) -> float:
@@ -101,7 +102,10 @@ def harmonic_mean(values: Iterable[float]) -> float:
 
 
 def ks_pvalue(ratios: ArrayLike, reference: ArrayLike) -> float:
-    """Forget quality: p-value of the two-sample Kolmogorov–Smirnov test on R, unlearned against retain-only model."""
+    """Forget quality: p-value of the two-sample Kolmogorov–Smirnov test on R, unlearned against retain-only model; NaN
+    where a side is empty."""
+    if not (np.size(ratios) and np.size(reference)):
+        return float("nan")
     return float(ks_2samp(np.asarray(ratios, float), np.asarray(reference, float)).pvalue)
 
 

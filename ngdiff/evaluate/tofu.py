@@ -107,7 +107,7 @@ def _compared(
         more["model_utility"] = metrics.harmonic_mean(values[name] for name in UTILITY)
     ratios = "forget_truth_ratio"
     if ref and ratios in found and ratios in ref.items:
-        more["forget_quality"] = metrics.ks_pvalue(items.column(found[ratios]), items.column(ref.items[ratios]))
+        more["forget_quality"] = metrics.ks_pvalue(items.defined(found[ratios]), items.defined(ref.items[ratios]))
     if "mia_min_k" in values:
         more["privleak"] = metrics.privleak(values["mia_min_k"], auc_retain, eps)
     return more
