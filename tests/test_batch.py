@@ -54,6 +54,11 @@ def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
         ('rows = "a.jsonl"\n', r"no table \[grid\]"),
         ("grid = 3\n", r"no table \[grid\]"),
         ("[grid\n", r"grid\.toml is not TOML"),
+        ("rows = 5\n[grid]\nlr = 1\n", "rows = 5 is no name of"),
+        ('rows = "a.csv"\n[grid]\nlr = 1\n', "'a.csv' is no name of"),
+        ("[grid]\nlr = nan\n", r"grid\.toml: lr = nan: a parameter is"),
+        ("[grid]\nlr = 2024-01-01\n", "lr = 2024-01-01: a parameter is"),
+        ("[grid]\nlr = [1, 2, 1]\n", "lr names 1 twice"),
     ],
 )
 def test_a_bad_grid_is_named(repo: Path, text: str, message: str) -> None:

@@ -152,6 +152,14 @@ def test_build_keeps_outputs_of_unchanged_cells_and_drops_others(repo: Path) -> 
     assert book.stale(folder) == []
 
 
+def test_an_execution_that_was_cut_off_gives_no_outputs(repo: Path) -> None:
+    add(repo, "00_a", BODY)
+    executed = repo / "executed"
+    executed.mkdir()
+    (executed / "00_a.ipynb").write_text('{"cells": [')
+    assert book.build(repo / "notebooks", executed) and not book.stale(repo / "notebooks")
+
+
 def test_committed_notebooks_equal_a_rebuild(checkout: Path) -> None:
     assert [path.name for path in book.stale(checkout / "notebooks")] == []
 

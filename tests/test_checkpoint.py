@@ -8,14 +8,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import micro
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
+from test_problem import BENCH
 from twin import Lion, NetProblem
 
 import ngdiff as ng
 from ngdiff.autolr import AutoLR
+from ngdiff.data.problem import LMProblem
 from ngdiff.directions import GradDiff, NGDiff
 from ngdiff.step import ForgetLevel
 from ngdiff.stepsize import Constant
@@ -73,6 +76,74 @@ def test_stop_and_go_on_bit_for_bit(tmp_path, name, optimizer, rule):
     assert [info.step for info in seen] == list(range(5, 12))  # from the checkpoint after step 4, not from 0
     same(resumed, go(**kw))
     assert [f.name for f in path.parent.iterdir()] == ["run.safetensors"]
+
+
+@pytest.mark.parametrize("method", [ng.methods.NPO, ng.methods.KL, ng.methods.NGDiffNPO], ids=lambda m: m.name)
+@pytest.mark.parametrize("batch_size", [2, 3])
+def test_methods_that_look_at_the_start_go_on_bit_for_bit(tmp_path, method, batch_size):
+    """What the start model says of a row is stored; a resumed run meets the rows in other company."""
+    path = tmp_path / "run.safetensors"
+
+    def go(**kw):
+        problem = LMProblem(BENCH, micro.lm(), batch_size=batch_size)
+        return ng.unlearn(problem, method, Constant(1e-3), steps=14, save_every=3, **kw)
+
+    with pytest.raises(Interrupted):
+        go(checkpoint=path, progress=interrupt_at(11))
+    whole, resumed = go(), go(checkpoint=path)
+    assert repr(whole.history) == repr(resumed.history)
+    weights = [list(run.model.model.parameters()) for run in (whole, resumed)]
+    assert all(torch.equal(p, q) for p, q in zip(*weights, strict=True))
+
+
+def test_a_second_run_on_the_same_problem_is_the_first_one_again():
+    problem = LMProblem(BENCH, micro.lm(), batch_size=2)
+    runs = [ng.unlearn(problem, ng.methods.NPO, Constant(1e-3), steps=6, seed=seed) for seed in (0, 1, 0)]
+    assert repr(runs[0].history) == repr(runs[2].history) != repr(runs[1].history)
+
+
+class Normed(torch.nn.Module):
+    """A network with running means, which a probe's eval mode reads."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(3)
+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+
+    def forward(self, x):
+        return self.layers(x)
+
+
+class NormedProblem:
+    """Two regressions on rows of the step."""
+
+    def __init__(self):
+        self.model = self.module = Normed()
+        self.parameters = list(self.model.parameters())
+
+    def bind(self, method, seed):
+        return NormedProblem()
+
+    def batch(self, step):
+        x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
+        return (lambda: (self.model(x) - x[:, :1]).square().mean()), (lambda: (self.model(-x) + 1).square().mean())
+
+    def probe(self, step, fresh):
+        return None
+
+    def optimizer(self):
+        return torch.optim.AdamW(self.parameters, lr=1e-3)
+
+
+def test_running_means_are_part_of_a_checkpoint(tmp_path):
+    path, rule = tmp_path / "run", AutoLR(lr=1e-3, every=4, fresh=0)
+    with pytest.raises(Interrupted):
+        ng.unlearn(NormedProblem(), NGDiff(), rule, 12, checkpoint=path, save_every=3, progress=interrupt_at(7))
+    resumed = ng.unlearn(NormedProblem(), NGDiff(), rule, 12, checkpoint=path, save_every=3)
+    whole = ng.unlearn(NormedProblem(), NGDiff(), rule, 12)
+    assert repr(resumed.history) == repr(whole.history)
+    states = [run.model.state_dict() for run in (whole, resumed)]
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
 
 
 def test_more_steps_may_be_asked_for_and_fewer_may_not(tmp_path):

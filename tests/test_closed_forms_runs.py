@@ -173,6 +173,27 @@ def test_10_runs_with_autolr_end_aligned_on_well_conditioned_pairs(family, seed)
     assert end == "aligned" and stationarity < 1e-6
 
 
+@FAMILIES
+@pytest.mark.parametrize("rule", [theorems.SAFE, theorems.EXACT, Constant(0.1)], ids=["safe", "exact", "constant"])
+@given(st.data())
+@settings(max_examples=12)
+def test_10_a_run_that_stops_by_itself_is_aligned_and_stationary(family, rule, data) -> None:
+    """`where_it_ends` asserts it; the sentence "every run ends so" is false, see below."""
+    P = data.draw(pairs(family, condition=1.0, ratio=1.0, dims=st.integers(2, 4)))
+    end, left = theorems.where_it_ends(P, rule, 150)
+    assert end in ("aligned", "retain minimum", "stationary", "moving")
+    assert end == "moving" or left < 1e-6
+    if end == "aligned" and family == "concave":
+        assert not P.dominated(walk(P, NGDiff(), rule, 150)[0][-1]), "and on the concave family optimal"
+
+
+def test_stationarity_does_not_depend_on_the_units_of_the_losses() -> None:
+    P = pair(60, 4, 1.0, 3, "concave", seed=1)
+    for by_R, by_F in ((1.0, 1.0), (1e6, 1.0), (1.0, 1e-6)):
+        assert P.scaled(by_R, by_F).stationarity(P.start) == pytest.approx(math.sqrt((1 - math.cos(math.pi / 3)) / 2))
+    assert P.stationarity(P.r) == 0.0 and P.stationarity(P.minimiser(0.3)) < 1e-12
+
+
 def test_10_not_every_run_does_a_constant_rate_too_large_circles_for_good() -> None:
     P = pair(60, 30, 0.2, 5, "concave", seed=0)
     assert theorems.where_it_ends(P, Constant(0.1), 400)[0] == "moving"

@@ -16,7 +16,7 @@ from matplotlib.text import Text
 from PIL import Image
 
 from ngdiff import directions, figures, theorems
-from ngdiff.figures import style, theory
+from ngdiff.figures import runs, style, theory
 from ngdiff.methods import METHODS
 from ngdiff.quadratics import Pair, pair, walk
 from ngdiff.results import read_rows
@@ -141,15 +141,84 @@ def losses() -> Figure:
     return theory.losses(rows, scale="log")
 
 
-DRAW = (gradient_space, interval, slopes, trajectories, invariance, window, losses)
+THEORY = (gradient_space, interval, slopes, trajectories, invariance, window, losses)
+
+
+def history(rate: float, n: int = 30) -> list[dict]:
+    """A run whose forget loss grows at `rate`, with a probe of some outcome every ten steps."""
+    outcomes = itertools.cycle(("accepted", "uphill", "clipped_up"))
+    return [
+        {
+            "step": t,
+            "forget_ce": 0.05 * math.exp(rate * t),
+            "retain_ce": 0.05 + 0.01 * rate * t,
+            "eta": 1e-4 * (1 + t // 10),
+            "stepsize": next(outcomes) if t % 10 == 0 else "held",
+        }
+        for t in range(n)
+    ]
+
+
+EVERYONE = [name for name in METHODS if name not in ("ngdiff-npo", "ngdiff-kl", "graddiff-0.9-npo")]
+
+
+def compared(*stepsizes: str) -> list[dict]:
+    return [
+        {"method": m, "stepsize": rule, "lr": 1e-4, "seed": s, "target_seed": 0, "score": 0.9 - 0.03 * k + 0.01 * s,
+         "forget_Q_A_ROUGE": 0.25 + 0.02 * k + 0.01 * s, "model_utility": 0.8 - 0.02 * k + 0.01 * s}
+        for k, m in enumerate(EVERYONE) for rule in stepsizes for s in range(3)
+    ]  # fmt: skip
+
+
+def run_trajectories() -> Figure:
+    return runs.trajectories({"ngdiff": history(0.1), "gradascent": history(0.14), "graddiff-0.5": history(0.13)}, 2.0)
+
+
+def plane() -> Figure:
+    levels = [
+        {"model": m, "forget_Q_A_ROUGE": x, "model_utility": y}
+        for m, x, y in (("start", 1, 0.78), ("retain-only", 0.37, 0.79))
+    ]
+    return runs.plane(compared("constant", "autolr"), levels, "matched forgetting")
+
+
+def autolr() -> Figure:
+    return runs.autolr(
+        {"safe": history(0.1), "own rows": history(0.1), "no search": history(0.1), "bare": history(0.1)}
+    )
+
+
+def quality() -> Figure:
+    grid = [{**row, "lr": lr} for row in compared("constant") if row["seed"] == 0 for lr in (1e-4, 3e-4, 1e-3)]
+    return runs.quality(grid, [{"lr": lr, "score": 0.95} for lr in (1e-5, 1e-3, 1e-2)], "score", "against the rate")
+
+
+def differences() -> Figure:
+    rows = [{"name": f"against {m}", "mean": 0.01 * k, "low": 0.01 * k - 0.01, "high": 0.01 * k + 0.01, "n": 15, "kind": "95 %",
+             "verdict": "not matched" if m == "simnpo" else "undecided"} for k, m in enumerate(METHODS)]  # fmt: skip
+    return runs.differences([*rows, {"name": "ascent keeps"}], "score at matched forgetting")
+
+
+RUNS = (run_trajectories, plane, autolr, quality, differences)
+DRAW = (*THEORY, *RUNS)
 EACH = pytest.mark.parametrize("draw", DRAW, ids=lambda draw: draw.__name__)
 
 
-def test_each_figure_of_the_theory_is_drawn_here() -> None:
+@pytest.mark.parametrize(("module", "drawn"), [(theory, THEORY), (runs, RUNS)], ids=["theory", "runs"])
+def test_each_figure_is_drawn_here(module, drawn) -> None:
     public = {
-        name for name, f in vars(theory).items() if callable(f) and getattr(f, "__module__", "") == theory.__name__
-    }
-    assert {name for name in public if not name.startswith("_")} == {draw.__name__ for draw in DRAW}
+        name for name, f in vars(module).items() if callable(f) and getattr(f, "__module__", "") == module.__name__
+    } - {"by_name"}
+    assert {name for name in public if not name.startswith("_")} == {f.__name__.removeprefix("run_") for f in drawn}
+
+
+def test_the_differences_name_what_was_not_matched_and_what_the_bars_are() -> None:
+    (ax,) = differences().axes
+    labels = [label.get_text() for label in ax.get_yticklabels()]
+    assert labels[-1] == "NGDiff" and [text for text in labels if "not matched" in text] == ["SimNPO\n(not matched)"]
+    assert "95 % interval, 15 pairs" in ax.get_xlabel()
+    few = [{"name": "against npo", "mean": 0.1, "low": None, "high": None, "n": 1, "kind": "", "verdict": "undecided"}]
+    assert "n = 1" in runs.differences(few).axes[0].get_xlabel()
 
 
 def texts_in_view(fig: Figure) -> list[Text]:

@@ -202,15 +202,42 @@ def test_kl_at_the_start_is_zero_and_so_is_its_gradient():
     assert kl.item() == 0 and not logits.grad.any()  # through log_softmax: about 1e-7 of p for each token
 
 
-@pytest.mark.parametrize("start_micro", [None, 1, 2])
-def test_what_padding_makes_of_kl_at_the_start_is_named_zero_retain(start_micro):
+def test_what_rounding_makes_of_kl_at_the_start_is_named_zero_retain():
     """A row's stored log p may come from a batch of another width: rounding, below the floor, never a direction."""
     problem = micro.bench().problem(micro.lm(), batch_size=3)
-    problem.micro = start_micro
-    problem.bind(methods.NGDiffKL, 0).batch(0)
-    problem.micro = None
+    (loss,) = problem.bind(methods.NGDiffKL, 0).batch(0)[0]  # fills the store
+    for key, stored in problem._start.items():
+        problem._start[key] = stored * (
+            1 + 1e-7 * torch.randn(stored.shape, generator=torch.Generator().manual_seed(0))
+        )
+    (loss,) = problem.bind(methods.NGDiffKL, 0).batch(0)[0]
+    loss().sum().backward()
+    noise = torch.cat([p.grad.flatten() for p in loss.model.parameters() if p.grad is not None]).norm().item()
+    assert 1e-9 < noise < KL.floor, "what this test is about"
     run = ng.unlearn(problem, methods.NGDiffKL, Constant(1e-2), steps=2)
     first, second = run.history
     assert (first.outcome, first.a, first.norm_R) == ("zero_retain", 0.0, 0.0) and abs(first.retain) < 1e-6
     assert first.b * first.norm_F == pytest.approx(1)
     assert second.outcome == "ok" and second.retain > 1e-4 and second.a * second.norm_R == pytest.approx(1)
+
+
+def test_kl_bears_vocabulary_entries_that_are_masked_out():
+    logits = torch.randn(1, 4, 6, generator=torch.Generator().manual_seed(0))
+    logits[..., 2] = -math.inf
+    labels = torch.tensor([[IGNORE, 1, 3, 5]])
+    start = start_of(KL(), logits.clone(), labels)
+    moved = (logits + 0.1 * torch.arange(6)).requires_grad_()
+    kl = value(KL(), Tokens(moved, labels), labels, start)
+    kl.backward()
+    keep = [0, 1, 3, 4, 5]
+    p, q = (x.detach()[0, :3, keep].log_softmax(-1) for x in (logits, moved))
+    assert kl.item() == pytest.approx((p.exp() * (p - q)).sum(-1).mean().item(), rel=1e-5)
+    assert torch.isfinite(moved.grad).all() and moved.grad.any()
+
+
+def test_a_floor_rises_with_the_coarseness_of_the_logits():
+    logits, labels = torch.randn(1, 3, 5), torch.tensor([[IGNORE, 1, 2]])
+    coarse = {
+        dtype: Tokens(logits.to(dtype), labels).coarse for dtype in (torch.float64, torch.float32, torch.bfloat16)
+    }
+    assert coarse == {torch.float64: 1.0, torch.float32: 1.0, torch.bfloat16: 2.0**16}

@@ -40,6 +40,20 @@ def test_a_reproduction_runs_once_and_reuses_until_something_changes(repo: Path)
     assert reproduce(root=repo, force=True, only=["05"], say=said.append) == 0 and counts()[1] == 3
 
 
+@pytest.mark.parametrize(
+    "text", ["", "[]", "3", '{"00_a": 1}', '{"00_a": {"key": "k"}}', '{"00_a": {"key": 1, "seconds": 1, "files": 5}}']
+)
+def test_records_of_another_shape_are_none(tmp_path: Path, text: str) -> None:
+    (tmp_path / "records.json").write_text(text)
+    records = Records(tmp_path / "records.json", tmp_path)
+    records.load({"00_a": "k"})
+    assert records.rows == {} and records.trusted == set()
+    records.add("00_a", "k", 1.0, set())
+    again = Records(tmp_path / "records.json", tmp_path)
+    again.load({"00_a": "k"})
+    assert again.trusted == {"00_a"}
+
+
 def test_a_failing_notebook_is_named_and_stops_no_other(repo: Path) -> None:
     add(repo, "01_bad", "# %%\nx = 1\n\n# %%\nassert x == 2, 'x is not two'\n")
     add(repo, "02_good", WRITE.format(name="02_good", value=1))

@@ -173,6 +173,51 @@ def test_a_parameter_of_neither_phase_is_left_alone():
     assert torch.equal(net.unused.detach(), torch.ones(3, dtype=torch.float64))
 
 
+def test_parameters_unfrozen_since_are_refused_before_anything_changes():
+    """Else the two phases would add up in the `.grad` of one that the step does not know: F would be descended."""
+    net = Net()
+    step = UnlearningStep(net, torch.optim.SGD(net.parameters(), lr=0.1), NGDiff())  # holds the frozen ones too
+    before = bits(net.parameters())
+    for p in net.frozen.parameters():
+        p.requires_grad_(True)
+    with pytest.raises(ValueError, match="make a new UnlearningStep"):
+        step(net.R, net.F)
+    assert same(before, bits(net.parameters()))
+
+
+def test_an_old_gradient_of_a_frozen_parameter_moves_nothing():
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    for p in net.frozen.parameters():
+        p.grad = torch.ones_like(p)
+    before = bits(net.frozen.parameters())
+    UnlearningStep(net, optimizer, NGDiff())(net.R, net.F)
+    assert same(before, bits(net.frozen.parameters()))
+
+
+@pytest.mark.parametrize("optimizer", [torch.optim.Adafactor, torch.optim.LBFGS])
+def test_a_rule_that_probes_refuses_optimizers_whose_step_is_not_linear_in_the_rate(optimizer):
+    net = Net()
+    with pytest.raises(ValueError, match=f"{optimizer.__name__}'s step is not linear in its rate"):
+        UnlearningStep(net, optimizer(net.trained(), lr=0.1), NGDiff(), AutoLR())
+    assert UnlearningStep(net, optimizer(net.trained(), lr=0.1), NGDiff(), Constant(0.1)).count == 0
+
+
+def test_the_rate_reported_is_that_of_the_first_group_that_has_one():
+    net = Net()
+    first, *rest = net.trained()
+    optimizer = torch.optim.SGD([{"params": [first], "lr": 0.0}, {"params": rest, "lr": 0.25}])
+    assert UnlearningStep(net, optimizer, NGDiff())(net.R, net.F).eta == 0.25
+
+
+def test_a_probed_update_far_below_the_weights_is_not_lost_in_their_rounding():
+    """float32, weights of 1, gradient 1e-8, η = 1e7: at rate 1 the update would vanish; the step is −0.1 all the same."""
+    x = torch.ones(3, requires_grad=True)
+    step = UnlearningStep([x], torch.optim.SGD([x], lr=1.0), GradDiff(1.0), Look(eta=1e7, at=(0.0,)))
+    step(lambda: 1e-8 * x.sum(), lambda: -1e-8 * x.sum())
+    torch.testing.assert_close(x.detach(), torch.full((3,), 0.9))
+
+
 def test_tied_parameters_count_once():
     x = torch.tensor([3.0, -1.0], dtype=torch.float64, requires_grad=True)
     step = UnlearningStep([x, x], None, NGDiff(), Constant(0.1))

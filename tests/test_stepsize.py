@@ -214,9 +214,65 @@ def test_hard_bounds(best, bound):
 
 def test_the_radius_is_apart_from_the_rate():
     looked = []
-    probed(replace(PLAIN, radius=0.03), lambda h: looked.append(h) or 1.0)
-    probed(PLAIN, lambda h: looked.append(h) or 1.0)
+    probed(replace(PLAIN, radius=0.03), lambda h: looked.append(h) or valley(0.1)(h))
+    probed(PLAIN, lambda h: looked.append(h) or valley(0.1)(h))
     assert looked == [0.0, 0.03, -0.03, 0.0, 0.1, -0.1]
+
+
+def test_where_the_curvature_is_noise_the_radius_grows_and_not_the_rate():
+    looked = []
+
+    def shallow(h):  # a bend that float32 losses show from h = 1 on; the minimum is at 0.12
+        looked.append(h)
+        return 1.0 + 2e-6 * (0.5 * h * h - 0.12 * h)
+
+    state = probed(PLAIN, shallow, eps=EPS_32)
+    assert looked == [0.0, 0.1, -0.1, 1.0, -1.0] and state.outcome == "accepted"
+    assert state.eta == pytest.approx(0.12, rel=1e-6) and state.forwards == 5
+    flat = probed(PLAIN, lambda h: 1.0 - 1e-12 * h, eps=EPS_32)  # no bend at any radius: the rate grows
+    assert (flat.outcome, flat.eta, flat.forwards) == ("noise", PLAIN.clip * PLAIN.lr, 1 + 2 * (PLAIN.widen + 1))
+    still = probed(replace(PLAIN, widen=0), shallow, eps=EPS_32)
+    assert (still.outcome, still.forwards) == ("noise", 3)
+
+
+def test_a_skewed_fit_shrinks_the_rate():
+    """Exact slope −1, central slope −1 + h² = −0.19 at h = 0.9: a cubic, off by more than half."""
+    line = Curve(lambda h: 1 - h + h * h + h**3, slope=-1.0)
+    state = replace(PLAIN, lr=0.9).step(replace(PLAIN, lr=0.9).init(), line)
+    assert (state.outcome, state.eta) == ("skewed", pytest.approx(0.45))
+    within = Curve(lambda h: 1 - h + h * h + h**3, slope=-1.0)
+    state = replace(PLAIN, lr=0.6).step(replace(PLAIN, lr=0.6).init(), within)  # −1 + .36 = −.64: off by less
+    assert state.outcome == "clipped_down" or state.outcome == "accepted"
+
+
+def test_a_searched_rate_is_halved_until_it_lowers_the_loss():
+    """A valley with a wall at 0.3: the parabola of a probe before the wall points behind it."""
+    wall = lambda h: valley(0.5)(h) + (1e3 if h > 0.3 else 0.0)  # noqa: E731
+    state = probed(replace(PLAIN, search=8, lr=0.25), wall)
+    assert state.outcome == "accepted" and state.eta == pytest.approx(0.25) and state.proposed == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(("z", "least", "most"), [(0.0, 50, 200), (3.0, 0, 10)])
+def test_lines_with_noisy_rows_are_taken_for_parabolas_unless_the_scatter_is_asked(z, least, most):
+    """200 straight falling lines of 128 rows whose losses are rounded as bfloat16 would, at a radius that shows nothing."""
+    draw, accepted = random.Random(0), 0
+    for _ in range(200):
+        rows = [draw.uniform(0.5, 2) / 128 for _ in range(128)]
+
+        def line(h, rows=rows):
+            return [(r - h * r) * (1 + draw.uniform(-1, 1) * 2**-9) for r in rows]
+
+        found = fit(Curve(line, eps=EPS_32), line(0.0), 1e-3, z=z)
+        accepted += found.outcome in ("ok", "concave")
+    assert least <= accepted <= most
+
+
+def test_the_noise_is_the_larger_of_rounding_and_scatter_not_their_sum():
+    """Two rows with second differences 4 and 0: the sum 4 against rounding eps·size = 2.4 and one standard error of 4·1."""
+    L = {0.0: [1.0, 1.0], 1.0: [2.0, 0.5], -1.0: [4.0, 1.5]}
+    size = sum(map(abs, L[1.0])) + 2 * sum(L[0.0]) + sum(L[-1.0])  # 12
+    seen = {z: fit(Curve(L.__getitem__, eps=2.4 / size), L[0.0], 1.0, z=z).outcome for z in (0.0, 0.99, 1.0)}
+    assert seen == {0.0: "ok", 0.99: "ok", 1.0: "noise"}
 
 
 def test_probes_every_so_often_and_holds_in_between():

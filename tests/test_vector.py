@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -127,3 +128,19 @@ def test_norms_over_all_scales(scale):
 def test_precision_is_that_of_the_worst_tensor():
     mixed = [torch.ones(1), torch.ones(1, dtype=torch.bfloat16), torch.ones(1, dtype=torch.float64)]
     assert vector.precision(mixed) == torch.finfo(torch.bfloat16).eps
+
+
+def test_a_long_float32_tensor_is_multiplied_out_in_pieces():
+    """10⁷ numbers in one float32 sum are off by 10⁻⁴ and more: enough to call 1 − ρ = 3e-5 aligned."""
+    make = torch.Generator().manual_seed(0)
+    u = torch.randn(10_000_000, generator=make)
+    v = u + 8e-3 * torch.randn(10_000_000, generator=make)
+    G = vector.gramian([u], [v])
+    RR, RF, FF = (
+        torch.dot(x, y).item() for x, y in itertools.combinations_with_replacement((u.double(), v.double()), 2)
+    )
+    assert G.flatten().tolist() == pytest.approx([RR, RF, RF, FF], rel=2e-6)
+    rho, true = (
+        rf / math.sqrt(rr * ff) for rr, rf, ff in ((G[0, 0].item(), G[0, 1].item(), G[1, 1].item()), (RR, RF, FF))
+    )
+    assert 1 - true == pytest.approx(3.2e-5, rel=0.01) and 1 - rho == pytest.approx(1 - true, rel=0.05)
