@@ -68,6 +68,15 @@ style.save(fig, figures_folder, "fig6_plane", style.caption(done["matched"]))
 fig
 
 # %% [markdown]
+# ## What tuning saw
+# The score at each constant rate on the tuning seed. In brackets: runs that the budget ended before the hold-out level.
+
+# %%
+fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+style.save(fig, figures_folder, "fig6_rates", style.caption(done["tuning"]))
+fig
+
+# %% [markdown]
 # ## AutoLR from any start
 # Three decades of starting rate, mean and range over the reported seeds, beside the constant rates of the tuning seed.
 

@@ -66,6 +66,7 @@ for prefix in ("", "grid_"):
     figures = {
         "plane": runs.plane(matched, known, title),
         "learning_rate": runs.quality(tuning, starts, "score", title),
+        "rates": runs.rates(tuning, "tuning seed, one run a cell"),
         "differences": runs.differences(said, title),
     }
     drawn |= {f"{prefix}{name}": fig for name, fig in figures.items()}
@@ -89,7 +90,7 @@ for name, fig in drawn.items():
 # | the algorithm with its automatic learning rate | 02, 03 | `ngdiff/step.py`, `ngdiff/autolr.py`, `fig3_*` | reproduced |
 # | trajectories of losses | 00, 05 | `fig0_start_here`, `fig5_trajectories` | redrawn from our own data |
 # | TOFU: methods, utility, forgetting | 06 | `fig6_plane`, `matched.parquet`, `fixed.parquet`, `grid_*.parquet` | redrawn from our own data; the paper's values: unknown here; its models: need a GPU |
-# | learning-rate ablation | 03, 06 | `fig3_autolr`, `fig6_learning_rate`, `fig10_grid_learning_rate` | redrawn from our own data |
+# | learning-rate ablation | 03, 06 | `fig3_autolr`, `fig6_rates`, `fig6_learning_rate`, `fig10_grid_*` | redrawn from our own data |
 # | MUSE, and SemEval-2025 Task 4 | – | – | not there yet; the paper's models: need a GPU |
 #
 # ## The numbers a new run is compared with

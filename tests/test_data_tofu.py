@@ -110,7 +110,9 @@ def test_a_slice_of_tofu_is_learnt_unlearned_and_evaluated_with_every_metric():
     """Target and reference on 60 rows, a few steps of NGDiff and of GradDiff, all metrics; small enough for a test."""
     shape = replace(profile("tiny").lm, hidden=48, layers=1, heads=2, intermediate=96)
     training = replace(profile("tiny").training, epochs=12, pretrain_epochs=2, lr=6e-3, min_steps=0)
-    P = replace(profile("tiny"), name="slice", tofu_retain=20, lm=shape, training=training, batch_size=8, max_new_tokens=8)
+    P = replace(
+        profile("tiny"), name="slice", tofu_retain=20, lm=shape, training=training, batch_size=8, max_new_tokens=8
+    )
     bench = tofu(P, "forget01", root=TOFU)
     target, reference = models.pair(bench, P)
     before = evaluate(target, bench, reference, max_new_tokens=8)
@@ -119,5 +121,7 @@ def test_a_slice_of_tofu_is_learnt_unlearned_and_evaluated_with_every_metric():
         run = unlearn(bench.problem(target, batch_size=8), method, Constant(2e-3), steps=4)
         after = evaluate(run.model, bench, reference, max_new_tokens=8)
         assert after.metrics["loss_forget"] > before.metrics["loss_forget"]
-        assert after.metrics.keys() == before.metrics.keys() >= {*UTILITY, "model_utility", "forget_quality", "privleak"}
+        assert (
+            after.metrics.keys() == before.metrics.keys() >= {*UTILITY, "model_utility", "forget_quality", "privleak"}
+        )
         assert all(f"mia_{attack}" in after.metrics for attack in ATTACKS)

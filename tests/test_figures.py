@@ -199,7 +199,13 @@ def differences() -> Figure:
     return runs.differences([*rows, {"name": "ascent keeps"}], "score at matched forgetting")
 
 
-RUNS = (run_trajectories, plane, autolr, quality, differences)
+def rates() -> Figure:
+    grid = [{**row, "lr": lr, "stopped": "steps" if lr < 3e-4 else "forget_level"} for row in compared("constant")
+            if row["seed"] == 0 for lr in (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)]  # fmt: skip
+    return runs.rates(grid, "tuning seed, one run a cell")
+
+
+RUNS = (run_trajectories, plane, autolr, quality, differences, rates)
 DRAW = (*THEORY, *RUNS)
 EACH = pytest.mark.parametrize("draw", DRAW, ids=lambda draw: draw.__name__)
 

@@ -156,3 +156,29 @@ def differences(claims: Sequence[Row], title: str = "") -> Figure:
     ax.set(xlabel=f"NGDiff + AutoLR − the other, tuned ({bars})", title=title)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     return fig
+
+
+@style.house
+def rates(grid: Sequence[Row], title: str = "") -> Figure:
+    """Score of each method at each constant rate, one run each; in brackets where it did not reach the hold-out level."""
+    import pandas as pd
+    import seaborn as sns
+
+    cell = {
+        (style.label(r["method"]), f"{r['lr']:g}"): (r["score"] or 0.0, r["stopped"] == "forget_level")
+        for r in sorted(grid, key=lambda r: r["lr"])
+    }
+    names = [style.label(m) for m in style.ordered({r["method"] for r in grid})]
+    columns = list(dict.fromkeys(lr for _, lr in cell))
+    score = pd.DataFrame([[cell.get((m, lr), (np.nan, True))[0] for lr in columns] for m in names], names, columns)
+    text = [[_bracketed(*cell[m, lr]) if (m, lr) in cell else "" for lr in columns] for m in names]
+    fig, ax = style.subplots(1, 1, height=0.8 + 0.28 * len(names), width=1.6 + 0.75 * len(columns) + 1.2)
+    sns.heatmap(score, vmin=0, vmax=1, cmap="cividis", annot=np.array(text), fmt="", annot_kws={"size": 8}, linewidths=0.5,
+                cbar_kws={"label": "score"}, ax=ax)  # fmt: skip
+    ax.set(xlabel="constant learning rate", ylabel="", title=title)
+    ax.tick_params(length=0)
+    return fig
+
+
+def _bracketed(score: float, reached: bool) -> str:
+    return f"{score:.2f}" if reached else f"({score:.2f})"
