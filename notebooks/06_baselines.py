@@ -97,8 +97,8 @@ fig
 def say(rows):
     for row in rows:
         gap = "" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
-        note = " (rate at the end of the grid)" * bool(row.get("edge"))
-        note += f" ({row['reached']:.0%} reached the level)" * (row.get("reached", 1) < 1)
+        note = " (rate at the end of the grid)" if row.get("edge") else ""
+        note += f" ({row['reached']:.0%} reached the level)" if row.get("reached", 1) < 1 else ""
         print(f"{row['name']:28} {row['mean']:+.3f} {gap:18} n={row['n']}  {row['verdict']}{note}")
 
 
