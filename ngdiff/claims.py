@@ -74,12 +74,12 @@ def paired(ours: Iterable[Row], theirs: Iterable[Row], value: str) -> dict[int, 
     return gaps
 
 
-def verdict(found: Interval, method: str, matched: bool) -> str:
+def verdict(found: Interval | None, method: str) -> str:
     """Who is better, in words that say how sure: `better` where a 95 % interval leaves zero out, `in every pair` where
-    there is a range only, else `undecided`; `not matched` where a run did not reach the hold-out level."""
-    winner = {"above": "NGDiff + AutoLR", "below": method}.get(found.sign)
-    if not matched:
+    there is a range only, else `undecided`; `not matched` where there are no pairs to compare."""
+    if found is None:
         return "not matched"
+    winner = {"above": "NGDiff + AutoLR", "below": method}.get(found.sign)
     return f"{winner} {'better' if found.kind == '95 %' else 'in every pair'}" if winner else "undecided"
 
 
@@ -89,10 +89,10 @@ def claims(
     """The claims table as rows: name, what is measured, value, interval, n, verdict.
 
     rows: reported matched trials; grid: the tuning trials; starts: NGDiff + AutoLR from each starting rate, reported
-    seeds only; fixed: trials of the fixed budget, without a stop. Against every
-    method at its tuned rate also: `reached`, the share of its runs that reached the hold-out level within the budget (where
-    one did not, the verdict is "not matched"), and `edge`, whether its rate is an end of the grid, so that a better one
-    may lie outside.
+    seeds only; fixed: trials of the fixed budget, without a stop. Against every method at its tuned rate also: `reached`,
+    the share of its runs that reached the hold-out level within the budget; `arrived_*`, the interval over the pairs in
+    which both runs did, which the verdict is about; and `edge`, whether its rate is an end of the grid, so that a better
+    one may lie outside.
     """
     auto = select(rows, method=OURS, stepsize="autolr")
     table: list[Row] = []
@@ -105,16 +105,21 @@ def claims(
         if gaps := paired(auto, theirs, value):
             tried, rate = {r["lr"] for r in select(grid, method=method)}, theirs[0]["lr"]
             tuning = f"tuned over {len(tried)} rates" if len(tried) > 1 else f"at {rate:g}, not tuned"
-            found, reached = interval(gaps), _reached(theirs)
+            both = paired(_arrived(auto), _arrived(theirs), value)
+            there = interval(both) if both else None
             add(
-                f"against {method}", f"{value}: NGDiff + AutoLR − {method}, {tuning}", found,
-                verdict=verdict(found, method, min(reached, _reached(auto)) == 1), reached=reached,
+                f"against {method}", f"{value}: NGDiff + AutoLR − {method}, {tuning}", interval(gaps),
+                verdict=verdict(there, method), reached=len(_arrived(theirs)) / len(theirs),
                 edge=len(tried) > 1 and rate in (min(tried), max(tried)),
+                **{f"arrived_{k}": v for k, v in vars(there or Interval(math.nan, None, None, 0)).items()},
             )  # fmt: skip
-    for kind, where in ((rows, "at matched forgetting"), (fixed, "without a stop")):
-        if ascent := select(kind, method="gradascent", stepsize="constant"):
-            what = f"share of the start's utility that GradAscent keeps {where}"
-            add(f"ascent keeps, {where}", what, interval(grouped(ascent, "kept")))
+    what = "share of the start's utility that GradAscent keeps"
+    if ascent := select(rows, method="gradascent", stepsize="constant"):
+        add("ascent keeps, at matched forgetting", f"{what} at its tuned rate", interval(grouped(ascent, "kept")))
+    for lr in sorted({r["lr"] for r in select(fixed, method="gradascent")}):
+        ascent = select(fixed, method="gradascent", lr=lr)
+        name, steps = f"ascent keeps, without a stop at {lr:g}", ascent[0]["updates"]
+        add(name, f"{what} after {steps} steps", interval(grouped(ascent, "kept")))
     mixed = [r for r in rows if r["method"].removeprefix("graddiff-") in MIXTURES and r["stepsize"] == "constant"]
     if len(cs := sorted({r["method"].removeprefix("graddiff-") for r in mixed})) > 1:
         what = f"{value}: best − worst over c in ({', '.join(cs)}), each at its own rate"
@@ -133,9 +138,9 @@ def claims(
     return table
 
 
-def _reached(rows: Sequence[Row]) -> float:
-    """The share of the runs that ended at the hold-out level."""
-    return mean([r["stopped"] == "forget_level" for r in rows])
+def _arrived(rows: Sequence[Row]) -> list[Row]:
+    """The runs that ended at the hold-out level."""
+    return select(rows, stopped="forget_level")
 
 
 def mean(values: Sequence[float]) -> float:

@@ -111,8 +111,10 @@ print(
 )
 
 # %% [markdown]
-# ## Exercise (5 minutes)
+# ## Exercise (5 minutes, ●○○)
 # How many of the forget questions does the model still answer word for word? Fill in `still_known`.
+#
+# *Hint 1*: `after[i]` is the answer to `bench.forget[i]["question"]`. *Hint 2*: a share is a count over a number of rows.
 
 # %% tags=["exercise-solution"]
 after = answers(run.model, [row["question"] for row in bench.forget], P.max_new_tokens)

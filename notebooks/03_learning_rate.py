@@ -189,9 +189,11 @@ else:
     print("not run")
 
 # %% [markdown]
-# ## Exercise (10 minutes)
+# ## Exercise (10 minutes, ●●○)
 # One forward is enough when the slope is known exactly from gradients already in memory. Given R(0), R(h), h and the
 # slope s, compute η\*.
+#
+# *Hint 1*: the parabola R(0) + s·η + ½c·η² passes through (h, R(h)). *Hint 2*: solve that for c; the minimum is at −s/c.
 
 
 # %% tags=["exercise-solution"]

@@ -117,9 +117,11 @@ for row in rows:
     print(f"{row['method']:14} {row['uphill_retain']:.0%} of the updates raised R to first order")
 
 # %% [markdown]
-# ## Exercise (10 minutes)
+# ## Exercise (10 minutes, ●○○)
 # The conflict angle: from a history (a list of rows with `norm_R`, `norm_F`, `cosine`), compute the share of steps in
 # which retain and forget gradients conflict. Remember the sign: F is ascended, so **ρ > 0 is conflict**.
+#
+# *Hint*: `cosine` is ρ; count the rows where it has the conflicting sign, over all rows.
 
 # %% tags=["exercise-solution"]
 history, conflict = histories["ngdiff"], None

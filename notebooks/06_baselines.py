@@ -48,11 +48,12 @@ print({style.label(r["method"]): r["lr"] for r in done["matched"] if r["stepsize
 
 # %%
 def show(rows, columns):
-    """Mean over seeds; the two groups of a method are its tuned constant rate and AutoLR."""
+    """Mean over seeds; the groups of a method are AutoLR and its constant rates."""
     order = {m: i for i, m in enumerate(style.METHODS)}
-    named = sorted(rows, key=lambda r: (order[r["method"]], r["stepsize"]))
+    named = sorted(rows, key=lambda r: (order[r["method"]], r["stepsize"], r["lr"]))
     named = [r | {"reached": float(r["stopped"] == "forget_level")} for r in named]
-    table = claims.table(named, columns, lambda r: f"{style.label(r['method'])}, {r['stepsize']}")
+    rate = {"autolr": "AutoLR"}
+    table = claims.table(named, columns, lambda r: f"{style.label(r['method'])}, {rate.get(r['stepsize'], r['lr'])}")
     print(f"{'mean over seeds':34}{'n':>3}" + "".join(f"{c:>17}" for c in columns))
     for row in table:
         print(f"{row['group']:34}{row['n']:3d}" + "".join(f"{row[c]:17.3g}" for c in columns))
@@ -89,8 +90,9 @@ fig
 # ## The claims, with intervals
 # Differences are paired: the same models, the same order of rows. Here there is one target, so an interval is the range of
 # three pairs, and "in every pair" says no more than that; the larger grid below has five targets and intervals over
-# them. Where some run did not reach the hold-out level, forgetting is not matched and no winner is named. A rate at an
-# end of the grid is marked: a better one may lie outside.
+# them. The verdict is about the pairs in which both runs reached the hold-out level; a run that did not is in the first
+# interval with what it had forgotten when the budget ended. A rate at an end of the grid is marked: a better one may
+# lie outside.
 
 
 # %%
@@ -98,7 +100,9 @@ def say(rows):
     for row in rows:
         gap = "" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
         note = " (rate at the end of the grid)" if row.get("edge") else ""
-        note += f" ({row['reached']:.0%} reached the level)" if row.get("reached", 1) < 1 else ""
+        if row.get("arrived_n", row["n"]) < row["n"]:
+            both = f" {row['arrived_mean']:+.3f}" if row["arrived_n"] else ""
+            note += f" (both arrived in {row['arrived_n']} pairs:{both})"
         print(f"{row['name']:28} {row['mean']:+.3f} {gap:18} n={row['n']}  {row['verdict']}{note}")
 
 
@@ -112,7 +116,8 @@ fig
 # %% [markdown]
 # ## Second table: a fixed budget
 # The same number of steps for everyone and no stop: this compares how far each method walked. Read it with the forget
-# loss beside the utility: with unit norms nothing slows down by itself, and NGDiff walks past the hold-out level.
+# loss beside the utility: with unit norms nothing slows down by itself, and NGDiff walks past the hold-out level. Pure
+# ascent runs at every rate here, since a slow one may only just have arrived.
 
 # %%
 show(done["fixed"], ("loss_forget", "kept", "forgot", "score", "forget_quality", "updates", "forwards", "seconds"))
@@ -137,8 +142,10 @@ if refresh and not (smoke or data):
     say(grid["claims"])
 
 # %% [markdown]
-# ## Exercise (15 minutes)
+# ## Exercise (10 minutes, ●○○)
 # Which baseline loses most against NGDiff + AutoLR, and which one wins? Read both names off the claims, by code.
+#
+# *Hint*: a claim's `mean` is ours − theirs; `max` and `min` take a `key`.
 
 # %% tags=["exercise-solution"]
 against = [row for row in done["claims"] if row["name"].startswith("against ")]
@@ -155,15 +162,16 @@ gaps = {row["name"].removeprefix("against "): row["mean"] for row in against}
 assert gaps[worst] == max(gaps.values()), "the claims hold ours − theirs: the largest value is the worst baseline"
 assert gaps[best] == min(gaps.values()), "the smallest value belongs to the strongest baseline"
 assert data or gaps["gradascent"] > 0, "pure ascent should keep less than NGDiff does"
-walked = {(r["method"], r["stepsize"]): r for r in done["fixed"] if r["seed"] == seeds[0]}
-unit, ascent = walked["ngdiff", "autolr"], walked["gradascent", "constant"] if not data else None
-assert data or smoke or unit["loss_forget"] > before["loss_holdout"], "without a stop NGDiff should walk past the level"
-assert data or smoke or ascent["kept"] < 0.05, "without a stop pure ascent should keep next to nothing"
+unit = [r for r in done["fixed"] if (r["method"], r["stepsize"]) == ("ngdiff", "autolr")]
+ascent = [r for r in done["fixed"] if r["method"] == "gradascent"]
+past = all(r["loss_forget"] > before["loss_holdout"] for r in unit)
+assert data or smoke or past, "without a stop NGDiff should walk past the level"
+assert data or smoke or max(r["kept"] for r in ascent) < 0.05, "without a stop pure ascent should keep next to nothing"
 
 # %% [markdown]
 # ## What you should see
-# At matched forgetting pure ascent keeps less than NGDiff; without a stop it keeps next to nothing (below 5 %), and NGDiff
-# walks past the level of authors never seen (all asserted). For everything else the claims table above is the statement;
+# At matched forgetting pure ascent keeps less than NGDiff; without a stop it keeps next to nothing at each of the live rates
+# (below 5 %), and NGDiff walks past the level of authors never seen (all asserted). For everything else the claims table above is the statement;
 # this page adds no number to it. Where an interval holds zero it says "undecided", and where another method wins it
 # says so.
 #

@@ -119,9 +119,11 @@ for prefix in ("", "grid_"):
     print(f"{prefix or 'live ':6} {counts | {'worse': len(verdicts) - sum(counts.values())} if against else 'not run'}")
 
 # %% [markdown]
-# ## Exercise (5 minutes)
+# ## Exercise (5 minutes, ●○○)
 # From the saved rows of the live comparison, compute the mean number of updates of NGDiff + AutoLR and of GradDiff(0.9) at
 # its tuned rate. A row has `method`, `stepsize` and `updates`.
+#
+# *Hint*: two methods times two conditions; a mean is a sum over a count.
 
 # %% tags=["exercise-solution"]
 matched = saved("matched.parquet") or []

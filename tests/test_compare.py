@@ -32,6 +32,13 @@ def test_tuning_is_one_matched_trial_a_method_and_rate_on_the_tuning_seed():
 
 @pytest.mark.parametrize("rule", ["matched", "fixed"])
 @pytest.mark.parametrize("name", PLANS)
+def test_without_a_stop_ascent_runs_at_every_rate_once():
+    made = plan("live", SEEDS)
+    trials = made.reported({"gradascent": 3e-4, OURS: 1e-3}, "fixed")
+    assert [t.lr for t in trials if t.method == "gradascent"] == [3e-4, 1e-4, 1e-3] and len(set(trials)) == len(trials)
+    assert not [t for t in plan("real", SEEDS).reported({OURS: 1e-3}, "fixed") if t.method == "gradascent"]
+
+
 def test_the_tuning_seed_is_never_reported(name, rule):
     trials = plan(name, SEEDS).reported(dict.fromkeys(BASELINES, 1e-3), rule)
     assert trials and all(t.seed in SEEDS and t.seed != TUNING_SEED and t.rule == rule for t in trials)
@@ -143,7 +150,7 @@ def test_a_verdict_is_wrong_in_one_case_of_twenty_however_much_the_targets_diffe
     for _ in range(2000):
         shift = of_targets * draw.standard_normal(5)
         gaps = {t: (shift[t] + draw.standard_normal(3)).tolist() for t in range(5)}
-        wrong += claims.verdict(interval(gaps), "npo", matched=True) != "undecided"
+        wrong += claims.verdict(interval(gaps), "npo") != "undecided"
     assert 0.03 < wrong / 2000 < 0.07  # ± 4 standard errors of .05
 
 
@@ -165,20 +172,20 @@ def test_differences_are_paired_by_model_and_order():
 
 
 @pytest.mark.parametrize(
-    ("gaps", "matched", "words"),
+    ("gaps", "words"),
     [
-        ({0: [0.1, 0.2, 0.3]}, True, "NGDiff + AutoLR in every pair"),
-        ({0: [-0.1, -0.2, -0.3]}, True, "npo in every pair"),
-        ({0: [-0.1, 0.2, 0.3]}, True, "undecided"),
-        ({0: [0.1, 0.2]}, True, "undecided"),
-        ({0: [0.1, 0.2, 0.3]}, False, "not matched"),
-        ({0: [0.9], 1: [-0.1], 2: [0.9]}, True, "undecided"),
-        ({0: [-0.1], 1: [-0.11], 2: [-0.12]}, True, "npo better"),
-        ({0: [0.1], 1: [0.11], 2: [0.12]}, True, "NGDiff + AutoLR better"),
+        ({0: [0.1, 0.2, 0.3]}, "NGDiff + AutoLR in every pair"),
+        ({0: [-0.1, -0.2, -0.3]}, "npo in every pair"),
+        ({0: [-0.1, 0.2, 0.3]}, "undecided"),
+        ({0: [0.1, 0.2]}, "undecided"),
+        ({0: [0.9], 1: [-0.1], 2: [0.9]}, "undecided"),
+        ({0: [-0.1], 1: [-0.11], 2: [-0.12]}, "npo better"),
+        ({0: [0.1], 1: [0.11], 2: [0.12]}, "NGDiff + AutoLR better"),
     ],
 )
-def test_a_verdict_says_no_more_than_its_interval(gaps, matched, words):
-    assert claims.verdict(interval(gaps), "npo", matched) == words
+def test_a_verdict_says_no_more_than_its_interval(gaps, words):
+    assert claims.verdict(interval(gaps), "npo") == words
+    assert claims.verdict(None, "npo") == "not matched"
 
 
 def test_reporting_the_tuning_seed_is_refused():
@@ -189,10 +196,11 @@ def test_reporting_the_tuning_seed_is_refused():
 def test_ascent_and_the_swing_with_c_are_claims_of_the_reported_runs():
     rows = [row("gradascent", seed=s, kept=0.1 * s) for s in SEEDS]
     rows += [row(f"graddiff-{c}", seed=s, score=c) for c in (0.1, 0.5, 0.9) for s in SEEDS]
-    walked = [row("gradascent", seed=s, kept=0.0) for s in SEEDS]
+    walked = [row("gradascent", lr=lr, seed=s, kept=1e-5 / lr, updates=120) for s in SEEDS for lr in (1e-4, 1e-3)]
     found = {claim["name"]: claim for claim in claims.claims(rows, [], [], walked)}
     assert found["ascent keeps, at matched forgetting"]["mean"] == pytest.approx(0.1)
-    assert found["ascent keeps, without a stop"]["mean"] == 0.0
+    kept = {lr: found[f"ascent keeps, without a stop at {lr:g}"] for lr in (1e-4, 1e-3)}
+    assert [kept[lr]["mean"] for lr in kept] == pytest.approx([0.1, 0.01]) and kept[1e-3]["what"].endswith("120 steps")
     assert (
         found["swing of graddiff with c"]["mean"] == pytest.approx(0.8) and found["swing of graddiff with c"]["n"] == 3
     )
@@ -227,14 +235,20 @@ def test_the_verdict_against_a_baseline(gaps, verdict):
     assert claim["what"].endswith("npo, tuned over 3 rates") and not claim["edge"]
 
 
-def test_a_claim_says_how_many_runs_reached_the_level():
-    rows = reported([0.1] * 4)
-    rows[-1]["stopped"] = "steps"
+def test_a_verdict_is_about_the_pairs_in_which_both_arrived():
+    rows = reported([0.1, 0.1, 0.1, -0.9])
+    rows[-1]["stopped"] = "steps"  # theirs
     (claim,) = claims.claims(rows, [], [])
-    assert claim["reached"] == 0.75 and claim["verdict"] == "not matched"
-    rows[0]["stopped"], rows[-1]["stopped"] = "steps", "forget_level"  # one of ours
+    assert claim["reached"] == 0.75 and (claim["n"], claim["arrived_n"]) == (4, 3)
+    assert claim["mean"] == pytest.approx(-0.15) and claim["arrived_mean"] == pytest.approx(0.1)
+    assert claim["verdict"] == "NGDiff + AutoLR in every pair"
+    rows[0]["stopped"] = "steps"  # one of ours too
     (claim,) = claims.claims(rows, [], [])
-    assert claim["reached"] == 1.0 and claim["verdict"] == "not matched"
+    assert (claim["reached"], claim["arrived_n"], claim["verdict"]) == (0.75, 2, "undecided")
+    for row in rows:
+        row["stopped"] = "steps"
+    (claim,) = claims.claims(rows, [], [])
+    assert (claim["arrived_n"], claim["verdict"]) == (0, "not matched") and math.isnan(claim["arrived_mean"])
 
 
 def test_every_method_that_ran_is_claimed_against_ours_at_a_tuned_rate_too():
@@ -310,7 +324,7 @@ def test_the_summary_names_where_each_number_comes_from():
 def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch):
     ran = []
 
-    def run_all(trials):
+    def run_all(trials, say):
         ran.append(trials)
         return [
             row(

@@ -138,22 +138,32 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "
 
 @style.house
 def differences(claims: Sequence[Row], title: str = "") -> Figure:
-    """Paired differences with their intervals, one row a baseline; right of zero NGDiff + AutoLR is better."""
+    """Paired differences with their intervals, one row a baseline; right of zero NGDiff + AutoLR is better.
+
+    ●: the pairs in which both runs arrived at the hold-out level; ○: all pairs, where that is not the same.
+    """
     against = {r["name"].removeprefix("against "): r for r in claims if r["name"].startswith("against ")}
     rows = [against[method] for method in style.ordered(against)][::-1]
-    fig, ax = style.subplots(1, 1, height=0.6 + 0.3 * len(rows))
+    fig, ax = style.subplots(1, 1, height=0.8 + 0.34 * len(rows))
     for i, r in enumerate(rows):
-        method = r["name"].removeprefix("against ")
-        if r["low"] is not None:
-            ax.plot([r["low"], r["high"]], [i, i], color=style.colour(method), lw=2, solid_capstyle="butt")
-        ax.plot(r["mean"], i, "o", color=style.colour(method), ms=6)
+        shade = style.colour(r["name"].removeprefix("against "))
+        some = r["arrived_n"] < r["n"]
+        for prefix, y, face in (
+            ("arrived_", i, shade),
+            *([("", i - 0.25 * (r["arrived_n"] > 0), "white")] if some else ()),
+        ):
+            if r[f"{prefix}n"]:
+                if r[f"{prefix}low"] is not None:
+                    ax.plot([r[f"{prefix}low"], r[f"{prefix}high"]], [y, y], color=shade, lw=2 if prefix else 0.8)
+                ax.plot(r[f"{prefix}mean"], y, "o", color=shade, mfc=face, ms=6 if prefix else 4)
     ax.axvline(0, color="0.3", lw=0.8)
-    short = ["\n(not matched)" * (r["verdict"] == "not matched") for r in rows]
     names = [style.label(r["name"].removeprefix("against ")) for r in rows]
-    ax.set_yticks(range(len(rows)), [name + note for name, note in zip(names, short, strict=True)])
+    short = ["" if r["arrived_n"] == r["n"] else f"\n({r['arrived_n']} of {r['n']} pairs arrived)" for r in rows]
+    ax.set_yticks(range(len(rows)), [name + note for name, note in zip(names, short, strict=True)], fontsize=7)
     n, kind = max((r["n"], r["kind"]) for r in rows)
-    bars = {"95 %": f"bars: 95 % interval, {n} pairs", "range": f"bars: range of {n} pairs"}.get(kind, f"n = {n}")
-    ax.set(xlabel=f"NGDiff + AutoLR − the other, tuned ({bars})", title=title)
+    bars = {"95 %": "95 % intervals over models", "range": f"bars: range of {n} pairs"}.get(kind, f"n = {n}")
+    note = "\n● pairs in which both arrived   ○ all pairs" * any(r["arrived_n"] < r["n"] for r in rows)
+    ax.set(xlabel=f"NGDiff + AutoLR − the other, tuned ({bars}){note}", title=title)
     ax.set_ylim(-0.6, len(rows) - 0.4)
     return fig
 
