@@ -79,7 +79,7 @@ def verdict(found: Interval | None, method: str) -> str:
     there is a range only, else `undecided`; `not matched` where there are no pairs to compare."""
     if found is None:
         return "not matched"
-    winner = {"above": "NGDiff + AutoLR", "below": method}.get(found.sign)
+    winner = {"above": "NGDiff + AutoLR", "below": f"tuned {method}"}.get(found.sign)
     return f"{winner} {'better' if found.kind == '95 %' else 'in every pair'}" if winner else "undecided"
 
 

@@ -175,11 +175,11 @@ def test_differences_are_paired_by_model_and_order():
     ("gaps", "words"),
     [
         ({0: [0.1, 0.2, 0.3]}, "NGDiff + AutoLR in every pair"),
-        ({0: [-0.1, -0.2, -0.3]}, "npo in every pair"),
+        ({0: [-0.1, -0.2, -0.3]}, "tuned npo in every pair"),
         ({0: [-0.1, 0.2, 0.3]}, "undecided"),
         ({0: [0.1, 0.2]}, "undecided"),
         ({0: [0.9], 1: [-0.1], 2: [0.9]}, "undecided"),
-        ({0: [-0.1], 1: [-0.11], 2: [-0.12]}, "npo better"),
+        ({0: [-0.1], 1: [-0.11], 2: [-0.12]}, "tuned npo better"),
         ({0: [0.1], 1: [0.11], 2: [0.12]}, "NGDiff + AutoLR better"),
     ],
 )
@@ -217,7 +217,7 @@ def reported(gaps, baseline="npo"):
     ("gaps", "verdict"),
     [
         ([0.1, 0.2, 0.3], "NGDiff + AutoLR in every pair"),
-        ([-0.1, -0.2, -0.3], "npo in every pair"),
+        ([-0.1, -0.2, -0.3], "tuned npo in every pair"),
         ([-0.1, 0.2, 0.3], "undecided"),
         ([0.1, 0.2], "undecided"),
         ([0.0, 0.0, 0.0], "undecided"),
@@ -258,7 +258,7 @@ def test_every_method_that_ran_is_claimed_against_ours_at_a_tuned_rate_too():
     assert found == {
         "against npo": "NGDiff + AutoLR in every pair",
         "against ngdiff-npo": "NGDiff + AutoLR in every pair",
-        "against ngdiff": "ngdiff in every pair",
+        "against ngdiff": "tuned ngdiff in every pair",
     }
 
 
@@ -283,7 +283,7 @@ def test_autolr_over_starting_rates_is_one_spread_a_run():
 def test_another_value_may_be_claimed():
     rows = [r | {"model_utility": 1 - r["score"]} for r in reported([0.1, 0.2, 0.3])]
     (claim,) = claims.claims(rows, [], [], value="model_utility")
-    assert claim["verdict"] == "npo in every pair" and claim["what"].startswith("model_utility:")
+    assert claim["verdict"] == "tuned npo in every pair" and claim["what"].startswith("model_utility:")
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
