@@ -39,7 +39,7 @@ def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = N
     axes[0].set_ylim(low, high * (high / low) ** 0.1)  # room for the names at the ends
     if level is not None:
         axes[0].axhline(level, color="0.5", lw=0.8, ls=":")
-        axes[0].annotate("hold-out loss", (0.75, level), xycoords=("axes fraction", "data"), ha="center", va="bottom",
+        axes[0].annotate("hold-out loss", (0.02, level), xycoords=("axes fraction", "data"), ha="left", va="bottom",
                          color="0.4", fontsize=7)  # fmt: skip
     for ax, key in zip(axes, ("forget_ce", "retain_ce"), strict=True):
         last = {m: [r for r in rows if r[key] is not None][-1] for m, rows in histories.items()}  # null: not finite
