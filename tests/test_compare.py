@@ -335,6 +335,7 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch):
                 t.target_seed,
                 score=1 - t.lr,
                 kept=0.5,
+                updates=120,
                 stopped="forget_level",
                 rule=t.rule,
             )
