@@ -35,6 +35,7 @@ SHELL = (
     "book",
     "execute",
     "readme",
+    "findings",
     "records",
     "paths",
     "bench",

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ngdiff.claims import OURS, mean, select
+from ngdiff.claims import OURS, select
 from ngdiff.figures.style import label, ordered
+from ngdiff.findings import average, sentences, share
 from ngdiff.results import read_rows
 
 Row = dict[str, Any]
@@ -72,9 +73,9 @@ def claims(root: Path) -> str:
         gap = gaps.get(method) if rule == "constant" else None
         edge = ", end of the grid" if gap and gap["edge"] else ""
         rate = f"{mine[0]['lr']:g}{edge}" if rule == "constant" else "AutoLR, untuned"
-        means = [_decimals(mean([r[k] for r in mine])) for k in ("score", "model_utility", "forget_Q_A_ROUGE")]
-        updates = f"{mean([r['updates'] for r in mine]):.0f}"
-        reached = f"{_share(mine):.0%}"
+        means = [_decimals(average(mine, k)) for k in ("score", "model_utility", "forget_Q_A_ROUGE")]
+        updates = f"{average(mine, 'updates'):.0f}"
+        reached = f"{share(mine):.0%}"
         every, both = (_gap(gap, prefix) if gap else "" for prefix in ("", "arrived_"))
         both += f", n = {gap['arrived_n']}" if gap and 0 < gap["arrived_n"] < gap["n"] else ""
         return [label(method), rate, *means, updates, reached, every, both, gap["verdict"] if gap else ""]
@@ -115,46 +116,10 @@ def swings(root: Path) -> str:
 
 
 def findings(root: Path) -> str:
-    """The grid in sentences, each of them worked out from its rows."""
-    folder = root / "data/results/tiny"
-    rows, claimed = _saved(folder / "grid_matched.parquet"), _saved(folder / "grid_claims.jsonl")
-    if not (rows and claimed):
-        return NOT_RUN
-    by_name = {r["name"]: r for r in claimed}
-    against = {r["name"].removeprefix("against "): r for r in claimed if r["name"].startswith("against ")}
-    auto, tuned = (select(rows, method=OURS, stepsize=rule) for rule in ("autolr", "constant"))
-    arrived = {m: _share(select(rows, method=m, stepsize="autolr")) for m in ordered({r["method"] for r in rows})}
-    swing = {m: by_name[f"swing of {m}"]["mean"] for m in against if f"swing of {m}" in by_name}
-    least, most = min(swing, key=swing.__getitem__), max(swing, key=swing.__getitem__)
-    keeps = {r["name"].rpartition(" ")[2]: r["mean"] for r in claimed if r["name"].startswith("ascent keeps, without")}
-
-    def those(word: str) -> str:
-        return ", ".join(label(m) for m in ordered(against) if word in against[m]["verdict"]) or "none"
-
-    swings = " to ".join(f"{swing[m]:.2f} ({label(m)})" for m in (least, most))
-    updates = [f"{mean([r['updates'] for r in mine]):.0f}" for mine in (auto, tuned)]
-    late = sum(r["stopped"] != "forget_level" for r in auto)
-    found = (
-        f"NGDiff + AutoLR is better than tuned {those('NGDiff + AutoLR')}; **worse than {those('tuned')}, tuned**; undecided "
-        f"against {those('undecided')}; not matched with {those('not matched')}.",
-        f"Its score moves by {by_name['AutoLR over starting rates']['mean']:.3f} over three decades of starting rate. Over the "
-        f"grid's constant rates that of a method moves by {swings}; over c, each at its tuned rate, that of GradDiff by "
-        f"{by_name['swing of graddiff with c']['mean']:.2f}.",
-        f"It makes {updates[0]} updates where NGDiff at its tuned rate makes {updates[1]}, and besides "
-        f"{mean([r['forwards'] for r in auto]):.0f} forwards on four times the rows. {late} of its {len(auto)} runs did not "
-        "arrive in time.",
-        f"Pure ascent keeps {by_name['ascent keeps, at matched forgetting']['mean']:.2f} of the utility at matched forgetting; "
-        f"without a stop {', '.join(f'{kept:.2f} (rate {lr})' for lr, kept in keeps.items())}.",
-        "AutoLR is no property of NGDiff. Share of runs that arrived with it: "
-        + ", ".join(f"{label(m)} {share:.0%}" for m, share in arrived.items())
-        + ". KL's retain loss starts at its minimum, where there is no parabola to find.",
-    )
-    return "\n".join(f"- {line}" for line in found)
-
-
-def _share(rows: list[Row]) -> float:
-    """Of runs that reached the hold-out level."""
-    return mean([r["stopped"] == "forget_level" for r in rows])
+    """The grid in sentences (`ngdiff.findings`)."""
+    parts = ("matched.parquet", "tuning.parquet", "starts.parquet", "fixed.parquet", "claims.jsonl")
+    files = [_saved(root / "data/results/tiny" / f"grid_{name}") for name in parts]
+    return "\n".join(f"- {line}" for line in sentences(*files)) if all(files) else NOT_RUN
 
 
 def bench(root: Path) -> str:
