@@ -82,7 +82,7 @@ def plane(rows: Sequence[Row], levels: Sequence[Row], title: str = "") -> Figure
     ax.set(xlabel="ROUGE-L on the forget set (lower: more forgotten)", ylabel="model utility", title=title)
     ax.margins(y=0.1)
     ax.set_ylim(bottom=max(0.0, min(r[y] for r in (*rows, *levels)) - 0.05))
-    style.legend(fig, [ax], note="● tuned constant rate\n○ AutoLR, untuned")
+    style.legend(fig, [ax], note="● tuned constant rate\n○ AutoLR, untuned\nbars: range of runs")
     return fig
 
 
@@ -185,7 +185,7 @@ def rates(grid: Sequence[Row], title: str = "") -> Figure:
     fig, ax = style.subplots(1, 1, height=0.8 + 0.28 * len(names), width=1.6 + 0.75 * len(columns) + 1.2)
     sns.heatmap(score, vmin=0, vmax=1, cmap="cividis", annot=np.array(text), fmt="", annot_kws={"size": 8}, linewidths=0.5,
                 cbar_kws={"label": "score"}, ax=ax)  # fmt: skip
-    ax.set(xlabel="constant learning rate", ylabel="", title=title)
+    ax.set(xlabel="constant learning rate   ( ): did not arrive in time", ylabel="", title=title)
     ax.tick_params(length=0)
     return fig
 
