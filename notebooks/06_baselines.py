@@ -64,7 +64,9 @@ MAIN = ("kept", "forgot", "score", "reached", "forget_Q_A_ROUGE", "model_utility
 show(done["matched"], MAIN)
 
 # %%
-fig = runs.plane(done["matched"], done["levels"], f"matched forgetting: one model, {len(plan.seeds)} orders of the rows")
+fig = runs.plane(
+    done["matched"], done["levels"], f"matched forgetting: one model, {len(plan.seeds)} orders of the rows"
+)
 style.save(fig, figures_folder, "fig6_plane", style.caption(done["matched"]))
 fig
 
