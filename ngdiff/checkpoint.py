@@ -2,6 +2,9 @@
 
 Tensors (weights and optimizer state) are the file's tensors; everything else is one JSON text in its metadata, where
 each tensor left its name behind, and a sha256 of it all. A killed run leaves the last whole checkpoint or none.
+
+Over several processes the first one writes the file and all read it: sharded tensors are put together one by one, so
+that a run may go on with another number of processes.
 """
 
 from __future__ import annotations
@@ -16,19 +19,27 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ngdiff import rng
 from ngdiff.cache import atomic_write, probe_writable
+from ngdiff.vector import gathered, like
 
 if TYPE_CHECKING:
     from ngdiff.step import UnlearningStep
 
+FORMAT = 2  # of the saved state
+
 
 def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[str, Any]]) -> None:
-    """Save weights, buffers, optimizer, step-size state and history of the run called `name`."""
-    tensors: dict[str, Tensor] = {}
-    state = {"theta": [*step.params, *_buffers(step)], "step": step.state_dict(), "torch_rng": torch.get_rng_state()}
-    text = json.dumps({"name": name, "history": history, "state": _strip(state, "", tensors)})
-    with atomic_write(Path(path)) as temporary:
-        save_file(tensors, temporary, metadata={"run": text, "sha256": _digest(text, tensors)})
+    """Save weights, buffers, optimizer, step-size state and history of the run called `name`; all processes must call."""
+    tensors: dict[str, Tensor] | None = {} if step.processes.rank == 0 else None
+    random = [step.processes.gather(x).split(len(x)) for x in rng.state()]  # of every process, in their order
+    state = {"theta": [*step.params, *_buffers(step)], "step": step.state_dict(), "random": random}
+    stripped = _strip(state, "", tensors)
+    if tensors is not None:
+        text = json.dumps({"format": FORMAT, "name": name, "history": history, "state": stripped})
+        with atomic_write(Path(path)) as temporary:
+            save_file(tensors, temporary, metadata={"run": text, "sha256": _digest(text, tensors)})
+    step.processes.wait()
 
 
 def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, Any]]:
@@ -51,6 +62,10 @@ def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, An
         state = _fill(saved["state"], tensors)
     except Exception as error:
         raise ValueError(f"checkpoint {path} is damaged ({error}); move it away to start the run anew") from error
+    if saved.get("format") != FORMAT:
+        raise ValueError(
+            f"checkpoint {path} was written by another version of ngdiff; move it away to start the run anew"
+        )
     theta = [*step.params, *_buffers(step)]
     if saved["name"] != name or [q.shape for q in state["theta"]] != [p.shape for p in theta]:
         raise ValueError(
@@ -59,9 +74,10 @@ def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, An
         )
     with torch.no_grad():
         for p, q in zip(theta, state["theta"], strict=True):
-            p.copy_(q)
+            p.copy_(like(q, p))
     step.load_state_dict(state["step"])
-    torch.set_rng_state(state["torch_rng"])
+    if step.processes.rank < len(state["random"][0]):  # a process that was not there before keeps its own
+        rng.restore([of_all[step.processes.rank] for of_all in state["random"]])
     return saved["history"]
 
 
@@ -79,10 +95,12 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     return seen.hexdigest()
 
 
-def _strip(value: Any, name: str, tensors: dict[str, Tensor]) -> Any:
-    """`value` with each tensor moved into `tensors`, its name left in its place."""
+def _strip(value: Any, name: str, tensors: dict[str, Tensor] | None) -> Any:
+    """`value` with each tensor moved into `tensors`, its name left in its place; None: only takes part in gathering."""
     if isinstance(value, Tensor):
-        tensors[name] = value.detach().cpu().contiguous().clone()
+        whole = gathered(value)
+        if tensors is not None:
+            tensors[name] = whole.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if isinstance(value, dict):
         return {"items": [[key, _strip(item, f"{name}.{key}", tensors)] for key, item in value.items()]}

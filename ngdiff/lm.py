@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from dataclasses import asdict, dataclass
@@ -14,6 +15,8 @@ from ngdiff.cache import atomic_folder, probe_writable
 from ngdiff.data.benchmark import Prompt
 from ngdiff.data.tokens import Example, encode
 from ngdiff.hub import fetch, prompt_of, without_bars
+from ngdiff.lora import ADAPTER, base_of, put_on
+from ngdiff.processes import whole_state
 
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
 
@@ -32,8 +35,19 @@ class LM:
     path: Path | None = None
 
     def copy(self, name: str | None = None) -> LM:
-        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved anywhere."""
-        return LM(copy.deepcopy(self.model), self.tokenizer, self.prompt, name or self.name)
+        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved anywhere; parameters that
+        are frozen are shared with it."""
+        frozen = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        return LM(copy.deepcopy(self.model, frozen), self.tokenizer, self.prompt, name or self.name)
+
+    @property
+    def adapted(self) -> bool:
+        """True with a peft adapter."""
+        return hasattr(self.model, "peft_config")
+
+    def without_adapter(self) -> contextlib.AbstractContextManager[None]:
+        """The base model alone, where there is an adapter."""
+        return self.model.disable_adapter() if self.adapted else contextlib.nullcontext()
 
     @property
     def device(self) -> torch.device:
@@ -59,19 +73,23 @@ def load(
 ) -> LM:  # fmt: skip
     """A model from a local folder or the hub: safetensors only, no code from the model's repository is run.
 
+    A folder with a peft adapter gives its base model with the adapter on it, frozen but for the adapter.
     The prompt is the given one, else the one saved beside the weights, else `ngdiff.hub.prompt_of` the tokenizer.
     Raises FileNotFoundError for a folder that does not exist, ValueError for one that holds no model, and OSError
     saying what to do for a hub model that is gated, unknown or cannot be reached.
     """
-    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
-    model, info = fetch(AutoModelForCausalLM.from_pretrained, path_or_id, **options)
-    if lost := sorted(info["missing_keys"]):
-        raise ValueError(f"{path_or_id} is no whole model: {len(lost)} tensors are missing ({lost[0]}, …)")
-    tokenizer = fetch(AutoTokenizer.from_pretrained, path_or_id)
     folder = Path(path_or_id).expanduser()
+    base = base_of(folder) if (folder / ADAPTER).is_file() else path_or_id
+    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
+    model, info = fetch(AutoModelForCausalLM.from_pretrained, base, **options)
+    if lost := sorted(info["missing_keys"]):
+        raise ValueError(f"{base} is no whole model: {len(lost)} tensors are missing ({lost[0]}, …)")
+    if base is not path_or_id:
+        model = put_on(model, folder)
+    tokenizer = fetch(AutoTokenizer.from_pretrained, base)
     card = json.loads((folder / CARD).read_text("utf-8")) if (folder / CARD).is_file() else {}
     saved = Prompt(**card["prompt"]) if "prompt" in card else None
-    derived = prompt_of(tokenizer, str(path_or_id))  # also settles pad and end of turn of a foreign tokenizer
+    derived = prompt_of(tokenizer, str(base))  # also settles pad and end of turn of a foreign tokenizer
     model.to(device).eval()
     name = card.get("name", Path(path_or_id).name)
     return LM(model, tokenizer, prompt or saved or derived, name, folder if folder.is_dir() else None)
@@ -80,16 +98,22 @@ def load(
 def save(lm: LM, folder: str | Path) -> Path:
     """Writes a Hugging Face folder (safetensors, tokenizer, prompt) that `load` and other tools read; returns it.
 
+    Of a model with an adapter, the adapter alone in peft's format. Of one that is sharded over processes, every process
+    must call, and the first one writes.
+
     The folder appears whole or not at all; one that already holds a model is replaced, one that holds other things is
     refused with FileExistsError.
     """
     folder = Path(folder).expanduser().absolute()
     probe_writable(folder.parent)
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "config.json").is_file():
+    if folder.is_dir() and any(folder.iterdir()) and not any((folder / n).is_file() for n in ("config.json", ADAPTER)):
         raise FileExistsError(f"{folder} holds files that are no model: choose another folder")
 
+    state = whole_state(lm.model)
+    if state is None:
+        return folder
     with atomic_folder(folder) as temporary, without_bars():
-        lm.model.save_pretrained(temporary)
+        lm.model.save_pretrained(temporary, state_dict=state)
         lm.tokenizer.save_pretrained(temporary)
         card = {"name": lm.name, "prompt": asdict(lm.prompt)}
         (temporary / CARD).write_text(json.dumps(card, indent=1), "utf-8")

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ngdiff import vector
+from ngdiff.point import Point
+from ngdiff.processes import Processes
 
 
 class UpdateLine:
@@ -22,24 +24,26 @@ class UpdateLine:
 
     def __init__(
         self,
-        theta: Sequence[Tensor],
-        theta_0: Sequence[Tensor],
-        u: Sequence[Tensor],
+        point: Point,
         phase: Sequence[Callable[[], Tensor]],
-        reduce: vector.Reduce | None,
+        processes: Processes,
+        dtype: torch.dtype | None = None,
     ) -> None:
-        self.theta, self.theta_0, self.u, self.phase, self.reduce = theta, theta_0, u, phase, reduce
-        self.eps = vector.precision(theta)
+        self.point, self.phase, self.processes = point, phase, processes
+        given = {p.dtype for p in point.params}
+        self.dtype = dtype or max(
+            given, key=lambda kind: torch.finfo(kind).eps
+        )  # in which the forward sees the weights
+        self.eps = torch.finfo(self.dtype).eps
 
     @torch.no_grad()
     def __call__(self, eta: float) -> list[float]:
-        vector.assign_(self.theta, self.theta_0, self.u, eta)
+        self.point.look(eta)
         return self.read([loss().reshape(-1) for loss in self.phase])
 
     def read(self, rows: list[Tensor]) -> list[float]:
-        """The losses of the rows as numbers; over several processes, their sum."""
-        seen = torch.cat(rows).to(vector.wide(rows[0].device))  # (rows,)
-        return (seen if self.reduce is None else self.reduce(seen.sum().reshape(1))).tolist()
+        """The losses of the rows, of every process, as numbers."""
+        return self.processes.gather(torch.cat(rows).to(vector.wide(rows[0].device))).tolist()
 
 
 @contextmanager

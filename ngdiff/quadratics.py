@@ -11,6 +11,7 @@ c·R − (1−c)·F has a minimiser only if c·A ≻ (1−c)·B. All closed form
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,8 +75,8 @@ class Pair:
     def probe(self, step: int, fresh: int) -> None:
         return None
 
-    def optimizer(self) -> torch.optim.Optimizer:
-        return torch.optim.SGD(self.parameters, lr=self.lr)
+    def optimizer(self, make: Callable[[Any], torch.optim.Optimizer] | None = None) -> torch.optim.Optimizer:
+        return make(self.parameters) if make else torch.optim.SGD(self.parameters, lr=self.lr)
 
     def R(self, theta: Tensor) -> Tensor:
         """Retain loss at θ (…, n) → (…)."""

@@ -18,25 +18,26 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from ngdiff import processes as procs
 from ngdiff import vector
 from ngdiff.directions import Direction
 from ngdiff.info import ForgetLevel, Info, RetainBound, Stop, outcome
+from ngdiff.phases import MODES, Loss, Swap
+from ngdiff.point import Point
 from ngdiff.probe import UpdateLine, evaluating
+from ngdiff.processes import Processes
 from ngdiff.stepsize import State, StepSize
 
 __all__ = ["ForgetLevel", "Info", "Loss", "Phase", "RetainBound", "Stop", "UnlearningStep"]
 
-Loss = Callable[[], Tensor]  # a scalar, or a 1-D tensor of addends (rows) whose sum is the loss; repeatable
 Phase = Loss | Sequence[Loss]  # microbatches: their losses carry their token weights and add up
 NONLINEAR = (torch.optim.Adafactor, torch.optim.LBFGS)
-# A loss may carry `.ce` (cross-entropy of its last forward, for stops and logs) and `.floor` (the gradient norm that is
-# rounding noise for it: KL(start‖θ) has an exactly zero gradient at the start, which float32 renders as noise).
 
 
 class UnlearningStep:
@@ -45,8 +46,12 @@ class UnlearningStep:
     model: an `nn.Module`, or a list of parameters. optimizer: None is the bare step θ ← θ − η·d, η from the `stepsize`.
     direction: a rule of `ngdiff.directions`. stepsize: a rule of `ngdiff.stepsize`; None leaves the optimizer's own
     rates alone. η is the rate of the first parameter group that has one; the others keep their ratio to it.
-    reduce: sums a tensor over processes that hold shards. stop: rules that may end the run before an update.
-    measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the step really taken (two more copies of the parameters).
+    memory: how the two gradients are held, "swap" or "recompute" (`ngdiff.phases`). stop: rules that may end the run
+    before an update. measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the step really taken (two more copies of the
+    parameters). dtype: what the forward rounds the weights to, if that is coarser than they are (FSDP2's mixed precision).
+
+    Over several processes (`processes`: by default all of them where the model is a DDP or its parameters are sharded by
+    FSDP2) a loss is the sum of what the callables return in each, and every process must call with as many microbatches.
 
     A probe looks along u, the optimizer's update per unit rate: exact where the update is linear in the rate (SGD with
     momentum, the Adam kinds, RMSprop, Adagrad, Lion); Adafactor and LBFGS are refused. It runs a module in eval mode;
@@ -63,14 +68,17 @@ class UnlearningStep:
         direction: Direction,
         stepsize: StepSize | None = None,
         *,
-        reduce: vector.Reduce | None = None,
+        memory: str = "swap",
         stop: Sequence[Stop] = (),
         measure: bool = False,
+        processes: Processes | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         self.module = model if isinstance(model, nn.Module) else None
         self.optimizer, self.params = _checked(model, optimizer, stepsize)
+        self.processes = processes or procs.of(self.module, self.params)
         self.direction, self.stepsize = direction, stepsize
-        self.reduce, self.stop, self.measure = reduce, tuple(stop), measure
+        self.memory, self.stop, self.measure, self.dtype = _mode(memory, measure, stepsize), tuple(stop), measure, dtype
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         first = next((rate for rate in rates if rate), None)
         self.ratios = [rate / first if first else 1.0 for rate in rates]
@@ -82,48 +90,33 @@ class UnlearningStep:
         """One update. `probe_loss`: the retain phase the step-size rule looks at. By default that is the step's own, on
         which the step is greedy; AutoLR is better given these rows and about three times as many others."""
         retain, forget = _phases(retain_loss), _phases(forget_loss)
-        if len(self.params) != sum(p.requires_grad for p in self.held):
+        if [id(p) for p in self.params] != [id(p) for p in self.held if p.requires_grad]:
             raise ValueError("parameters were frozen or unfrozen since this step was made: make a new UnlearningStep")
         own, probe = probe_loss is None, retain if probe_loss is None else _phases(probe_loss)
-        R, g_R, rows = self._gradient(retain)  # R: (loss, cross-entropy); the stash g_R is a swap of pointers
-        F, g_F, _ = self._gradient(forget)
-        gram = vector.gramian(g_R, g_F, self.reduce)
-        info = self._decide(torch.stack([R, F]), gram, [_floor(retain), _floor(forget)])
+        grads = self.memory(self.params, self._clear, self.processes)
+        losses, gram = grads.measure(retain, forget)
+        floor = [_floor(retain), _floor(forget)]
+        info = self._decide(losses, gram, floor)
+        kept_F = [None if g is None else g.clone() for g in grads.g_F] if self.measure else None
+        if info.updated and (late := grads.write(info.a, info.b)) is not None:
+            info = self._decide(losses, late, floor)
         self.count += 1
         if not info.updated:
+            self._clear()
             return info
         due = self.stepsize is not None and self.stepsize.probes(self.state)
-        kept_F = [None if g is None else g.clone() for g in g_F] if self.measure else None
-        for p, g in zip(self.params, vector.combine_(g_R, g_F, info.a, info.b), strict=True):
-            p.grad = g
         spent = not (self.measure or (due and own))  # nobody asks for ⟨g_R, ·⟩ again: its memory is free
-        theta_0 = vector.copy(self.params, g_R if spent else None) if due or self.measure else []
-        if spent:
-            g_R = []
+        point = getattr(self.optimizer, "point", Point)(self.params, self.optimizer, self.module)
+        if due or self.measure:
+            point.save((grads.g_R or None) if spent else None, self.measure)
+        rows, g_R = grads.rows, [] if spent else grads.g_R
+        del grads
         if due:
-            self._probe(theta_0, probe, g_R, rows if own else None)
+            self._probe(point, probe, g_R, rows if own else None)
         else:
             self._advance()
         self._clear()
-        return self._report(info, theta_0, g_R, kept_F)
-
-    def _gradient(self, phase: Sequence[Loss]) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
-        """(loss, cross-entropy) of the whole phase, shape (2,); its gradient, accumulated over microbatches; its rows."""
-        self._clear()
-        seen, rows = [], []
-        for loss in phase:
-            addends = loss().reshape(-1)
-            value = addends.sum()
-            value.backward()
-            ce = getattr(loss, "ce", None)
-            rows.append(addends.detach())
-            seen.append(torch.stack([value.detach(), value.detach() if ce is None else ce.to(value)]))
-        total = torch.stack(seen).to(vector.wide(seen[0].device)).sum(0)
-        grads = [p.grad for p in self.params]
-        self._clear()
-        if any(g is not None and g.layout != torch.strided for g in grads):
-            raise TypeError("a gradient is sparse: build its layer with dense ones (nn.Embedding(..., sparse=False))")
-        return total if self.reduce is None else self.reduce(total), grads, rows
+        return self._report(info, point, g_R, kept_F)
 
     def _decide(self, losses: Tensor, gram: Tensor, floor: list[float]) -> Info:
         """The step's one read, then the weights; everything that could go wrong is named here."""
@@ -134,7 +127,7 @@ class UnlearningStep:
         a, b = (self.direction.weights(gram, losses[:, 0]) * alive).tolist()
         (R, ce_R), (F, ce_F) = losses.tolist()
         (RR, RF), (_, FF) = gram.tolist()
-        finite = all(map(math.isfinite, (R, F, RR, RF, FF)))
+        finite = all(map(math.isfinite, (R, F, RR, FF))) and not math.isinf(RF)  # NaN: not known yet (recompute)
         norm_R, norm_F = math.sqrt(RR), math.sqrt(FF)
         info = Info(
             step=self.count, outcome=outcome(finite, RR, RF, FF, a, b, _tolerance(self.params)), retain=R, forget=F,
@@ -142,8 +135,10 @@ class UnlearningStep:
             cosine=RF / norm_R / norm_F if norm_R and norm_F else 0.0, a=a, b=b,
         )  # fmt: skip
         if info.outcome == "no_weights":
+            late = "the rule needs their angle, which memory='recompute' knows too late: use 'swap'"
+            why = late if math.isnan(RF) else "LossNorm divides by the losses and refuses a zero one"
             raise FloatingPointError(f"{self.direction} has no finite weights at R = {R}, F = {F}, ‖g_R‖ = {norm_R}, "
-                                     f"‖g_F‖ = {norm_F}; LossNorm divides by the losses and refuses a zero one")  # fmt: skip
+                                     f"‖g_F‖ = {norm_F}; {why}")  # fmt: skip
         for rule in self.stop if info.updated else ():
             if reason := rule(info):
                 return dataclasses.replace(info, outcome=reason)
@@ -156,31 +151,26 @@ class UnlearningStep:
             self._set_rate(self.state.eta)
         self.optimizer.step()
 
-    def _probe(
-        self, theta_0: list[Tensor], phase: Sequence[Loss], g_R: vector.Vector, rows: list[Tensor] | None
-    ) -> None:
+    def _probe(self, point: Point, phase: Sequence[Loss], g_R: vector.Vector, rows: list[Tensor] | None) -> None:
         """The update with a look along it. The optimizer steps once, at a rate s ≥ 1 (a smaller one would lose small updates
         in the rounding of θ): u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u.
 
         rows: the step's own addends, where the probed rows are its own; g_R gives their exact slope."""
         assert self.stepsize is not None
-        u, eta, s = None, 0.0, max(1.0, self.state.eta)
+        eta, s = 0.0, max(1.0, self.state.eta)
         try:
             self._set_rate(s)
-            self.optimizer.step()
-            u = vector.difference(self.params, theta_0, [p.grad for p in self.params])  # d is spent
-            if s != 1.0:
-                torch._foreach_mul_(u, 1.0 / s)
-            line = UpdateLine(self.params, theta_0, u, phase, self.reduce)
+            point.advance(s)
+            line = UpdateLine(point, phase, self.processes, self.dtype)
             if rows is not None:
-                line.slope = vector.dot(g_R, u, self.reduce).item()
+                line.slope = vector.dot(g_R, point.u).item() if g_R else None
                 if self.module is None or not any(m.training for m in self.module.modules()):
                     line.at_zero = line.read(rows)  # known already: the phase ran as a probe would
             with evaluating(self.module):
                 self.state = self.stepsize.step(self.state, line)
             eta = self.state.eta
         finally:  # an interrupted probe leaves the weights as they were
-            vector.assign_(self.params, theta_0, u, eta)
+            point.settle(eta)
             self._set_rate(self.state.eta)
 
     def _clear(self) -> None:
@@ -191,7 +181,7 @@ class UnlearningStep:
         for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
             group["lr"] = eta * ratio
 
-    def _report(self, info: Info, theta_0: list[Tensor], g_R: vector.Vector, g_F: vector.Vector | None) -> Info:
+    def _report(self, info: Info, point: Point, g_R: vector.Vector, g_F: vector.Vector | None) -> Info:
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         seen: dict[str, Any] = {"eta": next((rate for rate in rates if rate), 0.0)}
         if self.stepsize is not None:
@@ -200,8 +190,8 @@ class UnlearningStep:
             if s.outcome != "held":
                 seen |= {"slope": s.slope, "curvature": s.curvature, "proposed": s.proposed}
         if g_F is not None:
-            taken = vector.difference(self.params, theta_0)
-            dR, dF = (vector.dot(g, taken, self.reduce).item() for g in (g_R, g_F))
+            taken = point.moved()
+            dR, dF = (vector.dot(g, taken).item() for g in (g_R, g_F))
             seen |= {"dR": dR, "dF": dF}
         return dataclasses.replace(info, **seen)
 
@@ -211,16 +201,31 @@ class UnlearningStep:
         return {"optimizer": self.optimizer.state_dict(), "stepsize": state, "count": self.count}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(self._cut(state["optimizer"]))
         self.state, self.count = State(**state["stepsize"]), state["count"]
+
+    def _cut(self, state: dict[str, Any]) -> dict[str, Any]:
+        """The optimizer's state with whole tensors cut as their sharded parameters are."""
+        held = [p for group in self.optimizer.param_groups for p in group["params"]]
+        if not any(vector.sharded(p) for p in held):
+            return state
+
+        def fit(value: Any, p: Tensor) -> Any:
+            same = isinstance(value, Tensor) and value.shape == p.shape and not vector.sharded(value)
+            return vector.like(value, p) if same else value
+
+        rows = {i: {key: fit(x, held[i]) for key, x in row.items()} for i, row in state["state"].items()}
+        return {**state, "state": rows}
 
 
 def _checked(
     model: nn.Module | Iterable[Tensor], optimizer: torch.optim.Optimizer | None, stepsize: StepSize | None
 ) -> tuple[torch.optim.Optimizer, list[Tensor]]:
     """The optimizer and the parameters it moves, tied ones once. Errors: ValueError where the two do not fit."""
-    if getattr(model, "gradient_as_bucket_view", False):
-        raise ValueError("the stash would alias the buckets: wrap the model with gradient_as_bucket_view=False")
+    if getattr(optimizer, "scaler", None) is not None:
+        raise ValueError(
+            "a loss scaler (float16) skips steps and scales gradients unseen: use bfloat16, which needs none"
+        )
     every = model.parameters() if isinstance(model, nn.Module) else model
     given = list(dict.fromkeys(p for p in every if p.requires_grad))
     if not given:
@@ -229,13 +234,25 @@ def _checked(
         if stepsize is None:
             raise ValueError("without an optimizer a step-size rule must set the rate: pass stepsize=")
         optimizer = torch.optim.SGD(given, lr=1.0)
-    if stepsize is not None and stepsize.probes(stepsize.init()) and isinstance(optimizer, NONLINEAR):
-        raise ValueError(f"{type(optimizer).__name__}'s step is not linear in its rate, which {stepsize} relies on: use SGD "
+    kind = type(getattr(optimizer, "inner", optimizer))  # what a Master steps, or the optimizer itself
+    if stepsize is not None and stepsize.probes(stepsize.init()) and issubclass(kind, NONLINEAR):
+        raise ValueError(f"{kind.__name__}'s step is not linear in its rate, which {stepsize} relies on: use SGD "
                          "or an Adam kind, or a rate known in advance (Constant)")  # fmt: skip
     held = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)
     if missing := len(set(given) - set(held)):
         raise ValueError(f"the optimizer does not hold {missing} of the model's trainable parameters")
     return optimizer, list(held)
+
+
+def _mode(memory: str, measure: bool, stepsize: StepSize | None) -> type[Swap]:
+    """The class of that name. Errors: ValueError for an unknown one, or where it cannot give what is asked."""
+    if memory not in MODES:
+        raise ValueError(f"unknown memory mode {memory!r}; choose one of: {', '.join(MODES)}")
+    if memory != "swap" and (measure or getattr(stepsize, "forwards", 2) == 1):
+        raise ValueError(
+            f"memory={memory!r} does not keep g_R, which measure=True and one-forward probes need: use 'swap'"
+        )
+    return MODES[memory]
 
 
 def _phases(phase: Phase) -> list[Loss]:

@@ -18,13 +18,16 @@ from ngdiff import vector
 from ngdiff.step import Info, Phase, Stop, UnlearningStep
 from ngdiff.stepsize import StepSize
 
+Make = Callable[[Any], torch.optim.Optimizer]  # from parameters, or groups of them
+
 
 class Problem(Protocol):
     """What the loop unlearns: parameters, and repeatable loss callables for every step.
 
     `batch(step)` → (retain, forget) phases; `probe(step, fresh)` → the retain phase on the step's rows and `fresh`
     times as many new ones, or None to probe the step's own; `bind(method, seed)` → a copy ready to be unlearned, whose
-    losses are the method's objectives; `optimizer()` → the problem's usual optimizer over `parameters`.
+    losses are the method's objectives; `optimizer(make)` → an optimizer over `parameters`, made from parameter groups by
+    `make`, the problem's usual one without it. A problem may have `options`: where its steps run (`ngdiff.engine`).
     """
 
     model: Any
@@ -34,7 +37,7 @@ class Problem(Protocol):
     def bind(self, method: Any, seed: int) -> Problem: ...
     def batch(self, step: int) -> tuple[Phase, Phase]: ...
     def probe(self, step: int, fresh: int) -> Phase | None: ...
-    def optimizer(self) -> torch.optim.Optimizer: ...
+    def optimizer(self, make: Make | None = None) -> torch.optim.Optimizer: ...
 
 
 @dataclass
@@ -58,7 +61,7 @@ def unlearn(
     seed: int = 0,
     *,
     stop: Stop | Sequence[Stop] = (),
-    optimizer: Callable[[Sequence[Tensor]], torch.optim.Optimizer] | None = None,
+    optimizer: Make | None = None,
     measure: bool = False,
     checkpoint: Path | str | None = None,
     save_every: int = 50,
@@ -74,10 +77,13 @@ def unlearn(
     if steps < 0 or save_every < 1:
         raise ValueError(f"unlearn needs steps ≥ 0 and save_every ≥ 1, got {steps} and {save_every}")
     began, mine = time.perf_counter(), problem.bind(method, seed)
-    opt = optimizer(mine.parameters) if optimizer else mine.optimizer()
+    opt = mine.optimizer(optimizer) if optimizer else mine.optimizer()
     direction = getattr(method, "direction", method)
     rules = (stop,) if callable(stop) else tuple(stop)
-    step = UnlearningStep(mine.module or mine.parameters, opt, direction, stepsize, stop=rules, measure=measure)
+    options = getattr(mine, "options", {})  # where it computes
+    step = UnlearningStep(
+        mine.module or mine.parameters, opt, direction, stepsize, stop=rules, measure=measure, **options
+    )
     run = Run(mine.model)
     if checkpoint is not None:
         name = _name(problem, method, stepsize, seed, rules, opt, f"start {vector.dot(step.params, step.params):.6g}")

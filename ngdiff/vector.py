@@ -3,49 +3,59 @@
 The trainable parameters θ, and every gradient, are lists of tensors in the same order. `None` stands for a tensor
 of zeros: a parameter that one of the two losses does not touch has no gradient there, and none is made up for it.
 Nothing here copies to the host, so a training step that uses these functions is never blocked by them.
+
+Where parameters are sharded over processes (DTensors, as FSDP2 makes them) every function works on the local shards,
+and dot products are those of the whole vectors: the sums of the shards are added over the processes that hold them.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 Vector = Sequence[Tensor | None]
-Reduce = Callable[[Tensor], Tensor]  # sums a tensor over the processes that share θ
 PIECE = 2**16  # numbers multiplied out in one sum on a CPU
 
 
-def dot(u: Vector, v: Vector, reduce: Reduce | None = None) -> Tensor:
-    """⟨u, v⟩ as a scalar tensor, `None` counting as zero; `reduce` as in `gramian`.
+def dot(u: Vector, v: Vector) -> Tensor:
+    """⟨u, v⟩ as a scalar tensor, `None` counting as zero.
 
     Each pair of tensors is multiplied out in its own precision (bfloat16 and float16 in float32), a large one in pieces,
     and the sums are added in float64, so that many small tensors do not lose what one big tensor holds. In float32 a
     norm below about 1e-19 underflows to 0 and one above 1e19 overflows: the square is what is stored.
     """
-    total = _total([_dot(x, y) for x, y in zip(u, v, strict=True)], home(u, v))
-    return total if reduce is None else reduce(total)
+    return total([[_dot(x, y)] for x, y in zip(u, v, strict=True)], u, v)[0]
 
 
-def gramian(u: Vector, v: Vector, reduce: Reduce | None = None) -> Tensor:
+def gramian(u: Vector, v: Vector) -> Tensor:
     """The Gramian [[⟨u,u⟩, ⟨u,v⟩], [⟨u,v⟩, ⟨v,v⟩]] of two vectors, shape (2, 2).
 
-    `reduce` sums over processes when each holds a shard of the vectors: three numbers travel, whatever the model.
+    Over processes three numbers travel, whatever the model.
     """
-    parts = [(_dot(x, x), _dot(x, y), _dot(y, y)) for x, y in zip(u, v, strict=True)]  # pair by pair: both in cache
-    sums = torch.stack([_total(part, home(u, v)) for part in zip(*parts, strict=True)])  # (3,)
-    if reduce is not None:
-        sums = reduce(sums)
-    return sums[[0, 1, 1, 2]].reshape(2, 2)
+    return total([products(x, y) for x, y in zip(u, v, strict=True)], u, v)[[0, 1, 1, 2]].reshape(2, 2)
+
+
+def products(x: Tensor | None, y: Tensor | None) -> list[Tensor | None]:
+    """⟨x,x⟩, ⟨x,y⟩, ⟨y,y⟩; pair by pair, so that the second and third product find both in the cache."""
+    if x is not None and y is not None and (kernel := fused(_three, x.device)):
+        return list(kernel(local(x.detach()).reshape(-1), local(y.detach()).reshape(-1)))
+    return [_dot(x, x), _dot(x, y), _dot(y, y)]
 
 
 def combine_(u: Vector, v: Vector, a: float, b: float) -> list[Tensor | None]:
     """a·u − b·v, written over v; u is left as it is. A new tensor is made only where v has none."""
-    both = [(x, y) for x, y in zip(u, v, strict=True) if x is not None and y is not None]
-    only_v = [y for x, y in zip(u, v, strict=True) if x is None and y is not None]
     with torch.no_grad():
-        if both:
+        both = [(local(x), local(y)) for x, y in zip(u, v, strict=True) if x is not None and y is not None]
+        only_v = [local(y) for x, y in zip(u, v, strict=True) if x is None and y is not None]
+        if both and (kernel := fused(_axpby_, both[0][0].device)):
+            weights = torch.tensor([a, b], dtype=wide(both[0][0].device), device=both[0][0].device)
+            for x, y in both:
+                kernel(x, y, weights)
+        elif both:
             xs, ys = [list(side) for side in zip(*both, strict=True)]
             torch._foreach_mul_(ys, -b)
             torch._foreach_add_(ys, xs, alpha=a)
@@ -56,26 +66,31 @@ def combine_(u: Vector, v: Vector, a: float, b: float) -> list[Tensor | None]:
 
 def copy(u: Sequence[Tensor], into: Vector | None = None) -> list[Tensor]:
     """u, bit for bit, in new memory; or in that of `into`, tensors no longer needed, wherever one of them fits."""
-    spent = [None] * len(u) if into is None else into
-    out = [y if y is not None and y.dtype == x.dtype else torch.empty_like(x) for x, y in zip(u, spent, strict=True)]
     with torch.no_grad():
-        torch._foreach_copy_(out, list(u))
+        spent = [None] * len(u) if into is None else [None if y is None else local(y) for y in into]
+        u = [local(x) for x in u]
+        out = [
+            y if y is not None and y.dtype == x.dtype else torch.empty_like(x) for x, y in zip(u, spent, strict=True)
+        ]
+        torch._foreach_copy_(out, u)
     return out
 
 
 def difference(u: Sequence[Tensor], v: Sequence[Tensor], into: Vector | None = None) -> list[Tensor]:
     """u − v; `into` as in `copy`."""
     out = copy(u, into)
-    torch._foreach_sub_(out, list(v))
+    with torch.no_grad():
+        torch._foreach_sub_(out, [local(y) for y in v])
     return out
 
 
 def assign_(theta: Sequence[Tensor], theta_0: Sequence[Tensor], u: Sequence[Tensor] | None = None, s: float = 0.0):
     """θ ← θ₀ + s·u; with s = 0 the copy is bit for bit, whatever u holds."""
     with torch.no_grad():
-        torch._foreach_copy_(list(theta), list(theta_0))
+        mine = [local(x) for x in theta]
+        torch._foreach_copy_(mine, list(theta_0))
         if u is not None and s != 0.0:
-            torch._foreach_add_(list(theta), list(u), alpha=s)
+            torch._foreach_add_(mine, list(u), alpha=s)
 
 
 def wide(device: torch.device | None) -> torch.dtype:
@@ -93,9 +108,42 @@ def precision(u: Sequence[Tensor]) -> float:
     return max(torch.finfo(x.dtype).eps for x in u)
 
 
+def local(x: Tensor) -> Tensor:
+    """What this process holds of x, in x's own memory: all of it, unless x is sharded. Call without gradients."""
+    return x.to_local() if hasattr(x, "to_local") else x
+
+
+def sharded(x: Tensor) -> bool:
+    """True for a DTensor: this process holds a part of it."""
+    return hasattr(x, "device_mesh")
+
+
+def gathered(x: Any) -> Tensor:
+    """The whole of x; all processes that hold its shards must call."""
+    return x.full_tensor() if sharded(x) else x
+
+
+def like(x: Tensor, p: Any) -> Tensor:
+    """A whole tensor as p is: on its device, and cut into the shards that p's processes hold."""
+    if not sharded(p):
+        return x
+    from torch.distributed.tensor import distribute_tensor
+
+    return distribute_tensor(x.to(p.device), p.device_mesh, p.placements)
+
+
+def _spread(*tensors: Any) -> list[Any]:
+    """The process groups over which the numbers of the first sharded tensor are spread; none for a plain tensor."""
+    for x in tensors:
+        if x is not None and sharded(x):
+            return [x.device_mesh.get_group(dim) for dim, placed in enumerate(x.placements) if placed.is_shard()]
+    return []
+
+
 def _dot(x: Tensor | None, y: Tensor | None) -> Tensor | None:
     if x is None or y is None:
         return None
+    x, y = local(x.detach()), local(y.detach())
     if x.dtype in (torch.float16, torch.bfloat16):
         x, y = x.float(), y.float()
     x, y = x.reshape(-1), y.reshape(-1)
@@ -106,7 +154,45 @@ def _dot(x: Tensor | None, y: Tensor | None) -> Tensor | None:
     return pieces.to(wide(x.device)).sum()
 
 
-def _total(parts: Iterable[Tensor | None], device: torch.device | None) -> Tensor:
+def _three(x: Tensor, y: Tensor) -> Tensor:
+    x, y = (t.to(torch.promote_types(t.dtype, torch.float32)) for t in (x, y))
+    return torch.stack([(x * x).sum(), (x * y).sum(), (y * y).sum()])
+
+
+def _axpby_(x: Tensor, y: Tensor, weights: Tensor) -> None:
+    """y ← a·x − b·y, rounded once."""
+    a, b = weights.to(torch.promote_types(x.dtype, torch.float32))
+    y.copy_(a * x.to(a) - b * y.to(b))
+
+
+@functools.cache
+def fused(function: Callable[..., Any], device: torch.device) -> Callable[..., Any] | None:
+    """`function` as one kernel that reads its tensors once; None on a CPU, or where there is no Triton to make it."""
+    if device.type != "cuda":
+        return None
+    from torch.utils._triton import has_triton
+
+    return torch.compile(function, dynamic=True) if has_triton() else None
+
+
+def total(parts: Sequence[Sequence[Tensor | None]], u: Vector, v: Vector) -> Tensor:
+    """Σ over pairs of tensors (uᵢ, vᵢ) of the numbers in `parts[i]`, (numbers,), float64; over processes too for shards."""
+    device = home(u, v)
+    apart: dict[tuple[Any, ...], list[Sequence[Tensor | None]]] = {(): []}
+    for pair, x, y in zip(parts, u, v, strict=True):
+        apart.setdefault(tuple(_spread(x, y)), []).append(pair)
+    sums = []
+    for groups, pairs in apart.items():  # in the order of the tensors, hence the same in every process
+        if pairs:
+            sums.append(torch.stack([_sum(column, device) for column in zip(*pairs, strict=True)]))
+            for group in groups:
+                torch.distributed.all_reduce(sums[-1], group=group)
+    if not sums:
+        return torch.zeros(3, dtype=wide(device), device=device)
+    return torch.stack(sums).sum(0) if len(sums) > 1 else sums[0]
+
+
+def _sum(parts: Iterable[Tensor | None], device: torch.device | None) -> Tensor:
     found = [part.to(device) for part in parts if part is not None]
     zero = torch.zeros((), dtype=wide(device), device=device)
     return torch.stack(found).to(zero).sum() if found else zero

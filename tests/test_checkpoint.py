@@ -131,7 +131,7 @@ class NormedProblem:
     def probe(self, step, fresh):
         return None
 
-    def optimizer(self):
+    def optimizer(self, make=None):
         return torch.optim.AdamW(self.parameters, lr=1e-3)
 
 

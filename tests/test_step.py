@@ -537,20 +537,6 @@ def test_a_one_forward_probe_equals_the_two_forward_one_on_a_parabola():
     assert (one.slope, one.curvature) == pytest.approx((two.slope, two.curvature), rel=1e-9)
 
 
-def test_sharded_sums_are_reduced_everywhere():
-    """Two processes with equal shards: all sums double, hence the norms grow by √2, and d on each shrinks by it."""
-    alone, step = built(stepsize=Look(), measure=True)
-    shared, twice = built(stepsize=Look(), measure=True, reduce=lambda x: 2 * x)
-    one, two = step(alone.R, alone.F), twice(shared.R, shared.F)
-    for name in ("retain", "forget", "retain_ce"):
-        assert getattr(two, name) == pytest.approx(2 * getattr(one, name))
-    assert two.norm_R == pytest.approx(2**0.5 * one.norm_R)
-    (at_0, _, line_1), (twice_at_0, _, line_2) = seen
-    assert twice_at_0[1] == pytest.approx(2 * at_0[1])
-    assert line_2.slope == pytest.approx(2 * line_1.slope / 2**0.5)
-    assert (two.dR, two.dF) == pytest.approx((2 * one.dR / 2**0.5, 2 * one.dF / 2**0.5))
-
-
 def test_precision_of_a_mixed_model_is_the_worst():
     net = Net(torch.float32)
     net.head_R.bfloat16()

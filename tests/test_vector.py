@@ -58,18 +58,6 @@ def test_non_contiguous_tensors_are_read_in_logical_order():
     assert vector.dot([x], [y]).item() == pytest.approx((x * y).sum().item(), abs=1e-14)
 
 
-def test_reduce_sees_three_numbers():
-    u, v, seen = make(0), make(1), []
-
-    def both_ranks(x):
-        seen.append(x.shape)
-        return 2 * x
-
-    torch.testing.assert_close(vector.gramian(u, v, both_ranks), 2 * vector.gramian(u, v))
-    torch.testing.assert_close(vector.dot(u, v, both_ranks), 2 * vector.dot(u, v))
-    assert seen == [(3,), ()]
-
-
 def test_vectors_of_different_length_are_refused():
     with pytest.raises(ValueError, match="zip"):
         vector.dot(make(0), make(1)[:-1])

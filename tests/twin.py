@@ -1,4 +1,4 @@
-"""The obvious NGDiff, slow and plain: clone the gradients, flatten them, compute in float64. The fast step's oracle."""
+"""Small models and optimizers to hold the fast step against its twin (`ngdiff.twin`)."""
 
 from __future__ import annotations
 
@@ -7,31 +7,9 @@ import copy
 import torch
 from torch import nn
 
+from ngdiff.twin import flat_gradient, twin_direction, twin_step
 
-def flat_gradient(loss, params):
-    """The gradient of Σ loss() as one float64 vector (n,), zeros where a parameter has none."""
-    total = sum(part().sum() for part in (loss if isinstance(loss, list) else [loss]))
-    grads = torch.autograd.grad(total, params, allow_unused=True)
-    return torch.cat([(torch.zeros_like(p) if g is None else g).double().reshape(-1) for p, g in zip(params, grads)])
-
-
-def twin_direction(params, retain_loss, forget_loss, rule=None):
-    """d (n,) float64: NGDiff written out, or any rule on the Gramian of the flat gradients."""
-    g_R, g_F = flat_gradient(retain_loss, params), flat_gradient(forget_loss, params)
-    if rule is None:
-        return g_R / g_R.norm() - g_F / g_F.norm()
-    losses = torch.tensor([loss().sum().item() for loss in (retain_loss, forget_loss)], dtype=torch.float64)
-    G = torch.stack([g_R, g_F])
-    a, b = rule.weights(G @ G.T, losses)
-    return a * g_R - b * g_F
-
-
-def twin_step(params, optimizer, d):
-    """Give d to the optimizer and step."""
-    used = torch.split(d, [p.numel() for p in params])
-    for p, part in zip(params, used):
-        p.grad = part.reshape(p.shape).to(p.dtype)
-    optimizer.step()
+__all__ = ["OPTIMIZERS", "Lion", "Net", "NetProblem", "flat_gradient", "twin_direction", "twin_step"]
 
 
 class Lion(torch.optim.Optimizer):
@@ -132,5 +110,5 @@ class NetProblem:
         self.probed.append((step, fresh))
         return self._phase("R", step) + [lambda: self.model.rows("R", slice(0, 8 * fresh))]
 
-    def optimizer(self):
-        return torch.optim.AdamW(self.parameters, lr=0.01, weight_decay=0.1)
+    def optimizer(self, make=None):
+        return make(self.parameters) if make else torch.optim.AdamW(self.parameters, lr=0.01, weight_decay=0.1)
