@@ -14,11 +14,13 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ngdiff import data, figures, methods, models, objectives, quadratics, results
+    from ngdiff import data, figures, lora, methods, models, objectives, quadratics, results
     from ngdiff.autolr import AutoLR
     from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
+    from ngdiff.engine import Engine
     from ngdiff.evaluate import evaluate
     from ngdiff.info import ForgetLevel, RetainBound
+    from ngdiff.master import Master
     from ngdiff.profiles import profile
     from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
     from ngdiff.unlearn import UnlearningStep, unlearn
@@ -28,10 +30,12 @@ __all__ = [
     "MGDA",
     "AutoLR",
     "Constant",
+    "Engine",
     "ForgetLevel",
     "GradAscent",
     "GradDiff",
     "LossNorm",
+    "Master",
     "NGDiff",
     "PCGrad",
     "RetainBound",
@@ -41,6 +45,7 @@ __all__ = [
     "data",
     "evaluate",
     "figures",
+    "lora",
     "methods",
     "models",
     "objectives",
@@ -55,7 +60,7 @@ _HOME = {
     **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "stepsize"),
     "AutoLR": "autolr",
     **dict.fromkeys(("ForgetLevel", "RetainBound"), "info"),
-    **{"evaluate": "evaluate", "profile": "profiles"},
+    **{"evaluate": "evaluate", "profile": "profiles", "Engine": "engine", "Master": "master"},
 }  # public name -> the module that defines it; the other names of __all__ are modules
 
 

@@ -7,10 +7,12 @@ AutoLR follows GeN (Bu & Xu, "Automatic gradient descent with generalized Newton
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ngdiff.stepsize import Line, State
+from ngdiff.stepsize import EPS, Line, State
+
+ROWS = 8  # from which on their scatter measures the noise of a coarse forward
 
 
 def parabola(L_minus: float, L_0: float, L_plus: float, h: float) -> tuple[float, float]:
@@ -30,6 +32,7 @@ class Fit:
     slope: float
     curvature: float
     outcome: str
+    radius: float = math.nan
 
     @property
     def eta(self) -> float:
@@ -41,7 +44,8 @@ def fit(line: Line, L_0: Sequence[float], h: float, forwards: int = 2, z: float 
 
     The curvature is accepted when the second difference Σᵢ(Lᵢ(h) − 2Lᵢ(0) + Lᵢ(−h)) exceeds what rounding could make
     of a straight line and, with two forwards, `z` standard errors of its scatter over the rows (with one the scatter would
-    hold the rows' slopes). Errors: one forward needs `line.slope`.
+    hold the rows' slopes). Where the forward is coarser than float32 and there are enough rows, what rounding makes of
+    them is not bounded but measured: it is in the scatter. Errors: one forward needs `line.slope`.
     """
     plus = line(h)
     if forwards == 1:
@@ -59,16 +63,20 @@ def fit(line: Line, L_0: Sequence[float], h: float, forwards: int = 2, z: float 
         total = _sum(second)
         size = _size(plus) + 2 * _size(L_0) + _size(minus)
     if not (math.isfinite(slope) and math.isfinite(curvature)):
-        return Fit(slope, curvature, "nonfinite")
-    noise = max(line.eps * size, z * _scatter(second) if forwards == 2 else 0.0)
+        return Fit(slope, curvature, "nonfinite", h)
+    measured = (
+        forwards == 2 and line.eps > EPS and len(second) >= ROWS
+    )  # a coarse forward errs by row, unlike its bound
+    eps, z = (EPS, _student(z, len(second))) if measured else (line.eps, z)
+    noise = max(eps * size, z * _scatter(second) if forwards == 2 else 0.0)
     if abs(total) <= noise:
-        rises = 2 * abs(h) * slope > line.eps * size  # by more than rounding
-        return Fit(slope, curvature, "uphill" if rises else "noise")
+        rises = 2 * abs(h) * slope > max(eps * size, z * _scatter(_minus(plus, minus)) if measured else 0.0)
+        return Fit(slope, curvature, "uphill" if rises else "noise", h)
     if slope >= 0:
-        return Fit(slope, curvature, "uphill")
+        return Fit(slope, curvature, "uphill", h)
     if curvature > 0 and line.slope is not None and abs(slope - line.slope) > 0.5 * abs(line.slope):
-        return Fit(slope, curvature, "skewed")
-    return Fit(slope, curvature, "ok" if curvature > 0 else "concave")
+        return Fit(slope, curvature, "skewed", h)
+    return Fit(slope, curvature, "ok" if curvature > 0 else "concave", h)
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,8 @@ class AutoLR:
 
     lr: the starting rate (its order of magnitude does not matter when `search` is on); radius: probe distance in rate
     units (None: the current η); widen: how often a radius at which the curvature is noise grows tenfold; z: standard
-    errors by which the curvature must stand clear of its scatter over rows.
+    errors by which the curvature must stand clear of its scatter over rows; blur: the part of the way to a probe that
+    rounding of the weights may be (bfloat16): the radius grows until it is less, whatever η is.
     """
 
     lr: float = 1e-3
@@ -105,6 +114,7 @@ class AutoLR:
     max_lr: float = 1e2
     widen: int = 2
     z: float = 3.0
+    blur: float = 1.0
     bare: bool = False
 
     @classmethod
@@ -121,6 +131,8 @@ class AutoLR:
             raise ValueError("AutoLR needs 0 < shrink ≤ 1 and 0 ≤ floor ≤ 1")
         if self.search < 0 or self.widen < 0 or not self.z >= 0 or (self.radius is not None and not self.radius > 0):
             raise ValueError("AutoLR needs search, widen and z ≥ 0 and a radius that is None or positive")
+        if not self.blur > 0:
+            raise ValueError("AutoLR needs blur > 0: rounding is never nothing")
         if self.forwards == 1 and self.fresh:
             raise ValueError("a one-forward probe knows the slope on the step's own rows only: set fresh=0")
 
@@ -153,11 +165,14 @@ class AutoLR:
             slope=found.slope,
             curvature=found.curvature,
             proposed=found.eta,
+            radius=found.radius,
             forwards=state.forwards + counted.forwards,
         )
 
     def _look(self, line: Line, L_0: Sequence[float], h: float) -> Fit:
-        """The fit at radius h; while its curvature drowns in noise the radius grows, not the rate."""
+        """The fit at radius h, or from where weights can show it; while its curvature drowns in noise the radius grows, not
+        the rate."""
+        h = self._shown(line, h)
         for widened in range(self.widen + 1):
             found = fit(line, L_0, h * 10**widened, self.forwards, self.z)
             if found.outcome != "noise":
@@ -187,8 +202,11 @@ class AutoLR:
         found so is looked at once more, and halved while it does not lower the loss. Where no radius gives a parabola
         (a retain loss at its minimum only rises) nothing is known of the scale: η stays if R falls there, else shrinks, and
         the next probe searches again."""
-        h, tried = eta, {}
+        h = first = self._shown(line, eta)
+        tried: dict[float, Fit] = {}
         for _ in range(self.search):
+            if tried and self._shown(line, h) != h:  # no smaller radius can be told from rounding
+                break
             found = tried[h] = fit(line, L_0, h, self.forwards, self.z)
             reach = found.eta / h if found.outcome == "ok" else math.nan
             if 10**-0.5 <= reach <= 10**0.5:
@@ -199,12 +217,18 @@ class AutoLR:
                 break
         usable = [r for r, f in tried.items() if f.outcome == "ok"]
         if not usable:
-            here = tried[eta]
-            finite = [r for r, f in tried.items() if f.outcome != "nonfinite" and r <= eta]
+            here = tried[first]
+            finite = [min(r, eta) for r, f in tried.items() if f.outcome != "nonfinite" and r <= first]
             factor = 1.0 if here.outcome in ("concave", "noise") else self.shrink
             return here, self._bounded(factor * max(finite, default=min(tried))), here.outcome
         best = min(usable, key=lambda r: abs(math.log(tried[r].eta / r)))
         return tried[best], self._lowers(line, L_0, min(tried[best].eta, 10**0.5 * best)), "bounded"
+
+    def _shown(self, line: Line, h: float) -> float:
+        """The radius h, or the next larger one at which rounding of the weights is less than `blur` of the way."""
+        while getattr(line, "blur", _sharp)(h) > self.blur and h < self.max_lr:
+            h = self._bounded(h * 2**0.5)
+        return h
 
     def _lowers(self, line: Line, L_0: Sequence[float], eta: float) -> float:
         """η, halved (eight times at most) until R(η) < R(0): where the loss is no parabola, the fit may overshoot."""
@@ -225,12 +249,24 @@ class _Counted:
     def __init__(self, line: Line) -> None:
         self.line, self.slope, self.eps, self.forwards = line, line.slope, line.eps, 0
         self.at_zero: Sequence[float] | None = getattr(line, "at_zero", None)
+        self.blur: Callable[[float], float] = getattr(line, "blur", _sharp)
 
     def __call__(self, eta: float) -> Sequence[float]:
         if eta == 0.0 and self.at_zero is not None:
             return self.at_zero
         self.forwards += 1
         return self.line(eta)
+
+
+def _sharp(eta: float) -> float:
+    """A line of exact weights."""
+    return 0.0
+
+
+def _student(z: float, n: int) -> float:
+    """z standard errors, widened as Student's t asks for n rows (first two terms of its expansion in 1/(n − 1))."""
+    m = n - 1
+    return z + (z**3 + z) / (4 * m) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * m * m)
 
 
 def _minus(u: Sequence[float], v: Sequence[float]) -> list[float]:

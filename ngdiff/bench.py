@@ -1,233 +1,250 @@
-"""What a step costs: NGDiff beside both GradDiffs and a naive NGDiff, in one process, turn by turn.
+"""`ngdiff bench`: a case measured (`ngdiff.turns`), its table, its rows saved; a suite of cases, each in a process of its own.
 
-Every round takes one step of each variant, on the same model size and batches, so that a drift of the machine's speed
-falls on all alike; ratios are taken round by round and their medians reported with a bootstrap bound. On the CPU time
-is CPU time on one thread; peak memory is summed from the allocator's own events, not from the process's size. AutoLR
-is amortised: rounds come in multiples of its period.
-
-    graddiff-two   two backwards, the second accumulates onto the first       the usual implementation
-    graddiff-one   one backward of c·R − (1−c)·F                              both graphs alive at once
-    naive          clones, a loop over parameters, .item() for each norm      NGDiff as a first draft
-    ngdiff         ours, at a rate given beforehand
-    ngdiff+autolr  ours, probing as by default: the step's rows and three times as many others; -2, -1: probing the step's
-                   own rows with two forwards or with one
+A case that does not fit on the device is refused with an estimate of what it needs and of the changes that would fit.
 """
 
 from __future__ import annotations
 
-import statistics
+import contextlib
+import gc
+import itertools
+import json as text
+import os
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from ngdiff.autolr import AutoLR
+from ngdiff import meters
 from ngdiff.cache import probe_writable
-from ngdiff.directions import NGDiff
-from ngdiff.results import stamp, write_rows
-from ngdiff.step import UnlearningStep
-
-EVERY = 10
-SIZES = {  # hidden, layers, heads, intermediate, vocabulary
-    "1M": (128, 3, 4, 352, 2048),
-    "10M": (256, 8, 4, 1024, 8192),
-    "100M": (768, 12, 12, 2048, 16384),
-}
+from ngdiff.results import read_rows, stamp, write_rows
+from ngdiff.turns import BASES, LARGE, MOMENTS, SIZES, Case, Row, Subject, measure
 
 
-def llama(size: str, context: int, device: str, dtype: torch.dtype) -> nn.Module:
-    """A randomly initialised Llama of about that many parameters."""
-    if size not in SIZES:
-        raise ValueError(f"unknown size {size!r}; choose one of: {', '.join(SIZES)}")
-    hidden, layers, heads, intermediate, vocabulary = SIZES[size]
-    config = LlamaConfig(hidden_size=hidden, num_hidden_layers=layers, num_attention_heads=heads, vocab_size=vocabulary,
-                         intermediate_size=intermediate, max_position_embeddings=context, tie_word_embeddings=True)  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return LlamaForCausalLM(config).to(device, dtype)
+def device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-class Bench:
-    """One variant: its own model, optimizer and `step()`."""
+# ---------------------------------------------------------------------------------------------------------- estimates
+def needs(case: Case, activations: float, memory: str = "swap") -> dict[str, float]:
+    """Bytes of one NGDiff step, by what they are for; activations: bytes a token of a batch (`per_token`).
 
-    def __init__(self, name: str, size: str, tokens: int, device: str, dtype: torch.dtype) -> None:
-        time_steps = min(tokens, 128)
-        self.name, self.model = name, llama(size, time_steps, device, dtype)
-        make = torch.Generator().manual_seed(1)
-        shape = (max(1, tokens // time_steps), time_steps)
-        self.ids = [torch.randint(0, self.model.config.vocab_size, shape, generator=make).to(device) for _ in "RF"]
-        self.params = list(self.model.parameters())
-        self.optimizer = torch.optim.AdamW(self.params, lr=1e-5, weight_decay=0.01, fused=True)
-        rules = {
-            "ngdiff": None,
-            "ngdiff+autolr-2": _autolr(2),
-            "ngdiff+autolr-1": _autolr(1),
-            "ngdiff+autolr": _autolr(2, 3),
-        }
-        if name in rules:
-            ours = UnlearningStep(self.model.eval(), self.optimizer, NGDiff(), rules[name])
-            fresh = getattr(rules[name], "fresh", 0)  # the default looks at as many more batches
-            wide = (lambda: [lambda: self.loss(0) / (1 + fresh)] * (1 + fresh)) if fresh else (lambda: None)
-            self.step: Callable[[], Any] = lambda: ours(lambda: self.loss(0), lambda: self.loss(1), wide())
-        else:
-            self.step = {"graddiff-two": self.two, "graddiff-one": self.one, "naive": self.naive}[name]
-
-    def loss(self, which: int) -> torch.Tensor:
-        ids = self.ids[which]  # (rows, time)
-        logits = self.model(ids, use_cache=False).logits
-        return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
-
-    def two(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        (0.5 * self.loss(0)).backward()
-        (-0.5 * self.loss(1)).backward()
-        self.optimizer.step()
-
-    def one(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-        (0.5 * self.loss(0) - 0.5 * self.loss(1)).backward()
-        self.optimizer.step()
-
-    def naive(self) -> None:
-        stashes = []
-        for which in (0, 1):
-            self.optimizer.zero_grad()
-            self.loss(which).backward()
-            grads = [p.grad.clone() for p in self.params]
-            stashes.append((grads, sum(g.norm().item() ** 2 for g in grads) ** 0.5))
-        (g_R, n_R), (g_F, n_F) = stashes
-        for p, x, y in zip(self.params, g_R, g_F, strict=True):
-            p.grad = x / n_R - y / n_F
-        self.optimizer.step()
-
-
-VARIANTS = ("graddiff-two", "graddiff-one", "naive", "ngdiff", "ngdiff+autolr-2", "ngdiff+autolr-1", "ngdiff+autolr")
-
-
-def _autolr(forwards: int, fresh: int = 0) -> AutoLR:
-    """Probes on the step's own rows with two forwards or one, or like the default, on four times the rows (`fresh=3`);
-    no search, which is made once a run, and no widening, so that every probe costs the same."""
-    return AutoLR(lr=1e-5, every=EVERY, forwards=forwards, fresh=fresh, search=0, widen=0)
-
-
-def _clock(device: str) -> float:
-    if device == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
-
-
-def peak(bench: Bench, device: str) -> int:
-    """Peak bytes of one step: weights, optimizer state, and the most that was alive on top of them.
-
-    Called after whole periods of AutoLR, so that its step is one that probes.
+    Gradients are as precise as weights; bfloat16 weights that are trained have 16 low bits more; moments are float32. The
+    stash lies where the activations were: what it takes is what it takes beyond them.
     """
-    bench.optimizer.zero_grad(set_to_none=True)  # else only some variants would start with old gradients to free
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-        bench.step()
-        torch.cuda.synchronize()
-        return _held(bench) + torch.cuda.max_memory_allocated() - held
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
-        bench.step()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    alive = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        alive += event.nbytes()
-        most = max(most, alive)
-    return _held(bench) + most
+    hidden, layers, _, intermediate, vocabulary = SIZES[case.size]
+    block = 4 * hidden**2 + 3 * hidden * intermediate + 2 * hidden
+    N = layers * block + hidden + vocabulary * hidden * (2 if case.size in LARGE else 1)
+    width = 4 if case.precision == "float32" else 2
+    trained, frozen = (case.lora * layers * (11 * hidden + 3 * intermediate), N) if case.lora else (N, 0)
+    gradient = trained * (4 if case.lora else width)
+    used = activations * case.shape[0] * case.shape[1]
+    stash = max(0.0, gradient - used) if memory == "swap" else 0.0
+    weights = trained * 4 + frozen * width
+    return {"weights": weights, "gradients": gradient, "stash": stash, "activations": used,
+            case.optimizer: trained * MOMENTS[case.optimizer]}  # fmt: skip
 
 
-def _held(bench: Bench) -> int:
-    states = [t for s in bench.optimizer.state.values() for t in s.values() if isinstance(t, torch.Tensor)]
-    return sum(t.nbytes for t in [*bench.params, *states])
+def per_token(case: Case, device: str) -> float:
+    """Bytes of activations a token, from one and from two of the layers: A₁ + (L − 1)·(A₂ − A₁)."""
+    one_row = replace(case, tokens=case.shape[1])
+    held = []
+    for layers in (1, 2):
+        on = Subject(one_row, device, layers)
+        held.append(meters.allocated(partial(on.loss, 1), device)[0])
+    return (held[0] + (SIZES[case.size][1] - 1) * (held[1] - held[0])) / one_row.tokens
 
 
-def measure(size: str, tokens: int, pairs: int, device: str, dtype: torch.dtype) -> list[dict[str, Any]]:
-    """One row a variant: seconds, ratios to both GradDiffs and to naive, peak bytes and their ratios."""
-    from scipy import stats
-
-    rounds = -(-pairs // EVERY) * EVERY  # whole periods of AutoLR
-    benches = [Bench(name, size, tokens, device, dtype) for name in VARIANTS]
-    for bench in benches:
-        for _ in range(20 if device == "cuda" else EVERY):  # after it every AutoLR is due to probe in the first round
-            bench.step()
-    seconds: dict[str, list[float]] = {name: [] for name in VARIANTS}
-    for n in range(rounds):
-        for bench in benches[n % len(benches) :] + benches[: n % len(benches)]:  # nobody is always first
-            began = _clock(device)
-            bench.step()
-            seconds[bench.name].append(_clock(device) - began)
-        print(f"  round {n + 1}/{rounds}", end="\r" if n + 1 < rounds else "\n", flush=True)
-    peaks = {bench.name: peak(bench, device) for bench in benches}
-    rows = []
-    for bench in benches:
-        mine = seconds[bench.name]
-        row = {"variant": bench.name, "size": size, "parameters": sum(p.numel() for p in bench.params),
-               "tokens": bench.ids[0].numel(), "dtype": str(dtype), "rounds": rounds, "seconds_median": statistics.median(mine),
-               "seconds_mean": statistics.fmean(mine), "peak_bytes": peaks[bench.name]}  # fmt: skip
-        for base in ("graddiff-two", "graddiff-one", "naive"):
-            theirs = seconds[base]
-            blocks = [sum(mine[i : i + EVERY]) / sum(theirs[i : i + EVERY]) for i in range(0, rounds, EVERY)]
-            single = [a / b for a, b in zip(mine, theirs, strict=True)]
-            ratios = blocks if "autolr" in bench.name else single  # a probe falls on one round in EVERY
-            row[f"time_ratio_{base}"] = statistics.median(ratios)
-            row[f"time_ratio_{base}_range"] = [min(ratios), max(ratios)]
-            if len(ratios) >= 10 and base != bench.name:
-                found = stats.bootstrap((ratios,), np.median, method="percentile", rng=0)
-                row[f"time_ratio_{base}_upper95"] = float(found.confidence_interval.high)
-            row[f"peak_ratio_{base}"] = peaks[bench.name] / peaks[base]
-        rows.append(row)
-    return rows
+def advice(case: Case, device: str, room: float) -> str:
+    """Why a case does not fit into `room` bytes, and which changes of it would."""
+    smaller = list(SIZES)[: list(SIZES).index(case.size)][-1:]
+    changes: list[tuple[str, Row]] = [
+        *[("--checkpointing", {"checkpointing": True})] * (not case.checkpointing),
+        *[("--precision bfloat16", {"precision": "bfloat16"})] * (case.precision == "float32"),
+        *[("--optimizer sgd", {"optimizer": "sgd"})] * (case.optimizer != "sgd" and not case.lora),
+        *[("--optimizer sgd --checkpointing", {"optimizer": "sgd", "checkpointing": True})] * (not case.lora),
+        *[("--memory recompute --variants graddiff-two,ngdiff-recompute", {"memory": "recompute"})],
+        *[("--lora 16", {"lora": 16})] * (not case.lora),
+        *[(f"--size {name}", {"size": name}) for name in smaller],
+    ]
+    tokens = {c: per_token(c, device) for c in dict.fromkeys([case, *(replace(case, **kw) for _, kw in changes)])}
+    parts = needs(case, tokens[case])
+    sums = {flag: sum(needs(c := replace(case, **kw), tokens[c], c.memory).values()) for flag, kw in changes}
+    fit = [f"{flag} (about {size / 1e9:.2g} GB)" for flag, size in sums.items() if 1.1 * size < room]
+    what = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in parts.items())
+    return (f"{case.label} needs about {sum(parts.values()) / 1e9:.3g} GB ({what}) and the device has {room / 1e9:.3g}; "
+            f"estimated to fit: {'; '.join(fit) or 'none of these changes alone, take fewer tokens too'}")  # fmt: skip
 
 
-def step_table(size: str = "10M", tokens: int = 512, pairs: int = 30, json: Path | None = None) -> list[dict[str, Any]]:
-    """`ngdiff bench step`: measure, print one table, and save the rows where `json` says (.jsonl)."""
+def _room(device: str) -> float | None:
+    """Bytes of the device; None for a host, which may swap."""
+    return float(torch.cuda.get_device_properties(0).total_memory) if device == "cuda" else None
+
+
+# --------------------------------------------------------------------------------------------------------------- tables
+def step_table(json: Path | None = None, **options: Any) -> list[Row]:
+    """`ngdiff bench step`: measure a `Case` of these options, print its table, and save the rows where `json` says (.jsonl).
+
+    Errors: ValueError for a case that does not fit on the device, with those that would.
+    """
     if json is not None and Path(json).suffix != ".jsonl":
         raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
-    if tokens < 2:
-        raise ValueError(f"a batch needs at least 2 tokens, one to predict from and one to predict, got {tokens}")
+    case, where = Case(**options), device()
     if json is not None:
         probe_writable(Path(json).parent)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    threads = torch.get_num_threads()
-    began = time.perf_counter()
+    began, threads, room = time.perf_counter(), torch.get_num_threads(), _room(where)
     torch.set_num_threads(1)
     try:
-        rows = measure(size, tokens, pairs, device, torch.float32)
+        rows = [] if room and sum(needs(case, 0.0, "recompute").values()) > room else _measured(case, where)
+        if not rows:
+            raise ValueError(advice(case, where, room or 0.0))
     finally:
         torch.set_num_threads(threads)
-    mark = stamp({"size": size, "tokens": tokens, "pairs": pairs}, 1, time.perf_counter() - began)
-    for row in rows:
-        row["stamp"] = mark
-    print(table(rows, f"{mark['device']}, {'one thread, CPU time' if device == 'cpu' else 'device time'}"))
+    mark = stamp(asdict(case), 1, time.perf_counter() - began)
+    rows = [row | {"stamp": mark} for row in rows]
+    print(table(rows))
     if json is not None:
         write_rows(Path(json), rows)
         print(f"rows saved in {json}")
     return rows
 
 
-def table(rows: list[dict[str, Any]], where: str) -> str:
-    """The rows as text: time and peak memory, each relative to GradDiff with two backwards, with one, and to naive."""
-    first = rows[0]
-    head = f"{first['parameters'] / 1e6:.1f}M parameters, {first['tokens']} tokens a batch, {first['rounds']} rounds; {where}"
-    lines = [head, f"{'':18}{'s/step':>9}{'time ÷ two':>12}{'[range]':>16}{'upper 95%':>10}{'÷ one':>8}{'÷ naive':>9}"
-                   f"{'peak MB':>9}{'÷ two':>8}{'÷ one':>8}{'÷ naive':>9}"]  # fmt: skip
-    for r in rows:
-        low, high = r["time_ratio_graddiff-two_range"]
-        upper = r.get("time_ratio_graddiff-two_upper95")
-        lines.append(
-            f"{r['variant']:18}{r['seconds_median']:9.3f}{r['time_ratio_graddiff-two']:12.3f}"
-            f"{f'[{low:.3f}, {high:.3f}]':>16}{f'{upper:.3f}' if upper else '-':>10}{r['time_ratio_graddiff-one']:8.3f}"
-            f"{r['time_ratio_naive']:9.3f}{r['peak_bytes'] / 1e6:9.1f}{r['peak_ratio_graddiff-two']:8.3f}"
-            f"{r['peak_ratio_graddiff-one']:8.3f}{r['peak_ratio_naive']:9.3f}"
-        )
+def _measured(case: Case, device: str) -> list[Row]:
+    """The rows; none where memory ran out. By the return, what filled it is free again."""
+    rows: list[Row] = []
+    with contextlib.suppress(torch.OutOfMemoryError):
+        rows = measure(case, device)
+    if not rows:
+        gc.collect()
+        torch.cuda.empty_cache()
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as text, case by case: time and peak memory, each relative to GradDiff with two backwards, with one, and to
+    naive; reads a step; model-FLOP utilisation."""
+    lines = [f"{'':18}{'s/step':>9}{'time ÷ two':>12}{'[range]':>16}{'upper 95%':>10}{'÷ one':>8}{'÷ naive':>9}"
+             f"{'peak MB':>10}{'÷ two':>8}{'÷ one':>8}{'÷ naive':>9}{'reads':>7}{'MFU':>7}"]  # fmt: skip
+    for _, group in itertools.groupby(rows, key=lambda r: r["stamp"]["config"]):
+        mine = list(group)
+        lines += [_head(mine[0]), *map(_line, mine)]
+        lines += [_note(r) for r in mine if "peak_extra_predicted_bytes" in r]
     return "\n".join(lines)
+
+
+def _head(r: Row) -> str:
+    case, mark = Case(**{**r["stamp"]["config"], "variants": ()}), r["stamp"]
+    versions = ", ".join(f"{name} {mark['packages'][name]}" for name in ("torch", "transformers"))
+    what = [f"{r['parameters'] / 1e6:.1f}M parameters"] if "parameters" in r else [case.size]
+    what += [
+        f"{r.get('tokens', case.tokens)} tokens a batch in rows of {case.shape[1]}",
+        case.precision,
+        case.optimizer,
+    ]
+    what += [f"LoRA r = {case.lora}"] * bool(case.lora) + ["checkpointing"] * case.checkpointing
+    if "rounds" in r:
+        what.append(f"{r['rounds']} rounds after {r['warmup']}")
+    return f"{', '.join(what)}; {mark['device']}, {r.get('clock', 'not measured')}, {versions}"
+
+
+def _note(r: Row) -> str:
+    """Of the row of `ngdiff`: its extra peak beside the predicted one, and how things were counted."""
+    mb = {key: f"{r[f'{key}_bytes'] / 1e6:.1f}" for key in ("peak_extra", "peak_extra_predicted", "peak_extra_simple")}
+    G, A_F = r["gradient_bytes"] / 1e6, r["forget_activation_bytes"] / 1e6
+    return (f"peak beyond two backwards: {mb['peak_extra']} MB, predicted {mb['peak_extra_predicted']}; max(0, G − A_F) = "
+            f"{mb['peak_extra_simple']}, G = {G:.1f}, A_F = {A_F:.1f}; kernels: {r['kernels']}; reads: {r['reads_by']}, "
+            f"less {r['reads_model']} of the model's own")  # fmt: skip
+
+
+def _line(r: Row) -> str:
+    if "seconds_median" not in r:
+        return f"{r['variant']:18} {r['outcome']}"
+
+    def cell(key: str, width: int, decimals: int = 3, unit: float = 1.0) -> str:
+        return f"{'-' if r.get(key) is None else f'{r[key] / unit:.{decimals}f}':>{width}}"
+
+    spread = r.get("time_ratio_graddiff-two_range")
+    shown = f"[{spread[0]:.3f}, {spread[1]:.3f}]" if spread else "-"
+    times = cell("time_ratio_graddiff-one", 8) + cell("time_ratio_naive", 9)
+    peaks = "".join(cell(f"peak_ratio_{base}", 8 + (base == "naive")) for base in BASES)
+    skipped = f"  {r['skipped']} steps changed nothing" if r["skipped"] else ""
+    return (f"{r['variant']:18}{cell('seconds_median', 9)}{cell('time_ratio_graddiff-two', 12)}{shown:>16}"
+            f"{cell('time_ratio_graddiff-two_upper95', 10)}{times}{cell('peak_bytes', 10, 1, 1e6)}{peaks}{r['reads']:7d}"
+            f"{cell('mfu', 7)}{skipped}")  # fmt: skip
+
+
+# --------------------------------------------------------------------------------------------------------------- suite
+def _big(tokens: int, **options: Any) -> list[Case]:
+    """The first that fits is what is wanted: 7B as it is trained, else with an optimizer that keeps nothing, else 1B."""
+    sizes = (("7B", "adamw"), ("7B", "sgd"), ("1B", "adamw"))
+    kinds = sizes[::2] if options.get("lora") else sizes
+    return [Case(size, tokens, precision="bfloat16", optimizer=kind, **options) for size, kind in kinds]
+
+
+MODES_BESIDE = ("graddiff-two", "graddiff-one", "ngdiff", "ngdiff-recompute")
+CASES = {  # by device: what the performance targets ask for, each with what to fall back to
+    "cuda": [_big(4096), _big(1024), _big(4096, checkpointing=True, memory="recompute", variants=MODES_BESIDE),
+             _big(4096, lora=16)],
+    "cpu": [[Case("10M", 512)], [Case("10M", 128)]],
+}  # fmt: skip
+
+
+def suite(json_dir: Path, minutes: float = 8.0) -> list[Row]:
+    """`ngdiff bench suite`: the cases of this device, one process each, within `minutes` all told; one table of all.
+
+    A case that fails is a row that says why, and the next smaller one takes its place.
+    """
+    folder, cases = Path(json_dir), CASES[device()]
+    probe_writable(folder)
+    end, rows = time.perf_counter() + 60 * minutes - 15, []
+    for n, choices in enumerate(cases):
+        share = (end - time.perf_counter()) / (len(cases) - n)
+        stop = time.perf_counter() + share
+        for case in choices:
+            left = max(stop - time.perf_counter(), 20)
+            found = _apart(
+                replace(case, minutes=round((left - 10) / 60, 2)), folder / f"step_{case.label}.jsonl", left + share
+            )
+            rows += found
+            print(f"{case.label}: {found[0].get('outcome') or 'measured'}", flush=True)
+            if any("seconds_median" in row for row in found):
+                break
+    print(table(rows))
+    return rows
+
+
+def _apart(case: Case, path: Path, seconds: float) -> list[Row]:
+    """The rows of a case measured in a process of its own, at most so many seconds, saved; or one row, its outcome."""
+    began = time.perf_counter()
+    given = text.dumps({**asdict(case), "json": str(path)})
+    home = os.pathsep.join([str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "ngdiff.bench", given]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=seconds, env=os.environ | {"PYTHONPATH": home}
+        )
+        last = (done.stderr.strip().splitlines() or [""])[-1]
+        why = "" if not done.returncode else last if done.returncode == 2 else f"ended with {done.returncode}: {last}"
+    except subprocess.TimeoutExpired:
+        why = f"out of time after {seconds:.0f} s"
+    if not why:
+        return read_rows(path)
+    mark = stamp(asdict(case), 1, time.perf_counter() - began)
+    rows = [{**asdict(case), "variant": "all", "outcome": why.removeprefix("ngdiff: "), "stamp": mark}]
+    write_rows(path, rows)
+    return rows
+
+
+if __name__ == "__main__":
+    try:
+        options = text.loads(sys.argv[1])
+        step_table(**{**options, "variants": tuple(options["variants"])})
+    except (ValueError, OSError) as error:
+        print(f"ngdiff: {error}", file=sys.stderr)
+        raise SystemExit(2) from error

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-ERRORS = (ValueError, OSError)  # the library's, which say what to do, and the system's, which name the file
+ERRORS = (ValueError, FloatingPointError, MemoryError, OSError)  # they say what to do, or name the file
 
 app = typer.Typer(
     help="Normalised gradient difference: unlearn, measure, reproduce the paper.",
@@ -86,6 +87,43 @@ def sweep(
 
 
 @app.command()
+def unlearn(
+    model: Annotated[str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")],
+    forget: Annotated[Path, typer.Option(help='Rows {"question", "answer"} or {"text"}: JSON lines or an array.')],
+    retain: Annotated[Path, typer.Option(help="Rows to keep.")],
+    out: Annotated[Path, typer.Option(help="Folder to write: the model, history.jsonl, run.json.")],
+    holdout: Annotated[Path | None, typer.Option(help="Rows never seen: stop at the start's loss on them.")] = None,
+    stop_level: Annotated[float | None, typer.Option(help="Stop at this forget loss, nats per token.")] = None,
+    method: Annotated[str, typer.Option(help="ngdiff, graddiff-0.9, npo, kl, …")] = "ngdiff",
+    stepsize: Annotated[str, typer.Option(help='autolr, constant, linear, cosine; or "autolr every=5".')] = "autolr",
+    lr: Annotated[float | None, typer.Option(help="The rate; autolr starts at it, without it at 1e-3.")] = None,
+    steps: Annotated[int, typer.Option(help="At most so many updates.")] = 100,
+    batch_size: Annotated[int, typer.Option(help="Forget rows and retain rows a step, each, of all processes.")] = 32,
+    micro: Annotated[int | None, typer.Option(help="Rows a forward: less memory, the same result.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of the rows.")] = 0,
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    dropout: Annotated[bool, typer.Option("--dropout", help="Train with the model's own dropout.")] = False,
+    precision: Annotated[str, typer.Option(help="float32 or bfloat16 (the updates stay exact).")] = "float32",
+    lora: Annotated[int | None, typer.Option(help="Train an adapter of this rank; OUT is peft's.")] = None,
+    lora_alpha: Annotated[float, typer.Option(help="The adapter's alpha.")] = 32.0,
+    lora_targets: Annotated[str, typer.Option(help="Modules, such as q_proj,v_proj.")] = "all-linear",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    memory: Annotated[str, typer.Option(help="swap, or recompute: less memory, a third to a half more time.")] = "swap",
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Compute activations twice.")] = False,
+    compile: Annotated[bool, typer.Option("--compile", help="torch.compile each block.")] = False,
+    sharding: Annotated[str, typer.Option(help="Of several processes: shard (FSDP2) or replicate (DDP).")] = "shard",
+    save_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.")] = 50,
+    force: Annotated[bool, typer.Option("--force", help="Replace a finished run, drop an unfinished one.")] = False,
+) -> None:
+    """Make a model forget rows and keep others; `accelerate launch -m ngdiff unlearn …` does it on several GPUs."""
+    settings = {name: value for name, value in locals().items() if name != "force"}
+    from ngdiff.job import Job
+    from ngdiff.unlearn_command import run
+
+    raise typer.Exit(1 if run(Job(**settings), force) == "nonfinite" else 0)
+
+
+@app.command()
 def book(
     check: Annotated[bool, typer.Option("--check", help="Only say which files differ from a rebuild.")] = False,
     label: Annotated[str, typer.Option(help="Outputs come from this run's executed notebooks.")] = "tiny",
@@ -112,20 +150,36 @@ def book(
 
 @bench_app.command("step")
 def bench_step(
-    size: Annotated[str, typer.Option(help="Parameters of the model, such as 10M.")] = "10M",
+    size: Annotated[str, typer.Option(help="Parameters of the model: 1M, 10M, 100M, 1B or 7B.")] = "10M",
     tokens: Annotated[int, typer.Option(min=1, help="Tokens a batch.")] = 512,
-    pairs: Annotated[int, typer.Option(min=1, help="Interleaved measurements of each step.")] = 30,
-    json: Annotated[Path | None, typer.Option(help="Also save the rows here.")] = None,
+    length: Annotated[int, typer.Option(min=0, help="Tokens a row; 0: at most 128, from 1B on 1024.")] = 0,
+    pairs: Annotated[int, typer.Option(min=0, help="Interleaved measurements of each step; 0: 30, on CUDA 50.")] = 0,
+    minutes: Annotated[float, typer.Option(min=0, help="All the time there is; 0: as long as it takes.")] = 0.0,
+    precision: Annotated[str, typer.Option(help="float32, or bfloat16 with exact masters.")] = "float32",
+    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
+    lora: Annotated[int, typer.Option(min=0, help="Rank of an adapter on the frozen model; 0: none.")] = 0,
+    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Compute activations twice.")] = False,
+    memory: Annotated[str, typer.Option(help="swap; recompute measures that too.")] = "swap",
+    variants: Annotated[str, typer.Option(help="Some of them only, such as graddiff-two,ngdiff.")] = "",
+    json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
 ) -> None:
     """Time and peak memory of one step, relative to GradDiff and to a naive NGDiff."""
     from ngdiff.bench import step_table
 
-    step_table(size=size, tokens=tokens, pairs=pairs, json=json)
+    names = tuple(name.strip() for name in variants.split(",") if name.strip())
+    step_table(json, size=size, tokens=tokens, length=length, pairs=pairs, minutes=minutes, precision=precision, lora=lora,
+               optimizer=optimizer, checkpointing=checkpointing, memory=memory, variants=names)  # fmt: skip
 
 
-@bench_app.callback()
-def _bench() -> None:
-    """Keeps `step` a subcommand though it is the only one."""
+@bench_app.command("suite")
+def bench_suite(
+    json_dir: Annotated[Path, typer.Option(help="Folder of the rows, a file a case.")] = Path("data/results/bench"),
+    minutes: Annotated[float, typer.Option(min=1, help="All the time there is.")] = 8.0,
+) -> None:
+    """What the performance targets ask of this device, each case in a process of its own."""
+    from ngdiff.bench import suite
+
+    suite(json_dir, minutes)
 
 
 @data_app.command("authors")
@@ -162,7 +216,8 @@ def main() -> None:
     except ERRORS as error:
         if "--debug" in sys.argv:
             raise
-        print(f"ngdiff: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", "0")  # of a process that accelerate launched
+        print(f"ngdiff{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
 
 

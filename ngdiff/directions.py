@@ -106,4 +106,5 @@ class MGDA:
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         length = gram.sum()  # ‖g_R + g_F‖²
         other = gram.sum(0).flip(0)  # ‖g_F‖² + g_R·g_F, ‖g_R‖² + g_R·g_F; as 1 − a, a small b would be lost
-        return torch.where(length > 0, (other / length).clamp(0.0, 1.0), torch.full_like(other, 0.5))
+        # written so that an unknown angle (NaN) gives no weights rather than wrong ones
+        return torch.where(length <= 0, torch.full_like(other, 0.5), (other / length).clamp(0.0, 1.0))

@@ -14,9 +14,10 @@ References: Rajbhandari et al. 2020, arXiv 1910.02054 (sharded optimizers); Chen
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,7 @@ class Engine:
     the model's own. compile: each block by `torch.compile` (the same numbers up to rounding).
 
     Errors: ValueError for a name that is not known, and for float16, whose loss scaling would need gradients that are
-    not NGDiff's; RuntimeError under DeepSpeed or FSDP1, which own or flatten the gradients.
+    not NGDiff's, and under DeepSpeed or FSDP1, which own or flatten the gradients.
     """
 
     device: str | None = None
@@ -57,10 +58,10 @@ class Engine:
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {', '.join(map(str, known))}")
         if _flag("ACCELERATE_USE_DEEPSPEED"):
-            raise RuntimeError("DeepSpeed owns the gradients, and NGDiff must combine them: launch with --use_fsdp "
+            raise ValueError("DeepSpeed owns the gradients, and NGDiff must combine them: launch with --use_fsdp "
                                "--fsdp_version 2, or with --multi_gpu, instead of --use_deepspeed")  # fmt: skip
         if _flag("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "2") == "1":
-            raise RuntimeError("FSDP1 flattens parameters: launch with --fsdp_version 2")
+            raise ValueError("FSDP1 flattens parameters: launch with --fsdp_version 2")
 
     @functools.cached_property
     def _state(self) -> Any:
@@ -71,7 +72,7 @@ class Engine:
 
     @functools.cached_property
     def processes(self) -> Processes:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if int(os.environ.get("WORLD_SIZE") or "1") > 1:
             return Processes(together=self._state.num_processes > 1)
         return Processes()
 
@@ -93,13 +94,13 @@ class Engine:
 
     def prepare(self, model: nn.Module) -> tuple[nn.Module, dict[Tensor, Tensor]]:
         """The model, changed in place, as the module to call; and the low bits of what became bfloat16 (for `optimizer`)."""
-        if (place := self.place) is not None:
+        if (place := self.place) is not None and not self.sharded:  # shards move block by block: the whole need not fit
             model.to(place)
         low = self._round(model)
         layers = blocks(model)
         for layer in layers:
             if self.checkpointing:
-                layer.forward = functools.partial(_checkpointed, layer.forward)
+                _checkpoint(layer, True)
             if self.compile:
                 layer.compile()
         if self.processes.size == 1:
@@ -147,6 +148,27 @@ def blocks(model: nn.Module) -> list[nn.Module]:
     """The transformer's blocks: the modules of its largest list."""
     lists = [m for m in model.modules() if isinstance(m, nn.ModuleList)]
     return list(max(lists, key=lambda m: sum(p.numel() for p in m.parameters()), default=[]))
+
+
+def _checkpoint(layer: Any, on: bool) -> bool:
+    """Whether the block computes its activations twice, and was it so before."""
+    before = isinstance(layer.forward, functools.partial) and layer.forward.func is _checkpointed
+    if on and not before:
+        layer.forward = functools.partial(_checkpointed, layer.forward)
+    elif before and not on:
+        layer.forward = layer.forward.args[0]
+    return before
+
+
+@contextlib.contextmanager
+def checkpointing(model: nn.Module, on: bool) -> Iterator[None]:
+    """Every block with checkpointing on or off, then each as it was."""
+    before = [(layer, _checkpoint(layer, on)) for layer in blocks(model)]
+    try:
+        yield
+    finally:
+        for layer, was in before:
+            _checkpoint(layer, was)
 
 
 def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:

@@ -39,6 +39,8 @@ SHELL = (
     "records",
     "paths",
     "bench",
+    "job",
+    "unlearn_command",
 )
 DATA = (".json", ".jsonl", ".parquet", ".csv", ".md")  # of a folder that a parameter names
 

@@ -19,6 +19,7 @@ from ngdiff.lora import ADAPTER, base_of, put_on
 from ngdiff.processes import whole_state
 
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
+BARE = Prompt("", "", "")  # of a document: a row without a question
 
 
 @dataclass
@@ -63,8 +64,9 @@ class LM:
         return self.tokenizer.pad_token_id
 
     def encode(self, question: str, answer: str) -> Example:
-        """One row as tokens; ValueError where it is longer than the model's context."""
-        return encode(self.tokenizer, self.prompt, question, answer, self.context)
+        """One row as tokens; ValueError where it is longer than the model's context. Without a question the answer is a
+        document: it stands alone, and all of it is learned."""
+        return encode(self.tokenizer, self.prompt if question else BARE, question, answer, self.context)
 
 
 def load(

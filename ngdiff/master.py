@@ -31,6 +31,12 @@ def join(high: Tensor, low: Tensor) -> Tensor:
     return ((high.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)).view(torch.float32)
 
 
+def _put(high: Tensor, low: Tensor, theta: Tensor) -> None:
+    """θ into its two halves."""
+    for half, value in zip((high, low), split(theta), strict=True):
+        half.copy_(value)
+
+
 class _SplitPoint(Point):
     """θ₀ is the saved bfloat16 weights and the master's low bits, which stay θ₀'s until `settle`."""
 
@@ -48,10 +54,10 @@ class _SplitPoint(Point):
     @torch.no_grad()
     def settle(self, eta: float) -> None:
         for p, theta in self._at(eta):
-            high, low = split(theta) if p in self.optimizer.low else (theta, None)
-            p.copy_(high)
-            if low is not None:
-                self.optimizer.low[p].copy_(low)
+            if p in self.optimizer.low:
+                _put(p, self.optimizer.low[p], theta)
+            else:
+                p.copy_(theta)
 
     def save(self, spent: vector.Vector | None, measure: bool = False) -> None:
         super().save(spent)
@@ -96,7 +102,7 @@ class Master(torch.optim.Optimizer):
                 "sharded weights are float32 already: FSDP2's mixed precision casts them (Engine does this)"
             )
         self.shadow: dict[Tensor, Tensor] = {
-            p: nn.Parameter(p.new_empty(0, dtype=torch.float32)) if p.dtype == torch.bfloat16 else p for p in held
+            p: nn.Parameter(_hollow(p)) if p.dtype == torch.bfloat16 else p for p in held
         }
         self.low = {p: torch.zeros_like(p, dtype=torch.int16) for p in held if p.dtype == torch.bfloat16}
         self.inner = make([{**g, "params": [self.shadow[p] for p in g["params"]]} for g in groups])
@@ -111,9 +117,7 @@ class Master(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for p, theta in self._steps():
-            high, low = split(theta)
-            p.copy_(high)
-            self.low[p].copy_(low)
+            (vector.fused(_put, p.device) or _put)(p, self.low[p], theta)
 
     @torch.no_grad()
     def update(self, s: float) -> dict[Tensor, Tensor]:
@@ -130,30 +134,39 @@ class Master(torch.optim.Optimizer):
 
     def _steps(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Steps the optimizer bucket by bucket, giving (parameter, its new float32 value)."""
-        for group, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
-            inner.update({key: value for key, value in group.items() if key != "params"})
+        self._tell()
         own = {p: p.grad for p in self.shadow if p not in self.low}  # float32 themselves: stepped last, together
         for p in own:
             p.grad = None
         for bucket in _buckets([p for p in self.low if p.grad is not None]):
-            for p in bucket:
-                self.shadow[p].data = join(p, self.low[p])
-                self.shadow[p].grad = p.grad.float()  # type: ignore[union-attr]
-            self.inner.step()
-            for p in bucket:
-                theta, self.shadow[p].grad = self.shadow[p].data, None
-                self.shadow[p].data = theta.new_empty(0)
-                yield p, theta
+            try:
+                for p in bucket:
+                    self.shadow[p].data = (vector.fused(join, p.device) or join)(p, self.low[p])
+                    self.shadow[p].grad = p.grad.float()  # type: ignore[union-attr]
+                self.inner.step()
+                for p in bucket:
+                    theta, self.shadow[p].grad = self.shadow[p].data, None
+                    self.shadow[p].data = _hollow(p)
+                    yield p, theta
+            finally:  # an interrupted bucket must not be stepped along with the next one
+                for p in bucket:
+                    self.shadow[p].grad, self.shadow[p].data = None, _hollow(p)
         for p, gradient in own.items():
             p.grad = gradient
         if any(gradient is not None for gradient in own.values()):
             self.inner.step()
+
+    def _tell(self) -> None:
+        """The inner optimizer what the groups say now."""
+        for group, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
+            inner.update({key: value for key, value in group.items() if key != "params"})
 
     def exact(self) -> list[Tensor]:
         """θ in float32, parameter by parameter (all of it: 4 bytes a weight)."""
         return [join(p, self.low[p]) if p in self.low else p.detach().clone() for p in self.shadow]
 
     def state_dict(self) -> dict[str, Any]:
+        self._tell()
         return {"inner": self.inner.state_dict(), "low": list(self.low.values())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -165,6 +178,11 @@ class Master(torch.optim.Optimizer):
             mine.copy_(low)
         for group, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             group.update({key: value for key, value in inner.items() if key != "params"})
+
+
+def _hollow(p: Tensor) -> Tensor:
+    """float32 in the shape of p, in the memory of one number: what an optimizer needs to make its state."""
+    return torch.zeros((), dtype=torch.float32, device=p.device).expand(p.shape)
 
 
 def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:

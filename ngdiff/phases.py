@@ -2,12 +2,14 @@
 
     swap        phase R, its gradients stashed by swapping pointers; phase F writes fresh ones; d = a·g_R − b·g_F in place.
                 Two backwards. Peak over GradDiff with two backwards: max(0, G − A_F), G bytes of gradients, A_F of the
-                forget batch's activations.
+                forget batch's activations; G where either phase has several microbatches.
     recompute   g_F is never held beside g_R: it is measured first, then a second backward adds −b·g_F onto a·g_R.
                 GradDiff's own peak, three backwards. Of one forget microbatch the graph is kept for the second backward
-                (a third more time); of several, phase F runs before phase R and again after it (half as much more).
+                (a third more time); of several, phase F runs before phase R and again after it (half as much more), and
+                rules that need the angle of the gradients are refused. g_R is gone when a probe would ask for it.
 
-Both give the same d up to rounding. Loss callables that draw random numbers (dropout) draw the same ones again.
+Both give the same d up to rounding. Loss callables that draw random numbers (dropout) draw the same ones again; what else a
+forward changes (running means) it changes once more.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ class Swap:
         self.g_R: vector.Vector = []
         self.g_F: vector.Vector = []
         self.rows: list[Tensor] = []
+        self.early = False  # the Gramian lacks ⟨g_R, g_F⟩ until d is written
 
     def measure(self, retain: Sequence[Loss], forget: Sequence[Loss]) -> tuple[Tensor, Tensor]:
         """losses (2, 2): (loss, cross-entropy) of R and of F, over all processes; Gramian (2, 2)."""
@@ -54,8 +57,7 @@ class Swap:
         seen, rows = zip(*(self._backward(loss) for loss in phase), strict=True)
         grads = [p.grad for p in self.params]
         self.clear()
-        if any(g is not None and g.layout != torch.strided for g in grads):
-            raise TypeError("a gradient is sparse: build its layer with dense ones (nn.Embedding(..., sparse=False))")
+        _dense(grads)
         return torch.stack(seen).sum(0), grads, list(rows)
 
     def _backward(self, loss: Loss, scale: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -86,7 +88,7 @@ class Recompute(Swap):
             F, self.g_F, _ = self._gradient(forget)
             FF, self.g_F = vector.dot(self.g_F, self.g_F), []
             R, self.g_R, self.rows = self._gradient(retain)
-            unknown = torch.full_like(FF, math.nan)  # until d is written: ‖d‖² tells it
+            self.early, unknown = True, torch.full_like(FF, math.nan)  # until d is written: ‖d‖² tells it
             self.gram = torch.stack([vector.dot(self.g_R, self.g_R), unknown, unknown, FF]).reshape(2, 2)
         return self.processes.sum(torch.stack([R, F])), self.gram
 
@@ -94,23 +96,23 @@ class Recompute(Swap):
         stash, self.g_R = self.g_R, []
         self.clear()
         for p, g in zip(self.params, stash, strict=True):
-            p.grad = g if a else None
-        scaled = [vector.local(g) for g in stash if g is not None and a]
+            p.grad = g  # of weight 0 too, as zeros: the optimizer decays what has a gradient
+        scaled = [vector.local(g) for g in stash if g is not None]
         with torch.no_grad():
             if scaled:
                 torch._foreach_mul_(scaled, a)
         del stash, scaled
         if self.value is not None:
             value, self.value = self.value, None  # the graph is freed with it
-            if b:
-                value.backward(torch.full_like(value, -b))
+            value.backward(torch.full_like(value, -b))
             return None
         with rng.again(self.random):
-            for loss in self.forget if b else ():
+            for loss in self.forget:
                 self._backward(loss, -b)
         d = [p.grad for p in self.params]  # ‖d‖² = a²‖g_R‖² − 2ab⟨g_R, g_F⟩ + b²‖g_F‖²
         RR, FF, dd = self.gram[0, 0], self.gram[1, 1], vector.dot(d, d)
-        RF = (a * a * RR + b * b * FF - dd) / (2 * a * b) if a and b else torch.zeros_like(dd)
+        untold = torch.where((RR > 0) & (FF > 0), math.nan, 0.0)  # d holds one of them only
+        RF = (a * a * RR + b * b * FF - dd) / (2 * a * b) if a and b else untold
         return torch.stack([RR, RF, RF, FF]).reshape(2, 2)
 
     def _streamed(self, loss: Loss) -> tuple[Tensor, Tensor]:
@@ -119,6 +121,7 @@ class Recompute(Swap):
         parts = {p: vector.products(g, None) for p, g in stash.items()}
 
         def measured(p: Tensor) -> None:
+            _dense([p.grad])
             parts[p] = vector.products(stash[p], p.grad)
             p.grad = None
 
@@ -132,6 +135,11 @@ class Recompute(Swap):
                 hook.remove()
         gram = vector.total(list(parts.values()), self.params, self.params)[[0, 1, 1, 2]].reshape(2, 2)
         return self._seen(loss, self.value), gram
+
+
+def _dense(grads: vector.Vector) -> None:
+    if any(g is not None and g.layout != torch.strided for g in grads):
+        raise TypeError("a gradient is sparse: build its layer with dense ones (nn.Embedding(..., sparse=False))")
 
 
 MODES = {"swap": Swap, "recompute": Recompute}

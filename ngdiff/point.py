@@ -48,9 +48,6 @@ class Point:
         """θ − θ₀."""
         return vector.difference(self.params, self.theta_0)
 
-    def forget(self) -> None:
-        self.theta_0, self.u = [], []
-
     def blur(self, eta: float, dtype: torch.dtype) -> float:
         """‖δ‖/(η‖u‖), δ = round(θ₀ + η·u) − round(θ₀) − η·u: what rounding to `dtype` makes of the way to η, in parts of it."""
         sums = []

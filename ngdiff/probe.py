@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ngdiff import vector
 from ngdiff.point import Point
 from ngdiff.processes import Processes
+from ngdiff.stepsize import EPS
 
 
 class UpdateLine:
@@ -40,6 +41,10 @@ class UpdateLine:
     def __call__(self, eta: float) -> list[float]:
         self.point.look(eta)
         return self.read([loss().reshape(-1) for loss in self.phase])
+
+    def blur(self, eta: float) -> float:
+        """What rounding the weights for the forward makes of the way to η, in parts of it; 0 in float32."""
+        return self.point.blur(eta, self.dtype) if self.eps > EPS else 0.0
 
     def read(self, rows: list[Tensor]) -> list[float]:
         """The losses of the rows, of every process, as numbers."""

@@ -123,21 +123,56 @@ def findings(root: Path) -> str:
 
 
 def bench(root: Path) -> str:
-    """`ngdiff bench step` at 10M parameters."""
-    lines, where = [], ""
-    for path in sorted((root / "data/results/bench").glob("step_10M_*.jsonl")):
-        for r in read_rows(path):
-            two = f"{r['time_ratio_graddiff-two']:.3f}"
-            if upper := r.get("time_ratio_graddiff-two_upper95"):
-                two += f" (≤ {upper:.3f})"
-            others = [_decimals(r[k]) for k in ("time_ratio_graddiff-one", "time_ratio_naive")]
-            peaks = [_decimals(r[f"peak_ratio_{k}"]) for k in ("graddiff-two", "graddiff-one", "naive")]
-            lines.append([f"{r['tokens']}", r["variant"], two, *others, *peaks])
-            where = f"\n\n{r['parameters'] / 1e6:.1f}M parameters, {r['dtype']}, {r['rounds']} rounds, {r['stamp']['device']}."
-    if not lines:
+    """`ngdiff bench`: a row a variant of each case; a column that no row has is left out, what one row lacks is a dash."""
+    rows = [r for path in sorted((root / "data/results/bench").glob("step_*.jsonl")) for r in read_rows(path)]
+    rows.sort(key=lambda r: (r["stamp"]["device"], _digits(r["size"]), _recipe(r), r["tokens"]))
+    if not rows:
         return NOT_RUN
-    head = ("tokens", "step", "time ÷ two backwards (upper 95 %)", "÷ one", "÷ naive", "peak ÷ two", "÷ one", "÷ naive")
-    return _table(head, ("---:", "---", *["---:"] * 6), lines) + where
+
+    def ratio(r: Row, key: str) -> str:
+        upper = r.get(f"{key}_upper95") if key == "time_ratio_graddiff-two" else None
+        return _decimals(r.get(key)) + (f" (≤ {upper:.3f})" if upper else "")
+
+    def extra(r: Row) -> str:
+        return f"{r['peak_extra_bytes'] / 1e6:.1f} ({r['peak_extra_predicted_bytes'] / 1e6:.1f})"
+
+    every: list[tuple[str, str, Callable[[Row], Any], str]] = [  # heading, alignment, cell, the key it needs
+        ("model", "---", lambda r: f"{r['size']} {_recipe(r)}", "precision"),
+        ("tokens", "---:", lambda r: r["tokens"], "tokens"),
+        ("step", "---", lambda r: f"{r['variant']}: {r['outcome']}" if "outcome" in r else r["variant"], "variant"),
+        ("time ÷ two backwards (upper 95 %)", "---:", lambda r: ratio(r, "time_ratio_graddiff-two"), "variant"),
+        *((f"÷ {n}", "---:", lambda r, k=k: ratio(r, f"time_ratio_{k}"), "variant") for n, k in _OTHERS),
+        ("peak ÷ two", "---:", lambda r: ratio(r, "peak_ratio_graddiff-two"), "variant"),
+        *((f"÷ {n}", "---:", lambda r, k=k: ratio(r, f"peak_ratio_{k}"), "variant") for n, k in _OTHERS),
+        ("peak − two, MB (predicted)", "---:", extra, "peak_extra_predicted_bytes"),
+        ("reads", "---:", lambda r: r["reads"], "reads"),
+        ("MFU", "---:", lambda r: f"{r['mfu']:.0%}", "mfu"),
+    ]
+    shown = [column for column in every if any(r.get(column[3]) is not None for r in rows)]
+    cells = [[cell(r) if r.get(key) is not None else "–" for _, _, cell, key in shown] for r in rows]
+    notes = dict.fromkeys(
+        f"{r['parameters'] / 1e6:.1f}M parameters, {r['dtype']}, {r['rounds']} rounds, {r['stamp']['device']}."
+        for r in rows
+        if "rounds" in r
+    )
+    head, align, _, _ = zip(*shown, strict=True)
+    return _table(head, align, cells) + "\n\n" + " ".join(notes)
+
+
+_OTHERS = (("one", "graddiff-one"), ("naive", "naive"))
+
+
+def _digits(size: str) -> float:
+    """Parameters by the name of a size: 10M, 7B."""
+    return float(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]]
+
+
+def _recipe(r: Row) -> str:
+    """How a benchmark's model is trained, from a row that says so."""
+    if "precision" not in r:
+        return ""
+    how = [r["precision"], f"LoRA {r['lora']}" if r["lora"] else r["optimizer"]]
+    return ", ".join([*how, *["checkpointing"][: r["checkpointing"]]])
 
 
 def paper_map(root: Path) -> str:

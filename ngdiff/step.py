@@ -96,7 +96,7 @@ class UnlearningStep:
         grads = self.memory(self.params, self._clear, self.processes)
         losses, gram = grads.measure(retain, forget)
         floor = [_floor(retain), _floor(forget)]
-        info = self._decide(losses, gram, floor)
+        info = self._decide(losses, gram, floor, early=grads.early)
         kept_F = [None if g is None else g.clone() for g in grads.g_F] if self.measure else None
         if info.updated and (late := grads.write(info.a, info.b)) is not None:
             info = self._decide(losses, late, floor)
@@ -118,16 +118,17 @@ class UnlearningStep:
         self._clear()
         return self._report(info, point, g_R, kept_F)
 
-    def _decide(self, losses: Tensor, gram: Tensor, floor: list[float]) -> Info:
-        """The step's one read, then the weights; everything that could go wrong is named here."""
+    def _decide(self, losses: Tensor, gram: Tensor, floor: list[float], early: bool = False) -> Info:
+        """The step's one read, then the weights; everything that could go wrong is named here. early: the angle is not known
+        yet (recompute), and a second look will follow."""
         read = torch.cat([losses.to(gram).flatten(), gram.flatten()]).cpu().double()
         losses, gram = read[:4].reshape(2, 2), read[4:].reshape(2, 2)
-        alive = (gram.diagonal().sqrt() > torch.tensor(floor)).to(gram)  # a zero gradient gets coefficient 0
-        gram = gram * alive * alive[:, None]
+        alive = ~(gram.diagonal().sqrt() <= torch.tensor(floor))  # a zero gradient gets coefficient 0
+        gram = torch.where(alive & alive[:, None], gram, 0.0)
         a, b = (self.direction.weights(gram, losses[:, 0]) * alive).tolist()
         (R, ce_R), (F, ce_F) = losses.tolist()
         (RR, RF), (_, FF) = gram.tolist()
-        finite = all(map(math.isfinite, (R, F, RR, FF))) and not math.isinf(RF)  # NaN: not known yet (recompute)
+        finite = all(map(math.isfinite, (R, F, RR, FF))) and not math.isinf(RF)  # NaN: not known (recompute)
         norm_R, norm_F = math.sqrt(RR), math.sqrt(FF)
         info = Info(
             step=self.count, outcome=outcome(finite, RR, RF, FF, a, b, _tolerance(self.params)), retain=R, forget=F,
@@ -136,10 +137,14 @@ class UnlearningStep:
         )  # fmt: skip
         if info.outcome == "no_weights":
             late = "the rule needs their angle, which memory='recompute' knows too late: use 'swap'"
-            why = late if math.isnan(RF) else "LossNorm divides by the losses and refuses a zero one"
+            why = (
+                late
+                if math.isnan(RF) and math.isnan(a + b)
+                else "LossNorm divides by the losses and refuses a zero one"
+            )
             raise FloatingPointError(f"{self.direction} has no finite weights at R = {R}, F = {F}, ‖g_R‖ = {norm_R}, "
                                      f"‖g_F‖ = {norm_F}; {why}")  # fmt: skip
-        for rule in self.stop if info.updated else ():
+        for rule in self.stop if info.updated and not early else ():
             if reason := rule(info):
                 return dataclasses.replace(info, outcome=reason)
         return info

@@ -13,12 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+EPS = 2.0**-23  # relative rounding of float32: sums of losses are never coarser
+
 
 class Line(Protocol):
     """The retain loss along the update u per unit rate: `line(η)` = R(θ + η·u), split into the rows of the batch.
 
     Rows are addends: the loss is their sum. `slope` is ⟨g_R, u⟩ where the probed rows are the rows of g_R (known
-    exactly from the gradients), else None. `eps` is the relative rounding error of a row's loss.
+    exactly from the gradients), else None. `eps` is the relative rounding error of a row's loss. A line may have `blur(η)`,
+    the part of η·u that rounding of the weights makes up.
     """
 
     slope: float | None
@@ -37,6 +40,7 @@ class State:
     slope: float = math.nan  # of R along the update, per unit rate, at the last probe
     curvature: float = math.nan
     proposed: float = math.nan  # the parabola's own η*, before any clip
+    radius: float = math.nan  # at which the last probe looked
     found: float = 0.0  # the rate that the start search found
     forwards: int = 0  # forward passes spent on probing so far
 

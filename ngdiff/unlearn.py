@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -66,13 +67,14 @@ def unlearn(
     checkpoint: Path | str | None = None,
     save_every: int = 50,
     progress: Callable[[Info], None] | None = None,
+    watch: Any = None,
 ) -> Run:
     """Unlearn for at most `steps` updates; the problem itself is left as it was, `run.model` is the result.
 
     method: a direction rule, or a recipe of `ngdiff.methods` (objectives and a direction). seed: the order of the data.
     The run ends at `steps`, at a stop rule, or at a step that makes no update (see `Info.outcome`). With `checkpoint`,
     weights, optimizer, rule and history are saved atomically every `save_every` steps, and a run found there goes on
-    where it stopped, bit for bit; a checkpoint of another run is refused.
+    where it stopped, bit for bit; a checkpoint of another run is refused. watch: a `ngdiff.memory.Watch`.
     """
     if steps < 0 or save_every < 1:
         raise ValueError(f"unlearn needs steps ≥ 0 and save_every ≥ 1, got {steps} and {save_every}")
@@ -91,10 +93,13 @@ def unlearn(
         if len(run.history) > steps:
             raise ValueError(f"checkpoint {checkpoint} is {len(run.history)} steps into the run already, past {steps}")
     fresh = getattr(stepsize, "fresh", 0)
+    if watch:
+        watch.begin(mine, opt, fresh if stepsize is not None and stepsize.probes(stepsize.init()) else None)
     while len(run.history) < steps:
         t = len(run.history)
         due = stepsize is not None and fresh and stepsize.probes(step.state)
-        info = step(*mine.batch(t), mine.probe(t, fresh) if due else None)
+        phases = (*mine.batch(t), mine.probe(t, fresh) if due else None)
+        info = watch.step(partial(step, *phases)) if watch else step(*phases)
         run.history.append(info)
         if progress:
             progress(info)
@@ -103,6 +108,8 @@ def unlearn(
             break
         if checkpoint is not None and len(run.history) % save_every == 0:
             ckpt.save(checkpoint, name, step, run.rows())
+    if watch:
+        watch.end()
     run.seconds = time.perf_counter() - began
     return run
 

@@ -52,9 +52,9 @@ def combine_(u: Vector, v: Vector, a: float, b: float) -> list[Tensor | None]:
         both = [(local(x), local(y)) for x, y in zip(u, v, strict=True) if x is not None and y is not None]
         only_v = [local(y) for x, y in zip(u, v, strict=True) if x is None and y is not None]
         if both and (kernel := fused(_axpby_, both[0][0].device)):
-            weights = torch.tensor([a, b], dtype=wide(both[0][0].device), device=both[0][0].device)
+            weights = [torch.full((), w, dtype=torch.float64, device=both[0][0].device) for w in (a, b)]  # no host wait
             for x, y in both:
-                kernel(x, y, weights)
+                kernel(x, y, *weights)
         elif both:
             xs, ys = [list(side) for side in zip(*both, strict=True)]
             torch._foreach_mul_(ys, -b)
@@ -159,10 +159,10 @@ def _three(x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([(x * x).sum(), (x * y).sum(), (y * y).sum()])
 
 
-def _axpby_(x: Tensor, y: Tensor, weights: Tensor) -> None:
+def _axpby_(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> None:
     """y ← a·x − b·y, rounded once."""
-    a, b = weights.to(torch.promote_types(x.dtype, torch.float32))
-    y.copy_(a * x.to(a) - b * y.to(b))
+    wider = torch.promote_types(x.dtype, torch.float32)
+    y.copy_(a.to(wider) * x.to(wider) - b.to(wider) * y.to(wider))
 
 
 @functools.cache

@@ -12,10 +12,10 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "ngdiff"
 CORE = (
-    *("vector", "directions", "stepsize", "probe", "info", "step", "checkpoint", "unlearn"),
-    *("quadratics", "theorems", "oracles"),
+    *("vector", "processes", "rng", "directions", "stepsize", "autolr", "point", "master", "phases", "probe", "info"),
+    *("step", "checkpoint", "unlearn", "quadratics", "theorems", "oracles", "twin"),
 )
-SHELL = ("cli", "reproduce", "report", "records", "batch", "book", "execute", "__main__")
+SHELL = ("cli", "reproduce", "report", "records", "batch", "book", "execute", "__main__", "job", "unlearn_command")
 APPLICATION = ("data", "models", "train", "hub", "profiles", "objectives", "methods", "evaluate", "figures", "engine")
 LANGUAGE = {"transformers", "tokenizers", "datasets", "peft", "accelerate", "rouge_score"}
 
@@ -123,7 +123,9 @@ def test_import_is_light() -> None:
     assert not {name.split(".")[0] for name in done.stdout.split()} & (HEAVY | {"typer"})
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["reproduce", "--help"], ["version"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["reproduce", "--help"], ["unlearn", "--help"], ["version"]], ids=" ".join
+)
 def test_help_is_light(arguments: list[str]) -> None:
     assert not loaded_by("ngdiff", *arguments) & HEAVY
 

@@ -97,14 +97,13 @@ class LMProblem:
         bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
         bound.seed = seed
         bound.method = method if isinstance(method, methods.Method) else methods.Method(repr(method), method)
-        starts = any(objective.start for objective in (bound.method.retain, bound.method.forget))
-        adapted = self.target.adapted
+        adapted, starts = self.target.adapted, bound.method.retain.start or bound.method.forget.start
         if starts and adapted and not lora.fresh(self.target.model):
             raise ValueError("the adapter has been trained already, so that switching it off is not the start: merge it "
                              "into the model first (merge_and_unload), then add a new one")  # fmt: skip
         bound.model = self.target if self.in_place and (adapted or not starts) else self.target.copy()
-        if starts and not adapted and (place := self.engine.place) is not None:
-            self.target.model.to(place)
+        if bound.start is not None and (place := self.engine.place) is not None:
+            bound.start.to(place)
         bound.module, bound._low = self.engine.prepare(bound.model.model)
         bound.module.train(self.dropout)
         return bound
@@ -123,6 +122,12 @@ class LMProblem:
         return [p for p in self.module.parameters() if p.requires_grad]
 
     @property
+    def start(self) -> torch.nn.Module | None:
+        """The second model in memory: the target as the objectives need it, where that is not an adapter switched off."""
+        starts = self.method.retain.start or self.method.forget.start
+        return self.target.model if starts and not self.target.adapted else None
+
+    @property
     def options(self) -> dict[str, Any]:
         return self.engine.options
 
@@ -136,6 +141,11 @@ class LMProblem:
     def batch(self, step: int) -> tuple[list[RowsLoss], list[RowsLoss]]:
         retain = self._phase(self.method.retain, self._take(step, forget=False), forget=False)
         return retain, self._phase(self.method.forget, self._take(step, forget=True), forget=True)
+
+    def longest(self, step: int, forget: bool) -> RowsLoss:
+        """The longest row of the step's forget or retain batch, alone."""
+        rows, objective = (self.forget, self.method.forget) if forget else (self.retain, self.method.retain)
+        return self._phase(objective, [max(self._take(step, forget), key=lambda i: len(rows[i]))], forget)[0]
 
     def probe(self, step: int, fresh: int) -> list[RowsLoss]:
         """The retain objective on the step's rows and `fresh` times as many others, from a stream of their own."""
@@ -171,17 +181,19 @@ class LMProblem:
         for part in (chosen[i : i + size] for i in range(0, len(chosen), size)):
             own = part[mine.rank :: mine.size]
             used = own or part[:1]
-            start = (
-                None if objective.start is None else torch.cat([self._start[objective.start, i, forget] for i in used])
-            )
-            batch = self._collate([rows[i] for i in used])
+            batch, start = self._collate([rows[i] for i in used]), None
+            if objective.start is not None:
+                start = torch.cat([self._start[objective.start, i, forget] for i in used])
+                start = start.to(batch["input_ids"].device, non_blocking=True)
             losses.append(RowsLoss(self.module, objective, batch, start, total, tokens, idle=not own))
         return losses
 
     def _collate(self, examples: list[Example]) -> dict[str, Any]:
-        """Tensors on the model's device, and `first`: the column that predicts the first labelled token of the batch."""
-        device = next(self.module.parameters()).device
-        batch = {k: v.to(device) for k, v in collate(examples, self.target.pad_id).items()}
+        """Ids and mask on the model's device, labels on the host, and `first`: the column that predicts the first labelled
+        token of the batch."""
+        device, batch = next(self.module.parameters()).device, collate(examples, self.target.pad_id)
+        for key in ("input_ids", "attention_mask"):
+            batch[key] = batch[key].to(device, non_blocking=True)
         return batch | {"first": max(min(len(e.prompt_ids) for e in examples) - 1, 0)}
 
     def _ask(self, kind: str | None, chosen: list[int], forget: bool) -> None:
@@ -195,7 +207,8 @@ class LMProblem:
             members = range(len(rows))[group * size : (group + 1) * size]
             with torch.no_grad(), evaluating(start.model), start.without_adapter():
                 values = start_values(kind, _forward(start.model, self._collate([rows[i] for i in members])))
-            self._start.update({(kind, i, forget): v for i, v in zip(members, values, strict=True)})
+            # on the host: KL's are a vocabulary wide for every token
+            self._start.update({(kind, i, forget): v.cpu() for i, v in zip(members, values, strict=True)})
 
 
 def _forward(model: Any, batch: dict[str, Any]) -> Tokens:

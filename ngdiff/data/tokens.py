@@ -63,8 +63,9 @@ def encode(
     start = next((t for t, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone)))
     ids = [*ids, tokenizer.eos_token_id]
     if context is not None and len(ids) > context:
+        row = f"question {question[:80]!r}" if question else f"text {answer[:80]!r}"
         raise ValueError(
-            f"the row with question {question[:80]!r} is {len(ids)} tokens long, the model's context is {context}: "
+            f"the row with {row} is {len(ids)} tokens long, the model's context is {context}: "
             "take a model with a longer context, or shorten or drop this row"
         )
     return Example(ids, [IGNORE] * start + ids[start:])
