@@ -15,7 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from ngdiff.autolr import AutoLR, Fit, fit
+from ngdiff.cache import probe_writable
 from ngdiff.stepsize import Line, State
 
 Row = dict[str, Any]
@@ -46,13 +49,13 @@ def compare(problem: Any, probes: int, start: float = 1e-3) -> list[Row]:
     """One row a probe: η* of both precisions, their ratios, radii and outcomes. `problem`: an unbound LMProblem."""
     from ngdiff.engine import Engine
 
-    rule = AutoLR(lr=start, every=1)
+    rule, device = AutoLR(lr=start, every=1), "auto" if torch.cuda.is_available() else None
     state, rows = rule.init(), []
     model = problem.target
     for t in range(probes):
         seen: list[Fit] = []
-        coarse = _probe(problem, model, Engine(precision="bfloat16"), _At(rule, DROWNED, seen), state, t)[0]
-        fine, model = _probe(problem, model, Engine(), _At(rule, coarse.radius, seen), state, t)
+        coarse = _probe(problem, model, Engine(device, "bfloat16"), _At(rule, DROWNED, seen), state, t)[0]
+        fine, model = _probe(problem, model, Engine(device), _At(rule, coarse.radius, seen), state, t)
         rows.append(
             {"probe": t, "eta_before": state.eta, "float32": fine.proposed, "bfloat16": coarse.proposed,
              "float32_there": seen[1].eta, "ratio": coarse.proposed / fine.proposed,
@@ -81,6 +84,10 @@ def _probe(problem: Any, model: Any, engine: Any, rule: Any, state: State, t: in
 
 def table(probes: int = 20, json: Path | None = None) -> list[Row]:
     """`ngdiff bench probes`: compare on the tiny benchmark's target, print, and save the rows where `json` says."""
+    if json is not None and Path(json).suffix != ".jsonl":
+        raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
+    if json is not None:
+        probe_writable(Path(json).parent)
     from ngdiff import models
     from ngdiff.data import authors
     from ngdiff.profiles import profile

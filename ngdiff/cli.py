@@ -182,6 +182,17 @@ def bench_suite(
     suite(json_dir, minutes)
 
 
+@bench_app.command("probes")
+def bench_probes(
+    probes: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
+    json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
+) -> None:
+    """AutoLR's rate in bfloat16 against float32: the same weights and rows, a probe in each."""
+    from ngdiff.bench_probes import table
+
+    table(probes, json)
+
+
 @data_app.command("authors")
 def data_authors(
     out: Annotated[Path, typer.Argument(help="Folder to write, in TOFU's layout.")],

@@ -133,8 +133,8 @@ class Recompute(Swap):
         finally:
             for hook in hooks:
                 hook.remove()
-        gram = vector.total(list(parts.values()), self.params, self.params)[[0, 1, 1, 2]].reshape(2, 2)
-        return self._seen(loss, self.value), gram
+        RR, RF, FF = vector.total(list(parts.values()), self.params, self.params)
+        return self._seen(loss, self.value), torch.stack([RR, RF, RF, FF]).reshape(2, 2)
 
 
 def _dense(grads: vector.Vector) -> None:

@@ -159,6 +159,17 @@ def bench(root: Path) -> str:
     return _table(head, align, cells) + "\n\n" + " ".join(notes)
 
 
+def probes(root: Path) -> str:
+    """`ngdiff bench probes`, in a sentence."""
+    from ngdiff.bench_probes import summary
+
+    path = root / "data/results/bench/probes_tiny.jsonl"
+    if not path.is_file():
+        return NOT_RUN
+    rows = read_rows(path)
+    return f"{len(rows)} probes on the tiny target, {rows[0]['stamp']['device']}: η* {summary(rows)}."
+
+
 _OTHERS = (("one", "graddiff-one"), ("naive", "naive"))
 
 
@@ -184,7 +195,7 @@ def paper_map(root: Path) -> str:
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
     **{"notebooks": notebooks, "claims": claims, "swings": swings, "findings": findings},
-    **{"bench": bench, "map": paper_map},
+    **{"bench": bench, "probes": probes, "map": paper_map},
 }
 
 

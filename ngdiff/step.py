@@ -84,6 +84,7 @@ class UnlearningStep:
         self.ratios = [rate / first if first else 1.0 for rate in rates]
         self.state = stepsize.init() if stepsize else State()
         self.count = 0
+        self.tolerance = _tolerance(self.params)
         self.held = list(dict.fromkeys(p for group in self.optimizer.param_groups for p in group["params"]))
 
     def __call__(self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None) -> Info:
@@ -106,12 +107,13 @@ class UnlearningStep:
             return info
         due = self.stepsize is not None and self.stepsize.probes(self.state)
         spent = not (self.measure or (due and own))  # nobody asks for ⟨g_R, ·⟩ again: its memory is free
-        point = getattr(self.optimizer, "point", Point)(self.params, self.optimizer, self.module)
+        point = None  # made where it is asked for: it looks through all modules
         if due or self.measure:
+            point = getattr(self.optimizer, "point", Point)(self.params, self.optimizer, self.module)
             point.save((grads.g_R or None) if spent else None, self.measure)
         rows, g_R = grads.rows, [] if spent else grads.g_R
         del grads
-        if due:
+        if due and point:
             self._probe(point, probe, g_R, rows if own else None)
         else:
             self._advance()
@@ -131,7 +133,7 @@ class UnlearningStep:
         finite = all(map(math.isfinite, (R, F, RR, FF))) and not math.isinf(RF)  # NaN: not known (recompute)
         norm_R, norm_F = math.sqrt(RR), math.sqrt(FF)
         info = Info(
-            step=self.count, outcome=outcome(finite, RR, RF, FF, a, b, _tolerance(self.params)), retain=R, forget=F,
+            step=self.count, outcome=outcome(finite, RR, RF, FF, a, b, self.tolerance), retain=R, forget=F,
             retain_ce=ce_R, forget_ce=ce_F, norm_R=norm_R, norm_F=norm_F,
             cosine=RF / norm_R / norm_F if norm_R and norm_F else 0.0, a=a, b=b,
         )  # fmt: skip
@@ -186,7 +188,7 @@ class UnlearningStep:
         for group, ratio in zip(self.optimizer.param_groups, self.ratios, strict=True):
             group["lr"] = eta * ratio
 
-    def _report(self, info: Info, point: Point, g_R: vector.Vector, g_F: vector.Vector | None) -> Info:
+    def _report(self, info: Info, point: Point | None, g_R: vector.Vector, g_F: vector.Vector | None) -> Info:
         rates = [float(group["lr"]) for group in self.optimizer.param_groups]
         seen: dict[str, Any] = {"eta": next((rate for rate in rates if rate), 0.0)}
         if self.stepsize is not None:
@@ -194,7 +196,7 @@ class UnlearningStep:
             seen |= {"eta": s.eta, "stepsize": s.outcome, "forwards": s.forwards}
             if s.outcome != "held":
                 seen |= {"slope": s.slope, "curvature": s.curvature, "proposed": s.proposed}
-        if g_F is not None:
+        if g_F is not None and point:
             taken = point.moved()
             dR, dF = (vector.dot(g, taken).item() for g in (g_R, g_F))
             seen |= {"dR": dR, "dF": dF}

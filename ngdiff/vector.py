@@ -19,6 +19,7 @@ from torch import Tensor
 
 Vector = Sequence[Tensor | None]
 PIECE = 2**16  # numbers multiplied out in one sum on a CPU
+SMALL = 2**20  # numbers below which a tensor does not get a kernel of its own
 
 
 def dot(u: Vector, v: Vector) -> Tensor:
@@ -34,9 +35,24 @@ def dot(u: Vector, v: Vector) -> Tensor:
 def gramian(u: Vector, v: Vector) -> Tensor:
     """The Gramian [[⟨u,u⟩, ⟨u,v⟩], [⟨u,v⟩, ⟨v,v⟩]] of two vectors, shape (2, 2).
 
-    Over processes three numbers travel, whatever the model.
+    Over processes three numbers travel, whatever the model. On an accelerator small tensors are multiplied out together: an
+    adapter has hundreds, each shorter than the launch of a kernel.
     """
-    return total([products(x, y) for x, y in zip(u, v, strict=True)], u, v)[[0, 1, 1, 2]].reshape(2, 2)
+    pairs: list[tuple[Tensor | None, Tensor | None]] = []
+    packs: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
+    for x, y in zip(u, v, strict=True):
+        if x is not None and y is not None and small(x):
+            packs.setdefault((x.dtype, y.dtype, *_spread(x, y)), []).append((x, y))
+        else:
+            pairs.append((x, y))
+    parts = [products(x, y) for x, y in pairs]
+    for pack in packs.values():
+        xs, ys = (torch.cat([local(t.detach()).reshape(-1) for t in side]) for side in zip(*pack, strict=True))
+        parts.append(products(xs, ys))
+        pairs.append(pack[0])  # its sharding is theirs
+    like = list(zip(*pairs, strict=True)) or [(), ()]
+    RR, RF, FF = total(parts, *like)
+    return torch.stack([RR, RF, RF, FF]).reshape(2, 2)
 
 
 def products(x: Tensor | None, y: Tensor | None) -> list[Tensor | None]:
@@ -54,8 +70,10 @@ def combine_(u: Vector, v: Vector, a: float, b: float) -> list[Tensor | None]:
         if both and (kernel := fused(_axpby_, both[0][0].device)):
             weights = [torch.full((), w, dtype=torch.float64, device=both[0][0].device) for w in (a, b)]  # no host wait
             for x, y in both:
-                kernel(x, y, *weights)
-        elif both:
+                if not small(x):
+                    kernel(x, y, *weights)
+            both = [(x, y) for x, y in both if small(x)]
+        if both:
             xs, ys = [list(side) for side in zip(*both, strict=True)]
             torch._foreach_mul_(ys, -b)
             torch._foreach_add_(ys, xs, alpha=a)
@@ -106,6 +124,11 @@ def home(*vectors: Vector) -> torch.device | None:
 def precision(u: Sequence[Tensor]) -> float:
     """Relative rounding error of the least precise tensor."""
     return max(torch.finfo(x.dtype).eps for x in u)
+
+
+def small(x: Tensor) -> bool:
+    """True where an accelerator would spend longer on launching a kernel than on x."""
+    return x.device.type != "cpu" and x.numel() <= SMALL
 
 
 def local(x: Tensor) -> Tensor:

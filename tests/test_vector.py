@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ngdiff import vector
+from ngdiff.master import Master
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 2)]
 
@@ -132,3 +133,58 @@ def test_a_long_float32_tensor_is_multiplied_out_in_pieces():
         rf / math.sqrt(rr * ff) for rr, rf, ff in ((G[0, 0].item(), G[0, 1].item(), G[1, 1].item()), (RR, RF, FF))
     )
     assert 1 - true == pytest.approx(3.2e-5, rel=0.01) and 1 - rho == pytest.approx(1 - true, rel=0.05)
+
+
+# --------------------------------------------------------------------------------- what an accelerator does, on the host
+@pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
+def kernels(request, monkeypatch):
+    """One kernel for a large tensor, one pack for all small ones, as on CUDA; eager, or really compiled."""
+    made = {}
+
+    def fused(function, device):
+        if request.param == "compiled":
+            return made.setdefault(function, torch.compile(function, dynamic=True))
+        return made.setdefault(function, function)
+
+    monkeypatch.setattr(vector, "fused", fused)
+    monkeypatch.setattr(vector, "small", lambda x: x.numel() <= 10)
+    return made
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_kernels_and_packs_give_the_same_numbers(kernels, dtype):
+    make = torch.Generator().manual_seed(0)
+    shapes = [(6, 7), (5,), (), (3, 3), (40,), (2, 2)]
+    u, v = ([torch.randn(shape, generator=make, dtype=torch.float64).to(dtype) for shape in shapes] for _ in range(2))
+    u[1], v[3] = None, None
+    flat_u, flat_v = (torch.cat([torch.zeros(shape).reshape(-1).double() if x is None else x.double().reshape(-1)
+                                 for x, shape in zip(w, shapes)]) for w in (u, v))  # fmt: skip
+    G = torch.stack([flat_u, flat_v])
+    rel = {torch.float32: 1e-6, torch.float64: 1e-13, torch.bfloat16: 1e-6}[dtype]
+    torch.testing.assert_close(vector.gramian(u, v), G @ G.T, rtol=rel, atol=rel)
+    d = vector.combine_(u, v, 0.3, 1.7)
+    found = torch.cat([x.double().reshape(-1) for x in d])
+    torch.testing.assert_close(
+        found,
+        0.3 * flat_u - 1.7 * flat_v,
+        rtol=4 * torch.finfo(dtype).eps,
+        atol=1e-2 * rel + 2 * torch.finfo(dtype).eps,
+    )
+    assert vector._three in kernels and vector._axpby_ in kernels
+
+
+def test_a_master_is_as_exact_by_kernels(kernels):
+    x = torch.nn.Parameter(torch.randn(64, generator=torch.Generator().manual_seed(0)).bfloat16())
+    exact = torch.nn.Parameter(x.detach().float())
+    master = Master([x], lambda groups: torch.optim.AdamW(groups, lr=1e-5))
+    other = torch.optim.AdamW([exact], lr=1e-5)
+    for seed in range(3):
+        x.grad = torch.randn(64, generator=torch.Generator().manual_seed(seed)).bfloat16()
+        exact.grad = x.grad.float()
+        master.step()
+        other.step()
+    assert torch.equal(master.exact()[0], exact.detach())
+
+
+def test_an_empty_vector_has_a_gramian():
+    assert vector.gramian([], []).tolist() == [[0, 0], [0, 0]] and vector.dot([], []).item() == 0.0
