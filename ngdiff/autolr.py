@@ -156,7 +156,7 @@ class AutoLR:
             found, eta, outcome = self._search(counted, L_0, state.eta)
             nxt = replace(nxt, found=eta if found.outcome == "ok" else 0.0)
         else:
-            found = self._look(counted, L_0, self.radius or state.eta)
+            found = self._look(counted, L_0, self.radius or state.eta, state.radius)
             eta, outcome = self._judge(found, state.eta, self.floor * state.found)
         return replace(
             nxt,
@@ -169,10 +169,10 @@ class AutoLR:
             forwards=state.forwards + counted.forwards,
         )
 
-    def _look(self, line: Line, L_0: Sequence[float], h: float) -> Fit:
+    def _look(self, line: Line, L_0: Sequence[float], h: float, last: float = math.nan) -> Fit:
         """The fit at radius h, or from where weights can show it; while its curvature drowns in noise the radius grows, not
         the rate."""
-        h = self._shown(line, h)
+        h = self._shown(line, h, last)
         for widened in range(self.widen + 1):
             found = fit(line, L_0, h * 10**widened, self.forwards, self.z)
             if found.outcome != "noise":
@@ -224,11 +224,18 @@ class AutoLR:
         best = min(usable, key=lambda r: abs(math.log(tried[r].eta / r)))
         return tried[best], self._lowers(line, L_0, min(tried[best].eta, 10**0.5 * best)), "bounded"
 
-    def _shown(self, line: Line, h: float) -> float:
-        """The radius h, or the next larger one at which rounding of the weights is less than `blur` of the way."""
-        while getattr(line, "blur", _sharp)(h) > self.blur and h < self.max_lr:
-            h = self._bounded(h * 2**0.5)
-        return h
+    def _shown(self, line: Line, h: float, last: float = math.nan) -> float:
+        """The radius h, or a larger one at which rounding of the weights is at most `blur` of the way, the smallest to √2;
+        looked for from the last probe's radius on, which saves most of the climb."""
+        blur = getattr(line, "blur", _sharp)
+        if blur(h) <= self.blur:
+            return h
+        r = self._bounded(max(h, last if math.isfinite(last) else h))
+        while r > h * 2**0.5 and blur(r / 2**0.5) <= self.blur:
+            r /= 2**0.5
+        while blur(r) > self.blur and r < self.max_lr:
+            r = self._bounded(r * 2**0.5)
+        return r
 
     def _lowers(self, line: Line, L_0: Sequence[float], eta: float) -> float:
         """η, halved (eight times at most) until R(η) < R(0): where the loss is no parabola, the fit may overshoot."""

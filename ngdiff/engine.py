@@ -57,6 +57,10 @@ class Engine:
         for name, known in (("precision", (None, *PRECISIONS)), ("memory", (*MODES,)), ("sharding", SHARDINGS)):
             if getattr(self, name) not in known:
                 raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {', '.join(map(str, known))}")
+        asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        if asked in ("fp16", "fp8") or (asked == "bf16" and self.precision != "bfloat16"):
+            raise ValueError(f"launched with --mixed_precision {asked}: precision is the engine's own, launch with "
+                             "--mixed_precision no and take precision='bfloat16' (--precision bfloat16)")  # fmt: skip
         if _flag("ACCELERATE_USE_DEEPSPEED"):
             raise ValueError("DeepSpeed owns the gradients, and NGDiff must combine them: launch with --use_fsdp "
                                "--fsdp_version 2, or with --multi_gpu, instead of --use_deepspeed")  # fmt: skip
@@ -89,6 +93,11 @@ class Engine:
         return None if self.device is None else torch.device(self.device)
 
     @property
+    def changes(self) -> bool:
+        """True where `prepare` moves, rounds or cuts weights that are frozen too."""
+        return self.place is not None or self.precision is not None or self.sharded
+
+    @property
     def sharded(self) -> bool:
         return self.processes.size > 1 and self.sharding == "shard"
 
@@ -98,6 +107,8 @@ class Engine:
             model.to(place)
         low = self._round(model)
         layers = blocks(model)
+        if self.compile and self.memory == "recompute":  # which runs backward twice: its buffers may not be given away
+            torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]
         for layer in layers:
             if self.checkpointing:
                 _checkpoint(layer, True)
@@ -106,7 +117,7 @@ class Engine:
         if self.processes.size == 1:
             return model, low
         if self.sharded:
-            _shard(model, layers, torch.bfloat16 if self.precision == "bfloat16" else None)
+            _shard(model, layers, torch.bfloat16 if self.precision == "bfloat16" else None, self._state.device.type)
             return model, low
         ids = [place.index] if place is not None and place.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids), low
@@ -181,13 +192,16 @@ def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:
     )
 
 
-def _shard(model: nn.Module, layers: list[nn.Module], rounded: torch.dtype | None) -> None:
+def _shard(model: nn.Module, layers: list[nn.Module], rounded: torch.dtype | None, kind: str) -> None:
+    """On the engine's kind of device, whatever else the machine has."""
+    from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
     policy = MixedPrecisionPolicy(param_dtype=rounded, reduce_dtype=torch.float32 if rounded else None)
+    mesh = init_device_mesh(kind, (torch.distributed.get_world_size(),))
     for layer in layers:
-        fully_shard(layer, mp_policy=policy)
-    fully_shard(model, mp_policy=policy)
+        fully_shard(layer, mesh=mesh, mp_policy=policy)
+    fully_shard(model, mesh=mesh, mp_policy=policy)
 
 
 def _accelerator() -> bool:

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from ngdiff import lora
 from ngdiff.cache import atomic_folder, probe_writable
 from ngdiff.data.benchmark import Prompt
 from ngdiff.data.tokens import Example, encode
@@ -35,10 +36,10 @@ class LM:
     name: str
     path: Path | None = None
 
-    def copy(self, name: str | None = None) -> LM:
-        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved anywhere; parameters that
-        are frozen are shared with it."""
-        frozen = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+    def copy(self, name: str | None = None, share: bool = True) -> LM:
+        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved anywhere; share: parameters
+        that are frozen are the same ones, for a copy that will neither move nor round them."""
+        frozen = {id(p): p for p in self.model.parameters() if share and not p.requires_grad}
         return LM(copy.deepcopy(self.model, frozen), self.tokenizer, self.prompt, name or self.name)
 
     @property
@@ -48,7 +49,7 @@ class LM:
 
     def without_adapter(self) -> contextlib.AbstractContextManager[None]:
         """The base model alone, where there is an adapter."""
-        return self.model.disable_adapter() if self.adapted else contextlib.nullcontext()
+        return lora.off(self.model) if self.adapted else contextlib.nullcontext()
 
     @property
     def device(self) -> torch.device:

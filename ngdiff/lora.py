@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -36,6 +37,21 @@ def adapt(
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return replace(lm, model=get_peft_model(lm.model, config), path=None)
+
+
+@contextlib.contextmanager
+def off(model: nn.Module) -> Iterator[None]:
+    """The base model alone. peft's own `disable_adapter` also freezes the adapter meanwhile, and FSDP2 settles at its first
+    forward in which precision gradients come: it must not see it frozen."""
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "_disable_adapters")]
+    before = [m._disable_adapters for m in layers]
+    try:
+        for m in layers:
+            m._disable_adapters = True
+        yield
+    finally:
+        for m, was in zip(layers, before, strict=True):
+            m._disable_adapters = was
 
 
 def fresh(model: nn.Module) -> bool:

@@ -61,7 +61,7 @@ class _SplitPoint(Point):
 
     def save(self, spent: vector.Vector | None, measure: bool = False) -> None:
         super().save(spent)
-        self.before = [theta.clone() for theta in self._exact()] if measure else []  # a step changes the low bits
+        self.before = [theta.clone() for theta in self._exact(_whole)] if measure else []  # a step changes the low bits
 
     def moved(self) -> list[Tensor]:
         return [
@@ -69,18 +69,19 @@ class _SplitPoint(Point):
             for p, before in zip(self.params, self.before, strict=True)
         ]
 
-    def _exact(self) -> Iterator[Tensor]:
+    def _exact(self, pick: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
         low = self.optimizer.low
-        return (join(h, low[p]) if p in low else h for p, h in zip(self.params, self.theta_0, strict=True))
+        pairs = zip(self.params, self.theta_0, strict=True)
+        return (join(pick(h), pick(low[p])) if p in low else pick(h) for p, h in pairs)
 
     def _at(self, eta: float) -> Iterator[tuple[Tensor, Tensor]]:
         u = self.u if self.u and eta != 0.0 else [None] * len(self.params)
-        for p, theta, along in zip(self.params, self._exact(), u, strict=True):
+        for p, theta, along in zip(self.params, self._exact(_whole), u, strict=True):
             yield p, theta if along is None else theta.add(along, alpha=eta)
 
 
 class Master(torch.optim.Optimizer):
-    """Any torch optimizer on the exact weights of a bfloat16 model.
+    """Any torch optimizer whose state is per parameter (all of torch's) on the exact weights of a bfloat16 model.
 
         optimizer = Master(model.parameters(), lambda groups: torch.optim.AdamW(groups, lr=1e-5, fused=True))
 
@@ -117,7 +118,7 @@ class Master(torch.optim.Optimizer):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for p, theta in self._steps():
-            (vector.fused(_put, p.device) or _put)(p, self.low[p], theta)
+            (vector.fused(_put, p.device) or _put)(p.detach(), self.low[p], theta.detach())
 
     @torch.no_grad()
     def update(self, s: float) -> dict[Tensor, Tensor]:
@@ -141,7 +142,7 @@ class Master(torch.optim.Optimizer):
         for bucket in _buckets([p for p in self.low if p.grad is not None]):
             try:
                 for p in bucket:
-                    self.shadow[p].data = (vector.fused(join, p.device) or join)(p, self.low[p])
+                    self.shadow[p].data = (vector.fused(join, p.device) or join)(p.detach(), self.low[p])
                     self.shadow[p].grad = p.grad.float()  # type: ignore[union-attr]
                 self.inner.step()
                 for p in bucket:
@@ -178,6 +179,10 @@ class Master(torch.optim.Optimizer):
             mine.copy_(low)
         for group, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
             group.update({key: value for key, value in inner.items() if key != "params"})
+
+
+def _whole(x: Tensor) -> Tensor:
+    return x
 
 
 def _hollow(p: Tensor) -> Tensor:

@@ -90,7 +90,9 @@ class Footprint:
     def fitting(self, limit: int, rows: int) -> list[str]:
         """Settings that need at most `limit` bytes, in words, the least costly first; `rows`: of a batch."""
         found = []
-        choices = itertools.product((False, True), ("swap", "recompute"), _parts(self.parts, rows))
+        choices = itertools.product(
+            (False, True)[self.checkpointing :], ("swap", "recompute"), _parts(self.parts, rows)
+        )
         for twice, memory, parts in choices:
             other = replace(self, memory=memory, checkpointing=self.checkpointing or twice, parts=parts)
             if other != self and other.peak() <= limit:
@@ -121,7 +123,9 @@ def footprint(problem: LMProblem, optimizer: torch.optim.Optimizer, fresh: int |
     retain, forget = (_activations(problem, name, device) for name in (False, True))
     whole, kept, _, _ = map(sum, zip(retain, forget))
     bits = sum(t.nbytes for t in low.values())
-    line = (G if low else moved) + moved  # θ₀ beside its low bits, u in float32
+    line = (
+        (G if low else moved) + moved + (G if fresh == 0 else 0)
+    )  # θ₀ beside its low bits, u in float32, g_R if asked
     return Footprint(
         weights=sum(p.nbytes for p in every) + bits, gradients=G, optimizer=_slots(optimizer) * moved, retain=retain[0],
         forget=forget[0], outside=kept / whole if whole else 1.0, layers=max(len(blocks(problem.module)), 1),
@@ -137,6 +141,8 @@ def _activations(problem: LMProblem, forget: bool, device: torch.device) -> tupl
     phase, one = problem.batch(0)[forget], problem.longest(0, forget)
     tokens = [loss.batch["input_ids"].numel() for loss in (*phase, one)]
     times = max(tokens[:-1]) * len(phase) / tokens[-1]
+    with torch.no_grad():
+        one()  # what a library takes for itself at the first forward is no activation
     kept = []
     for on in (False, True):
         with checkpointing(problem.module, on), torch.compiler.set_stance("force_eager"):
@@ -173,7 +179,10 @@ class Watch:
         self.say, self.measured, self.steps = say, 0, 0
 
     def begin(self, problem: LMProblem, optimizer: torch.optim.Optimizer, fresh: int | None) -> None:
-        self.device, self.rows = problem.parameters[0].device, problem.batch_size
+        self.device, size = problem.parameters[0].device, problem.engine.processes.size
+        self.rows = -(
+            -min(problem.batch_size, max(len(problem.forget), len(problem.retain))) // size
+        )  # of this process
         with rng.again(rng.state()):  # with dropout its forwards draw, and the run must not notice
             self.found = footprint(problem, optimizer, fresh)
         self.say(f"  memory, estimated: {self.found}")
@@ -197,7 +206,8 @@ class Watch:
 
     def end(self) -> None:
         if self.measured:
-            ratio = self.measured / self.found.peak()
+            alike = self.found if self.device.type == "cuda" else replace(self.found, line=0)  # that step did not probe
+            ratio = self.measured / alike.peak()
             self.say(f"  memory, measured: {size(self.measured)} at the fullest, {ratio:.2f} of the estimate")
 
 

@@ -6,13 +6,15 @@ update per unit rate (exact where the update is linear in the rate), and θ is t
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ngdiff import vector
+
+SAMPLE = 2**14  # numbers of a tensor that `blur` looks at
 
 
 class Point:
@@ -23,6 +25,7 @@ class Point:
         self.shards: list[Any] = [m for m in module.modules() if hasattr(m, "reshard")] if module is not None else []
         self.theta_0: list[Tensor] = []
         self.u: list[Tensor] = []
+        self.sample: list[Tensor] = []
 
     def save(self, spent: vector.Vector | None, measure: bool = False) -> None:
         """Remember θ₀, in the memory of `spent` where it fits; `measure`: `moved` will be asked."""
@@ -49,19 +52,27 @@ class Point:
         return vector.difference(self.params, self.theta_0)
 
     def blur(self, eta: float, dtype: torch.dtype) -> float:
-        """‖δ‖/(η‖u‖), δ = round(θ₀ + η·u) − round(θ₀) − η·u: what rounding to `dtype` makes of the way to η, in parts of it."""
-        sums = []
-        for theta, u in zip(self._exact(), self.u, strict=True):
-            way = eta * u
-            off = (theta + way).to(dtype).to(theta) - theta.to(dtype).to(theta) - way
-            sums.append([vector.dot([off], [off]), vector.dot([way], [way])])
-        off, way = vector.total(sums, self.params, self.params).tolist()
-        return (off / way) ** 0.5 if way > 0 else 0.0
+        """‖δ‖/(η‖u‖), δ = round(θ₀ + η·u) − round(θ₀) − η·u: what rounding to `dtype` makes of the way to η, in parts of it.
 
-    def _exact(self) -> Iterable[Tensor]:
-        """θ₀ tensor by tensor, as exactly as it is known."""
-        return self.theta_0
+        From about SAMPLE numbers of each tensor, evenly spaced: it is asked several times a probe.
+        """
+        if not self.sample:
+            self.sample = [torch.cat(list(part)) for part in (self._exact(_some), map(_some, self.u))]
+        theta, way = self.sample[0], eta * self.sample[1]
+        off = (theta + way).to(dtype).to(theta) - theta.to(dtype).to(theta) - way
+        some = [next((p for p in self.params if vector.sharded(p)), self.params[0])]  # whose processes add up
+        short, whole = vector.total([[vector.dot([off], [off]), vector.dot([way], [way])]], some, some).tolist()
+        return (short / whole) ** 0.5 if whole > 0 else 0.0
+
+    def _exact(self, pick: Callable[[Tensor], Tensor]) -> Iterable[Tensor]:
+        """What `pick` takes of θ₀, tensor by tensor, as exactly as it is known."""
+        return map(pick, self.theta_0)
 
     def _reshard(self) -> None:
         for m in self.shards:  # FSDP2 keeps what a forward without gradients gathered: the next would see the old θ
             m.reshard()
+
+
+def _some(x: Tensor) -> Tensor:
+    """About SAMPLE numbers of x, evenly spaced; all of a smaller one."""
+    return x.reshape(-1)[:: max(1, x.numel() // SAMPLE)]

@@ -62,16 +62,19 @@ def of(model: nn.Module | None, params: list[Tensor]) -> Processes:
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor] | None:
-    """The state dict of a model with its shards put together, on the host; None in all processes but the first.
+    """The state dict of a model (its adapter's, if it has one) with shards put together, on the host; None in all processes
+    but the first.
 
     Every process that holds shards must call. One process alone gets its own state dict.
     """
-    if not any(vector.sharded(p) for p in model.parameters()):
-        return model.state_dict() if not dist.is_initialized() or dist.get_rank() == 0 else None
-    first = dist.get_rank() == 0
-    state = {}
-    for name, x in model.state_dict().items():  # one by one: never two whole models in memory
-        whole = vector.gathered(x)
-        if first:
-            state[name] = whole.cpu()
+    adapter = (
+        {name for name, p in model.named_parameters() if p.requires_grad} if hasattr(model, "peft_config") else None
+    )
+    state = {name: x for name, x in model.state_dict().items() if adapter is None or name in adapter}
+    first = not dist.is_initialized() or dist.get_rank() == 0
+    if any(vector.sharded(p) for p in model.parameters()):
+        for name in list(state):  # one by one: never two whole models in memory
+            whole = vector.gathered(state.pop(name))
+            if first:
+                state[name] = whole.cpu()
     return state if first else None

@@ -167,7 +167,7 @@ def probes(root: Path) -> str:
     if not path.is_file():
         return NOT_RUN
     rows = read_rows(path)
-    return f"{len(rows)} probes on the tiny target, {rows[0]['stamp']['device']}: η* {summary(rows)}."
+    return f"{len(rows)} probes on the tiny target, {rows[0]['stamp']['device']}: {summary(rows)}."
 
 
 _OTHERS = (("one", "graddiff-one"), ("naive", "naive"))

@@ -233,6 +233,8 @@ def _checked(
         raise ValueError(
             "a loss scaler (float16) skips steps and scales gradients unseen: use bfloat16, which needs none"
         )
+    if type(optimizer).__name__ == "AcceleratedOptimizer":
+        optimizer = optimizer.optimizer  # type: ignore[union-attr]
     every = model.parameters() if isinstance(model, nn.Module) else model
     given = list(dict.fromkeys(p for p in every if p.requires_grad))
     if not given:
@@ -241,8 +243,13 @@ def _checked(
         if stepsize is None:
             raise ValueError("without an optimizer a step-size rule must set the rate: pass stepsize=")
         optimizer = torch.optim.SGD(given, lr=1.0)
+    probes = stepsize is not None and stepsize.probes(stepsize.init())
+    if probes and not isinstance(model, nn.Module) and any(vector.sharded(p) for p in given):
+        raise ValueError(
+            "a probe must tell FSDP2's modules that θ has moved: pass the model, not a list of its parameters"
+        )
     kind = type(getattr(optimizer, "inner", optimizer))  # what a Master steps, or the optimizer itself
-    if stepsize is not None and stepsize.probes(stepsize.init()) and issubclass(kind, NONLINEAR):
+    if probes and issubclass(kind, NONLINEAR):
         raise ValueError(f"{kind.__name__}'s step is not linear in its rate, which {stepsize} relies on: use SGD "
                          "or an Adam kind, or a rate known in advance (Constant)")  # fmt: skip
     held = dict.fromkeys(p for group in optimizer.param_groups for p in group["params"] if p.requires_grad)

@@ -264,7 +264,12 @@ def measure(case: Case, device: str) -> list[Row]:
             seconds[name].append(read())
         print(f"  round {n + 1}/{rounds}", end="\r" if n + 1 < rounds else "\n", flush=True)
     found = {v.name: {"skipped": v.skipped, "peak_bytes": v.peak()} for v in fit}
-    theirs = meters.reads(lambda: [subject.loss(which) for which in (0, 1)], device)  # the model library's own
+
+    def forwards() -> None:
+        for which in (0, 1):
+            subject.loss(which)
+
+    theirs = meters.reads(forwards, device)  # the model library's own
     for v in fit:  # the step after one that probed
         found[v.name] |= {"reads": meters.reads(v.step, device) - theirs, "reads_model": theirs}
     about = _about(subject) | {"warmup": warm, "rounds": rounds}

@@ -88,7 +88,7 @@ def unlearn(
     )
     run = Run(mine.model)
     if checkpoint is not None:
-        name = _name(problem, method, stepsize, seed, rules, opt, f"start {vector.dot(step.params, step.params):.6g}")
+        name = _name(problem, method, stepsize, seed, rules, opt, f"start {vector.dot(step.params, step.params):.4g}")
         run.history = [Info(**row) for row in ckpt.load(checkpoint, name, step)]
         if len(run.history) > steps:
             raise ValueError(f"checkpoint {checkpoint} is {len(run.history)} steps into the run already, past {steps}")
@@ -115,5 +115,5 @@ def unlearn(
 
 
 def _name(*parts: Any) -> str:
-    """What a run depends on, in words that are the same in every process."""
-    return re.sub(r" at 0x[0-9a-f]+", "", repr(parts))
+    """What a run depends on, in words that are the same in every process and on every device."""
+    return re.sub(r" at 0x[0-9a-f]+|\n    (fused|foreach|capturable|differentiable): \w+", "", repr(parts))

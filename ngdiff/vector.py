@@ -11,6 +11,8 @@ and dot products are those of the whole vectors: the sums of the shards are adde
 from __future__ import annotations
 
 import functools
+import os
+import shutil
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -19,6 +21,7 @@ from torch import Tensor
 
 Vector = Sequence[Tensor | None]
 PIECE = 2**16  # numbers multiplied out in one sum on a CPU
+PACK = 2**23  # numbers multiplied out together
 SMALL = 2**20  # numbers below which a tensor does not get a kernel of its own
 
 
@@ -42,7 +45,11 @@ def gramian(u: Vector, v: Vector) -> Tensor:
     packs: dict[tuple[Any, ...], list[tuple[Tensor, Tensor]]] = {}
     for x, y in zip(u, v, strict=True):
         if x is not None and y is not None and small(x):
-            packs.setdefault((x.dtype, y.dtype, *_spread(x, y)), []).append((x, y))
+            key = (x.device, x.dtype, y.dtype, *_spread(x, y))
+            pack = packs.setdefault(key, [])
+            pack.append((x, y))
+            if sum(t.numel() for t, _ in pack) > PACK:  # never a second copy of all gradients
+                packs[(*key, len(packs))] = packs.pop(key)
         else:
             pairs.append((x, y))
     parts = [products(x, y) for x, y in pairs]
@@ -68,10 +75,13 @@ def combine_(u: Vector, v: Vector, a: float, b: float) -> list[Tensor | None]:
         both = [(local(x), local(y)) for x, y in zip(u, v, strict=True) if x is not None and y is not None]
         only_v = [local(y) for x, y in zip(u, v, strict=True) if x is None and y is not None]
         if both and (kernel := fused(_axpby_, both[0][0].device)):
-            weights = [torch.full((), w, dtype=torch.float64, device=both[0][0].device) for w in (a, b)]  # no host wait
+            weights = {  # no host wait
+                device: [torch.full((), w, dtype=torch.float64, device=device) for w in (a, b)]
+                for device in {x.device for x, _ in both}
+            }
             for x, y in both:
                 if not small(x):
-                    kernel(x, y, *weights)
+                    kernel(x, y, *weights[x.device])
             both = [(x, y) for x, y in both if small(x)]
         if both:
             xs, ys = [list(side) for side in zip(*both, strict=True)]
@@ -190,12 +200,15 @@ def _axpby_(x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> None:
 
 @functools.cache
 def fused(function: Callable[..., Any], device: torch.device) -> Callable[..., Any] | None:
-    """`function` as one kernel that reads its tensors once; None on a CPU, or where there is no Triton to make it."""
+    """`function` as one kernel that reads its tensors once; None on a CPU, or where there is no Triton or C compiler."""
     if device.type != "cuda":
         return None
     from torch.utils._triton import has_triton
 
-    return torch.compile(function, dynamic=True) if has_triton() else None
+    compiler = any(
+        map(shutil.which, filter(None, (os.environ.get("CC"), "cc", "gcc", "clang")))
+    )  # Triton's launcher is C
+    return torch.compile(function, dynamic=True) if has_triton() and compiler else None
 
 
 def total(parts: Sequence[Sequence[Tensor | None]], u: Vector, v: Vector) -> Tensor:

@@ -52,6 +52,7 @@ CASES: dict[str, dict] = {  # in float64 and sharded, unless it says otherwise; 
     "one row replicate": {"batch_size": 1, "sharding": "replicate", "same": "one row"},
     "kl": {"method": "ngdiff-kl", "rule": Constant(0.05)},
     "lora npo": {"method": "npo", "lora": True},
+    "lora npo bfloat16": {"method": "npo", "lora": True, "dtype": SINGLE, "precision": "bfloat16"},
     "lora npo replicate": {"method": "npo", "lora": True, "sharding": "replicate", "same": "lora npo"},
     "lora kl": {"method": "ngdiff-kl", "lora": True, "rule": Constant(0.05)},
     "float32 shard": {"dtype": SINGLE},

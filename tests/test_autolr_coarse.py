@@ -177,21 +177,29 @@ def probed():
 
 
 def test_twenty_probes_agree_with_float32(probed):
-    """Same batch, same weights: η* within a quarter of float32's at the radius that bfloat16 chose (one is 29 % off)."""
-    counted = [
-        row for row in probed if row["outcome_bfloat16"] in ("accepted", "clipped_up", "clipped_down", "bounded")
-    ]
+    """Same batch, weights and moments, a model of one layer: of 14 fits that count, 12 are within a quarter of float32's η* at
+    the same radius, the others at 26 and 29 %; none of them is concave or uphill in float32."""
+    counted = [row for row in probed if row["outcome_bfloat16"] in bench_probes.COUNT]
     off = sorted(abs(row["ratio_there"] - 1) for row in counted)
-    assert len(counted) >= 14 and off[-2] <= 0.25 and off[-1] <= 0.35
+    assert len(counted) >= 12 and off[-3] <= 0.25 and off[-1] <= 0.35
+    assert not [row for row in counted if row["there"] in ("concave", "uphill", "nonfinite")]
+    assert all((row["outcome_float32"] in bench_probes.COUNT) == (row in counted) for row in probed)
 
 
-def test_no_fit_is_accepted_at_a_radius_where_there_is_only_rounding(probed):
-    """Rows that are alike err alike: there their scatter would accept noise, so a rule never looks so close."""
-    assert any(row["drowned"] == "ok" for row in probed)
+def test_a_probe_never_looks_where_there_is_only_rounding(probed):
     assert min(row["radius_bfloat16"] for row in probed) > 20 * bench_probes.DROWNED
 
 
 def test_the_summary_counts_what_the_rows_hold():
-    rows = [{"ratio_there": r, "ratio": o, "drowned": d} for r, o, d in ((1.1, 1.3, "noise"), (0.7, 1.0, "ok"))]
-    text = bench_probes.summary(rows)
-    assert "1 of 2 at the same radius" in text and "1 at float32's own" in text and text.endswith("accepted 1")
+    given = (("accepted", "accepted", 1.1, 1.3, "ok", "noise"), ("clipped_up", "uphill", 0.7, 1.0, "uphill", "ok"),
+             ("noise", "accepted", 5.0, 5.0, "ok", "ok"))  # fmt: skip
+    keys = ("outcome_bfloat16", "outcome_float32", "ratio_there", "ratio", "there", "drowned")
+    text = bench_probes.summary([dict(zip(keys, row)) for row in given])
+    assert (
+        text.startswith("2 of 3 fits count")
+        and "in 1 at the same radius (off by 20.0% in the median, 30.0% at most)" in text
+    )
+    assert (
+        "and in 1 at float32's own; 1 of them float32 would refuse there; both accept or both refuse in 1 of 3" in text
+    )
+    assert text.endswith("accepted 2")

@@ -100,7 +100,7 @@ def test_all_stages_ended_as_they_should(folder):
 
 
 # ------------------------------------------------------------------------------------------------------ against one
-EXACT = [name for name in CASES if name not in ("stale", "bfloat16") and not name.startswith("float32")]
+EXACT = [name for name in CASES if name != "stale" and "bfloat16" not in name and not name.startswith("float32")]
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -235,3 +235,13 @@ def test_a_plain_model_is_one_process_s():
     rows = torch.tensor([1.0, 2.0])
     assert alone.gather(rows) is rows and alone.sum(rows) is rows and alone.wait() is None
     assert not vector.sharded(net.weight) and vector.gathered(net.weight) is net.weight
+
+
+def test_a_sharded_adapter_in_bfloat16_with_a_start_is_that_of_one_process(two):
+    """FSDP2's first forward is the start's, with the adapter off: it must not settle there that the adapter is frozen."""
+    alone, found = one("lora npo bfloat16"), two("lora npo bfloat16")
+    assert found["stopped"] == alone["stopped"] and len(found["history"]) == len(alone["history"])
+    norms = [
+        [row["norm_R"] for row in run["history"][:6]] for run in (found, alone)
+    ]  # later steps are chaotic in bfloat16
+    assert norms[0] == pytest.approx(norms[1], rel=0.1)

@@ -462,3 +462,37 @@ def test_low_bits_are_part_of_a_checkpoint(tmp_path):
     assert len(load(tmp_path / "run", name, step)) == 2
     moved = torch.cat([(x != y).flatten() for x, y in zip(optimizer.exact(), start)]).float().mean()
     assert moved > 0.2
+
+
+@pytest.mark.slow  # two compilations
+def test_compiled_blocks_run_backward_twice():
+    one, two = (go(Engine(compile=True, memory=memory), steps=2) for memory in ("swap", "recompute"))
+    assert apart(one, two) == pytest.approx((0.0, 0.0), abs=1e-3)
+
+
+@pytest.mark.parametrize("engine", [Engine(precision="bfloat16"), Engine(device="cpu", precision="bfloat16")], ids=repr)
+def test_a_frozen_base_is_left_as_it_was(engine):
+    """The copy that is unlearned may not share what it rounds or moves."""
+    lm = ng.lora.adapt(target(), 2)
+    before = [p.detach().clone() for p in lm.model.parameters()]
+    go(engine, lm=lm, steps=1, rule=Constant(1e-3))
+    assert all(torch.equal(p, q) and p.dtype == q.dtype for p, q in zip(lm.model.parameters(), before))
+
+
+def test_a_launch_s_mixed_precision_is_not_ignored(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(ValueError, match="--mixed_precision no"):
+        Engine(precision="bfloat16")
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    with pytest.raises(ValueError, match="--precision bfloat16"):
+        Engine()
+    assert Engine(precision="bfloat16").precision == "bfloat16"
+
+
+def test_a_run_has_the_same_name_on_every_device():
+    from ngdiff.unlearn import _name
+
+    x = [torch.nn.Parameter(torch.ones(2))]
+    names = {_name(torch.optim.AdamW(x, lr=1e-3, fused=fused), "start") for fused in (None, True)}
+    assert len(names) == 1 and "lr: 0.001" in names.pop()
+    assert _name(torch.optim.AdamW(x, lr=1e-3)) != _name(torch.optim.AdamW(x, lr=1e-4))

@@ -101,7 +101,11 @@ class LMProblem:
         if starts and adapted and not lora.fresh(self.target.model):
             raise ValueError("the adapter has been trained already, so that switching it off is not the start: merge it "
                              "into the model first (merge_and_unload), then add a new one")  # fmt: skip
-        bound.model = self.target if self.in_place and (adapted or not starts) else self.target.copy()
+        bound.model = (
+            self.target
+            if self.in_place and (adapted or not starts)
+            else self.target.copy(share=not self.engine.changes)
+        )
         if bound.start is not None and (place := self.engine.place) is not None:
             bound.start.to(place)
         bound.module, bound._low = self.engine.prepare(bound.model.model)
