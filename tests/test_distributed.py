@@ -122,6 +122,12 @@ def test_two_processes_are_one_in_float32(two, name):
     assert y["cosine"] == pytest.approx(x["cosine"], abs=1e-6)
 
 
+def test_ten_steps_with_two_probes_keep_float32_s_own_precision(two):
+    """FSDP2, where the retain loss bends enough for η* to be as exact as a loss: weights 1e-5, norms and η 1e-6."""
+    weights, norms, eta, _ = apart(one("float32 uneven"), two("float32 uneven"))
+    assert weights <= 1e-5 and norms <= 1e-6 and eta <= 1e-6
+
+
 def test_sharded_bfloat16_is_that_of_one_process(two, monkeypatch):
     """The exact weights of both. The forwards of a shard and of a whole model round alike, their sums do not: gradients
     agree to 2⁻⁸ or so, and a way of ten steps to a few per cent."""
