@@ -107,8 +107,6 @@ class Engine:
             model.to(place)
         low = self._round(model)
         layers = blocks(model)
-        if self.compile and self.memory == "recompute":  # which runs backward twice: its buffers may not be given away
-            torch._functorch.config.donated_buffer = False  # type: ignore[attr-defined]
         for layer in layers:
             if self.checkpointing:
                 _checkpoint(layer, True)

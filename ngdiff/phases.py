@@ -5,8 +5,9 @@
                 forget batch's activations; G where either phase has several microbatches.
     recompute   g_F is never held beside g_R: it is measured first, then a second backward adds −b·g_F onto a·g_R.
                 GradDiff's own peak, three backwards. Of one forget microbatch the graph is kept for the second backward
-                (a third more time); of several, phase F runs before phase R and again after it (half as much more), and
-                rules that need the angle of the gradients are refused. g_R is gone when a probe would ask for it.
+                (a third more time); of several, or of a compiled model, phase F runs before phase R and again after it
+                (half as much more), and rules that need the angle of the gradients are refused. g_R is gone when a
+                probe would ask for it.
 
 Both give the same d up to rounding. Loss callables that draw random numbers (dropout) draw the same ones again; what else a
 forward changes (running means) it changes once more.
@@ -29,10 +30,15 @@ Loss = Callable[[], Tensor]  # a scalar, or a 1-D tensor of addends (rows) whose
 
 
 class Swap:
-    """One step's gradients. `measure`, then `write`; `g_R` and `g_F` are its own until then, `rows` those of R."""
+    """One step's gradients. `measure`, then `write`; `g_R` and `g_F` are its own until then, `rows` those of R.
 
-    def __init__(self, params: Sequence[Tensor], clear: Callable[[], None], processes: Processes) -> None:
-        self.params, self.clear, self.processes = params, clear, processes
+    once: a graph can be walked backward once only. A compiled one is: it writes over what it has saved.
+    """
+
+    def __init__(
+        self, params: Sequence[Tensor], clear: Callable[[], None], processes: Processes, once: bool = False
+    ) -> None:
+        self.params, self.clear, self.processes, self.once = params, clear, processes, once
         self.g_R: vector.Vector = []
         self.g_F: vector.Vector = []
         self.rows: list[Tensor] = []
@@ -80,7 +86,7 @@ class Recompute(Swap):
         self.forget = forget
         self.value: Tensor | None = None  # of the forget loss whose graph is kept
         wrapped = self.processes.size > 1 or any(vector.sharded(p) for p in self.params)  # these run once a forward
-        if len(forget) == 1 and not wrapped:
+        if len(forget) == 1 and not wrapped and not self.once:
             R, self.g_R, self.rows = self._gradient(retain)
             F, self.gram = self._streamed(forget[0])
         else:

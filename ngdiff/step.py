@@ -85,6 +85,8 @@ class UnlearningStep:
         self.state = stepsize.init() if stepsize else State()
         self.count = 0
         self.tolerance = _tolerance(self.params)
+        modules = [] if self.module is None else self.module.modules()
+        self.compiled = any(getattr(m, "_compiled_call_impl", None) or hasattr(m, "_orig_mod") for m in modules)
         self.held = list(dict.fromkeys(p for group in self.optimizer.param_groups for p in group["params"]))
 
     def __call__(self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None) -> Info:
@@ -94,7 +96,7 @@ class UnlearningStep:
         if [id(p) for p in self.params] != [id(p) for p in self.held if p.requires_grad]:
             raise ValueError("parameters were frozen or unfrozen since this step was made: make a new UnlearningStep")
         own, probe = probe_loss is None, retain if probe_loss is None else _phases(probe_loss)
-        grads = self.memory(self.params, self._clear, self.processes)
+        grads = self.memory(self.params, self._clear, self.processes, once=self.compiled)
         losses, gram = grads.measure(retain, forget)
         floor = [_floor(retain), _floor(forget)]
         info = self._decide(losses, gram, floor, early=grads.early)

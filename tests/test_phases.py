@@ -428,3 +428,16 @@ def test_recompute_holds_one_gradient_where_swap_holds_two(parts):
         peak[name] = peak_bytes(run)
     assert peak["swap"] - peak["recompute"] >= 0.5 * G
     assert peak["recompute"] <= 1.03 * peak["graddiff"]
+
+
+def test_a_compiled_model_s_graph_is_walked_once():
+    """Its backward writes over what the forward saved: a second one through the same graph gives another gradient."""
+    net = Net()
+    net.two.compile(backend="eager")
+    step = UnlearningStep(net, torch.optim.SGD(net.trained(), lr=0.1), NGDiff(), memory="recompute")
+    step(net.R, net.F)
+    assert [name for name, *_ in net.calls] == ["F", "R", "F"]
+    plain = Net()
+    UnlearningStep(plain, torch.optim.SGD(plain.trained(), lr=0.1), NGDiff())(plain.R, plain.F)
+    for p, q in zip(net.parameters(), plain.parameters()):
+        torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
