@@ -116,16 +116,14 @@ def footprint(problem: LMProblem, optimizer: torch.optim.Optimizer, fresh: int |
         if problem.start is not None:
             every += [p.detach() for p in problem.start.parameters() if p.requires_grad]
     low = getattr(optimizer, "low", {})
-    G, moved = (
-        sum(p.nbytes for p in moving),
-        sum(4 * p.numel() if q in low else p.nbytes for p, q in zip(moving, params)),
-    )
+    G = sum(p.nbytes for p in moving)
+    moved = sum(4 * p.numel() if q in low else p.nbytes for p, q in zip(moving, params))
     retain, forget = (_activations(problem, name, device) for name in (False, True))
     whole, kept, _, _ = map(sum, zip(retain, forget))
     bits = sum(t.nbytes for t in low.values())
-    line = (
-        (G if low else moved) + moved + (G if fresh == 0 else 0)
-    )  # θ₀ beside its low bits, u in float32, g_R if asked
+    line = (G if low else moved) + moved  # θ₀ beside its low bits, u in float32
+    if fresh == 0:  # the step's own rows: g_R is asked for their exact slope
+        line += G
     return Footprint(
         weights=sum(p.nbytes for p in every) + bits, gradients=G, optimizer=_slots(optimizer) * moved, retain=retain[0],
         forget=forget[0], outside=kept / whole if whole else 1.0, layers=max(len(blocks(problem.module)), 1),

@@ -57,7 +57,8 @@ class Point:
         From about SAMPLE numbers of each tensor, evenly spaced: it is asked several times a probe.
         """
         if not self.sample:
-            self.sample = [torch.cat(list(part)) for part in (self._exact(_some), map(_some, self.u))]
+            home = self.params[0].device  # of a model that is spread over several, too
+            self.sample = [torch.cat([x.to(home) for x in part]) for part in (self._exact(_some), map(_some, self.u))]
         theta, way = self.sample[0], eta * self.sample[1]
         off = (theta + way).to(dtype).to(theta) - theta.to(dtype).to(theta) - way
         some = [next((p for p in self.params if vector.sharded(p)), self.params[0])]  # whose processes add up
