@@ -10,15 +10,16 @@ import pytest
 from scipy.stats import norm
 
 from ngdiff.evaluate import metrics
+from ngdiff.evaluate.conventions import convention
 
 NAN, INF, LN2 = float("nan"), float("inf"), math.log(2)
-EPS = metrics.epsilon("open-unlearning")
+EPS = convention("open-unlearning").eps
 
 
 def test_conventions():
-    assert metrics.epsilon("ngdiff") == 0 and EPS == 1e-10
-    with pytest.raises(ValueError, match="'ngdiff', 'open-unlearning'"):
-        metrics.epsilon("tofu")
+    assert convention("ngdiff").eps == 0 and EPS == 1e-10 and convention(convention("muse")).name == "muse"
+    with pytest.raises(ValueError, match="'ngdiff', 'tofu', 'open-unlearning', 'muse', 'semeval'"):
+        convention("paper")
 
 
 # Likelihood -------------------------------------------------------------------------------------------------------

@@ -7,16 +7,12 @@ which, whatever its name ends in. A document becomes a row without a question, w
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Iterator
-from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any
 
 from ngdiff.data.benchmark import Benchmark, Row
+from ngdiff.data.sources import records
 
-BETWEEN = re.compile(r"[\s,]*")  # elements of an array
 SHAPE = 'write {"question": "…", "answer": "…"}, or {"text": "…"} for a document'
 
 
@@ -49,45 +45,10 @@ def read(path: Path) -> list[Row]:
     path = Path(path).expanduser()
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}: rows are JSON lines or a JSON array; {SHAPE}")
-    raw = path.read_bytes()
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: not UTF-8 (byte {raw[error.start]:#04x}): save the file as UTF-8"
-        ) from error
-    parse = _array if text.lstrip().startswith("[") else _lines
-    rows = [_row(value, f"{path}, line {line}") for line, value in parse(text, path)]
+    rows = [_row(value, f"{path}, line {line}") for line, value in records(path)]
     if not rows:
         raise ValueError(f"{path} holds no rows: {SHAPE}")
     return rows
-
-
-def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand in a string
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except JSONDecodeError as error:
-                cut = "it is cut short, or " if error.pos >= len(line.rstrip()) or "Unterminated" in error.msg else ""
-                raise ValueError(
-                    f"{path}, line {number}: not JSON ({error.msg}): {cut}one row must be one line"
-                ) from error
-
-
-def _array(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    try:
-        whole = json.loads(text)
-    except JSONDecodeError as error:
-        why = f"not JSON ({error.msg}): the array is damaged or cut short"
-        raise ValueError(f"{path}, line {error.lineno}: {why}") from error
-    at, begin, line = text.index("[") + 1, 0, 1
-    for _ in whole:  # once more, one by one, so that each knows its line
-        start = BETWEEN.match(text, at).end()
-        line, begin = line + text.count("\n", begin, start), start
-        value, at = JSONDecoder().raw_decode(text, start)
-        yield line, value
 
 
 def _row(value: Any, where: str) -> Row:

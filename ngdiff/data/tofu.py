@@ -9,11 +9,10 @@ ask the same holds on it.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ngdiff.data import sources
 from ngdiff.data.benchmark import Benchmark, Row, siblings
 from ngdiff.profiles import Profile, profile
 
@@ -91,7 +90,7 @@ def _need(root: str | Path, names: tuple[str, ...]) -> None:
 def _read(names: tuple[str, ...], root: str | None, revision: str | None) -> dict[str, list[Row]]:
     """Config name -> rows, from the hub's cache or download (root None) or from a folder."""
     if root is None:
-        return {name: _from_hub(name, revision) for name in names}
+        return {name: sources.hub(HUB, name, "train", revision) for name in names}
     _need(root, names)
     # a temporary cache: nothing is written beside the rows, and no stale copy of them is ever read
     with tempfile.TemporaryDirectory() as cache:
@@ -100,38 +99,9 @@ def _read(names: tuple[str, ...], root: str | None, revision: str | None) -> dic
 
 def _from_folder(root: Path, name: str, cache: str) -> list[Row]:
     try:
-        return _load(str(root), name, cache_dir=cache)
+        return sources.dataset(str(root), name, cache_dir=cache)
     except ValueError as error:  # the config is not in the folder's README.md
         raise ValueError(f"cannot read config {name!r}, {name}.json with README.md in {root}: {error}") from error
-
-
-def _from_hub(name: str, revision: str | None) -> list[Row]:
-    try:
-        return _load(HUB, name, revision=revision)
-    except (OSError, ValueError) as error:
-        raise ConnectionError(
-            f"cannot get config {name!r} of {HUB} (revision {revision}): {error}. Connect to the hub (and "
-            f"unset HF_HUB_OFFLINE), or pass root=<folder with the hub's files>"
-        ) from error
-
-
-def _load(path: str, name: str, **options: Any) -> list[Row]:
-    import datasets  # here and not above: it takes seconds to import
-
-    with _quiet(datasets):
-        return datasets.load_dataset(path, name, split="train", **options).to_list()
-
-
-@contextmanager
-def _quiet(datasets: Any) -> Iterator[None]:
-    """No progress bars for a dozen small files; the setting is put back."""
-    were_off = datasets.are_progress_bars_disabled()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        if not were_off:
-            datasets.enable_progress_bars()
 
 
 def _check_aligned(configs: dict[str, list[Row]], perturbed: str, plain: str) -> None:

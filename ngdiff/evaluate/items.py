@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ngdiff.evaluate import metrics
+from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.forward import Stats
 
 Row = dict[str, Any]
@@ -115,7 +116,7 @@ def _mean(key: str) -> Callable[[Mapping[int, Any]], float]:
 
 def aggregate(items: Items, convention: str) -> dict[str, float]:
     """name -> aggregate of every metric whose items are there; NaN where no row defines a value."""
-    eps = metrics.epsilon(convention)
+    eps = convention_of(convention).eps
     values = {}
     for name, rows in items.items():
         if "_Prob" in name:

@@ -1,8 +1,7 @@
 """The numbers of TOFU's evaluation: pure functions of losses, log-probabilities and texts; no model, no tokenizer.
 
 Notation: ℓ is the mean negative log-likelihood of an answer (nats per token, final EOS included), logp the
-log-probabilities of its tokens, shape (tokens,).  `eps` is 0 in the convention "ngdiff" and 1e-10 in
-"open-unlearning", which adds it to denominators; that convention is there to compare with published numbers.
+log-probabilities of its tokens, shape (tokens,).  `eps` is what a convention adds to denominators.
 
 Collapsed models (NaN or infinite logits) are an outcome, not a crash: a non-finite ℓ is +∞, so its probability is 0,
 its predictions count as wrong, and the model utility is 0.  NaN means *undefined* (nothing to average); it is left out.
@@ -23,15 +22,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import ks_2samp, rankdata
 from sklearn.metrics import roc_auc_score
 
-EPSILON = {"ngdiff": 0.0, "open-unlearning": 1e-10}
-
-
-def epsilon(convention: str) -> float:
-    """The constant that `convention` adds to denominators; ValueError, listing the known names, for another."""
-    if convention not in EPSILON:
-        raise ValueError(f"unknown convention {convention!r}: choose one of {', '.join(map(repr, EPSILON))}")
-    return EPSILON[convention]
-
+from ngdiff.evaluate.conventions import convention as convention_of
 
 # Likelihood -------------------------------------------------------------------------------------------------------
 
@@ -153,7 +144,7 @@ def extraction_strength(hits: ArrayLike, convention: str = "ngdiff") -> float:
         return float("nan")
     misses = np.flatnonzero(~hits)
     k = int(misses[-1]) + 1 if misses.size else 0
-    if epsilon(convention):
+    if convention_of(convention).floor:
         k = min(k, n - 1)
     return 1.0 - k / n
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from ngdiff.evaluate import forward, items, metrics
+from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import greedy, stop_tokens
 from ngdiff.evaluate.items import Items, Row, Table
 from ngdiff.evaluate.report import Report
@@ -70,7 +71,7 @@ def evaluate(
     Raises ValueError for an unknown convention, a reference report of another convention, and rows longer than the
     model's context.  The model's mode is restored; its gradients are not touched.
     """
-    metrics.epsilon(convention)
+    convention_of(convention).eps
     say, begun = _speaker(progress), time.perf_counter()
     ref = reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, convention, say)
     if ref and ref.meta.get("convention") != convention:
@@ -88,7 +89,7 @@ def evaluate(
         found |= items.against(found, ref.items)
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values |= items.aggregate(found, convention)
-    values |= _compared(values, found, ref, auc_retain, metrics.epsilon(convention))
+    values |= _compared(values, found, ref, auc_retain, convention_of(convention).eps)
     meta = _meta(lm, bench, convention) | {
         **{"max_new_tokens": max_new_tokens if generate else None, "configs": configs},
         **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
@@ -154,7 +155,7 @@ def _likelihood(lm: LM, rows: Rows, convention: str, say: Say) -> tuple[Items, d
     found: Items = {}
     for part in rows:
         if part != "holdout":
-            found |= items.probabilities(table, part, rows[part], metrics.epsilon(convention))
+            found |= items.probabilities(table, part, rows[part], convention_of(convention).eps)
         if part in ("forget", "holdout"):
             found |= items.membership(table, part, rows[part])
     if "forget" in rows:

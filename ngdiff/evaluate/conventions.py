@@ -1,0 +1,49 @@
+"""The published conventions: each benchmark's own code, where it does something else than its definition says.
+
+"ngdiff" is the definition, corrected. The others are there because their numbers must be comparable.
+
+    tofu             locuslab/tofu: the answer tag ("Answer: ") is labelled as well
+    open-unlearning  locuslab/open-unlearning: 1e-10 in denominators; extraction strength never below 1/n; the answer begins
+                     after as many tokens as the prompt has alone, so one made of the prompt's last space and the answer's
+                     first word is not labelled; a chat template renders the answer too, EOS is added where it does not end so
+    muse             swj0419/muse_bench: as the definition, ROUGE without a stemmer
+    semeval          the task's evaluator: bfloat16, one row at a time; input and output joined by nothing for its `nll`
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Convention:
+    """eps: added to denominators. floor: extraction strength is 1/n where nothing matches. labels: where the answer's labels
+    begin, "answer" (its first token), "tag" (the answer tag before it) or "alone" (after the tokens of the prompt alone).
+    stemmer: of MUSE's ROUGE."""
+
+    name: str
+    eps: float = 0.0
+    floor: bool = False
+    labels: str = "answer"
+    stemmer: bool = False
+
+
+CONVENTIONS = {
+    c.name: c
+    for c in (
+        Convention("ngdiff"),
+        Convention("tofu", labels="tag"),
+        Convention("open-unlearning", eps=1e-10, floor=True, labels="alone", stemmer=True),
+        Convention("muse"),
+        Convention("semeval"),
+    )
+}
+
+
+def convention(name: str | Convention) -> Convention:
+    """The convention of that name; a Convention comes back as it is. ValueError, listing the known names, for another."""
+    if isinstance(name, Convention):
+        return name
+    if name not in CONVENTIONS:
+        raise ValueError(f"unknown convention {name!r}: choose one of {', '.join(map(repr, CONVENTIONS))}")
+    return CONVENTIONS[name]
