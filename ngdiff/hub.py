@@ -100,27 +100,29 @@ def prompt_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Prompt:
     if "llama-2" in name.lower() or "llama2" in name.lower():
         prompt = LLAMA_2
     elif tokenizer.chat_template:
-        prompt = _chat_prompt(tokenizer)
+        prompt = chat_prompt(tokenizer)
     else:
         prompt = Prompt()
     _settle_padding(tokenizer)
     return prompt
 
 
-def _chat_prompt(tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """The chat template as fixed text around question and answer."""
+def render(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None) -> str:
+    """The chat template's text: system message, user turn, then the answer's turn, or what asks for one."""
+    turns = [{"role": "user", "content": question}]
+    turns += [] if answer is None else [{"role": "assistant", "content": answer}]
+    options = {"tokenize": False, "add_generation_prompt": answer is None, "date_string": DATE}
+    try:
+        return tokenizer.apply_chat_template([SYSTEM, *turns], **options)
+    except TemplateError:  # this template knows no system turn
+        return tokenizer.apply_chat_template(turns, **options)
+
+
+def chat_prompt(tokenizer: PreTrainedTokenizerBase) -> Prompt:
+    """The chat template as fixed text around question and answer; EOS of the tokenizer becomes its end of turn."""
     question, answer = "\u2039question\u203a", "\u2039answer\u203a"
-
-    def render(turns: list[dict[str, str]], generate: bool) -> str:
-        options = {"tokenize": False, "add_generation_prompt": generate, "date_string": DATE}
-        try:
-            return tokenizer.apply_chat_template([SYSTEM, *turns], **options)
-        except TemplateError:  # this template knows no system turn
-            return tokenizer.apply_chat_template(turns, **options)
-
-    user = {"role": "user", "content": question}
-    start, end = render([user], True).split(question)
-    after = render([user, {"role": "assistant", "content": answer}], False).split(answer)[-1].strip()
+    start, end = render(tokenizer, question).split(question)
+    after = render(tokenizer, question, answer).split(answer)[-1].strip()
     special = [str(token) for token in tokenizer.added_tokens_decoder.values()]
     ends = [token for token in special if token and after.startswith(token)]
     if ends:

@@ -40,10 +40,26 @@ CONVENTIONS = {
 }
 
 
-def convention(name: str | Convention) -> Convention:
-    """The convention of that name; a Convention comes back as it is. ValueError, listing the known names, for another."""
+SUITES = {
+    "tofu": ("ngdiff", "tofu", "open-unlearning"),
+    "muse": ("ngdiff", "muse", "open-unlearning"),
+    "semeval": ("ngdiff", "semeval"),
+}  # which of them speak of which benchmark
+
+
+def convention(name: str | Convention, suite: str | None = None) -> Convention:
+    """The convention of that name; a Convention comes back as it is.
+
+    Errors: ValueError, listing the known names, for another one, and for one that does not speak of the benchmark `suite`.
+    """
     if isinstance(name, Convention):
         return name
-    if name not in CONVENTIONS:
-        raise ValueError(f"unknown convention {name!r}: choose one of {', '.join(map(repr, CONVENTIONS))}")
+    known = SUITES.get(suite or "", tuple(CONVENTIONS))
+    if name not in known:
+        what = (
+            f"the convention {name!r} says nothing of {suite}"
+            if name in CONVENTIONS
+            else f"unknown convention {name!r}"
+        )
+        raise ValueError(f"{what}: choose one of {', '.join(map(repr, known))}")
     return CONVENTIONS[name]

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ngdiff.evaluate import metrics
+from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.forward import Stats
 
@@ -72,8 +73,8 @@ def probabilities(table: Table, part: str, rows: list[Row], eps: float) -> Items
     return items
 
 
-def memorisation(table: Table, rows: list[Row], convention: str) -> Items:
-    """exact_memorization and extraction_strength of the answers, final EOS dropped."""
+def memorisation(table: Table, rows: list[Row], convention: str | Convention) -> Items:
+    """exact_memorization and extraction_strength of the answers, final EOS dropped; open-unlearning scores no token as 0."""
     hits = [table[row["question"], row["answer"]].hits[:-1] for row in rows]
     return {
         "exact_memorization": scores([metrics.exact_memorization(h) for h in hits]),
@@ -81,16 +82,22 @@ def memorisation(table: Table, rows: list[Row], convention: str) -> Items:
     }
 
 
-def membership(table: Table, part: str, rows: list[Row]) -> Items:
-    """Scores of the likelihood attacks on one side, named mia_<attack>_<part>; the loss and zlib keep the final EOS."""
+def membership(table: Table, part: str, rows: list[Row], answers: list[str], convention: str | Convention) -> Items:
+    """Scores of the likelihood attacks on one side, named mia_<attack>_<part>; the loss and zlib keep the final EOS.
+
+    answers: the text of each row that zlib compresses.
+    """
     stats = [table[row["question"], row["answer"]] for row in rows]
     losses = [metrics.mean_nll(s.logp) for s in stats]
-    zlib = [metrics.zlib_score(loss, row["answer"]) for loss, row in zip(losses, rows, strict=True)]
+    zlib = [metrics.zlib_score(loss, text) for loss, text in zip(losses, answers, strict=True)]
+    low = [metrics.min_k(s.logp[:-1]) for s in stats]
     plus = [metrics.min_k_plus_plus(s.logp[:-1], s.mean[:-1], s.var[:-1]) for s in stats]
+    if convention_of(convention).floor:  # its score of no token
+        low, plus = ([0.0 if len(s.logp) < 2 else x for s, x in zip(stats, xs, strict=True)] for xs in (low, plus))
     return {
         f"mia_loss_{part}": scores(losses),
         f"mia_zlib_{part}": scores(zlib),
-        f"mia_min_k_{part}": scores([metrics.min_k(s.logp[:-1]) for s in stats]),
+        f"mia_min_k_{part}": scores(low),
         f"mia_min_k_plus_plus_{part}": scores(plus),
     }
 
@@ -114,7 +121,7 @@ def _mean(key: str) -> Callable[[Mapping[int, Any]], float]:
     return aggregate
 
 
-def aggregate(items: Items, convention: str) -> dict[str, float]:
+def aggregate(items: Items, convention: str | Convention) -> dict[str, float]:
     """name -> aggregate of every metric whose items are there; NaN where no row defines a value."""
     eps = convention_of(convention).eps
     values = {}

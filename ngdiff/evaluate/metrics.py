@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from scipy.stats import ks_2samp, rankdata
 from sklearn.metrics import roc_auc_score
 
+from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
 
 # Likelihood -------------------------------------------------------------------------------------------------------
@@ -93,11 +94,18 @@ def harmonic_mean(values: Iterable[float]) -> float:
 
 
 def ks_pvalue(ratios: ArrayLike, reference: ArrayLike) -> float:
-    """Forget quality: p-value of the two-sample Kolmogorov–Smirnov test on R, unlearned against retain-only model; NaN
+    """p-value of the two-sample Kolmogorov–Smirnov test on R, unlearned against retain-only model; NaN
     where a side is empty."""
     if not (np.size(ratios) and np.size(reference)):
         return float("nan")
     return float(ks_2samp(np.asarray(ratios, float), np.asarray(reference, float)).pvalue)
+
+
+def forget_quality(ratios: ArrayLike, reference: ArrayLike, eps: float = 0.0) -> float:
+    """`ks_pvalue`; with eps that of 1/(R + eps), the same order, in which very small R are ties."""
+    if eps:
+        ratios, reference = (1 / (np.asarray(R, float) + eps) for R in (ratios, reference))
+    return ks_pvalue(ratios, reference)
 
 
 # Text -------------------------------------------------------------------------------------------------------------
@@ -133,18 +141,19 @@ def exact_memorization(hits: ArrayLike) -> float:
     return float(np.mean(hits)) if hits.size else float("nan")
 
 
-def extraction_strength(hits: ArrayLike, convention: str = "ngdiff") -> float:
+def extraction_strength(hits: ArrayLike, convention: str | Convention = "ngdiff") -> float:
     """1 − k/n, k the first index from which every argmax equals its label: the suffix known by heart; NaN for no token.
 
-    Nothing matches: 0, or 1/n in the convention "open-unlearning", whose search stops at k = n − 1.
+    Nothing matches: 0, or 1/n in the convention "open-unlearning", whose search stops at k = n − 1; its score of no token
+    is 0.
     """
-    hits = np.asarray(hits, bool)
+    hits, floor = np.asarray(hits, bool), convention_of(convention).floor
     n = hits.size
     if n == 0:
-        return float("nan")
+        return 0.0 if floor else float("nan")
     misses = np.flatnonzero(~hits)
     k = int(misses[-1]) + 1 if misses.size else 0
-    if convention_of(convention).floor:
+    if floor:
         k = min(k, n - 1)
     return 1.0 - k / n
 

@@ -18,9 +18,10 @@ import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
-from ngdiff.evaluate import forward, items, metrics
+from ngdiff.evaluate import forward, items, metrics, texts
+from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
-from ngdiff.evaluate.generate import greedy, stop_tokens
+from ngdiff.evaluate.generate import greedy
 from ngdiff.evaluate.items import Items, Row, Table
 from ngdiff.evaluate.report import Report
 
@@ -60,7 +61,7 @@ def evaluate(
 
     reference   the retain-only model, or its Report (then it is not evaluated again).  forget_quality and mia_reference
                 need it; privleak's AUC_ret is ½ without one, and meta["auc_retain"] says so
-    convention  "ngdiff", or "open-unlearning" for numbers comparable with its tables (see `metrics`)
+    convention  "ngdiff", or for numbers comparable with their tables "tofu", "open-unlearning" (see `conventions`)
     generate    False leaves out ROUGE and with it model_utility
     gradnorm    False leaves out mia_gradnorm, which takes a backward for each row
     progress    True: one line a stage on stderr (silent under pytest); a callable is given the lines
@@ -71,26 +72,26 @@ def evaluate(
     Raises ValueError for an unknown convention, a reference report of another convention, and rows longer than the
     model's context.  The model's mode is restored; its gradients are not touched.
     """
-    convention_of(convention).eps
+    how = convention_of(convention, "tofu")
     say, begun = _speaker(progress), time.perf_counter()
-    ref = reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, convention, say)
+    ref = reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, how, say)
     if ref and ref.meta.get("convention") != convention:
         raise ValueError(
             f"the reference report has convention {ref.meta.get('convention')!r}, this evaluation {convention!r}: "
             "evaluate both with the same one"
         )
     rows, configs = _rows(bench, PARTS)
-    found, values = _likelihood(lm, rows, convention, say)
+    found, values = _likelihood(lm, rows, how, say)
     if generate:
-        found |= _rouge(lm, rows, max_new_tokens, say)
+        found |= _rouge(lm, rows, how, max_new_tokens, say)
     if gradnorm:
-        found |= _gradnorm(lm, rows, say)
+        found |= _gradnorm(lm, rows, how, say)
     if ref and ref.meta.get("fingerprint") == bench.fingerprint:
         found |= items.against(found, ref.items)
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
-    values |= items.aggregate(found, convention)
-    values |= _compared(values, found, ref, auc_retain, convention_of(convention).eps)
-    meta = _meta(lm, bench, convention) | {
+    values |= items.aggregate(found, how)
+    values |= _compared(values, found, ref, auc_retain, how.eps)
+    meta = _meta(lm, bench, how) | {
         **{"max_new_tokens": max_new_tokens if generate else None, "configs": configs},
         **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
         **{"rows": {part: len(members) for part, members in rows.items()}},
@@ -108,14 +109,15 @@ def _compared(
         more["model_utility"] = metrics.harmonic_mean(values[name] for name in UTILITY)
     ratios = "forget_truth_ratio"
     if ref and ratios in found and ratios in ref.items:
-        more["forget_quality"] = metrics.ks_pvalue(items.defined(found[ratios]), items.defined(ref.items[ratios]))
+        sides = (items.defined(found[ratios]), items.defined(ref.items[ratios]))
+        more["forget_quality"] = metrics.forget_quality(*sides, eps)
     if "mia_min_k" in values:
         more["privleak"] = metrics.privleak(values["mia_min_k"], auc_retain, eps)
     return more
 
 
-def _meta(lm: LM, bench: Benchmark, convention: str) -> dict[str, Any]:
-    content = {"model": lm.name, "benchmark": bench.name, "split": bench.split, "convention": convention}
+def _meta(lm: LM, bench: Benchmark, how: Convention) -> dict[str, Any]:
+    content = {"model": lm.name, "benchmark": bench.name, "split": bench.split, "convention": how.name}
     return content | {"fingerprint": bench.fingerprint}
 
 
@@ -142,24 +144,25 @@ def _rows(bench: Benchmark, parts: Iterable[str]) -> tuple[Rows, dict[str, str]]
     return rows, names
 
 
-def _brief(lm: LM, bench: Benchmark, convention: str, say: Say) -> Report:
+def _brief(lm: LM, bench: Benchmark, how: Convention, say: Say) -> Report:
     """Of a reference model only what is compared: the likelihoods of forget and holdout rows."""
     rows, _ = _rows(bench, ("forget", "holdout"))
-    found, values = _likelihood(lm, rows, convention, say)
-    return Report(values | items.aggregate(found, convention), found, _meta(lm, bench, convention))
+    found, values = _likelihood(lm, rows, how, say)
+    return Report(values | items.aggregate(found, how), found, _meta(lm, bench, how))
 
 
-def _likelihood(lm: LM, rows: Rows, convention: str, say: Say) -> tuple[Items, dict[str, float]]:
+def _likelihood(lm: LM, rows: Rows, how: Convention, say: Say) -> tuple[Items, dict[str, float]]:
     """The items of every likelihood metric, and the losses per token."""
-    table = _table(lm, rows, say)
+    table = _table(lm, rows, how, say)
     found: Items = {}
     for part in rows:
         if part != "holdout":
-            found |= items.probabilities(table, part, rows[part], convention_of(convention).eps)
+            found |= items.probabilities(table, part, rows[part], how.eps)
         if part in ("forget", "holdout"):
-            found |= items.membership(table, part, rows[part])
+            answers = [texts.answer(lm, row["question"], row["answer"], how) for row in rows[part]]
+            found |= items.membership(table, part, rows[part], answers, how)
     if "forget" in rows:
-        found |= items.memorisation(table, rows["forget"], convention)
+        found |= items.memorisation(table, rows["forget"], how)
     losses = {}
     for part in ("forget", "retain", "holdout"):
         if part in rows:
@@ -168,7 +171,7 @@ def _likelihood(lm: LM, rows: Rows, convention: str, say: Say) -> tuple[Items, d
     return found, losses
 
 
-def _table(lm: LM, rows: Rows, say: Say) -> Table:
+def _table(lm: LM, rows: Rows, how: Convention, say: Say) -> Table:
     """The teacher-forced statistics of each text that a metric needs; moments where min-k++ needs them."""
     begun = time.perf_counter()
     wanted: dict[tuple[str, str], bool] = {}
@@ -181,36 +184,36 @@ def _table(lm: LM, rows: Rows, say: Say) -> Table:
             for answer in (row.get("paraphrased_answer"), *row.get("perturbed_answer", ())):
                 if answer is not None:
                     wanted.setdefault((row["question"], answer), False)
-    examples = [lm.encode(question, answer) for question, answer in wanted]
+    examples = [texts.encode(lm, question, answer, how) for question, answer in wanted]
     budget = 2048 if lm.model.device.type == "cpu" else 16384  # tokens; larger batches leave a CPU's caches
     stats = forward.likelihood(lm.model, examples, list(wanted.values()), budget)
     say(f"{lm.name}: likelihood of {len(examples)} texts in {time.perf_counter() - begun:.1f} s")
     return dict(zip(wanted, stats, strict=True))
 
 
-def _rouge(lm: LM, rows: Rows, max_new_tokens: int, say: Say) -> Items:
+def _rouge(lm: LM, rows: Rows, how: Convention, max_new_tokens: int, say: Say) -> Items:
     """{part}_Q_A_ROUGE: the greedy answer to each question against the true one."""
     begun = time.perf_counter()
     asked = [(part, i, row) for part in rows if part != "holdout" for i, row in enumerate(rows[part])]
-    examples = [lm.encode(row["question"], row["answer"]) for _, _, row in asked]
-    stop = stop_tokens(lm.model, lm.tokenizer, examples)
-    texts = greedy(lm.model, [example.prompt_ids for example in examples], stop, max_new_tokens)
+    prompts = [texts.prompt_ids(lm, row["question"], row["answer"], how) for _, _, row in asked]
+    stop = texts.stops(lm, [texts.encode(lm, row["question"], row["answer"], how) for _, _, row in asked], how)
+    generated = greedy(lm.model, prompts, stop, max_new_tokens)
     found: Items = {f"{part}_Q_A_ROUGE": {} for part in rows if part != "holdout"}
-    for (part, i, row), ids in zip(asked, texts, strict=True):
-        generation = lm.tokenizer.decode(ids, skip_special_tokens=True).strip()
-        texts_of = {"input": row["question"], "ground_truth": row["answer"], "generation": generation}
-        found[f"{part}_Q_A_ROUGE"][i] = metrics.rouge(generation, row["answer"]) | texts_of
-    say(f"{lm.name}: {len(examples)} generations in {time.perf_counter() - begun:.1f} s")
+    for (part, i, row), ids in zip(asked, generated, strict=True):
+        generation, truth = texts.decode(lm, ids, how), texts.truth(lm, row["question"], row["answer"], how)
+        texts_of = {"input": row["question"], "ground_truth": truth, "generation": generation}
+        found[f"{part}_Q_A_ROUGE"][i] = metrics.rouge(generation, truth) | texts_of
+    say(f"{lm.name}: {len(prompts)} generations in {time.perf_counter() - begun:.1f} s")
     return found
 
 
-def _gradnorm(lm: LM, rows: Rows, say: Say) -> Items:
+def _gradnorm(lm: LM, rows: Rows, how: Convention, say: Say) -> Items:
     """mia_gradnorm_<part>, one backward a row."""
     begun = time.perf_counter()
     found: Items = {}
     for part in ("forget", "holdout"):
         if part in rows:
-            examples = [lm.encode(row["question"], row["answer"]) for row in rows[part]]
+            examples = [texts.encode(lm, row["question"], row["answer"], how) for row in rows[part]]
             found[f"mia_gradnorm_{part}"] = items.scores(forward.gradient_norms(lm.model, examples))
     say(f"{lm.name}: gradient norms in {time.perf_counter() - begun:.1f} s")
     return found

@@ -1,0 +1,95 @@
+"""How a row becomes tokens under each convention (`conventions`): what is labelled, what generation is given.
+
+answer  prompt and answer together, labels from the first token that the prompt alone does not give   (ours)
+tag     the same tokens, labels from the answer tag on                                                 (tofu)
+alone   labels after as many tokens as the prompt has alone; a chat template renders question and answer, and EOS
+        follows where it is not the last token                                              (open-unlearning)
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+from ngdiff.data.benchmark import Prompt
+from ngdiff.data.tokens import IGNORE, Example
+from ngdiff.evaluate.conventions import Convention
+from ngdiff.evaluate.generate import stop_tokens
+from ngdiff.hub import chat_prompt, render
+
+
+def encode(lm: Any, question: str, answer: str, convention: Convention) -> Example:
+    """The row's ids and labels. Errors: ValueError where it is longer than the model's context."""
+    if convention.labels == "answer" or not question:
+        return lm.encode(question, answer)
+    if convention.labels == "tag":
+        head = replace(lm.prompt, answer_start="").text(question)
+        example = lm.encode(question, answer)
+        return _labelled(example.input_ids, len(_tokens(lm.tokenizer, head)))
+    prompt, whole = _alone(lm.tokenizer, lm.prompt, question, answer)
+    if lm.context is not None and len(whole) > lm.context:
+        lm.encode(question, answer)  # says so, unless only the template's own ending is too much
+        raise ValueError(
+            f"the row with question {question[:80]!r} is {len(whole)} tokens long, the model takes {lm.context}"
+        )
+    return _labelled(whole, len(prompt))
+
+
+def prompt_ids(lm: Any, question: str, answer: str, convention: Convention) -> list[int]:
+    """What generation is given."""
+    if convention.labels == "alone" and question:
+        return _alone(lm.tokenizer, lm.prompt, question, answer)[0]
+    return lm.encode(question, answer).prompt_ids
+
+
+def decode(lm: Any, ids: list[int], convention: Convention) -> str:
+    """The text of a generation, without special tokens."""
+    options = {"clean_up_tokenization_spaces": True} if convention.labels == "alone" else {}
+    return lm.tokenizer.decode(ids, skip_special_tokens=True, **options).strip()
+
+
+def stops(lm: Any, examples: list[Example], convention: Convention) -> set[int]:
+    """Tokens that end a generation: under open-unlearning those of the generation configuration alone."""
+    if convention.labels != "alone":
+        return stop_tokens(lm.model, lm.tokenizer, examples)
+    declared = getattr(getattr(lm.model, "generation_config", None), "eos_token_id", None)
+    return {int(t) for t in (declared if isinstance(declared, (list, tuple)) else [declared]) if t is not None}
+
+
+def answer(lm: Any, question: str, answer: str, convention: Convention) -> str:
+    """The text that zlib compresses: the answer, or what open-unlearning decodes from the labelled tokens."""
+    if convention.labels != "alone":
+        return answer
+    labels = encode(lm, question, answer, convention).labels
+    return lm.tokenizer.decode([label for label in labels if label != IGNORE], skip_special_tokens=True)
+
+
+def truth(lm: Any, question: str, answer: str, convention: Convention) -> str:
+    """The text a generation is compared with: the answer, or what open-unlearning decodes from its tokens."""
+    if convention.labels != "alone":
+        return answer
+    prompt, whole = _alone(lm.tokenizer, lm.prompt, question, answer)
+    return decode(lm, whole, convention).replace(decode(lm, prompt, convention), "").strip()
+
+
+def _labelled(ids: list[int], start: int) -> Example:
+    return Example(list(ids), [IGNORE] * start + list(ids[start:]))
+
+
+def _tokens(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, verbose=False)["input_ids"])
+
+
+@lru_cache(maxsize=8192)
+def _alone(tokenizer: Any, prompt: Prompt, question: str, answer: str) -> tuple[list[int], list[int]]:
+    """(ids of the prompt, ids of prompt, answer and EOS)."""
+    if tokenizer.chat_template and prompt == chat_prompt(tokenizer):
+        # the template is given text and gives text: its special tokens are its own
+        head, text = render(tokenizer, question), render(tokenizer, question, answer)
+        ids = [list(tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"]) for t in (head, text)]
+    else:
+        head = prompt.text(question)
+        ids = [_tokens(tokenizer, t) for t in (head, head + answer)]
+    end = tokenizer.convert_tokens_to_ids(str(tokenizer.init_kwargs.get("eos_token") or tokenizer.eos_token))
+    return ids[0], ids[1] if ids[1][-1] == end else [*ids[1], end]

@@ -1,0 +1,110 @@
+"""What is labelled and what is generated from, under each convention, on tokenizers made for it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from ngdiff.data.benchmark import Prompt
+from ngdiff.data.tokens import IGNORE
+from ngdiff.evaluate import texts
+from ngdiff.evaluate.conventions import CONVENTIONS
+from ngdiff.hub import chat_prompt, prompt_of
+
+CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+class Asked:
+    """As much of an `LM` as its texts need."""
+
+    def __init__(self, tokenizer, prompt, context=None):
+        self.tokenizer, self.prompt, self.context = tokenizer, prompt, context
+
+    def encode(self, question, answer):
+        from ngdiff.data.tokens import encode
+
+        return encode(self.tokenizer, self.prompt, question, answer, self.context)
+
+
+def words(*specials, bos=False) -> PreTrainedTokenizerFast:
+    """Every letter is a token, and so is a space with the letter after it: spaces merge as in a BPE of words."""
+    letters = [chr(i) for i in range(33, 127)]
+    vocab = {t: i for i, t in enumerate(["<eos>", "<bos>", "Ġ", "Ċ", *letters, *(f"Ġ{c}" for c in letters)])}
+    merges = [("Ġ", c) for c in letters]
+    tokenizer = Tokenizer(models.BPE(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<eos>", "<bos>", *(AddedToken(s, special=True) for s in specials)])
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", bos_token="<bos>" if bos else None)
+
+
+def labelled(tokenizer, example) -> list[str]:
+    assert all(label in (IGNORE, token) for token, label in zip(example.input_ids, example.labels, strict=True))
+    return tokenizer.convert_ids_to_tokens([label for label in example.labels if label != IGNORE])
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_where_the_labels_of_a_plain_prompt_begin(bos):
+    """ "Q: a\\nA: bc": the prompt's last space and the answer's first letter are one token."""
+    lm = Asked(words(bos=bos), Prompt("Q: ", "\n", "A: "))
+    got = {name: texts.encode(lm, "a", "bc", how) for name, how in CONVENTIONS.items()}
+    assert len({tuple(e.input_ids) for e in got.values()}) == 1, "the same text"
+    assert labelled(lm.tokenizer, got["ngdiff"]) == ["Ġb", "c", "<eos>"]
+    assert labelled(lm.tokenizer, got["tofu"]) == ["A", ":", "Ġb", "c", "<eos>"]
+    assert labelled(lm.tokenizer, got["open-unlearning"]) == ["c", "<eos>"]  # the prompt alone ends in a token "Ġ"
+    given = {n: lm.tokenizer.convert_ids_to_tokens(texts.prompt_ids(lm, "a", "bc", CONVENTIONS[n])) for n in got}
+    assert given["open-unlearning"][-3:] == ["A", ":", "Ġ"] and given["ngdiff"][-2:] == ["A", ":"]
+    assert texts.truth(lm, "a", "bc", CONVENTIONS["open-unlearning"]) == "bc"
+
+
+def test_an_answer_of_one_token_that_open_unlearning_does_not_label():
+    lm = Asked(words(), Prompt("Q: ", "\n", "A: "))
+    example = texts.encode(lm, "a", "b", CONVENTIONS["open-unlearning"])
+    assert labelled(lm.tokenizer, example) == ["<eos>"]
+
+
+def test_llama_2_has_no_space_before_the_answer():
+    """ "[INST] a [/INST]bc": nothing merges, and every convention labels the same tokens."""
+    lm = Asked(words(), Prompt("[INST] ", " [/INST]", ""))
+    got = [texts.encode(lm, "a", "bc", how) for how in CONVENTIONS.values()]
+    assert all(labelled(lm.tokenizer, e) == ["b", "c", "<eos>"] for e in got)
+
+
+def test_a_chat_template_that_does_not_end_in_eos():
+    """open-unlearning labels all that the template puts after the answer, then its EOS; ours ends at the end of turn."""
+    tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+    tokenizer.chat_template = CHAT
+    lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
+    assert lm.prompt == chat_prompt(tokenizer) and tokenizer.eos_token == "<|end|>"
+    assert labelled(tokenizer, texts.encode(lm, "a", "bc", CONVENTIONS["ngdiff"])) == ["b", "c", "<|end|>"]
+    published = texts.encode(lm, "a", "bc", CONVENTIONS["open-unlearning"])
+    assert labelled(tokenizer, published) == ["b", "c", "<|end|>", "Ċ", "<eos>"]
+    assert tokenizer.decode(published.input_ids).startswith("<|system|>You are a helpful assistant.<|end|>\n<|user|>a")
+    assert texts.truth(lm, "a", " bc ", CONVENTIONS["open-unlearning"]) == "bc"  # the template trims
+
+
+def test_a_chat_template_is_not_used_where_another_prompt_was_given():
+    tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+    tokenizer.chat_template = CHAT
+    lm = Asked(tokenizer, Prompt("Q: ", "\n", "A: "))
+    got = texts.encode(lm, "a", "bc", CONVENTIONS["open-unlearning"])
+    assert tokenizer.decode(got.input_ids) == "Q: a\nA: bc<eos>"
+
+
+def test_too_long_a_row_is_refused_under_each_convention():
+    lm = Asked(words(), Prompt("Q: ", "\n", "A: "), context=6)
+    for how in CONVENTIONS.values():
+        with pytest.raises(ValueError, match="tokens long"):
+            texts.encode(lm, "a", "bcdef", how)
+
+
+def test_names_are_what_the_command_line_takes():
+    assert json.dumps([*CONVENTIONS]) == '["ngdiff", "tofu", "open-unlearning", "muse", "semeval"]'
