@@ -56,8 +56,8 @@ def _is_path(path_or_id: str | Path) -> bool:
     return isinstance(path_or_id, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
 
 
-def fetch(loader: Callable[..., Any], path_or_id: str | Path, **options: Any) -> Any:
-    """loader(path_or_id, **options) for a folder or hub id, without remote code; errors as `ngdiff.models.load` says."""
+def fetch(loader: Callable[..., Any], path_or_id: str | Path, trust_remote_code: bool = False, **options: Any) -> Any:
+    """loader(path_or_id, **options) for a folder or hub id; errors as `ngdiff.models.load` says."""
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
@@ -67,7 +67,7 @@ def fetch(loader: Callable[..., Any], path_or_id: str | Path, **options: Any) ->
     place = str(folder if folder.is_dir() else path_or_id)
     try:
         with without_bars():
-            return loader(place, trust_remote_code=False, **options)
+            return loader(place, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise _explained(error, place) from error
 
@@ -82,6 +82,14 @@ def _explained(error: Exception, place: str) -> Exception:
     elif any(isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)) for cause in causes):
         advice = (
             f"the hub cannot be reached: where there is a network run `hf download {place}`, or give a local folder"
+        )
+    elif "trust_remote_code" in str(error):
+        advice = "it cannot be loaded without code of its own: read that code, then allow it with trust_remote_code=True"
+        if Path(place).is_dir():
+            return ValueError(f"the model in {place}: {advice}")
+    elif "safetensors" in str(error) and not Path(place).is_dir():
+        advice = (
+            "it has no safetensors weights, and pickled ones are not loaded: convert it once, on a machine you can lose"
         )
     elif Path(place).is_dir():
         first = str(error).strip().splitlines()[0]

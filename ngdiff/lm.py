@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ngdiff import lora
+from ngdiff import lora, zoo
 from ngdiff.cache import atomic_folder, probe_writable
 from ngdiff.data.benchmark import Prompt
 from ngdiff.data.tokens import Example, encode
@@ -72,9 +72,12 @@ class LM:
 
 def load(
     path_or_id: str | Path, *, dtype: str = "float32", device: str | torch.device = "cpu",
-    prompt: Prompt | None = None,
+    prompt: Prompt | None = None, tokenizer: str | None = None, trust_remote_code: bool = False,
 ) -> LM:  # fmt: skip
-    """A model from a local folder or the hub: safetensors only, no code from the model's repository is run.
+    """A model from a local folder or the hub: safetensors only; code from its repository runs only where you trust it.
+
+    tokenizer: the folder or hub id of its tokenizer; None: the model's own, or that of the repository where a published
+    model's tokenizer is (`ngdiff.zoo`).
 
     A folder with a peft adapter gives its base model with the adapter on it, frozen but for the adapter.
     The prompt is the given one, else the one saved beside the weights, else `ngdiff.hub.prompt_of` the tokenizer.
@@ -84,18 +87,20 @@ def load(
     folder = Path(path_or_id).expanduser()
     base = base_of(folder) if (folder / ADAPTER).is_file() else path_or_id
     options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
-    model, info = fetch(AutoModelForCausalLM.from_pretrained, base, **options)
+    model, info = fetch(AutoModelForCausalLM.from_pretrained, base, trust_remote_code=trust_remote_code, **options)
     if lost := sorted(info["missing_keys"]):
         raise ValueError(f"{base} is no whole model: {len(lost)} tensors are missing ({lost[0]}, …)")
     if base is not path_or_id:
         model = put_on(model, folder)
-    tokenizer = fetch(AutoTokenizer.from_pretrained, base)
+    own = fetch(
+        AutoTokenizer.from_pretrained, tokenizer or zoo.tokenizer_of(str(base)), trust_remote_code=trust_remote_code
+    )
     card = json.loads((folder / CARD).read_text("utf-8")) if (folder / CARD).is_file() else {}
     saved = Prompt(**card["prompt"]) if "prompt" in card else None
-    derived = prompt_of(tokenizer, str(base))  # also settles pad and end of turn of a foreign tokenizer
+    derived = prompt_of(own, str(base))  # also settles pad and end of turn of a foreign tokenizer
     model.to(device).eval()
     name = card.get("name", Path(path_or_id).name)
-    return LM(model, tokenizer, prompt or saved or derived, name, folder if folder.is_dir() else None)
+    return LM(model, own, prompt or saved or derived, name, folder if folder.is_dir() else None)
 
 
 def save(lm: LM, folder: str | Path) -> Path:

@@ -28,7 +28,7 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ngdiff import train
+from ngdiff import train, zoo
 from ngdiff.cache import cache_dir, cached, content_key, found, probe_writable
 from ngdiff.data import tokens
 from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
@@ -80,7 +80,7 @@ def from_scratch(texts: list[str], shape: TinyLM, prompt: Prompt, seed: int, nam
 
 def _train(bench: Benchmark, P: Profile, seed: int, role: str) -> LM:
     """The two phases: pre-training rows, then the role's rows with some pre-training rows mixed in."""
-    lm = from_scratch(_texts(bench), P.lm, bench.prompt, seed, role) if P.lm else load(P.hub)
+    lm = from_scratch(_texts(bench), P.lm, bench.prompt, seed, role) if P.lm else _base(bench, P)
     lm.name = role
     lm.model.to(device_of(P))
     general, facts = (
@@ -94,6 +94,15 @@ def _train(bench: Benchmark, P: Profile, seed: int, role: str) -> LM:
     return lm
 
 
+def _base(bench: Benchmark, P: Profile) -> LM:
+    """The hub's model before fine-tuning."""
+    if not (base := zoo.model(P.model).base):
+        raise ValueError(
+            f"no base model of {P.model} is known to fine-tune: it speaks of {', '.join(zoo.model(P.model).ready)}"
+        )
+    return load(base, prompt=_prompt(bench))
+
+
 @functools.cache
 def _sources() -> list[str]:
     """The code that decides a trained model, without its comments: a model of other code is never taken."""
@@ -105,14 +114,16 @@ def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
     """Cache key of a trained model: rows, tokenizer texts, shape, training, seed, code, versions, device."""
     versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
     data = [_texts(bench), bench.pretrain, _rows(bench, role), bench.prompt]
-    return content_key("model", _sources(), data, P.lm, P.hub, P.training, seed, versions, device_of(P).type)
+    return content_key("model", _sources(), data, P.lm, P.model, P.training, seed, versions, device_of(P).type)
 
 
 def _ready_made(bench: Benchmark, P: Profile, role: str) -> str | None:
-    """Hub id of a target or reference that others trained on the same rows."""
-    if P.hub_tofu is None or bench.name != "tofu" or bench.source.get("retain_rows") is not None:
+    """Hub id of a target or reference that the benchmark's authors trained on the same rows."""
+    if P.model is None or bench.source.get("retain_rows") is not None:
         return None
-    return f"{P.hub_tofu}_{'full' if role == 'target' else siblings(bench.split)[0]}"
+    found = zoo.model(P.model).ready.get(" ".join(filter(None, (bench.name, bench.source.get("corpus")))))
+    place = found[ROLES.index(role)] if found else None
+    return place and place.format(retain=siblings(bench.split)[0])
 
 
 def _make(bench: Benchmark, P: Profile, seed: int, role: str) -> Path:
@@ -128,7 +139,12 @@ def _make(bench: Benchmark, P: Profile, seed: int, role: str) -> Path:
 def _get(bench: Benchmark, P: str | Profile, seed: int, role: str) -> LM:
     P = profile(P)
     place = _ready_made(bench, P, role) or _make(bench, P, seed, role)
-    return replace(load(place, dtype=P.dtype, device=device_of(P)), name=role)
+    return replace(load(place, dtype=P.dtype, device=device_of(P), prompt=_prompt(bench)), name=role)
+
+
+def _prompt(bench: Benchmark) -> Prompt | None:
+    """The benchmark's own form; TOFU's default one (None) gives way to the one that a model was made for."""
+    return bench.prompt if bench.prompt != Prompt() else None
 
 
 def target(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:

@@ -60,8 +60,7 @@ class Profile:
     tofu_split      the split `ngdiff.data.tofu` takes when none is named
     tofu_retain     retain rows kept of TOFU, None = all
     lm              shape of the model trained from scratch; None = the hub's model
-    hub             hub id of the model before fine-tuning; None = from scratch
-    hub_tofu        prefix of TOFU models on the hub: target `<prefix>_full`, reference `<prefix>_retain90` …
+    model           name of the hub's model (`ngdiff.zoo`); None = from scratch
     training        how target and reference are trained where the hub has none
     steps           unlearning steps
     batch_size      forget rows and retain rows in one unlearning step (each)
@@ -72,8 +71,7 @@ class Profile:
     name: str
     training: Training
     lm: TinyLM | None = None
-    hub: str | None = None
-    hub_tofu: str | None = None
+    model: str | None = None
     authors: int = 80
     questions: int = 12
     tofu_split: str = "forget10"
@@ -104,8 +102,7 @@ _PROFILES = (
     ),
     Profile(
         name="paper",
-        hub="meta-llama/Llama-3.2-1B-Instruct",
-        hub_tofu="open-unlearning/tofu_Llama-3.2-1B-Instruct",
+        model="llama-3.2-1b",
         training=Training(epochs=5, pretrain_epochs=0, lr=1e-5, batch_size=32),
         authors=200,
         dtype="bfloat16",

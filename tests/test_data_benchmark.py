@@ -122,5 +122,5 @@ def test_every_served_size_generates(n_authors):
 def test_profiles(name):
     P = profile(name)
     assert P.name == name and profile(P) is P and isinstance(P, Profile)
-    assert (P.lm is None) != (P.hub is None)
+    assert (P.lm is None) != (P.model is None)
     assert hash(P) == hash(profile(name))

@@ -12,6 +12,7 @@ import pytest
 from ngdiff import methods, models
 from ngdiff.data import authors, load, tofu
 from ngdiff.data.authors import generate, write
+from ngdiff.data.tofu import asked
 from ngdiff.evaluate import evaluate
 from ngdiff.evaluate.items import ATTACKS
 from ngdiff.evaluate.tofu import UTILITY
@@ -65,7 +66,7 @@ def test_no_generated_row_is_a_tofu_row():
 
 
 def test_missing_folder_says_which_file_and_how_to_get_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"README.md is missing; get the folder with `hf download"):
+    with pytest.raises(FileNotFoundError, match=r"forget01.json is missing; get the folder with `hf download"):
         tofu("tiny", root=tmp_path / "none")
 
 
@@ -85,12 +86,33 @@ def test_a_generated_folder_loads_as_tofu_and_misaligned_files_are_refused(tmp_p
         tofu("tiny", "forget10", root=tmp_path)
 
 
-def test_config_missing_from_the_readme_is_named(tmp_path):
+def test_a_damaged_file_is_named_with_its_line(tmp_path):
     write(tmp_path, "tiny")
-    card = (tmp_path / "README.md").read_text().replace("config_name: world_facts\n", "config_name: other\n")
-    (tmp_path / "README.md").write_text(card)
-    with pytest.raises(ValueError, match="cannot read config 'world_facts'"):
+    path = tmp_path / "world_facts.json"
+    path.write_text(path.read_text()[:-40])
+    with pytest.raises(ValueError, match=r"world_facts.json, line 48: not JSON .*: it is cut short"):
         tofu("tiny", root=tmp_path)
+    path.write_text('["a question"]')
+    with pytest.raises(ValueError, match=r"world_facts.json, line 1: no row but str"):
+        tofu("tiny", root=tmp_path)
+
+
+def test_an_evaluation_needs_only_the_rows_it_asks(tmp_path):
+    write(tmp_path, "tiny")
+    for path in tmp_path.iterdir():
+        if "_perturbed" not in path.name:
+            path.unlink()
+    (tmp_path / "world_facts_perturbed.json").unlink()
+    bench = asked("forget10", tmp_path)
+    whole = authors("tiny", "forget10")
+    assert bench.forget == whole.forget and bench.forget_perturbed == whole.forget_perturbed
+    assert [set(row) for row in bench.retain] == [{"question", "answer"}] * len(whole.retain_perturbed)
+    assert "holdout10" not in bench.configs and load(bench.source) == bench
+    with pytest.raises(FileNotFoundError, match="holdout10.json is missing|forget10.json is missing"):
+        tofu("tiny", "forget10", root=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"forget05_perturbed.json is missing"):
+        (tmp_path / "forget05_perturbed.json").unlink()
+        asked("forget05", tmp_path)
 
 
 def test_hub_out_of_reach_says_what_to_do(monkeypatch):

@@ -220,7 +220,7 @@ def _forward(model: Any, batch: dict[str, Any]) -> Tokens:
     first, ids = batch["first"], batch["input_ids"]
     keep = ids.shape[1] - first
     logits = model(
-        ids, batch["attention_mask"], use_cache=False, logits_to_keep=keep
+        ids, attention_mask=batch["attention_mask"], use_cache=False, logits_to_keep=keep
     ).logits  # (rows, keep, vocabulary)
     return Tokens(logits, batch["labels"][:, first:])
 

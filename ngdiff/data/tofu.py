@@ -1,14 +1,12 @@
 """TOFU: 200 fictitious authors × 20 questions (Maini et al. 2024, arXiv 2401.06121; MIT licence).
 
-Rows come from the hub (`locuslab/TOFU`) or from a local folder in the hub's layout, by the same
-`datasets.load_dataset` call. Real TOFU asks one question of two retained authors ("What is the full name of the
-author?", rows 100 and 440 of full) and shares none between forget and retain, so the rule that these two never
-ask the same holds on it.
+Rows come from the hub (`locuslab/TOFU`) through `datasets`, or from a local folder with the hub's files. Real TOFU asks
+one question of two retained authors ("What is the full name of the author?", rows 100 and 440 of full) and shares none
+between forget and retain, so the rule that these two never ask the same holds on it.
 """
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -46,62 +44,72 @@ def tofu(
 
 
 def from_source(recipe: dict[str, Any]) -> Benchmark:
-    """The benchmark of a recipe {"split", "retain_rows", "root", "revision"}."""
-    split = recipe["split"]
+    """The benchmark of a recipe {"split", "retain_rows", "root", "revision"}, and "asked": only what an evaluation asks."""
+    split, asked = recipe["split"], recipe.get("asked", False)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r} of TOFU; choose one of: {', '.join(SPLITS)}")
     retain, _ = siblings(split)
-    configs = _read(_names(split), recipe["root"], recipe["revision"])
+    configs = _read(_names(split), recipe["root"], recipe["revision"], _perturbed(split) if asked else ())
+    if asked:  # the rows to train on are those that are asked
+        for plain, perturbed in ((split, f"{split}_perturbed"), (retain, "retain_perturbed")):
+            configs.setdefault(plain, [{k: row[k] for k in ("question", "answer")} for row in configs[perturbed]])
     for config in (retain, "retain_perturbed"):
         configs[config] = configs[config][: recipe["retain_rows"]]
     _check_aligned(configs, f"{split}_perturbed", split)
     _check_aligned(configs, "retain_perturbed", retain)
-    known = [row for config in FACTS for row in configs[config]]
+    known = [row for config in FACTS for row in configs.get(config, [])]
     pretrain = [{"question": row["question"], "answer": row["answer"]} for row in known]
     return Benchmark("tofu", split, configs, pretrain, {"name": "tofu"} | recipe)
 
 
+def asked(split: str, root: str | Path) -> Benchmark:
+    """What an evaluation asks of a folder: its *_perturbed files; whatever else of the benchmark it lacks is left out.
+
+    Where the split's own file or the retained rows are not there, the perturbed rows stand in for them.
+    """
+    return from_source({"split": split, "retain_rows": None, "root": str(root), "revision": None, "asked": True})
+
+
 def need_files(root: str | Path, split: str) -> None:
     """FileNotFoundError naming the first file that a split needs and the folder lacks."""
-    _need(root, _names(split))
-
-
-def _names(split: str) -> tuple[str, ...]:
-    """The configs that a split needs."""
-    return (
-        split,
-        *siblings(split),
-        f"{split}_perturbed",
-        "retain_perturbed",
-        *FACTS,
-        *(f"{f}_perturbed" for f in FACTS),
-    )
-
-
-def _need(root: str | Path, names: tuple[str, ...]) -> None:
-    for file in ("README.md", *(f"{name}.json" for name in names)):
-        if not (Path(root) / file).is_file():
+    for name in _names(split):
+        if not (Path(root) / f"{name}.json").is_file():
             raise FileNotFoundError(
-                f"{Path(root) / file} is missing; get the folder with `hf download {HUB} --repo-type dataset "
+                f"{Path(root) / name}.json is missing; get the folder with `hf download {HUB} --repo-type dataset "
                 f"--revision {REVISION} --local-dir {root}`, or leave root out to use the hub"
             )
 
 
-def _read(names: tuple[str, ...], root: str | None, revision: str | None) -> dict[str, list[Row]]:
-    """Config name -> rows, from the hub's cache or download (root None) or from a folder."""
+def _names(split: str) -> tuple[str, ...]:
+    """The configs that a split needs."""
+    return (split, *siblings(split), *FACTS, *_perturbed(split))
+
+
+def _perturbed(split: str) -> tuple[str, ...]:
+    return (f"{split}_perturbed", "retain_perturbed", *(f"{f}_perturbed" for f in FACTS))
+
+
+def _read(
+    names: tuple[str, ...], root: str | None, revision: str | None, least: tuple[str, ...] = ()
+) -> dict[str, list[Row]]:
+    """Config name -> rows, from the hub (root None) or from a folder; least: what must be in it, () = all."""
     if root is None:
         return {name: sources.hub(HUB, name, "train", revision) for name in names}
-    _need(root, names)
-    # a temporary cache: nothing is written beside the rows, and no stale copy of them is ever read
-    with tempfile.TemporaryDirectory() as cache:
-        return {name: _from_folder(Path(root).resolve(), name, cache) for name in names}
+    folder = Path(root)
+    for name in least[:2]:
+        if not (folder / f"{name}.json").is_file():
+            raise FileNotFoundError(f"{folder / name}.json is missing: an evaluation needs TOFU's perturbed rows")
+    if not least:
+        need_files(root, names[0])
+    return {name: _rows(folder / f"{name}.json") for name in names if (folder / f"{name}.json").is_file()}
 
 
-def _from_folder(root: Path, name: str, cache: str) -> list[Row]:
-    try:
-        return sources.dataset(str(root), name, cache_dir=cache)
-    except ValueError as error:  # the config is not in the folder's README.md
-        raise ValueError(f"cannot read config {name!r}, {name}.json with README.md in {root}: {error}") from error
+def _rows(path: Path) -> list[Row]:
+    found = sources.records(path)
+    for line, value in found:
+        if not isinstance(value, dict):
+            raise ValueError(f"{path}, line {line}: no row but {type(value).__name__}: TOFU's rows are objects")
+    return [value for _, value in found]
 
 
 def _check_aligned(configs: dict[str, list[Row]], perturbed: str, plain: str) -> None:
