@@ -21,8 +21,14 @@ bench_app = typer.Typer(help="Time and memory.", no_args_is_help=True)
 data_app = typer.Typer(help="Generated benchmarks, as files.", no_args_is_help=True)
 app.add_typer(bench_app, name="bench")
 app.add_typer(data_app, name="data")
+score_app = typer.Typer(help="Score files that other tools wrote; no model is loaded.", no_args_is_help=True)
+app.add_typer(score_app, name="score")
 
 Profile = Annotated[str, typer.Option(help="tiny (CPU, minutes), small (one GPU) or paper (80 GB GPU).")]
+File = Annotated[Path, typer.Argument(help="The file to score.")]
+Reference = Annotated[Path | None, typer.Option(help="The same file of the retain-only model.")]
+How = Annotated[str, typer.Option("--convention", help="ngdiff, tofu, open-unlearning or muse.")]
+Out = Annotated[Path | None, typer.Option("--json", help="Write the JSON here; without it: stdout.")]
 Jobs = Annotated[int, typer.Option(min=1, help="How many run at once.")]
 
 
@@ -121,6 +127,83 @@ def unlearn(
     from ngdiff.unlearn_command import run
 
     raise typer.Exit(1 if run(Job(**settings), force) == "nonfinite" else 0)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")],
+    benchmark: Annotated[str, typer.Option(help="tofu, muse or semeval.")],
+    data: Annotated[str, typer.Option(help="The benchmark's folder, hub, or stand-in (generated, the same schema).")] = "hub",
+    split: Annotated[str, typer.Option(help="forget10, …; news or books; validation, train or all.")] = "",
+    reference: Annotated[str | None, typer.Option(help="The retain-only model, or the JSON of its evaluation.")] = None,
+    convention: Annotated[str, typer.Option(help="ngdiff, tofu, open-unlearning, muse or semeval.")] = "ngdiff",
+    json: Annotated[Path | None, typer.Option(help="File to write: metrics, items, stamp; without it: stdout.")] = None,
+    files: Annotated[Path | None, typer.Option(help="Folder for the benchmark's own file formats.")] = None,
+    mia: Annotated[Path | None, typer.Option(help="SemEval: folder of member.jsonl and nonmember.jsonl.")] = None,
+    mmlu: Annotated[Path | None, typer.Option(help="SemEval: metrics.json of an MMLU run.")] = None,
+    prompt: Annotated[str, typer.Option(help="'Question: {question}\\nAnswer: '; without it as the model is asked.")] = "",
+    generate: Annotated[bool, typer.Option(help="Greedy answers, for ROUGE and exact match.")] = True,
+    gradnorm: Annotated[bool, typer.Option(help="TOFU: the gradient-norm attack, a backward for each row.")] = True,
+    max_new_tokens: Annotated[int | None, typer.Option(help="Of an answer; without it the benchmark's.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+) -> None:
+    """Measure a model on TOFU, MUSE or SemEval-2025 Task 4, item by item."""
+    settings = dict(locals())
+    from ngdiff.evaluate_command import Evaluation, run
+
+    run(Evaluation(**settings))
+
+
+@score_app.command("tofu")
+def score_tofu(log: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None) -> None:
+    """TOFU's eval_log_aggregated.json: model utility, and forget quality against a retain-only model's."""
+    _score("tofu", log, reference, None, convention, json)
+
+
+@score_app.command("open-unlearning")
+def score_open_unlearning(log: File, reference: Reference = None, json: Out = None) -> None:
+    """open-unlearning's TOFU_EVAL.json: every aggregate again from its items."""
+    _score("open-unlearning", log, reference, None, "open-unlearning", json)
+
+
+@score_app.command("semeval")
+def score_semeval(
+    folder: Annotated[Path, typer.Argument(help="The evaluator's output folder.")],
+    mmlu: Annotated[Path | None, typer.Option(help="metrics.json of an MMLU run.")] = None,
+    json: Out = None,
+) -> None:
+    """The SemEval-2025 Task 4 evaluator's folder: the 12 terms, task aggregate, MIA, final score."""
+    _score("semeval", folder, None, mmlu, "semeval", json)
+
+
+@score_app.command("muse")
+def score_muse(file: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None) -> None:
+    """MUSE's responses and Min-40 % scores (the README says in which form)."""
+    _score("muse", file, reference, None, convention, json)
+
+
+def _score(kind: str, path: Path, reference: Path | None, mmlu: Path | None, convention: str, json: Path | None) -> None:
+    from ngdiff.score import command
+
+    command(kind, path, reference=reference, mmlu=mmlu, convention=convention, json_out=json)
+
+
+@app.command()
+def losses(
+    model: Annotated[str, typer.Option(help="Folder of a model, or a hub id.")],
+    forget: Annotated[Path, typer.Option(help='Rows {"question", "answer"} or {"text"}.')],
+    retain: Annotated[Path, typer.Option(help="Rows to keep; DPO takes them as the refusals.")],
+    start: Annotated[str | None, typer.Option(help="The model before unlearning; without it: the model itself.")] = None,
+    rows: Annotated[int, typer.Option(min=1, help="How many of each file, from its first on.")] = 4,
+    convention: Annotated[str, typer.Option(help="ngdiff, tofu or open-unlearning.")] = "ngdiff",
+    json: Annotated[Path | None, typer.Option(help="File to write; without it: stdout.")] = None,
+) -> None:
+    """Value and gradient norm of every objective on a few rows: the way to compare implementations."""
+    settings = dict(locals())
+    from ngdiff.losses import command
+
+    command(**settings)
 
 
 @app.command()

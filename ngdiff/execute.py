@@ -41,6 +41,7 @@ SHELL = (
     "bench",
     "job",
     "unlearn_command",
+    "evaluate_command",
 )
 DATA = (".json", ".jsonl", ".parquet", ".csv", ".md")  # of a folder that a parameter names
 

@@ -15,7 +15,8 @@ CORE = (
     *("vector", "processes", "rng", "directions", "stepsize", "autolr", "point", "master", "phases", "probe", "info"),
     *("step", "checkpoint", "unlearn", "quadratics", "theorems", "oracles", "twin"),
 )
-SHELL = ("cli", "reproduce", "report", "records", "batch", "book", "execute", "__main__", "job", "unlearn_command")
+SHELL = ("cli", "reproduce", "report", "records", "batch", "book", "execute", "__main__", "job", "unlearn_command",
+         "evaluate_command")  # fmt: skip
 APPLICATION = ("data", "models", "train", "hub", "profiles", "objectives", "methods", "evaluate", "figures", "engine")
 LANGUAGE = {"transformers", "tokenizers", "datasets", "peft", "accelerate", "rouge_score"}
 
@@ -124,7 +125,9 @@ def test_import_is_light() -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["reproduce", "--help"], ["unlearn", "--help"], ["version"]], ids=" ".join
+    "arguments",
+    [["--help"], ["reproduce", "--help"], ["unlearn", "--help"], ["evaluate", "--help"], ["score", "tofu", "--help"], ["version"]],
+    ids=" ".join,
 )
 def test_help_is_light(arguments: list[str]) -> None:
     assert not loaded_by("ngdiff", *arguments) & HEAVY

@@ -15,7 +15,7 @@ from ngdiff.data.authors import generate, write
 from ngdiff.data.tofu import asked
 from ngdiff.evaluate import evaluate
 from ngdiff.evaluate.items import ATTACKS
-from ngdiff.evaluate.tofu import UTILITY
+from ngdiff.evaluate.items import UTILITY
 from ngdiff.profiles import profile
 from ngdiff.stepsize import Constant
 from ngdiff.unlearn import unlearn

@@ -1,27 +1,34 @@
 """Per-item values of TOFU's metrics, from the statistics of one forward pass; and how items become aggregates.
 
-Layouts are open-unlearning's `value_by_index`: probabilities {"prob", "avg_loss"} (lists over several wrong answers),
-everything else {"score"}.  An undefined value is None and is left out of the mean.
+Layouts are open-unlearning's `value_by_index`: probabilities {"prob", "avg_loss"} (lists over several wrong answers; beside
+them "tokens", how many were labelled), everything else {"score"}.  An undefined value is None and is left out of the mean.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ngdiff.evaluate import metrics
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
-from ngdiff.evaluate.forward import Stats
+
+if TYPE_CHECKING:
+    from ngdiff.evaluate.forward import Stats  # torch: scoring a file does without
 
 Row = dict[str, Any]
 Items = dict[str, dict[int, Any]]
-Table = Mapping[tuple[str, str], Stats]
+Table = Mapping[tuple[str, str], "Stats"]
 
 FICTION = ("forget", "retain")  # judged on the paraphrase; ra and wf on the answer, normalised over the options
 RATIO = {"forget": "forget_truth_ratio", **{part: f"{part}_Truth_Ratio" for part in ("retain", "ra", "wf")}}
+UTILITY = (
+    *("retain_Q_A_Prob", "retain_Q_A_ROUGE", "retain_Truth_Ratio"),
+    *("ra_Q_A_Prob_normalised", "ra_Q_A_ROUGE", "ra_Truth_Ratio"),
+    *("wf_Q_A_Prob_normalised", "wf_Q_A_ROUGE", "wf_Truth_Ratio"),
+)
 ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm")
 
 
@@ -41,28 +48,31 @@ def defined(items: Mapping[int, Mapping[str, Any]]) -> np.ndarray:
     return values[~np.isnan(values)]
 
 
-def _probability(losses: Any) -> dict[str, Any]:
-    return {"prob": metrics.probability(losses).tolist(), "avg_loss": losses}
+def _probability(losses: Any, tokens: Any) -> dict[str, Any]:
+    return {"prob": metrics.probability(losses).tolist(), "avg_loss": losses, "tokens": tokens}
 
 
 def probabilities(table: Table, part: str, rows: list[Row], eps: float) -> Items:
     """{part}_Q_A_Prob, _PARA_Prob, _PERT_Prob, _Prob_normalised and the truth ratio, as far as the rows allow."""
 
-    def nll(row: Row, answer: str) -> float:
-        return metrics.mean_nll(table[row["question"], answer].logp)
+    def told(answers: list[str | list[str]]) -> dict[int, Any]:
+        found = {}
+        for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
+            stats = [table[row["question"], one] for one in ([answer] if isinstance(answer, str) else answer)]
+            values = [metrics.mean_nll(s.logp) for s in stats], [len(s.logp) for s in stats]
+            found[i] = _probability(*((v[0] for v in values) if isinstance(answer, str) else values))
+        return found
 
-    true = [nll(row, row["answer"]) for row in rows]
-    items = {f"{part}_Q_A_Prob": {i: _probability(loss) for i, loss in enumerate(true)}}
+    items = {f"{part}_Q_A_Prob": told([row["answer"] for row in rows])}
+    right = items[f"{part}_Q_A_Prob"]
     if part in FICTION:
         if any("paraphrased_answer" not in row for row in rows):
             return items
-        true = [nll(row, row["paraphrased_answer"]) for row in rows]
-        items[f"{part}_Q_A_PARA_Prob"] = {i: _probability(loss) for i, loss in enumerate(true)}
+        right = items[f"{part}_Q_A_PARA_Prob"] = told([row["paraphrased_answer"] for row in rows])
     if any(not row.get("perturbed_answer") for row in rows):
         return items
-    wrong = [[nll(row, answer) for answer in row["perturbed_answer"]] for row in rows]
-    pairs = list(zip(true, wrong, strict=True))
-    items[f"{part}_Q_A_PERT_Prob"] = {i: _probability(losses) for i, losses in enumerate(wrong)}
+    others = items[f"{part}_Q_A_PERT_Prob"] = told([row["perturbed_answer"] for row in rows])
+    pairs = [(right[i]["avg_loss"], others[i]["avg_loss"]) for i in right]
     items[RATIO[part]] = scores([metrics.truth_ratio(t, w, eps) for t, w in pairs])
     if part == "forget":
         means = [metrics.share(t, [float(np.mean(w))], eps) for t, w in pairs]

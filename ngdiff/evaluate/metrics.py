@@ -94,18 +94,11 @@ def harmonic_mean(values: Iterable[float]) -> float:
 
 
 def ks_pvalue(ratios: ArrayLike, reference: ArrayLike) -> float:
-    """p-value of the two-sample Kolmogorov–Smirnov test on R, unlearned against retain-only model; NaN
+    """Forget quality: p-value of the two-sample Kolmogorov–Smirnov test on R, unlearned against retain-only model; NaN
     where a side is empty."""
     if not (np.size(ratios) and np.size(reference)):
         return float("nan")
     return float(ks_2samp(np.asarray(ratios, float), np.asarray(reference, float)).pvalue)
-
-
-def forget_quality(ratios: ArrayLike, reference: ArrayLike, eps: float = 0.0) -> float:
-    """`ks_pvalue`; with eps that of 1/(R + eps), the same order, in which very small R are ties."""
-    if eps:
-        ratios, reference = (1 / (np.asarray(R, float) + eps) for R in (ratios, reference))
-    return ks_pvalue(ratios, reference)
 
 
 # Text -------------------------------------------------------------------------------------------------------------

@@ -26,9 +26,10 @@ class Report:
     items: dict[str, dict[int, Any]] = field(repr=False, default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
-    def to_json(self, path: str | Path) -> Path:
-        """Writes strict JSON atomically: the file is the whole report or is not there."""
+    def to_json(self, path: str | Path, stamp: dict[str, Any] | None = None) -> Path:
+        """Writes strict JSON atomically: the file is the whole report, and its stamp if given, or is not there."""
         content = {name: _plain(getattr(self, name)) for name in ("metrics", "items", "meta")}
+        content |= {} if stamp is None else {"stamp": _plain(stamp)}
         with atomic_write(Path(path)) as temporary:
             text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
             temporary.write_text(text + "\n", encoding="utf-8")

@@ -22,7 +22,7 @@ from ngdiff.evaluate import forward, items, metrics, texts
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import greedy
-from ngdiff.evaluate.items import Items, Row, Table
+from ngdiff.evaluate.items import UTILITY, Items, Row, Table
 from ngdiff.evaluate.report import Report
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ PARTS = {
     "ra": ("real_authors_perturbed",),
     "wf": ("world_facts_perturbed",),
 }
-UTILITY = (
-    *("retain_Q_A_Prob", "retain_Q_A_ROUGE", "retain_Truth_Ratio"),
-    *("ra_Q_A_Prob_normalised", "ra_Q_A_ROUGE", "ra_Truth_Ratio"),
-    *("wf_Q_A_Prob_normalised", "wf_Q_A_ROUGE", "wf_Truth_Ratio"),
-)
 
 
 def evaluate(
@@ -109,8 +104,7 @@ def _compared(
         more["model_utility"] = metrics.harmonic_mean(values[name] for name in UTILITY)
     ratios = "forget_truth_ratio"
     if ref and ratios in found and ratios in ref.items:
-        sides = (items.defined(found[ratios]), items.defined(ref.items[ratios]))
-        more["forget_quality"] = metrics.forget_quality(*sides, eps)
+        more["forget_quality"] = metrics.ks_pvalue(items.defined(found[ratios]), items.defined(ref.items[ratios]))
     if "mia_min_k" in values:
         more["privleak"] = metrics.privleak(values["mia_min_k"], auc_retain, eps)
     return more

@@ -1,0 +1,165 @@
+"""What `ngdiff evaluate` does: one model directory on one benchmark, into one JSON file and the benchmark's own formats.
+
+    OUT  {"metrics": {name: value}, "items": {name: {index: …}}, "meta": …, "stamp": …}
+
+Everything that can be refused is refused before the model is loaded: names, rows, files, the folder to write to.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from ngdiff.cache import probe_writable
+from ngdiff.data.benchmark import Benchmark, Prompt
+from ngdiff.evaluate.conventions import SUITES, convention
+
+DEFAULT = {"tofu": "forget10", "muse": "news", "semeval": "validation"}  # splits
+STAND_IN = "stand-in"  # data: the generated benchmark of the same schema
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Settings of one evaluation; the command's options.
+
+    data: the benchmark's folder, "hub", or "stand-in". reference: the retain-only model, or the JSON of its own evaluation.
+    prompt: how a question becomes text, with {question} in it; "" = the model's own. files: a folder for the benchmark's own
+    formats. Errors, all before a model is loaded: ValueError for unknown names, FileNotFoundError.
+    """
+
+    model: str
+    benchmark: str
+    data: str = "hub"
+    split: str = ""
+    reference: str | None = None
+    convention: str = "ngdiff"
+    json: Path | None = None
+    files: Path | None = None
+    mia: Path | None = None
+    mmlu: Path | None = None
+    prompt: str = ""
+    generate: bool = True
+    gradnorm: bool = True
+    max_new_tokens: int | None = None
+    device: str = "auto"
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        if self.benchmark not in SUITES:
+            raise ValueError(f"unknown benchmark {self.benchmark!r}: choose one of {', '.join(SUITES)}")
+        convention(self.convention, self.benchmark)
+        if self.benchmark != "semeval" and (self.mia or self.mmlu):
+            raise ValueError("--mia and --mmlu belong to --benchmark semeval")
+        if self.dtype not in ("float32", "bfloat16"):
+            raise ValueError(f"unknown dtype {self.dtype!r}: choose float32 or bfloat16")
+        if self.prompt and self.prompt.count("{question}") != 1:
+            raise ValueError(
+                f"--prompt needs {{question}} once, such as 'Question: {{question}}\\nAnswer: '; got {self.prompt!r}"
+            )
+        if self.max_new_tokens is not None and self.max_new_tokens < 1:
+            raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
+        if self.data not in ("hub", STAND_IN) and not Path(self.data).expanduser().is_dir():
+            raise FileNotFoundError(
+                f"--data {self.data}: no such folder; give the benchmark's folder, hub, or {STAND_IN}"
+            )
+
+    @property
+    def form(self) -> Prompt | None:
+        """The prompt of the option: what follows the question's line is the answer tag."""
+        if not self.prompt:
+            return None
+        start, rest = self.prompt.replace("\\n", "\n").split("{question}")
+        cut = rest.rfind("\n") + 1
+        return Prompt(start, rest[:cut], rest[cut:])
+
+    def bench(self) -> Benchmark:
+        """The rows."""
+        from ngdiff import data
+
+        split = self.split or DEFAULT[self.benchmark]
+        root = None if self.data in ("hub", STAND_IN) else Path(self.data).expanduser()
+        if self.data == STAND_IN:
+            made = {"tofu": lambda: data.authors("tiny", split), "muse": data.news, "semeval": data.dossiers}
+            return made[self.benchmark]()
+        if self.benchmark == "tofu":
+            from ngdiff.data.tofu import asked
+
+            return data.tofu("paper", split) if root is None else asked(split, root)
+        if self.benchmark == "muse":
+            return data.muse("paper", split, root=root)
+        return data.semeval("paper", split, root=root, mia=self.mia)
+
+
+def run(job: Evaluation) -> dict[str, float]:
+    """Evaluates, writes what was asked for, prints the metrics; returns them."""
+    begun = time.perf_counter()
+    for target in (job.json and job.json.parent, job.files):
+        if target is not None:
+            probe_writable(Path(target).expanduser())
+    bench = job.bench()
+    options: dict[str, Any] = {"generate": job.generate, "convention": job.convention}
+    if job.max_new_tokens is not None:
+        options["max_new_tokens"] = job.max_new_tokens
+    if job.benchmark == "semeval" and job.mmlu is not None:
+        from ngdiff.evaluate.mmlu import read
+
+        options["mmlu"] = read(job.mmlu)
+    if job.benchmark == "tofu":
+        options["gradnorm"] = job.gradnorm
+
+    from ngdiff.evaluate import evaluate  # here and not above: what was refused so far took no seconds
+    from ngdiff.evaluate.files import write
+    from ngdiff.results import stamp
+
+    reference = None if job.reference is None else _reference(job, bench)
+    lm = _load(job.model, job, bench)
+    report = evaluate(lm, bench, reference, **options)
+    if job.json is not None:
+        places = {k: v for k, v in asdict(job).items() if v is not None}
+        report.to_json(job.json, stamp(places, None, time.perf_counter() - begun))
+    if job.files is not None:
+        for path in write(report, job.benchmark, Path(job.files).expanduser()):
+            print(f"wrote {path}", file=sys.stderr)
+    _print(report.metrics, job)
+    return report.metrics
+
+
+def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
+    import torch
+
+    from ngdiff.lm import load
+
+    device = job.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    verbatim = bench.prompt if bench.prompt != Prompt() else None  # a benchmark that says how it is asked
+    return load(place, dtype=job.dtype, device=device, prompt=job.form or verbatim)
+
+
+def _reference(job: Evaluation, bench: Benchmark) -> Any:
+    from ngdiff.evaluate.report import Report
+
+    path = Path(job.reference or "").expanduser()
+    if not path.is_file():
+        return _load(str(job.reference), job, bench)
+    report = Report.from_json(path)
+    if (theirs := report.meta.get("fingerprint")) != bench.fingerprint:
+        raise ValueError(
+            f"{path} is an evaluation of other rows ({report.meta.get('benchmark')} {report.meta.get('split')}, "
+            f"{str(theirs)[:12]}; here {bench.name} {bench.split}, {bench.fingerprint[:12]}): evaluate the reference on these"
+        )
+    return report
+
+
+def _print(metrics: dict[str, float], job: Evaluation) -> None:
+    if job.json is None:
+        print(json.dumps(metrics, indent=1))
+        return
+    width = max(map(len, metrics), default=0)
+    for name, value in metrics.items():
+        print(f"{name:{width}}  {value:.6g}")
+    print(f"wrote {job.json}", file=sys.stderr)

@@ -1,0 +1,79 @@
+"""`ngdiff score`: the benchmarks' numbers from files that other tools wrote. No model, no torch, no transformers.
+
+Every scorer is a function of paths that returns (scores, warnings): the scores at full precision under the
+benchmark's own names, and lines that say what was odd in the files. What cannot be scored is a ValueError (or
+FileNotFoundError) that names the file and the row.
+
+    kind              files                                      scorer
+    tofu              eval_log_aggregated.json                   `score.tofu.score`
+    open-unlearning   TOFU_EVAL.json                             `score.open_unlearning.score`
+    semeval           the evaluator's output folder              `score.semeval.score`
+    muse              responses and Min-40 % scores (our form)   `score.muse.score`
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ngdiff.cache import atomic_write
+
+OPTIONS = {
+    "tofu": ("reference", "convention"),
+    "open-unlearning": ("reference",),
+    "semeval": ("mmlu",),
+    "muse": ("reference", "convention"),
+}  # what each kind takes beside its file; the convention of the others is their name
+
+
+def score(kind: str, path: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
+    """(scores, warnings) of a file of that kind; an option that is None is left to its default.
+
+    Errors: ValueError for an unknown kind and an option that the kind does not take; those of the scorer.
+    """
+    if kind not in OPTIONS:
+        raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(OPTIONS)}")
+    given = {name: value for name, value in options.items() if value is not None}
+    if extra := [name for name, value in given.items() if name not in OPTIONS[kind] and value != kind]:
+        takes = " and ".join(f"--{name}" for name in OPTIONS[kind])
+        raise ValueError(f"`score {kind}` has no use for --{extra[0]}: it takes {takes}")
+    given = {name: value for name, value in given.items() if name in OPTIONS[kind]}
+    return import_module(f"ngdiff.score.{kind.replace('-', '_')}").score(Path(path), **given)
+
+
+def command(
+    kind: str,
+    path: Path,
+    reference: Path | None = None,
+    mmlu: Path | None = None,
+    convention: str | None = None,
+    json_out: Path | None = None,
+) -> None:
+    """Prints the scores as JSON, or writes them to `json_out`, whole or not at all; warnings go to stderr.
+
+    JSON has no NaN and no infinity: they become null, with a warning that names them.
+    """
+    values, warnings = score(kind, path, reference=reference, mmlu=mmlu, convention=convention)
+    text = json.dumps(_plain(values, "", warnings), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    if json_out is None:
+        sys.stdout.write(text)
+    else:
+        with atomic_write(json_out) as temporary:
+            temporary.write_text(text, "utf-8")
+
+
+def _plain(value: Any, where: str, warnings: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _plain(inner, f"{where} {name}".strip(), warnings) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_plain(inner, f"{where} {i}", warnings) for i, inner in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        warnings.append(f"{where} is {value}, written as null")
+        return None
+    return value

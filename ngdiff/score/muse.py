@@ -1,0 +1,43 @@
+"""MUSE's numbers from a file of responses and Min-40 % scores; the form is ours, `ngdiff.evaluate.muse_score` says it.
+
+Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ngdiff.evaluate import muse_score
+from ngdiff.evaluate.conventions import Convention
+from ngdiff.evaluate.conventions import convention as convention_of
+from ngdiff.score import documents
+
+
+def score(
+    path: Path, reference: Path | None = None, convention: str | Convention = "ngdiff"
+) -> tuple[dict[str, float], list[str]]:
+    """`muse_score.score` of a file, and warnings. The responses are taken as they stand: cut knowmem's at the next question.
+
+    Errors: FileNotFoundError; ValueError naming the file, its list and the row.
+    """
+    how = convention_of(convention, "muse")
+    document = documents.read(path)
+    if reference is None:
+        note = f"{path}: without a reference privleak takes AUC_ret = ½"
+        return _scored(document, None, how, f"{path}"), [note] if "privleak" in document else []
+    if "privleak" not in document:
+        raise ValueError(f"{path} has no privleak scores: there is nothing to compare with {reference}")
+    other = documents.read(Path(reference))
+    if "privleak" in other:  # alone first, so that what is wrong in it is told under its own name
+        _scored({"privleak": other["privleak"]}, None, how, f"{reference}")
+    return _scored(document, other, how, f"{path}, reference {reference}"), []
+
+
+def _scored(
+    document: dict[str, Any], reference: dict[str, Any] | None, how: Convention, where: str
+) -> dict[str, float]:
+    try:
+        return muse_score.score(document, reference, how)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from error
