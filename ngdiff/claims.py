@@ -184,7 +184,7 @@ def summary(files: dict[str, list[Row] | None]) -> list[Row]:
             add(source, f"{row['model']}: {metric}", row[metric], 0.05)
     for row in files.get(source := "learning_rate.jsonl") or []:
         add(source, f"learning rate: {row['stepsize']} from {row['lr']:g}: score", row["score"], 0.05)
-    for prefix in ("", "grid_"):
+    for prefix in ("", "grid_", "tofu_", "muse_", "semeval_"):
         source, rows = f"{prefix}matched.parquet", files.get(f"{prefix}matched.parquet") or []
         for group in table(rows, ("score",), lambda r: f"{r['method']}, {r['stepsize']}"):
             scores = [r["score"] for r in rows if f"{r['method']}, {r['stepsize']}" == group["group"]]
@@ -192,7 +192,7 @@ def summary(files: dict[str, list[Row] | None]) -> list[Row]:
                 source,
                 f"{prefix}matched: {group['group']}: score",
                 group["score"],
-                max(0.03, max(scores) - min(scores)),
+                max(0.03 if len(scores) > 1 else 0.05, max(scores) - min(scores)),
             )
         for row in files.get(source := f"{prefix}claims.jsonl") or []:
             if row["verdict"]:

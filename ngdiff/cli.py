@@ -47,7 +47,7 @@ def _numbers(text: str | None, option: str) -> list[int] | None:
 @app.command()
 def reproduce(
     profile: Profile = "tiny",
-    data: Annotated[str, typer.Option(help="Real TOFU rows: its folder, or `hub`; written as <profile>-tofu.")] = "",
+    data: Annotated[str, typer.Option(help="Real rows: a folder of TOFU, LUME or MUSE, or `hub`: TOFU.")] = "",
     seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2; without it as each notebook says.")] = None,
     only: Annotated[str, typer.Option(help="Numbers of notebooks, such as 04,06.")] = "",
     jobs: Jobs = 2,
@@ -56,7 +56,7 @@ def reproduce(
     smoke: Annotated[bool, typer.Option("--smoke", help="A small budget, written as <profile>-smoke.")] = False,
 ) -> None:
     """Execute the notebooks, write rows, figures and one HTML report."""
-    from ngdiff import compare
+    from ngdiff import compare, paths
     from ngdiff.data.tofu import need_files
     from ngdiff.profiles import profile as known
     from ngdiff.reproduce import reproduce as run
@@ -64,12 +64,14 @@ def reproduce(
     P = known(profile)
     if data and data != "hub":
         if not Path(data).is_dir():
-            raise FileNotFoundError(f"--data {data}: no such folder; give a folder with TOFU's files, or `hub`")
-        need_files(data, P.tofu_split)
+            raise FileNotFoundError(f"--data {data}: no such folder; give a folder of TOFU, LUME or MUSE, or `hub`")
+        if paths.kind(data) == "tofu":
+            need_files(data, P.tofu_split)
         data = str(Path(data).resolve())
     numbers = _numbers(seeds, "--seeds")
     compare.plan("live", tuple(numbers or ()))  # refuses the tuning seed
     names = [name.strip() for name in only.split(",") if name.strip()]
+    names = names or {"lume": ["09"], "muse": ["08"]}.get(paths.kind(data), [])  # the notebooks that read such rows
     raise typer.Exit(run(profile, data, numbers, refresh, force, smoke, names, jobs))
 
 
@@ -133,7 +135,9 @@ def unlearn(
 def evaluate(
     model: Annotated[str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")],
     benchmark: Annotated[str, typer.Option(help="tofu, muse or semeval.")],
-    data: Annotated[str, typer.Option(help="The benchmark's folder, hub, or stand-in (generated, the same schema).")] = "hub",
+    data: Annotated[
+        str, typer.Option(help="The benchmark's folder, hub, or stand-in (generated, the same schema).")
+    ] = "hub",
     split: Annotated[str, typer.Option(help="forget10, …; news or books; validation, train or all.")] = "",
     reference: Annotated[str | None, typer.Option(help="The retain-only model, or the JSON of its evaluation.")] = None,
     convention: Annotated[str, typer.Option(help="ngdiff, tofu, open-unlearning, muse or semeval.")] = "ngdiff",
@@ -141,7 +145,9 @@ def evaluate(
     files: Annotated[Path | None, typer.Option(help="Folder for the benchmark's own file formats.")] = None,
     mia: Annotated[Path | None, typer.Option(help="SemEval: folder of member.jsonl and nonmember.jsonl.")] = None,
     mmlu: Annotated[Path | None, typer.Option(help="SemEval: metrics.json of an MMLU run.")] = None,
-    prompt: Annotated[str, typer.Option(help="'Question: {question}\\nAnswer: '; without it as the model is asked.")] = "",
+    prompt: Annotated[
+        str, typer.Option(help="'Question: {question}\\nAnswer: '; without it as the model is asked.")
+    ] = "",
     generate: Annotated[bool, typer.Option(help="Greedy answers, for ROUGE and exact match.")] = True,
     gradnorm: Annotated[bool, typer.Option(help="TOFU: the gradient-norm attack, a backward for each row.")] = True,
     max_new_tokens: Annotated[int | None, typer.Option(help="Of an answer; without it the benchmark's.")] = None,
@@ -183,7 +189,9 @@ def score_muse(file: File, reference: Reference = None, convention: How = "ngdif
     _score("muse", file, reference, None, convention, json)
 
 
-def _score(kind: str, path: Path, reference: Path | None, mmlu: Path | None, convention: str, json: Path | None) -> None:
+def _score(
+    kind: str, path: Path, reference: Path | None, mmlu: Path | None, convention: str, json: Path | None
+) -> None:
     from ngdiff.score import command
 
     command(kind, path, reference=reference, mmlu=mmlu, convention=convention, json_out=json)
@@ -194,7 +202,9 @@ def losses(
     model: Annotated[str, typer.Option(help="Folder of a model, or a hub id.")],
     forget: Annotated[Path, typer.Option(help='Rows {"question", "answer"} or {"text"}.')],
     retain: Annotated[Path, typer.Option(help="Rows to keep; DPO takes them as the refusals.")],
-    start: Annotated[str | None, typer.Option(help="The model before unlearning; without it: the model itself.")] = None,
+    start: Annotated[
+        str | None, typer.Option(help="The model before unlearning; without it: the model itself.")
+    ] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many of each file, from its first on.")] = 4,
     convention: Annotated[str, typer.Option(help="ngdiff, tofu or open-unlearning.")] = "ngdiff",
     json: Annotated[Path | None, typer.Option(help="File to write; without it: stdout.")] = None,
@@ -274,6 +284,18 @@ def bench_probes(
     from ngdiff.bench_probes import table
 
     table(probes, json)
+
+
+@bench_app.command("evaluate")
+def bench_evaluate(
+    data: Annotated[str, typer.Option(help="A folder with TOFU's files; without it generated authors.")] = "",
+    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each part, in turn.")] = 3,
+    json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
+) -> None:
+    """Time of an evaluation on one thread: likelihoods, greedy answers, gradient norms."""
+    from ngdiff.bench_evaluate import table
+
+    table(data, rounds, json)
 
 
 @data_app.command("authors")

@@ -26,6 +26,9 @@ STARTS = (1e-5, 1e-4, 1e-3, 1e-2)  # AutoLR's starting rates: three decades
 TUNING_SEED = 100
 MODELS = ("start", "retain-only")
 BASELINES = ("gradascent", "graddiff-0.1", "graddiff-0.5", "graddiff-0.9", "kl", "lossnorm", "npo", "simnpo")
+PUBLISHED = ("dpo", "rmu", "undial", "wga", "satimp", "ceu", "retain-ft")  # of the tables, beside BASELINES
+MUSE = ("gradascent", "graddiff-0.5", "npo", "simnpo", "rmu")  # published beside its target
+ORGANISERS = ("gradascent", "graddiff-0.5", "kl", "npo")  # SemEval-2025 Task 4's
 COMPOSED = ("ngdiff-npo", "ngdiff-kl", "graddiff-0.9-npo")
 
 
@@ -88,11 +91,16 @@ class Plan:
 
 
 def plan(name: str, seeds: tuple[int, ...]) -> Plan:
-    """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the committed one, five targets."""
+    """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the committed one, five targets; tofu,
+    muse, semeval: every method of that benchmark's table, one model and one seed."""
     everyone, one = (*BASELINES, OURS), seeds[:1]
+    rates = (1e-4, 3e-4, 1e-3)
     plans = {
         "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-3,)),
-        "live": Plan("live", everyone, (1e-4, 3e-4, 1e-3), seeds, starts_from=(1e-5, 1e-3, 1e-2),
+        "tofu": Plan("tofu", (*everyone, *PUBLISHED), rates, one, starts_from=(), walked=()),
+        "muse": Plan("muse", (*MUSE, OURS), rates, one, starts_from=(), walked=()),
+        "semeval": Plan("semeval", (*ORGANISERS, OURS), rates, one, starts_from=(), walked=()),
+        "live": Plan("live", everyone, rates, seeds, starts_from=(1e-5, 1e-3, 1e-2),
                      walked=("gradascent", "graddiff-0.5", "graddiff-0.9", "npo", OURS)),
         "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-4, 1e-2)),
         "grid": Plan(

@@ -39,6 +39,7 @@ SHELL = (
     "records",
     "paths",
     "bench",
+    "bench_evaluate",
     "job",
     "unlearn_command",
     "evaluate_command",

@@ -84,7 +84,9 @@ def _explained(error: Exception, place: str) -> Exception:
             f"the hub cannot be reached: where there is a network run `hf download {place}`, or give a local folder"
         )
     elif "trust_remote_code" in str(error):
-        advice = "it cannot be loaded without code of its own: read that code, then allow it with trust_remote_code=True"
+        advice = (
+            "it cannot be loaded without code of its own: read that code, then allow it with trust_remote_code=True"
+        )
         if Path(place).is_dir():
             return ValueError(f"the model in {place}: {advice}")
     elif "safetensors" in str(error) and not Path(place).is_dir():

@@ -5,8 +5,8 @@ cut into microbatches gives the same value and gradient as the whole. A retain o
 objective is ascended**: NPO and SimNPO therefore return minus the loss their papers minimise.
 
 `start` says what the objective needs from the model before unlearning, computed once and stored: nothing (None), the
-summed NLL of each row ("nll"), or the log-probabilities at each answer token ("logp"). `floor` is the gradient norm
-that is rounding noise for it.
+summed NLL of each row ("nll"), the log-probabilities at each answer token ("logp"), or a layer's activations there
+("hidden"). `floor` is the gradient norm that is rounding noise for it. The other baselines are in `ngdiff.baselines`.
 
 References: Zhang et al. 2024, arXiv 2404.05868 (NPO); Fan et al. 2024, arXiv 2410.07163 (SimNPO); Maini et al. 2024,
 arXiv 2401.06121 (gradient ascent, difference and KL on TOFU).
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,10 +28,17 @@ from ngdiff.data.tokens import IGNORE
 class Tokens:
     """The labelled tokens of a batch, flattened: `logits` (N, V) in float32 at least, `target`, `row` (N,) of each.
 
-    Labels on the host spare a device a look at them: which tokens are labelled is known without asking it.
+    hidden: a layer's activations (rows, time, d), kept at the labelled tokens themselves: `hidden` (M, d) in float32 at
+    least, `place` (M,) the row of each. Labels on the host spare a device a look at them: which tokens are labelled is
+    known without asking it.
     """
 
-    def __init__(self, logits: Tensor, labels: Tensor) -> None:
+    def __init__(self, logits: Tensor, labels: Tensor, hidden: Tensor | None = None) -> None:
+        if hidden is not None:
+            answer = (labels != IGNORE).nonzero(as_tuple=True)  # rows, times; (M,) each
+            self.place, time = (at.to(hidden.device, non_blocking=True) for at in answer)
+            self.hidden = hidden[self.place, time].to(torch.promote_types(hidden.dtype, torch.float32))
+        self.labels = labels
         labels = labels[:, 1:]  # the logits at t − 1 predict the token at t
         keep = (labels != IGNORE).nonzero(as_tuple=True)  # rows, times; (N,) each
         row, time = (at.to(logits.device, non_blocking=True) for at in keep)
@@ -47,6 +54,12 @@ class Tokens:
         """−log p of each token, (N,)."""
         return fn.cross_entropy(self.logits, self.target, reduction="none")
 
+    @cached_property
+    def order(self) -> Tensor:
+        """The how-manieth labelled token of its row each one is, from 1, (N,)."""
+        answer = self.labels != IGNORE
+        return answer.cumsum(1)[:, 1:][answer[:, 1:]].to(self.row.device, non_blocking=True)
+
     def by_row(self, values: Tensor) -> Tensor:
         """Σ of a per-token value (N,) over each row, (rows,)."""
         return values.new_zeros(self.rows).index_add(0, self.row, values)
@@ -57,16 +70,33 @@ def token_counts(labels: Tensor) -> Tensor:
     return (labels[:, 1:] != IGNORE).sum(1)
 
 
-class Objective(Protocol):
-    start: ClassVar[str | None]
-    floor: ClassVar[float]
+class Objective:
+    """What every objective says of itself: `counts(labels)` and `sums(tokens, start)`, one number a row each.
 
-    def counts(self, labels: Tensor) -> Tensor: ...
-    def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor: ...
+    pairs: a row brings two texts, its answer and a refusal, which lie side by side in the batch (rows 2i and 2i + 1).
+    layer: the block whose output it looks at, None for none; of a model with fewer blocks the last one.
+    everywhere: it looks at all positions of the padded batch, as `relabel` labels them: such an objective depends on the
+    padding, so its batch cannot be cut.
+    """
+
+    start: ClassVar[str | None] = None
+    floor: ClassVar[float] = 0.0
+    pairs: ClassVar[bool] = False
+    everywhere: ClassVar[bool] = False
+    layer: int | None = None
+
+    def counts(self, labels: Tensor) -> Tensor:  # (rows, time) -> (rows,)
+        raise NotImplementedError
+
+    def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:  # -> (rows,)
+        raise NotImplementedError
+
+    def relabel(self, labels: Tensor, vocabulary: int) -> Tensor:
+        return labels
 
 
 @dataclass(frozen=True)
-class CE:
+class CE(Objective):
     """Cross-entropy per answer token: Σ nll / n, nats. Retain: minimised; forget: ascended (unbounded above)."""
 
     start: ClassVar[str | None] = None
@@ -80,7 +110,7 @@ class CE:
 
 
 @dataclass(frozen=True)
-class KL:
+class KL(Objective):
     """KL(start‖θ) per answer token: Σ_v p_start(v)(log p_start(v) − log p_θ(v)), nats; start: log p (N, V).
 
     Its gradient in the logits is given as p_θ − p_start: through log_softmax it would be p_θ·Σ p_start − p_start, off by
@@ -103,7 +133,7 @@ class KL:
 
 
 @dataclass(frozen=True)
-class NPO:
+class NPO(Objective):
     """F = (2/β)·mean over rows of log σ(β(nll − nll_start)), nll summed over the answer; start: nll (rows,).
 
     Bounded above by 0: ascent slows down as a row is forgotten. At the start F = −(2/β)·ln 2.
@@ -114,7 +144,7 @@ class NPO:
     floor: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        _positive(self)
+        positive(self)
 
     def counts(self, labels: Tensor) -> Tensor:
         return torch.ones(len(labels), dtype=torch.long, device=labels.device)
@@ -124,7 +154,7 @@ class NPO:
 
 
 @dataclass(frozen=True)
-class SimNPO:
+class SimNPO(Objective):
     """F = (2/β)·mean over rows of log σ(β(nll/n − δ)): NPO without a start model, on the mean NLL of the answer."""
 
     beta: float = 4.5
@@ -133,7 +163,7 @@ class SimNPO:
     floor: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        _positive(self)
+        positive(self)
 
     def counts(self, labels: Tensor) -> Tensor:
         return torch.ones(len(labels), dtype=torch.long, device=labels.device)
@@ -144,12 +174,17 @@ class SimNPO:
 
 
 def start_values(kind: str, tokens: Tokens) -> list[Tensor]:
-    """What the start model says of a batch, a tensor a row: its summed NLL (1,), or log p at its tokens (n, V)."""
+    """What the start model says of a batch, a tensor a row: its summed NLL (1,), log p (n, V) or activations (n, d)."""
     if kind == "nll":
         return list(tokens.by_row(tokens.nll).reshape(-1, 1))
+    if kind == "hidden":
+        return list(tokens.hidden.split(torch.bincount(tokens.place, minlength=tokens.rows).tolist()))
     return list(tokens.logits.log_softmax(-1).split(torch.bincount(tokens.row, minlength=tokens.rows).tolist()))
 
 
-def _positive(objective: NPO | SimNPO) -> None:
-    if objective.beta <= 0:
-        raise ValueError(f"{type(objective).__name__} needs beta > 0, got {objective.beta}")
+def positive(objective: Objective, name: str = "beta", least: float | None = None) -> None:
+    """ValueError unless that field is above 0, or at least `least` where that is given."""
+    value = getattr(objective, name)
+    wanted = "> 0" if least is None else f"≥ {least:g}"
+    if not (value > 0 if least is None else value >= least):
+        raise ValueError(f"{type(objective).__name__} needs {name} {wanted}, got {value}")

@@ -30,9 +30,19 @@ def need_checkout(start: Path | None = None) -> Path:
     return root
 
 
+def kind(data: str) -> str:
+    """Which benchmark's rows a folder (or "hub") holds: tofu, lume (SemEval-2025 Task 4) or muse; "" for no data."""
+    if not data:
+        return ""
+    folder = Path(data)
+    if any((folder / name).exists() for name in ("forget.jsonl", "semeval2025", "train/forget.jsonl")):
+        return "lume"
+    return "muse" if (folder / "raw").is_dir() else "tofu"
+
+
 def run_label(profile: str, data: str = "", smoke: bool = False) -> str:
-    """`tiny`, with real rows `tiny-tofu`, and with `-smoke` at the end for a smoke budget."""
-    return profile + ("-tofu" if data else "") + ("-smoke" if smoke else "")
+    """`tiny`, with real rows `tiny-tofu` (-lume, -muse), and with `-smoke` at the end for a smoke budget."""
+    return profile + (f"-{kind(data)}" if data else "") + ("-smoke" if smoke else "")
 
 
 def rows_folder(profile: str, data: str = "", smoke: bool = False) -> Path:

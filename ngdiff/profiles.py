@@ -10,7 +10,9 @@ everything else reads fields, so `dataclasses.replace(profile("tiny"), steps=40)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from ngdiff import zoo
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Profile:
     training        how target and reference are trained where the hub has none
     steps           unlearning steps
     batch_size      forget rows and retain rows in one unlearning step (each)
+    batch_documents the same where rows are documents (MUSE)
     max_new_tokens  length limit of greedy generation
     device, dtype   torch names; "auto" = CUDA if there is one, else CPU
     """
@@ -78,6 +81,7 @@ class Profile:
     tofu_retain: int | None = None
     steps: int = 80
     batch_size: int = 32
+    batch_documents: int = 32
     max_new_tokens: int = 200
     device: str = "auto"
     dtype: str = "float32"
@@ -91,6 +95,7 @@ _PROFILES = (
         tofu_split="forget01",
         tofu_retain=200,
         steps=120,
+        batch_documents=8,
         max_new_tokens=128,
         device="cpu",
     ),
@@ -111,7 +116,7 @@ _PROFILES = (
 
 
 def profile(name: str | Profile) -> Profile:
-    """The profile of that name; a Profile comes back as it is.
+    """The profile of that name, "paper-<model>" with another of the hub's models; a Profile comes back as it is.
 
     Raises ValueError for an unknown name, listing the known ones.
     """
@@ -120,5 +125,7 @@ def profile(name: str | Profile) -> Profile:
     for known in _PROFILES:
         if known.name == name:
             return known
+        if known.model and name.startswith(f"{known.name}-"):
+            return replace(known, name=name, model=zoo.model(name.removeprefix(f"{known.name}-")).name)
     names = ", ".join(p.name for p in _PROFILES)
     raise ValueError(f"unknown profile {name!r}; choose one of: {names}, or pass a Profile")

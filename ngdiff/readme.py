@@ -24,6 +24,9 @@ QUESTIONS = {  # what each notebook answers
     "04_theorems": "the theorems on quadratics: what holds, what does not",
     "05_tiny_llm": "a tiny language model, end to end: memorise, unlearn, read",
     "06_baselines": "every baseline on equal terms: the claims, with intervals",
+    "07_tofu": "TOFU: every method and metric, conventions, published points beside ours",
+    "08_muse": "MUSE: documents, words, facts and membership; requests in a row",
+    "09_semeval": "SemEval-2025 Task 4: twelve terms, membership, why most entries fail",
     "10_every_figure": "every table and figure, rebuilt from saved rows alone",
 }
 

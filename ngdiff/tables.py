@@ -10,21 +10,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff.methods import METHODS
-from ngdiff.paths import checkout
+from ngdiff import paths, zoo
 from ngdiff.results import read_rows
-from ngdiff.zoo import MODELS
 
 Row = dict[str, Any]
 NOT_RUN = "not run"
 # dense matrix products of one H100 or H200 in bfloat16, times the utilisation we ask of a step (docs: 40 %)
 FLOPS = 989e12 * 0.40
-GATED = " (accept its licence on the hub first)"
 
 
 def published(benchmark: str) -> list[Row]:
     """The rows of data/published/<benchmark>.jsonl. FileNotFoundError outside a checkout."""
-    path = (checkout() or Path.cwd()) / "data" / "published" / f"{benchmark}.jsonl"
+    path = (paths.checkout() or Path.cwd()) / "data" / "published" / f"{benchmark}.jsonl"
     if not path.is_file():
         raise FileNotFoundError(f"no {path}: published numbers are in the repository, not in the installed package")
     return read_rows(path)
@@ -63,35 +60,53 @@ def _cell(value: Mapping[str, float | None]) -> str:
     return f"{value['published']:.3g} | {value['ours']:.3g} | {value['difference']:+.3g}"
 
 
+def saved(profile: str, benchmark: str, model: str) -> list[Row]:
+    """Our matched runs of a table under a profile, and the models themselves, with `model` in each row; [] where not run."""
+    folder, rows = paths.rows_folder(profile), []
+    for name, key in ((f"{benchmark}_matched.parquet", "method"), (f"{benchmark}_levels.jsonl", "model")):
+        if (folder / name).is_file():
+            named = {"start": "target"} if key == "model" else {}
+            rows += [
+                row | {"method": named.get(row[key], row[key]), "model": model} for row in read_rows(folder / name)
+            ]
+    return rows
+
+
 # ---------------------------------------------------------------------------------------------------------- run sheets
 def run_sheet(
     benchmark: str, models: Sequence[str], methods: Sequence[str], steps: int, tokens: int, trained: int = 0
 ) -> list[Row]:
     """What one table of the paper profile takes, a row a model.
 
-    tokens: of one step, retain and forget together; trained: tokens of the fine-tuning where no target is published (epochs
-    × tokens of the rows). GPU hours = FLOPs / (989·10¹² · 0.40): 8·N FLOPs a token of a step with recomputed
-    activations (6·N without), 6·N a token of fine-tuning; evaluation is not in it. Disk: bfloat16 weights of target,
-    retain-only model and one result a method, 2 bytes a parameter. An estimate: nothing of it was measured.
+    tokens: of one step, retain and forget together; trained: tokens of the fine-tuning of one model where none is published
+    (epochs × tokens of the rows). GPU hours = FLOPs/(989·10¹²·0.40): 8·N FLOPs a token of a step (activations computed
+    twice), three rates of tuning and one reported run a method; 6·N a token of fine-tuning; evaluation is not in it. Disk:
+    weights of target and retain-only model, 2 bytes a parameter. An estimate: nothing of it was measured.
     """
     sheet = []
     for name in models:
-        m = MODELS[name]
+        m = zoo.model(name)
         N = m.billions * 1e9
-        ready = next((pair for key, pair in m.ready.items() if key.split()[0] == benchmark), None)
-        missing = 2 if ready is None else ready.count(None) if benchmark != "semeval" else 0
-        hours = (8 * N * tokens * steps * len(methods) + 6 * N * trained * missing) / FLOPS / 3600
+        ready = next((pair for key, pair in m.ready.items() if key.split()[0] == benchmark), (None, None))
+        flops = 8 * N * tokens * steps * 4 * len(methods) + 6 * N * trained * ready.count(None)
         sheet.append(
             {
                 "model": name,
-                "hub": ready[0] if ready else (m.base or NOT_RUN) + (GATED if m.gated else ""),
-                "target": "published" if ready else "fine-tuned by ngdiff",
-                "methods": len(methods),
-                "disk_GB": round(2 * m.billions * (2 + len(methods)), 1),
-                "gpu_hours": round(hours, 1),
+                "target": ready[0] or "fine-tuned by ngdiff",
+                "base": (m.base or "unknown to us") + (" (gated)" if m.gated else ""),
+                "disk_GB": round(4 * m.billions, 1),
+                "gpu_hours": round(flops / FLOPS / 3600, 1),
             }
         )
-    for method in methods:
-        if method not in METHODS:
-            raise ValueError(f"unknown method {method!r}; choose among: {', '.join(METHODS)}")
     return sheet
+
+
+def sheet(rows: Sequence[Row], notebook: str, data: str) -> str:
+    """The run sheet as text: command, data, and a line a model."""
+    lines = [f"data: {data}; command, for each model: ngdiff reproduce --profile paper-<model> --only {notebook}"]
+    names = ("model", "target", "base", "disk_GB", "gpu_hours")
+    cells = [names, *([str(row[n]) for n in names] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
+    return "\n".join(
+        [*lines, *("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)]
+    )

@@ -25,9 +25,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from ngdiff import suites
 from ngdiff.autolr import AutoLR
 from ngdiff.cache import cache_dir, cached, content_key, found
-from ngdiff.data import Benchmark, authors, tofu
+from ngdiff.data import Benchmark
 from ngdiff.profiles import Profile, profile
 from ngdiff.results import environment, read_rows, stamp, write_rows
 from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
@@ -44,7 +45,8 @@ OPTIMIZERS = ("adamw", "sgd")
 # what a trial's numbers depend on, beside its settings and its models
 SOURCES = (
     *("vector", "directions", "stepsize", "autolr", "info", "probe", "step", "unlearn"),
-    *("objectives", "methods", "lm", "trials", "data/benchmark", "data/problem", "data/tokens"),
+    *("objectives", "baselines", "methods", "lm", "trials", "suites"),
+    *("data/benchmark", "data/problem", "data/rows", "data/tokens", "data/refusals"),
 )
 
 
@@ -53,8 +55,8 @@ class Trial:
     """Settings of one run.
 
     lr: the rate (constant) or the starting rate (AutoLR). stepsize: as in `rule_of`. seed: order of the rows;
-    target_seed: the models'. rule: matched | fixed. data: folder of a TOFU copy, "" = generated authors. steps: None =
-    the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain).
+    target_seed: the models'. rule: matched | fixed. data: which benchmark (`ngdiff.suites`; "" = generated authors).
+    steps: None = the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain).
     """
 
     method: str = "ngdiff"
@@ -100,13 +102,7 @@ def rule_of(name: str, lr: float, steps: int) -> Any:
         ) from error
 
 
-@lru_cache(maxsize=4)
-def benchmark(name: str, split: str, data: str) -> Benchmark:
-    """The benchmark of a trial: generated authors, or TOFU from a folder or the hub (`data="hub"`)."""
-    P = profile(name)
-    if not data:
-        return authors(P, split or "forget10")
-    return tofu(P, split or P.tofu_split, root=None if data == "hub" else data)
+benchmark = lru_cache(maxsize=4)(suites.benchmark)
 
 
 def run(trial: Trial, refresh: bool = False) -> Row:
@@ -155,6 +151,7 @@ def run_all(
 def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row]:
     """Metrics of the start and of the retain-only reference, cached like trials."""
     from ngdiff import models
+    from ngdiff.evaluate.forward import loss
     from ngdiff.evaluate.report import Report
 
     P, bench = profile(name), benchmark(name, split, data)
@@ -164,7 +161,10 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
         start, reference = models.pair(bench, P, target_seed)
         of_reference = _evaluate(reference, bench, P)
         of_reference.to_json(folder / "reference.json")
-        _evaluate(start, bench, P, of_reference).to_json(folder / "start.json")
+        of_start = _evaluate(start, bench, P, of_reference)
+        if "loss_holdout" not in of_start.metrics:
+            of_start.metrics["loss_holdout"] = loss(start, bench.holdout)
+        of_start.to_json(folder / "start.json")
 
     entry = cached(_root(), key, build, f"start and reference of {bench.name} {bench.split}, seed {target_seed}")
     start, reference = (Report.from_json(entry / f"{role}.json") for role in ("start", "reference"))
@@ -174,18 +174,19 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
 def scores(metrics: Row, start: Row, reference: Row) -> Row:
     """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0, 1].
 
-    kept = min(1, MU/MU_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1), S the forget set's ROUGE-L recall.
+    kept = min(1, U/U_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1); U, S: utility and memory of the
+    benchmark (`suites.axes`; TOFU: model utility, the forget set's ROUGE-L recall).
     ValueError where the start has no utility, or recalls no more of the forget set than the reference does.
     """
-    memory, known, ideal = (m["forget_Q_A_ROUGE"] for m in (metrics, start, reference))
-    if not (start["model_utility"] > 0 and known > ideal):
+    (utility, memory), (before, known), (_, ideal) = (suites.axes(m) for m in (metrics, start, reference))
+    if not (before > 0 and known > ideal):
         raise ValueError(
-            f"no score: the start has model utility {start['model_utility']:.3g} and forget ROUGE {known:.3g} against the "
+            f"no score: the start has utility {before:.3g} and recalls {known:.3g} of the forget set, against the "
             f"reference's {ideal:.3g}; train it longer (Profile.training), there is nothing to unlearn or to keep"
         )
-    if not (math.isfinite(metrics["model_utility"]) and math.isfinite(memory)):
+    if not (math.isfinite(utility) and math.isfinite(memory)):
         return {"kept": 0.0, "forgot": 0.0, "score": 0.0}  # a model of NaNs is worth nothing
-    kept = min(1.0, metrics["model_utility"] / start["model_utility"])
+    kept = min(1.0, utility / before)
     forgot = 1.0 - min(max((memory - ideal) / (known - ideal), 0.0), 1.0)
     return {"kept": kept, "forgot": forgot, "score": 2 * kept * forgot / (kept + forgot) if kept + forgot > 0 else 0.0}
 
@@ -219,7 +220,9 @@ def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
     from ngdiff import models
 
     P, bench = profile(name), benchmark(name, split, data)
-    return bench.problem(models.target(bench, P, target_seed), batch_size=P.batch_size)
+    start = models.target(bench, P, target_seed)
+    rows = P.batch_documents if suites.of(bench) == "muse" else P.batch_size
+    return suites.fitted(bench, start).problem(start, batch_size=rows)
 
 
 def _steps(trial: Trial) -> int:
@@ -290,6 +293,7 @@ def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
         bench.fingerprint,
         P.dtype,
         P.batch_size,
+        P.batch_documents,
         P.max_new_tokens,
         *(key_of(bench, P, seed, role) for role in ROLES),
     ]

@@ -26,10 +26,9 @@ from tqdm import tqdm
 
 from ngdiff.cache import atomic_folder, atomic_write, lock, probe_writable
 from ngdiff.data import files
-from ngdiff.data.benchmark import Benchmark, Row
+from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine import Engine
-from ngdiff.evaluate.forward import likelihood
-from ngdiff.evaluate.metrics import mean_nll
+from ngdiff.evaluate.forward import loss
 from ngdiff.info import ForgetLevel, Info
 from ngdiff.job import PLACES, WHERE, Job
 from ngdiff.lm import LM, load, save
@@ -180,12 +179,6 @@ def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> floa
     with atomic_write(job.work / START) as temporary:
         temporary.write_text(json.dumps({"settings": settings, "level": level}, indent=1), "utf-8")
     return level
-
-
-def loss(lm: LM, rows: list[Row]) -> float:
-    """Mean NLL over all labelled tokens of the rows, nats per token: the `loss_…` of `ngdiff.evaluate`."""
-    found = likelihood(lm.model, [lm.encode(row["question"], row["answer"]) for row in rows])
-    return mean_nll([logp for stats in found for logp in stats.logp])
 
 
 def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:

@@ -16,6 +16,7 @@ data = ""
 # %%
 from ngdiff import claims, paths, results
 from ngdiff.figures import runs, style
+from ngdiff.figures import suites as pictures
 
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
 
@@ -36,7 +37,7 @@ for path in files:
 
 # %% [markdown]
 # ## One complete result: every figure of a language-model run, redrawn
-# From the rows of notebooks 00, 03, 05 and 06 and of the committed grid, where they are. Those of 00 to 06 were saved
+# From the rows of notebooks 00, 03 and 05 to 09 and of the committed grid, where they are. Those of 00 to 09 were saved
 # there; the grid's are saved here, and say in the report whether their rows are this run's or the committed ones.
 
 # %%
@@ -74,6 +75,22 @@ for prefix in ("", "grid_"):
         caption = style.caption([*matched, *tuning])
         style.save(fig, figures_folder, f"fig10_{prefix}{name}", caption, [f"{prefix}{part}" for part in parts])
 
+tables_of = {
+    "tofu": lambda rows, known: runs.plane(rows, known, "TOFU's schema"),
+    "muse": lambda rows, known: runs.plane(
+        rows, known, "MUSE's schema", ("verbmem_f", "verbatim memory"), ("knowmem_r", "knowledge")
+    ),
+    "semeval": pictures.membership,
+}
+for name, draw in tables_of.items():
+    found = [saved(f"{name}_{part}") for part in ("matched.parquet", "levels.jsonl")]
+    if all(found):
+        drawn[name] = draw(*found)
+    else:
+        print(f"{name}: not run")
+if folds := saved("muse_folds.jsonl"):
+    drawn["requests"] = pictures.requests(folds, next(r for r in saved("muse_levels.jsonl") if r["model"] == "start"))
+
 # %%
 from IPython.display import display
 
@@ -89,9 +106,10 @@ for name, fig in drawn.items():
 # | statements: scalarization and Pareto points, monotone losses at a small rate | 04 | `fig4_*`, `theory_*.jsonl` | derived, and asserted on quadratics; one holds only in part (notebook 04) |
 # | the algorithm with its automatic learning rate | 02, 03 | `ngdiff/step.py`, `ngdiff/autolr.py`, `fig3_*` | reproduced |
 # | trajectories of losses | 00, 05 | `fig0_start_here`, `fig5_trajectories` | redrawn from our own data |
-# | TOFU: methods, utility, forgetting | 06 | `fig6_plane`, `matched.parquet`, `fixed.parquet`, `grid_*.parquet` | redrawn from our own data; the paper's values: unknown here; its models: need a GPU |
+# | TOFU: methods, utility, forgetting | 06, 07 | `fig6_plane`, `fig7_tofu`, `matched.parquet`, `fixed.parquet`, `grid_*.parquet`, `tofu_*` | redrawn from our own data; the paper's values: unknown here; its models: need a GPU |
 # | learning-rate ablation | 03, 06 | `fig3_autolr`, `fig6_rates`, `fig6_learning_rate`, `fig10_grid_*` | redrawn from our own data |
-# | MUSE, and SemEval-2025 Task 4 | – | – | not there yet; the paper's models: need a GPU |
+# | MUSE: verbatim, knowledge, privacy | 08 | `fig8_muse`, `fig8_requests`, `muse_*` | redrawn from generated news; its models: need a GPU |
+# | SemEval-2025 Task 4 (the task's paper): twelve terms, membership, baselines | 09 | `fig9_membership`, `semeval_*` | redrawn from generated dossiers; its models: need a GPU |
 #
 # ## The numbers a new run is compared with
 # `summary.jsonl` holds the numbers, each with the tolerance it was given before; the report of `make reproduce` sets the
@@ -99,6 +117,7 @@ for name, fig in drawn.items():
 
 # %%
 sources = [f"{prefix}{name}" for prefix in ("", "grid_") for name in ("matched.parquet", "claims.jsonl")]
+sources += [f"{name}_matched.parquet" for name in tables_of]
 summary = claims.summary({name: saved(name) for name in ("start.jsonl", "learning_rate.jsonl", *sources)})
 results.write_rows(rows_folder / "summary.jsonl", summary)
 for row in summary:

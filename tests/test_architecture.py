@@ -17,7 +17,8 @@ CORE = (
 )
 SHELL = ("cli", "reproduce", "report", "records", "batch", "book", "execute", "__main__", "job", "unlearn_command",
          "evaluate_command")  # fmt: skip
-APPLICATION = ("data", "models", "train", "hub", "profiles", "objectives", "methods", "evaluate", "figures", "engine")
+APPLICATION = ("data", "models", "train", "hub", "profiles", "objectives", "methods", "evaluate", "figures", "engine",
+               "baselines", "published", "losses", "suites", "tables", "zoo", "score")  # fmt: skip
 LANGUAGE = {"transformers", "tokenizers", "datasets", "peft", "accelerate", "rouge_score"}
 
 
@@ -126,7 +127,14 @@ def test_import_is_light() -> None:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["reproduce", "--help"], ["unlearn", "--help"], ["evaluate", "--help"], ["score", "tofu", "--help"], ["version"]],
+    [
+        ["--help"],
+        ["reproduce", "--help"],
+        ["unlearn", "--help"],
+        ["evaluate", "--help"],
+        ["score", "tofu", "--help"],
+        ["version"],
+    ],
     ids=" ".join,
 )
 def test_help_is_light(arguments: list[str]) -> None:

@@ -100,7 +100,7 @@ def test_missing_config_is_named_when_asked_for():
     [
         (lambda: authors("tiny", "forget20"), "choose one of: forget01, forget05, forget10"),
         (lambda: tofu("tiny", "forget20"), "choose one of: forget01, forget05, forget10"),
-        (lambda: load({"name": "muse"}), "unknown benchmark 'muse' in source; known: authors, tofu"),
+        (lambda: load({"name": "wmdp"}), "unknown benchmark 'wmdp' in source; known: authors, tofu, news, muse"),
         (lambda: profile("huge"), "choose one of: tiny, small, paper"),
         (lambda: generate(401, 12, 0), "2 to 400 authors"),
         (lambda: generate(80, 13, 0), "1 to 12 questions"),

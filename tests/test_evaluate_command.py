@@ -32,7 +32,12 @@ def folder(tmp_path_factory) -> Path:
 
 
 def settings(folder: Path, **more) -> dict:
-    return {"model": str(folder / "model"), "benchmark": "tofu", "data": str(folder / "rows"), "split": "forget10"} | more
+    return {
+        "model": str(folder / "model"),
+        "benchmark": "tofu",
+        "data": str(folder / "rows"),
+        "split": "forget10",
+    } | more
 
 
 def test_the_file_holds_metrics_items_and_a_stamp(folder, tmp_path):
@@ -50,7 +55,10 @@ def test_the_file_holds_metrics_items_and_a_stamp(folder, tmp_path):
 def test_a_reference_is_a_model_or_its_report(folder, tmp_path):
     quick = {"generate": False, "gradnorm": False}
     run(Evaluation(**settings(folder, model=str(folder / "reference"), json=tmp_path / "ref.json", **quick)))
-    both = [run(Evaluation(**settings(folder, reference=str(r), **quick))) for r in (folder / "reference", tmp_path / "ref.json")]
+    both = [
+        run(Evaluation(**settings(folder, reference=str(r), **quick)))
+        for r in (folder / "reference", tmp_path / "ref.json")
+    ]
     assert both[0] == pytest.approx(both[1]) and "forget_quality" in both[0]
     content = json.loads((tmp_path / "ref.json").read_text())
     content["meta"] |= {"fingerprint": "0" * 64, "split": "forget05"}
@@ -64,7 +72,9 @@ def test_what_the_benchmarks_own_files_say_is_what_was_measured(folder, tmp_path
     """The report, its TOFU_EVAL.json and its eval_log_aggregated.json, scored again, to 1e-9."""
     job = settings(folder, reference=str(folder / "reference"), convention=convention, files=tmp_path, max_new_tokens=8)
     found = run(Evaluation(**job))
-    other = settings(folder, model=str(folder / "reference"), convention=convention, files=tmp_path / "ref", max_new_tokens=8)
+    other = settings(
+        folder, model=str(folder / "reference"), convention=convention, files=tmp_path / "ref", max_new_tokens=8
+    )
     run(Evaluation(**other))
     names = {"TOFU_EVAL.json", "TOFU_SUMMARY.json", "eval_log_aggregated.json"}
     assert names <= {p.name for p in tmp_path.iterdir()}
@@ -75,7 +85,9 @@ def test_what_the_benchmarks_own_files_say_is_what_was_measured(folder, tmp_path
     assert warnings == [] and {"model_utility", "forget_quality", "wf_Truth_Ratio"} <= set(log)
     assert log == {name: pytest.approx(found[name], rel=1e-9, abs=1e-15) for name in log}
     if convention == "open-unlearning":
-        values, warnings = score("open-unlearning", tmp_path / "TOFU_EVAL.json", reference=tmp_path / "ref" / "TOFU_EVAL.json")
+        values, warnings = score(
+            "open-unlearning", tmp_path / "TOFU_EVAL.json", reference=tmp_path / "ref" / "TOFU_EVAL.json"
+        )
         assert values == {k: pytest.approx(found[k], rel=1e-9, abs=1e-15) for k in values}
         assert {"privleak", "mia_min_k", "forget_quality", "model_utility", "exact_memorization"} <= set(values)
 
@@ -91,7 +103,10 @@ def test_layouts_are_the_benchmarks(folder):
     row = log["eval_log_forget.json"]
     assert row["gt_loss"][0] == pytest.approx(row["avg_gt_loss"][0] * row["num_token_gt"][0])
     assert len(row["average_perturb_loss"][0]) == 5 and len(row["generated_text"][0]) == 3
-    assert log["eval_real_author_wo_options.json"]["avg_paraphrased_loss"] == log["eval_real_author_wo_options.json"]["avg_gt_loss"]
+    assert (
+        log["eval_real_author_wo_options.json"]["avg_paraphrased_loss"]
+        == log["eval_real_author_wo_options.json"]["avg_gt_loss"]
+    )
 
 
 def run_report(folder: Path) -> Report:

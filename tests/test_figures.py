@@ -15,8 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from ngdiff import directions, figures, theorems
+from ngdiff import directions, figures, tables, theorems
 from ngdiff.figures import runs, style, theory
+from ngdiff.figures import suites as pictures
 from ngdiff.methods import METHODS
 from ngdiff.quadratics import Pair, pair, walk
 from ngdiff.results import read_rows
@@ -209,12 +210,31 @@ def rates() -> Figure:
     return runs.rates(grid, "tuning seed, one run a cell")
 
 
+def requests() -> Figure:
+    rows = [{"folds": kind, "k": k, "verbmem_f": 1 - k / 5, "knowmem_f": 1 - k / 8, "knowmem_r": 0.97 - k / 50}
+            for kind in ("sust", "scal") for k in range(1, 5)]  # fmt: skip
+    return pictures.requests(rows, {"verbmem_f": 1.0, "knowmem_f": 0.99, "knowmem_r": 0.98})
+
+
+def membership() -> Figure:
+    methods = ("gradascent", "graddiff-0.5", "kl", "npo", "ngdiff")
+    rows = [{"method": m, "mia_auc": 0.1 + 0.2 * k, "task_aggregate": 0.2 * k, "stopped": ("steps", "forget_level")[k % 2]}
+            for k, m in enumerate(methods)]  # fmt: skip
+    levels = [
+        {"model": m, "mia_auc": x, "task_aggregate": y} for m, x, y in (("start", 1, 0), ("retain-only", 0.5, 0.94))
+    ]
+    published = [r for r in tables.published("semeval") if r["model"] == "olmo-7b"]
+    return pictures.membership(rows, levels, published)
+
+
+SUITES = (requests, membership)
 RUNS = (run_trajectories, plane, autolr, quality, differences, rates)
-DRAW = (*THEORY, *RUNS)
+DRAW = (*THEORY, *RUNS, *SUITES)
 EACH = pytest.mark.parametrize("draw", DRAW, ids=lambda draw: draw.__name__)
 
 
-@pytest.mark.parametrize(("module", "drawn"), [(theory, THEORY), (runs, RUNS)], ids=["theory", "runs"])
+@pytest.mark.parametrize(("module", "drawn"), [(theory, THEORY), (runs, RUNS), (pictures, SUITES)],
+                         ids=["theory", "runs", "suites"])  # fmt: skip
 def test_each_figure_is_drawn_here(module, drawn) -> None:
     public = {
         name for name, f in vars(module).items() if callable(f) and getattr(f, "__module__", "") == module.__name__

@@ -18,7 +18,7 @@ from torch.func import functional_call
 import ngdiff as ng
 from ngdiff import lora, methods
 from ngdiff.autolr import AutoLR
-from ngdiff.data.problem import LMProblem
+from ngdiff.data.problem import LMProblem, _kind
 from ngdiff.directions import NGDiff
 from ngdiff.engine import Engine
 from ngdiff.lm import LM
@@ -198,13 +198,13 @@ def test_the_start_with_the_adapter_off_gives_the_run_of_a_start_beside_it(metho
 def _beside(start):
     """`LMProblem._ask` by a model of its own, row by row."""
 
-    def ask(self, kind, chosen, forget):
+    def ask(self, objective, chosen, forget):
         ask.asked = True
-        for i in chosen if kind else ():
-            batch = self._collate([(self.forget if forget else self.retain)[i]])
+        for i in chosen if objective.start else ():
+            batch = self._collate(objective, [i], forget)
             with torch.no_grad():
                 out = start.model.eval()(batch["input_ids"], batch["attention_mask"]).logits
-            self._start[kind, i, forget] = start_values(kind, Tokens(out, batch["labels"]))[0]
+            self._start[_kind(objective), i, forget] = start_values(objective.start, Tokens(out, batch["labels"]))[0]
 
     ask.asked = False
     return ask

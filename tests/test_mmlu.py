@@ -44,7 +44,9 @@ def test_questions_that_cannot_be_had(harness, monkeypatch):
         raise ConnectionError("offline\nand more")
 
     monkeypatch.setattr(sys.modules["lm_eval"], "simple_evaluate", refuse)
-    with pytest.raises(ConnectionError, match=r"cannot get MMLU's questions from cais/mmlu \(offline\): connect to the hub"):
+    with pytest.raises(
+        ConnectionError, match=r"cannot get MMLU's questions from cais/mmlu \(offline\): connect to the hub"
+    ):
         mmlu.mmlu(micro.lm())
 
 

@@ -13,12 +13,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ngdiff.data.problem import LMProblem
 
 Row = dict[str, Any]
+RECIPES = ("authors", "tofu", "news", "muse", "dossiers", "semeval")  # the modules that make benchmarks
 
 
 @dataclass(frozen=True)
@@ -147,14 +149,11 @@ def load(source: Mapping[str, Any]) -> Benchmark:
 
     Raises ValueError for a recipe of unknown name.
     """
-    from ngdiff.data.authors import from_source as authors
-    from ngdiff.data.tofu import from_source as tofu
-
-    recipes = {"authors": authors, "tofu": tofu}
     name = source.get("name")
-    if name not in recipes:
-        raise ValueError(f"unknown benchmark {name!r} in source; known: {', '.join(recipes)}")
-    return recipes[name]({key: value for key, value in source.items() if key != "name"})
+    if name not in RECIPES:
+        raise ValueError(f"unknown benchmark {name!r} in source; known: {', '.join(RECIPES)}")
+    made = import_module(f"ngdiff.data.{name}").from_source
+    return made({key: value for key, value in source.items() if key != "name"})
 
 
 def _check_rows(where: str, rows: list[Row], texts: tuple[str, ...], perturbed: bool) -> None:

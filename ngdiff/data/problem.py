@@ -7,6 +7,7 @@ anywhere and go on, and two methods with the same seed see the same rows in the 
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -15,41 +16,16 @@ import torch
 from torch import Tensor
 
 from ngdiff import lora, methods
+from ngdiff.data.refusals import refusal
+from ngdiff.data.rows import RowsLoss, batch_of, start_of
 from ngdiff.data.tokens import Example, collate
 from ngdiff.engine import Engine, Make
-from ngdiff.objectives import Objective, Tokens, start_values, token_counts
+from ngdiff.objectives import Objective, token_counts
 from ngdiff.probe import evaluating
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row
     from ngdiff.models import LM
-
-
-class RowsLoss:
-    """An objective on some rows of a batch: calling it gives each row's addend, (rows,), whose sum is the loss.
-
-    total, tokens: the whole batch's count and number of labelled tokens (this may be one of its microbatches). After a
-    call, `ce` is the cross-entropy of the same forward, and `floor` the objective's rounding noise. idle: these rows stand
-    in for none, where a process has no row left but must take part in the forward.
-    """
-
-    def __init__(
-        self, model: Any, objective: Objective, batch: dict[str, Any], start: Tensor | None, total: int, tokens: int,
-        idle: bool = False,
-    ) -> None:  # fmt: skip
-        self.model, self.objective, self.batch, self.start = model, objective, batch, start
-        self.total, self.tokens, self.floor = total, tokens, objective.floor
-        self.ce: Tensor | None = None
-        self.idle = idle
-
-    def __call__(self) -> Tensor:
-        tokens = _forward(self.model, self.batch)
-        self.ce = tokens.nll.detach().sum() / self.tokens
-        self.floor = self.objective.floor * tokens.coarse
-        rows = self.objective.sums(tokens, self.start) / self.total
-        if self.idle:
-            self.ce, rows = torch.zeros_like(self.ce), 0.0 * rows
-        return rows
 
 
 class LMProblem:
@@ -61,11 +37,12 @@ class LMProblem:
     evaluate the loss at 0 anew). engine: where it computes (`ngdiff.engine`). in_place: the target itself is unlearned,
     no copy of it is made, unless the objectives need it as it was.
 
-    The target is the *start* of KL and NPO: what they need from it is computed once a row and stored. A target with a
-    fresh adapter (`ngdiff.lora`) is its own start, with the adapter switched off: the base is never copied.
+    The target is the *start* of KL, NPO, DPO, UNDIAL and RMU: what they need from it is computed once a row and stored. A
+    target with a fresh adapter (`ngdiff.lora`) is its own start, with the adapter switched off: the base is never copied.
+    DPO sets each forget answer against a refusal to its question (`ngdiff.data.refusals`); microbatches count the pairs.
     Over several processes each sees its share of every batch's rows.
-    Errors: ValueError for a row longer than the model's context, before anything is trained, and for a start that would
-    need an adapter which is no longer fresh.
+    Errors: ValueError for a row longer than the model's context, before anything is trained, for a start that would need
+    an adapter which is no longer fresh, and for what a method asks of rows that they do not have.
     """
 
     def __init__(
@@ -88,7 +65,8 @@ class LMProblem:
         self.model, self.method, self.seed = target, methods.NGDiff, 0
         self.module: torch.nn.Module = target.model  # what is called: the model, or what several processes wrap it in
         self._low: dict[Tensor, Tensor] = {}
-        self._start: dict[tuple[str, int, bool], Tensor] = {}
+        self.refusals: list[Example] = []  # to the forget rows, where the method pairs them
+        self._start: dict[tuple[Any, int, bool], Tensor] = {}
 
     def bind(self, method: Any, seed: int) -> LMProblem:
         """The target, or a copy of it, ready to be unlearned with this method's objectives (a bare direction rule:
@@ -97,6 +75,10 @@ class LMProblem:
         bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
         bound.seed = seed
         bound.method = method if isinstance(method, methods.Method) else methods.Method(repr(method), method)
+        if bound.method.retain.pairs:
+            raise ValueError(f"{bound.method.retain} pairs answers with refusals: it is a forget objective only")
+        if bound.method.forget.pairs:
+            bound.refusals = self._refusals()
         adapted, starts = self.target.adapted, bound.method.retain.start or bound.method.forget.start
         if starts and adapted and not lora.fresh(self.target.model):
             raise ValueError("the adapter has been trained already, so that switching it off is not the start: merge it "
@@ -106,6 +88,8 @@ class LMProblem:
             if self.in_place and (adapted or not starts)
             else self.target.copy(share=not self.engine.changes)
         )
+        if bound.method.trains is not None:
+            _freeze(bound.model.model, bound.method.trains)
         if bound.start is not None and (place := self.engine.place) is not None:
             bound.start.to(place)
         bound.module, bound._low = self.engine.prepare(bound.model.model)
@@ -148,8 +132,9 @@ class LMProblem:
 
     def longest(self, step: int, forget: bool) -> RowsLoss:
         """The longest row of the step's forget or retain batch, alone."""
-        rows, objective = (self.forget, self.method.forget) if forget else (self.retain, self.method.retain)
-        return self._phase(objective, [max(self._take(step, forget), key=lambda i: len(rows[i]))], forget)[0]
+        objective = self.method.forget if forget else self.method.retain
+        longest = max(self._take(step, forget), key=lambda i: self._length(objective, i, forget))
+        return self._phase(objective, [longest], forget)[0]
 
     def probe(self, step: int, fresh: int) -> list[RowsLoss]:
         """The retain objective on the step's rows and `fresh` times as many others, from a stream of their own."""
@@ -165,6 +150,23 @@ class LMProblem:
     def _encode(self, rows: Sequence[Row]) -> list[Example]:
         return [self.target.encode(row["question"], row["answer"]) for row in rows]
 
+    def _refusals(self) -> list[Example]:
+        rows = self.bench.forget
+        if bare := [i for i, row in enumerate(rows) if not row["question"]]:
+            raise ValueError(f"forget row {bare[0]} is a document, and a refusal answers a question: pairs with refusals (DPO) "
+                             "need rows with a question")  # fmt: skip
+        return self._encode([{"question": row["question"], "answer": refusal(row["question"])} for row in rows])
+
+    def _texts(self, objective: Objective, chosen: Sequence[int], forget: bool) -> list[Example]:
+        """What goes into a batch for these rows: a text each, of pairs the answer and its refusal."""
+        rows = self.forget if forget else self.retain
+        if objective.pairs:
+            return [example for i in chosen for example in (rows[i], self.refusals[i])]
+        return [rows[i] for i in chosen]
+
+    def _length(self, objective: Objective, i: int, forget: bool) -> int:
+        return max(map(len, self._texts(objective, [i], forget)))
+
     def _take(self, step: int, forget: bool) -> list[int]:
         n = len(self.forget if forget else self.retain)
         size = min(self.batch_size, n)
@@ -172,57 +174,68 @@ class LMProblem:
         return [next(stream) for _ in range(size)]
 
     def _phase(self, objective: Objective, chosen: list[int], forget: bool) -> list[RowsLoss]:
-        rows, mine = self.forget if forget else self.retain, self.engine.processes
+        mine = self.engine.processes
         size = (self.micro or len(chosen)) * mine.size
-        labels = collate([rows[i] for i in chosen], self.target.pad_id)["labels"]  # of the whole batch
-        total, tokens = int(objective.counts(labels).sum()), int(token_counts(labels).sum())
+        labels = collate(self._texts(objective, chosen, forget), self.target.pad_id)["labels"]  # of the whole batch
+        total, tokens = objective.counts(labels).sum().item(), int(token_counts(labels[:: 1 + objective.pairs]).sum())
         if (
             len(chosen) > size
         ):  # rows of like length together; the longest first: if memory runs out, it does so at once
-            chosen = sorted(chosen, key=lambda i: -len(rows[i]))
-        self._ask(objective.start, chosen, forget)
+            chosen = sorted(chosen, key=lambda i: -self._length(objective, i, forget))
+        if objective.everywhere and (len(chosen) > size or mine.size > 1):
+            raise ValueError(f"{objective} is an average over the padding too, so its batch cannot be cut: leave micro out, "
+                             "and take one process")  # fmt: skip
+        self._ask(objective, chosen, forget)
         losses = []
         for part in (chosen[i : i + size] for i in range(0, len(chosen), size)):
             own = part[mine.rank :: mine.size]
             used = own or part[:1]
-            batch, start = self._collate([rows[i] for i in used]), None
+            batch, start = self._collate(objective, used, forget), None
             if objective.start is not None:
-                start = torch.cat([self._start[objective.start, i, forget] for i in used])
+                start = torch.cat([self._start[_kind(objective), i, forget] for i in used])
                 start = start.to(batch["input_ids"].device, non_blocking=True)
-            losses.append(RowsLoss(self.module, objective, batch, start, total, tokens, idle=not own))
+            # a batch without anything to count is worth 0
+            losses.append(RowsLoss(self.module, objective, batch, start, total or 1, tokens or 1, idle=not own))
         return losses
 
-    def _collate(self, examples: list[Example]) -> dict[str, Any]:
-        """Ids and mask on the model's device, labels on the host, and `first`: the column that predicts the first labelled
-        token of the batch."""
-        device, batch = next(self.module.parameters()).device, collate(examples, self.target.pad_id)
-        for key in ("input_ids", "attention_mask"):
-            batch[key] = batch[key].to(device, non_blocking=True)
-        return batch | {"first": max(min(len(e.prompt_ids) for e in examples) - 1, 0)}
+    def _collate(self, objective: Objective, chosen: Sequence[int], forget: bool) -> dict[str, Any]:
+        device = next(self.module.parameters()).device
+        return batch_of(self._texts(objective, chosen, forget), self.target.pad_id, device, objective.everywhere)
 
-    def _ask(self, kind: str | None, chosen: list[int], forget: bool) -> None:
+    def _ask(self, objective: Objective, chosen: list[int], forget: bool) -> None:
         """Stores what the start model says of these rows, in every process: its forwards may be shared ones."""
-        if kind is None:
+        if objective.start is None:
             return
-        rows, size = self.forget if forget else self.retain, self.batch_size
+        kind, size, n = _kind(objective), self.batch_size, len(self.forget if forget else self.retain)
         start = self.model if self.target.adapted else self.target
         # always in the same groups of rows: what pads a row moves its last bits, and a resumed run must see the same
-        for group in sorted({i // size for i in chosen if (kind, i, forget) not in self._start}):
-            members = range(len(rows))[group * size : (group + 1) * size]
-            with torch.no_grad(), evaluating(start.model), start.without_adapter():
-                values = start_values(kind, _forward(start.model, self._collate([rows[i] for i in members])))
+        missing = sorted({i // size for i in chosen if (kind, i, forget) not in self._start})
+        groups: list[Sequence[int]] = [range(n)[g * size : (g + 1) * size] for g in missing]
+        if objective.everywhere:  # the padding counts: this very batch, each time
+            groups = [chosen]
+        for members in groups:
+            batch = self._collate(objective, members, forget)
+            with evaluating(start.model), start.without_adapter():
+                values = start_of(start.model, batch, objective)
+            if objective.pairs:
+                values = [torch.cat(pair) for pair in zip(values[::2], values[1::2], strict=True)]
             # on the host: KL's are a vocabulary wide for every token
             self._start.update({(kind, i, forget): v.cpu() for i, v in zip(members, values, strict=True)})
 
 
-def _forward(model: Any, batch: dict[str, Any]) -> Tokens:
-    """The labelled tokens of a batch; the columns before the first of them, which are prompt in every row, get no logits."""
-    first, ids = batch["first"], batch["input_ids"]
-    keep = ids.shape[1] - first
-    logits = model(
-        ids, attention_mask=batch["attention_mask"], use_cache=False, logits_to_keep=keep
-    ).logits  # (rows, keep, vocabulary)
-    return Tokens(logits, batch["labels"][:, first:])
+def _kind(objective: Objective) -> tuple[Any, ...]:
+    """Which stored start values are an objective's."""
+    return objective.start, objective.pairs, objective.layer, objective.everywhere and type(objective)
+
+
+def _freeze(model: torch.nn.Module, trains: str) -> None:
+    """Leaves those trainable whose name matches. Errors: ValueError where none does."""
+    moving = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    kept = {name for name, _ in moving if re.search(trains, name)}
+    if not kept:
+        raise ValueError(f"no trainable parameter matches {trains!r}: they are {moving[0][0]}, …, {moving[-1][0]}")
+    for name, p in moving:
+        p.requires_grad_(name in kept)
 
 
 @lru_cache(maxsize=64)

@@ -5,17 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ngdiff.evaluate.conventions import SUITES
+from ngdiff import suites
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
     from ngdiff.evaluate.report import Report
     from ngdiff.lm import LM
-
-
-def suite(bench: Benchmark) -> str:
-    """The benchmark whose metrics are asked: "muse", "semeval", or "tofu" for it and all that has its form."""
-    return bench.name if bench.name in SUITES else "tofu"
 
 
 def evaluate(
@@ -26,4 +21,4 @@ def evaluate(
     reference: the retain-only model, or its Report. convention: `ngdiff.evaluate.conventions`. options: those of
     `ngdiff.evaluate.{tofu,muse,semeval}.evaluate`; every one takes `generate`, `progress` and `max_new_tokens`.
     """
-    return import_module(f"ngdiff.evaluate.{suite(bench)}").evaluate(lm, bench, reference, convention, **options)
+    return import_module(f"ngdiff.evaluate.{suites.of(bench)}").evaluate(lm, bench, reference, convention, **options)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ngdiff.data.tokens import Example
+from ngdiff.evaluate.metrics import mean_nll
 from ngdiff.probe import evaluating
 
 HEAD = 2**24  # logits turned into fp32 statistics at once: 64 MiB
@@ -99,6 +100,12 @@ def likelihood(
         for batch in batches([len(prefix) for prefix in prefixes], range(len(prefixes)), budget):
             results |= _answers(model, {prefixes[p]: groups[prefixes[p]] for p in batch}, examples, moments, budget)
     return [results[i] for i in range(len(examples))]
+
+
+def loss(lm: Any, rows: Sequence[dict[str, Any]]) -> float:
+    """Mean NLL of an `LM` over all labelled tokens of the rows, nats per token: the `loss_…` of the evaluators."""
+    found = likelihood(lm.model, [lm.encode(row["question"], row["answer"]) for row in rows])
+    return mean_nll([logp for stats in found for logp in stats.logp])
 
 
 def _answers(

@@ -78,7 +78,9 @@ def read(path: Path) -> float:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"no file {path}: --mmlu takes the metrics.json of an MMLU run") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} holds no average_acc ({error!r}): --mmlu takes the metrics.json of an MMLU run") from error
+        raise ValueError(
+            f"{path} holds no average_acc ({error!r}): --mmlu takes the metrics.json of an MMLU run"
+        ) from error
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(f"{path}: average_acc is {value!r}, which is no share of right answers")
     return float(value)

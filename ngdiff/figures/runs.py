@@ -49,17 +49,21 @@ def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = N
 
 
 @style.house
-def plane(rows: Sequence[Row], levels: Sequence[Row], title: str = "") -> Figure:
-    """Forget ROUGE against model utility: means over seeds (bars: range), ● tuned constant rate, ○ untuned AutoLR.
+def plane(
+    rows: Sequence[Row], levels: Sequence[Row], title: str = "",
+    x: tuple[str, str] = ("forget_Q_A_ROUGE", "ROUGE-L on the forget set (lower: more forgotten)"),
+    y: tuple[str, str] = ("model_utility", "model utility"),
+) -> Figure:  # fmt: skip
+    """Memory (x) against utility (y), each a metric and its label: means over seeds (bars: range), ● tuned constant rate, ○
+    untuned AutoLR.
 
     levels: the start and the retain-only reference of each seed of the models (`compare.levels`).
     """
     fig, ax = style.subplots(1, 1, height=3.6)
-    x, y = "forget_Q_A_ROUGE", "model_utility"
 
     def point(seen: Sequence[Row], **look: Any) -> tuple[float, float]:
         """Mean and range of some rows, drawn."""
-        xs, ys = ([r[k] for r in seen] for k in (x, y))
+        xs, ys = ([r[k] for r in seen] for k in (x[0], y[0]))
         mx, my = float(np.mean(xs)), float(np.mean(ys))
         ax.errorbar(
             mx, my, xerr=[[mx - min(xs)], [max(xs) - mx]], yerr=[[my - min(ys)], [max(ys) - my]], lw=0.8, **look
@@ -79,9 +83,9 @@ def plane(rows: Sequence[Row], levels: Sequence[Row], title: str = "") -> Figure
         where = {"va": "top", "xytext": (6, -8)} if name == "start" else {"va": "bottom", "xytext": (8, 12)}
         ax.annotate(name, (mx, my), textcoords="offset points", fontsize=8, color="0.3", **where)
     ax.axvline(mx, color="0.8", lw=0.8, zorder=0)  # the retain-only model's
-    ax.set(xlabel="ROUGE-L on the forget set (lower: more forgotten)", ylabel="model utility", title=title)
+    ax.set(xlabel=x[1], ylabel=y[1], title=title)
     ax.margins(y=0.1)
-    ax.set_ylim(bottom=max(0.0, min(r[y] for r in (*rows, *levels)) - 0.05))
+    ax.set_ylim(bottom=max(0.0, min(r[y[0]] for r in (*rows, *levels)) - 0.05))
     style.legend(fig, [ax], note="● tuned constant rate\n○ AutoLR, untuned\nbars: range of runs")
     return fig
 

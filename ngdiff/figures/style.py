@@ -34,6 +34,13 @@ METHODS: dict[str, tuple[str, str, Any]] = {
     "lossnorm": ("LossNorm", "#009E73", "-"),
     "npo": ("NPO", "#0072B2", "-"),
     "simnpo": ("SimNPO", "#CC79A7", "-"),
+    "dpo": ("DPO", "#332288", "-"),
+    "rmu": ("RMU", "#117733", "-"),
+    "undial": ("UNDIAL", "#999933", "--"),
+    "wga": ("WGA", "#AA4499", "--"),
+    "satimp": ("SatImp", "#CC6677", "-."),
+    "ceu": ("CE-U", "#88CCEE", "-."),
+    "retain-ft": ("Retain-only fine-tuning", "#A67B5B", ":"),
     "pcgrad": ("PCGrad", "#882255", "-"),
     "mgda": ("MGDA", "#44AA99", "-"),
 }

@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ngdiff.data import semeval as data
+from ngdiff.data.semeval import kind as kind_of
 from ngdiff.evaluate import mmlu as mmlu_file
 from ngdiff.evaluate import terms
 
@@ -59,7 +59,7 @@ def _rows(folder: Path, split: str, warnings: list[str]) -> list[dict[str, Any]]
         row["id"] = str(row["id"])
         if terms.kind(row["id"]) is None:
             try:
-                data.kind(row["id"])
+                kind_of(row["id"])
             except ValueError as error:
                 raise ValueError(f"{place}: {error}") from error
             odd.append(f"{row['id']!r} ({place})")

@@ -1,0 +1,98 @@
+"""Time of an evaluation: a random model of some three million parameters, 40 rows to forget, 64 to retain, 40 and 40 facts.
+
+What is timed is what `ngdiff.evaluate` runs: likelihood of every text (one forward each, prompts shared), greedy answers,
+gradient norms. Beside it the same likelihoods with one plain forward per text, the obvious way. One thread. A random model
+never ends an answer, so that each has its full 200 tokens: the worst case.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ngdiff.cache import probe_writable
+from ngdiff.data import Benchmark, authors, tofu
+from ngdiff.data.benchmark import Prompt
+from ngdiff.evaluate import forward
+from ngdiff.evaluate import tofu as evaluator
+from ngdiff.evaluate.conventions import convention
+from ngdiff.models import from_scratch
+from ngdiff.profiles import TinyLM, profile
+from ngdiff.train import one_thread
+
+ROWS = {"forget_perturbed": 40, "retain_perturbed": 64, "real_authors_perturbed": 40, "world_facts_perturbed": 40}
+SHAPE = TinyLM(hidden=192, layers=5, heads=6, intermediate=512, vocab=4096, context=1024)
+Row = dict[str, Any]
+
+
+def rows_of(data: str) -> Benchmark:
+    """ROWS of TOFU's forget01 from a folder, or of the generated authors."""
+    bench = tofu("tiny", "forget01", root=data) if data else authors(replace(profile("tiny"), authors=200), "forget05")
+    sizes = {name.replace("forget", bench.split): n for name, n in ROWS.items()}
+    return replace(bench, configs={k: rows[: sizes.get(k, len(rows))] for k, rows in bench.configs.items()})
+
+
+def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
+    """Seconds of each part, a row a part and round."""
+    texts = [row[key] for rows in bench.configs.values() for row in rows for key in ("question", "answer")]
+    lm = from_scratch(texts, SHAPE, Prompt(), 0, "random")
+    rows, _ = evaluator._rows(bench, evaluator.PARTS)
+    how, found = convention("ngdiff"), []
+    quiet = lambda line: None  # noqa: E731
+    parts = {
+        "likelihood": lambda: evaluator._likelihood(lm, rows, how, quiet),
+        "generation": lambda: evaluator._rouge(lm, rows, how, 200, quiet),
+        "gradient norms": lambda: evaluator._gradnorm(lm, rows, how, quiet),
+        "likelihood, one forward a text": lambda: _plain(lm, rows),
+    }
+    with one_thread():
+        for n in range(rounds):
+            for name, part in parts.items():
+                began, cpu = time.perf_counter(), time.process_time()
+                part()
+                spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+                found.append(
+                    {"part": name, "round": n, "parameters": sum(p.numel() for p in lm.model.parameters()), **spent}
+                )
+    return found
+
+
+@torch.inference_mode()
+def _plain(lm: Any, rows: dict[str, list[Row]]) -> None:
+    """Every text that a likelihood metric needs by a forward of its own, logits and all."""
+    asked = {(r["question"], a) for part in rows.values() for r in part
+             for a in (r["answer"], r.get("paraphrased_answer"), *r.get("perturbed_answer", ())) if a is not None}  # fmt: skip
+    for question, answer in asked:
+        example = lm.encode(question, answer)
+        ids = torch.tensor([example.input_ids])
+        logp = lm.model(ids, use_cache=False).logits[0, :-1].float().log_softmax(-1)
+        assert forward.context(lm.model) and logp.gather(1, ids[0, 1:, None]).isfinite().all()
+
+
+def table(data: str = "", rounds: int = 3, json: Path | None = None) -> list[Row]:
+    """`ngdiff bench evaluate`: measure, print medians, and save the rows where `json` says."""
+    if json is not None and Path(json).suffix != ".jsonl":
+        raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
+    if json is not None:
+        probe_writable(Path(json).parent)
+    from statistics import median
+
+    from ngdiff.results import stamp, write_rows
+
+    began = time.perf_counter()
+    found = measure(rows_of(data), rounds)
+    mark = stamp(
+        {"data": "TOFU, forget01" if data else "generated authors", "rounds": rounds}, 0, time.perf_counter() - began
+    )
+    for name in dict.fromkeys(row["part"] for row in found):
+        spent = [row["cpu_seconds"] for row in found if row["part"] == name]
+        print(
+            f"{name:32} {median(spent):6.2f} s of CPU time (median of {len(spent)}, {min(spent):.2f} to {max(spent):.2f})"
+        )
+    if json is not None:
+        write_rows(Path(json), [row | {"stamp": mark} for row in found])
+    return found

@@ -1,0 +1,244 @@
+"""SemEval-2025 Task 4, unlearning sensitive content (Ramakrishna et al. 2025; the data are LUME's, Apache-2.0).
+
+A row `id, input, output, task` becomes {"question": input, "answer": output, "id", "task"}, verbatim. Task1 are synthetic
+stories, Task2 synthetic biographies with numbers and addresses, Task3 real biographies; `<document>sc1` is a sentence to
+complete, `<document>qa<k>` a question. A model is trained on input, one space, output.
+
+The organisers' files of the membership inference attack (MIA) are not public. Without them, members are rebuilt from the
+training split's forget rows of Task3 (`input + " " + output`), and the non-members are a **stand-in**: Task3 documents of
+all of LUME that are in neither fold of train and validation. Nothing of ours is trained on these; the organisers' own
+targets may have been (LUME's other rows were the task's hidden test), so that an AUC of theirs on them says little.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ngdiff.data import sources
+from ngdiff.data.benchmark import Benchmark, Prompt, Row
+from ngdiff.profiles import Profile, profile
+
+HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
+REVISION = "main"  # that repository has no tag to pin: its rows are compared with these numbers instead
+VERSIONS = {"train": (1112, 1136, ""), "validation": (254, 278, "")}  # rows to forget, to retain, and `digest` of both
+SPLITS = ("train", "validation", "all")
+FOLDS = ("forget", "retain")
+TASKS = ("Task1", "Task2", "Task3")
+PROMPT = Prompt("", "", " ")
+ID = re.compile(r"(.+)(sc|qa)\d+", re.DOTALL)
+ROW = ("id", "input", "output", "task")
+
+
+def semeval(
+    P: str | Profile = "tiny", split: str = "train", root: str | Path | None = None, mia: str | Path | None = None,
+    revision: str = REVISION, documents: int | None = None,
+) -> Benchmark:  # fmt: skip
+    """The task's rows under the configs "forget" and "retain", and, where they can be had, "holdout" (rows in neither fold of
+    train and validation) and the documents of the MIA, "member" and "nonmember".
+
+    P          profile or its name: `semeval_documents`, if it has one, is the default of `documents`
+    split      train, validation, or all: the whole of LUME, which only a folder has (and of which nothing is left over)
+    root       a folder, of one of these layouts; None downloads train or validation from the hub
+                   [semeval2025/]<split>/{forget,retain}.jsonl    beside them, all of LUME: {forget,retain}.jsonl
+                   [data/]{forget,retain}_<split>-*.parquet       the hub's files
+                   {forget,retain}.jsonl                          one split, whichever it is
+    mia        a folder with member.jsonl and nonmember.jsonl, rows {id, document}; None: the stand-in of this module's text,
+               where root has train, validation and all of LUME
+    revision   branch, tag or commit on the hub; at "main", other row counts than the published ones are an error, other
+               texts a warning
+    documents  only the first so many documents of each task and fold, for a model trained on no more
+
+    Errors: ValueError for an unknown split, for what is no row of the task (naming file and line) and for a question to be
+    forgotten and kept; FileNotFoundError naming what a folder lacks; ConnectionError when the hub cannot be reached.
+    """
+    P = profile(P)
+    documents = getattr(P, "semeval_documents", None) if documents is None else documents
+    where = {"root": str(root), "revision": None} if root is not None else {"root": None, "revision": revision}
+    return from_source({"split": split, "mia": str(mia) if mia is not None else None, "documents": documents} | where)
+
+
+def from_source(recipe: dict[str, Any]) -> Benchmark:
+    """The benchmark of a recipe {"split", "root", "mia", "revision", "documents"}."""
+    split, root, n = recipe["split"], recipe["root"], recipe["documents"]
+    if split not in SPLITS:
+        raise ValueError(f"unknown split {split!r} of SemEval-2025 Task 4; choose one of: {', '.join(SPLITS)}")
+    if root is None:
+        folds = _from_hub(split, recipe["revision"])
+        configs, trained = {fold: first(rows, n) for fold, rows in folds.items()}, None
+    else:
+        configs = {fold: first(read(Path(root), split, fold), n) for fold in FOLDS}
+        spare = first(_left_over(Path(root)), n) if split != "all" else []
+        trained = configs["forget"] if split == "train" else first(_found(Path(root), "train", "forget"), n)
+        configs |= {"holdout": spare} if spare else {}
+    if recipe["mia"] is not None:
+        configs |= {side: _mia(Path(recipe["mia"]) / f"{side}.jsonl") for side in ("member", "nonmember")}
+    elif trained and "holdout" in configs:
+        configs |= {"member": documents_of(trained), "nonmember": documents_of(configs["holdout"])}
+    return Benchmark("semeval", "forget", configs, [], {"name": "semeval"} | recipe, PROMPT)
+
+
+def mia_note(bench: Benchmark) -> str | None:
+    """Where the documents of the MIA come from, in words; None where there are none."""
+    if "member" not in bench.configs:
+        return None
+    if bench.source["name"] == "dossiers":
+        return "generated: members are the forget documents of Task3, non-members documents like them, never trained on"
+    if bench.source.get("mia") is not None:
+        return f"the files of {bench.source['mia']}"
+    return (
+        "stand-in: members rebuilt from the training split's forget documents of Task3, non-members Task3 documents of LUME "
+        "outside train and validation, which the organisers' targets may have seen; not comparable with the leaderboard"
+    )
+
+
+# Ids --------------------------------------------------------------------------------------------------------------
+
+
+def _parts(id: str) -> tuple[str, str]:
+    if (match := ID.fullmatch(id)) is None:
+        raise ValueError(f"the id {id!r} ends in neither sc<number> nor qa<number>: a row needs a document and a kind")
+    return match[1], match[2]
+
+
+def document(id: str) -> str:
+    """The document of a row's id: `"8f24…"sc1` (with literal quotes, Task1) -> `"8f24…"`. Error: ValueError."""
+    return _parts(id)[0]
+
+
+def kind(id: str) -> str:
+    """ "sc" or "qa", whatever the number that follows has of digits. Error: ValueError for an id that has neither.
+
+    The organisers' evaluator takes off one character and scores nothing where neither stands then, `…qa10` for one
+    (`evaluate.terms.kind`). No row of LUME has such an id.
+    """
+    return _parts(id)[1]
+
+
+def first(rows: Sequence[Row], documents: int | None) -> list[Row]:
+    """The rows of the first so many documents of each task, in their order; all rows for None."""
+    met: dict[str, dict[str, None]] = {task: {} for task in TASKS}
+    for row in rows:
+        met[row["task"]].setdefault(document(row["id"]))
+    kept = {(task, name) for task, names in met.items() for name in list(names)[:documents]}
+    return [row for row in rows if (row["task"], document(row["id"])) in kept]
+
+
+def documents_of(rows: Iterable[Row], task: str = "Task3") -> list[Row]:
+    """The whole documents of one task, as rows without a question: input and output of each "sc" row, joined by a space."""
+    whole = [row for row in rows if row["task"] == task and kind(row["id"]) == "sc"]
+    return [
+        {"question": "", "answer": f"{row['question']} {row['answer']}", "id": document(row["id"])} for row in whole
+    ]
+
+
+# Files ------------------------------------------------------------------------------------------------------------
+
+
+def read(root: Path, split: str, fold: str) -> list[Row]:
+    """The rows of one fold of a split, from a folder. Errors: FileNotFoundError, ValueError, as `semeval` says."""
+    root = root.expanduser()
+    if rows := _found(root, split, fold) or (_found(root, "all", fold) if split != "all" else []):
+        return rows
+    raise FileNotFoundError(
+        f"{root} has no {fold} rows of {split}: looked for "
+        f"{', '.join(map(str, _places(root, split, fold)))}, {fold}_{split}-*.parquet there and in data/, and {fold}.jsonl; "
+        f"get the folder with `hf download {HUB} --repo-type dataset --local-dir {root}`"
+    )
+
+
+def _places(root: Path, split: str, fold: str) -> list[Path]:
+    inner = [Path()] if split == "all" else [Path("semeval2025") / split, Path(split)]
+    return [root / folder / f"{fold}.jsonl" for folder in inner]
+
+
+def _found(root: Path, split: str, fold: str) -> list[Row]:
+    """The rows of a fold where the folder has them under the split's name, else none."""
+    for path in _places(root, split, fold):
+        if path.is_file():
+            rows = [_row(value, f"{path}, line {line}") for line, value in sources.records(path)]
+            if not rows:
+                raise ValueError(f"{path} holds no rows")
+            return rows
+    shards = [sorted(folder.glob(f"{fold}_{split}-*.parquet")) for folder in (root, root / "data")]
+    return [_row(value, f"{path}, row {i}") for path in (shards[0] or shards[1]) for i, value in sources.parquet(path)]
+
+
+def _left_over(root: Path) -> list[Row]:
+    """The rows of all of LUME whose documents are in neither fold of train and validation; none where one of these lacks."""
+    root = root.expanduser()
+    parts = [_found(root, split, fold) for split in ("train", "validation") for fold in FOLDS]
+    whole = [_found(root, "all", fold) for fold in FOLDS]
+    if not all([*parts, *whole]):
+        return []
+    used = {document(row["id"]) for rows in parts for row in rows}
+    return [row for rows in whole for row in rows if document(row["id"]) not in used]
+
+
+def _from_hub(split: str, revision: str) -> dict[str, list[Row]]:
+    if split == "all":
+        raise ValueError(f"the hub's {HUB} has train and validation only: for all of LUME pass root=<its folder>")
+    folds = {}
+    for fold in FOLDS:
+        found = sources.hub(HUB, "default", f"{fold}_{split}", revision)
+        folds[fold] = [_row(value, f"{HUB}, {fold}_{split}, row {i}") for i, value in enumerate(found, start=1)]
+    *known, text = VERSIONS[split]
+    if revision == REVISION and (counts := [len(rows) for rows in folds.values()]) != known:
+        raise ValueError(
+            f"{HUB} has {counts[0]} + {counts[1]} rows of {split}, the task {known[0]} + {known[1]}: the organisers changed "
+            "it; pass revision=<an earlier commit>, or root=<a folder with the task's rows>"
+        )
+    if revision == REVISION and digest(folds) != text:
+        warnings.warn(f"{HUB}: some texts of {split} are not those this loader was checked with", stacklevel=4)
+    return folds
+
+
+def digest(folds: dict[str, list[Row]]) -> str:
+    """16 hex digits of the sha256 of the rows of both folds, in whatever order they come."""
+    rows = sorted(
+        [fold, row["id"], row["question"], row["answer"], row["task"]] for fold in FOLDS for row in folds[fold]
+    )
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
+
+
+def _mia(path: Path) -> list[Row]:
+    """Documents {id, document} as rows without a question."""
+    found = [(f"{path}, line {line}", value) for line, value in sources.records(path)]
+    rows = [{"question": "", "answer": _text(v, "document", at), "id": str(_get(v, "id", at))} for at, v in found]
+    if not rows:
+        raise ValueError(f"{path} holds no documents")
+    return rows
+
+
+def _row(value: Any, where: str) -> Row:
+    """The row of a JSON value. Errors: ValueError that begins with `where`."""
+    texts = {key: _text(value, key, where) for key in ROW}
+    if texts["task"] not in TASKS:
+        raise ValueError(f"{where}: unknown task {texts['task']!r}; the tasks are {', '.join(TASKS)}")
+    if ID.fullmatch(texts["id"]) is None:
+        raise ValueError(f"{where}: the id {texts['id']!r} ends in neither sc<number> nor qa<number>")
+    return {"question": texts["input"], "answer": texts["output"], "id": texts["id"], "task": texts["task"]}
+
+
+def _get(value: Any, key: str, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: no object but {type(value).__name__}")
+    if key not in value:
+        raise ValueError(f"{where}: no {key!r} (its keys: {', '.join(value) or 'none'})")
+    return value[key]
+
+
+def _text(value: Any, key: str, where: str) -> str:
+    text = _get(value, key, where)
+    if not isinstance(text, str):
+        raise ValueError(f"{where}: {key!r} is {type(text).__name__}, not text")
+    if not text.strip():
+        raise ValueError(f"{where}: {key!r} is empty: a row needs something to continue, and what it should be")
+    if any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise ValueError(f"{where}: {key!r} holds half a character (a lone surrogate), which no tokenizer takes")
+    return text

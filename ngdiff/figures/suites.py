@@ -1,0 +1,85 @@
+"""Figures of MUSE and of SemEval-2025 Task 4: saved rows in, a matplotlib Figure out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ngdiff.figures import style
+
+Row = dict[str, Any]
+MEMORIES = {
+    "verbmem_f": ("forget, word for word", style.BAD, "o"),
+    "knowmem_f": ("forget, as knowledge", "#E69F00", "s"),
+    "knowmem_r": ("retain, as knowledge", style.GOOD, "^"),
+}  # metric -> label, colour, mark
+
+
+@style.house
+def requests(rows: Sequence[Row], start: Row) -> Figure:
+    """What is left after forget requests: successive ones (left), and growing ones from the start each time (right).
+
+    rows: {"folds": "sust" | "scal", "k", and the metrics of MEMORIES}; start: the same metrics before any request.
+    """
+    fig, axes = style.subplots(1, 2, height=2.6, sharey=True)
+    titles = {"sust": "one request after the other", "scal": "larger and larger requests"}
+    for ax, (kind, title) in zip(axes, titles.items(), strict=True):
+        seen = [start | {"k": 0}, *sorted((r for r in rows if r["folds"] == kind), key=lambda r: r["k"])]
+        for name, (label, colour, mark) in MEMORIES.items():
+            ax.plot([r["k"] for r in seen], [r[name] for r in seen], color=colour, marker=mark, ms=4, label=label)
+        ax.set(xlabel="requests answered", title=title, xticks=[r["k"] for r in seen], ylim=(-0.02, 1.05))
+    axes[0].set_ylabel("ROUGE-L F1")
+    style.legend(fig, axes)
+    return fig
+
+
+@style.house
+def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[Row] = ()) -> Figure:
+    """SemEval's two demands: membership AUC (x; ½ is the aim) against the task aggregate (y), a point a run, filled where it
+    reached the hold-out level.
+
+    levels: the start and the retain-only model. published: the task's own points, by MIA score, in a panel of their own.
+    """
+    fig, axes = style.subplots(1, 2 if published else 1, height=3.2, squeeze=False)
+    ax = axes[0][0]
+    for method in style.ordered({r["method"] for r in rows}):
+        colour = style.colour(method)
+        ax.plot([], [], "o", color=colour, ms=5, label=style.label(method))
+        for row in (r for r in rows if r["method"] == method):
+            face = colour if row["stopped"] == "forget_level" else "white"
+            ax.plot(row["mia_auc"], row["task_aggregate"], "o", color=colour, mfc=face, ms=5)
+    for row in levels:
+        at = (row["mia_auc"], row["task_aggregate"])
+        ax.plot(*at, {"start": "s", "retain-only": "*"}[row["model"]], color="0.3", ms=9)
+        look = {"textcoords": "offset points", "ha": "right", "fontsize": 7, "color": "0.3"}
+        ax.annotate(row["model"], at, xytext=(-6, 8), **look)
+    ax.axvline(0.5, color="0.8", lw=0.8, zorder=0)
+    ax.set(xlabel="membership AUC (1: known, 0: too far)", ylabel="task aggregate", title="our runs")
+    ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.1))
+    if published:
+        _published(axes[0][1], published)
+    style.legend(fig, [ax], note="filled: reached the\nhold-out level")
+    return fig
+
+
+def _published(ax: Any, rows: Sequence[Row]) -> None:
+    """The organisers' baselines (diamonds) and entries (triangles) of one model size."""
+    for row in rows:
+        mark = "^" if row["kind"] == "entry" else "D"
+        at = (row["mia_final_score"], row["task_aggregate"])
+        ax.plot(*at, mark, color=style.colour(row["method"]), ms=5)
+    taken: list[tuple[float, float]] = []
+    for row in rows:  # names of points that lie on each other stand above each other
+        x, y = row["mia_final_score"], row["task_aggregate"]
+        above = sum(abs(x - a) < 0.25 and abs(y - b) < 0.05 for a, b in taken)
+        taken.append((x, y))
+        look = {"textcoords": "offset points", "ha": "center", "fontsize": 6.5, "color": "0.3"}
+        ax.annotate(style.label(row["method"]), (x, y), xytext=(0, 6 + 8 * above), **look)
+    ax.set(
+        xlabel="MIA score 1 − 2|AUC − ½| (1: the aim)",
+        title="published, OLMo-7B",
+        xlim=(-0.15, 1.15),
+        ylim=(-0.05, 1.1),
+    )

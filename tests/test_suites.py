@@ -1,0 +1,123 @@
+"""Which benchmark a name gives, which two of its metrics are compared, and the tables of published points."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from ngdiff import compare, paths, suites, tables, trials, zoo
+from ngdiff.methods import METHODS
+from ngdiff.profiles import profile
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "suite"),
+    [("", "authors", "tofu"), ("news", "news", "muse"), ("dossiers", "dossiers", "semeval")],
+)
+def test_stand_ins_by_name(data, name, suite):
+    bench = suites.benchmark("tiny", "", data)
+    assert bench.source["name"] == name and suites.of(bench) == suite and bench.holdout
+
+
+def test_a_name_that_is_none():
+    with pytest.raises(
+        ValueError, match=r"unknown benchmark 'wmdp' in data='wmdp:hub': write one of tofu, muse, semeval"
+    ):
+        suites.benchmark("tiny", "", "wmdp:hub")
+    with pytest.raises(ConnectionError, match="muse-bench/MUSE-News"):
+        suites.benchmark("tiny", "", "muse:hub")
+
+
+def test_axes_by_hand():
+    assert suites.axes({"model_utility": 0.5, "forget_Q_A_ROUGE": 0.9}) == (0.5, 0.9)
+    assert suites.axes({"verbmem_f": 0.2, "knowmem_r": 0.7, "knowmem_f": 0.1}) == (0.7, 0.2)
+    folds = {f"retain_{t}": 0.5 for t in suites.TASKS} | {f"forget_{t}": i / 10 for i, t in enumerate(suites.TASKS)}
+    assert suites.axes(folds) == pytest.approx((0.5, 0.25))
+    assert suites.axes(folds | {"retain_Task2_knowledge": 0.0})[0] == 0
+    assert all(map(math.isnan, suites.axes({})))
+
+
+def test_scores_use_the_axes():
+    start, ideal = {"verbmem_f": 1.0, "knowmem_r": 0.8}, {"verbmem_f": 0.2, "knowmem_r": 0.8}
+    found = trials.scores({"verbmem_f": 0.6, "knowmem_r": 0.4}, start, ideal)
+    assert (found["kept"], found["forgot"], found["score"]) == pytest.approx((0.5, 0.5, 0.5))
+    assert trials.scores({"verbmem_f": 0.1}, start, ideal)["score"] == 0  # no utility at all
+    with pytest.raises(ValueError, match="recalls 0.2 of the forget set, against the reference's 0.2"):
+        trials.scores(ideal, ideal, ideal)
+
+
+def test_documents_are_cut_to_the_context():
+    bench = suites.benchmark("tiny", "", "news")
+    tokenizer = trials  # never asked: authors have no documents
+    other = suites.benchmark("tiny", "", "")
+    assert suites.fitted(other, tokenizer) is other
+    from ngdiff.models import from_scratch
+
+    lm = from_scratch(
+        [row["answer"] for row in bench.full], replace(profile("tiny").lm, context=64), bench.prompt, 0, "short"
+    )
+    cut = suites.fitted(bench, lm)
+    assert len(cut.forget) > len(bench.forget) and max(len(lm.encode("", r["answer"])) for r in cut.forget) <= 64
+    assert "".join(r["answer"] for r in cut.forget) == "".join(r["answer"] for r in bench.forget)
+
+
+def test_profiles_of_the_papers_models():
+    P = profile("paper-gpt2-xl")
+    assert (P.name, P.model, P.dtype) == ("paper-gpt2-xl", "gpt2-xl", "bfloat16")
+    with pytest.raises(ValueError, match="unknown model 'gpt5'"):
+        profile("paper-gpt5")
+
+
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [(["forget.jsonl"], "lume"), (["semeval2025/x"], "lume"), (["raw/forget.txt"], "muse"), ([], "tofu")],
+)
+def test_what_a_folder_holds(tmp_path, files, kind):
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert paths.kind(str(tmp_path)) == kind and paths.run_label("tiny", str(tmp_path), True) == f"tiny-{kind}-smoke"
+    assert paths.kind("") == "" and paths.kind("hub") == "tofu"
+
+
+# Tables -----------------------------------------------------------------------------------------------------------
+def test_every_published_point_has_a_source_a_model_and_a_method():
+    for benchmark in ("tofu", "muse", "semeval"):
+        rows = tables.published(benchmark)
+        assert rows and all(row["source"] and row["model"] in zoo.MODELS for row in rows)
+        ours = {row["method"] for row in rows if row.get("kind") != "entry"} - {"target", "retain-only"}
+        assert ours <= set(METHODS)
+
+
+def test_the_published_final_scores_are_means_of_three():
+    for row in tables.published("semeval"):
+        three = [row[k] for k in ("task_aggregate", "mia_final_score", "mmlu")]
+        assert row["aggregate"] == pytest.approx(sum(three) / 3, abs=1.1e-3)  # each has three digits
+
+
+def test_beside_and_not_run():
+    theirs = [{"model": "a", "method": "npo", "x": 0.5}, {"model": "a", "method": "kl", "x": 0.25}]
+    ours = [{"model": "a", "method": "npo", "x": 0.25}, {"model": "a", "method": "npo", "x": 0.5}]
+    table = tables.beside(theirs, ours, ("model", "method"), ("x",))
+    assert table[0]["x"] == {"published": 0.5, "ours": 0.375, "difference": -0.125}
+    assert table[1]["x"] == {"published": 0.25, "ours": None, "difference": None}
+    lines = tables.printed(table, ("model", "method"), ("x",)).splitlines()
+    assert "0.5 | 0.375 | -0.125" in lines[1] and "0.25 | not run" in lines[2]
+
+
+def test_run_sheets_are_arithmetic():
+    (row,) = tables.run_sheet("tofu", ["llama-3.2-1b"], ["npo", "kl"], steps=10, tokens=1000)
+    assert row["target"].endswith("_full") and "gated" in row["base"] and row["disk_GB"] == pytest.approx(4.8)
+    big = tables.run_sheet("tofu", ["gpt2-xl"], ["npo"], steps=100, tokens=10**6, trained=10**9)[0]
+    flops = 8 * 1.6e9 * 1e6 * 100 * 4 + 6 * 1.6e9 * 1e9 * 2  # no target of it is published: two models to train
+    assert big["gpu_hours"] == round(flops / (989e12 * 0.4) / 3600, 1) and big["target"] == "fine-tuned by ngdiff"
+    assert "ngdiff reproduce --profile paper-<model> --only 07" in tables.sheet([big], "07", "locuslab/TOFU")
+
+
+def test_plans_of_the_benchmarks_pages():
+    for name in ("tofu", "muse", "semeval"):
+        plan = compare.plan(name, (0, 1))
+        assert plan.seeds == (0,) and set(plan.methods) <= set(METHODS) and compare.OURS in plan.methods
+    assert set(compare.ORGANISERS) == {"gradascent", "graddiff-0.5", "kl", "npo"}
