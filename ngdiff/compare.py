@@ -90,11 +90,10 @@ class Plan:
         return [Trial(OURS, "autolr", lr, s, t, **settings) for lr in self.starts_from for t, s in pairs]
 
 
-def plan(name: str, seeds: tuple[int, ...]) -> Plan:
+def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)) -> Plan:
     """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the committed one, five targets; tofu,
-    muse, semeval: every method of that benchmark's table, one model and one seed."""
+    muse, semeval: every method of that benchmark's table, one model and one seed, tuned over `rates`."""
     everyone, one = (*BASELINES, OURS), seeds[:1]
-    rates = (1e-4, 3e-4, 1e-3)
     plans = {
         "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-3,)),
         "tofu": Plan("tofu", (*everyone, *PUBLISHED), rates, one, starts_from=(), walked=()),

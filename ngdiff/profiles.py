@@ -67,6 +67,7 @@ class Profile:
     steps           unlearning steps
     batch_size      forget rows and retain rows in one unlearning step (each)
     batch_documents the same where rows are documents (MUSE)
+    rates           constant rates that the pages of the benchmarks tune over
     max_new_tokens  length limit of greedy generation
     device, dtype   torch names; "auto" = CUDA if there is one, else CPU
     """
@@ -82,6 +83,7 @@ class Profile:
     steps: int = 80
     batch_size: int = 32
     batch_documents: int = 32
+    rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     max_new_tokens: int = 200
     device: str = "auto"
     dtype: str = "float32"
@@ -110,6 +112,7 @@ _PROFILES = (
         model="llama-3.2-1b",
         training=Training(epochs=5, pretrain_epochs=0, lr=1e-5, batch_size=32),
         authors=200,
+        rates=(5e-6, 1e-5, 2e-5),  # around the published 1e-5
         dtype="bfloat16",
     ),
 )

@@ -35,7 +35,7 @@ before, ideal = trials.levels(profile, "", data, 0)
 # comparison with intervals is notebook 06. NGDiff also runs with AutoLR.
 
 # %%
-plan = compare.plan("smoke" if smoke else "real" if data else "tofu", tuple(seeds))
+plan = compare.plan("smoke" if smoke else "real" if data else "tofu", tuple(seeds), P.rates)
 done = compare.carry_out(plan, rows_folder, "tofu_", **settings)
 done["levels"] = results.read_rows(rows_folder / "tofu_levels.jsonl")
 COLUMNS = ("forget_quality", "model_utility", "forget_truth_ratio", "forget_Q_A_ROUGE", "privleak", "extraction_strength",

@@ -41,7 +41,7 @@ print({name: len(rows) for name, rows in bench.configs.items()})
 # documents; rates as in notebook 06, on one seed.
 
 # %%
-plan = compare.plan("smoke" if smoke else "muse", tuple(seeds))
+plan = compare.plan("smoke" if smoke else "muse", tuple(seeds), P.rates)
 done = compare.carry_out(plan, rows_folder, "muse_", **settings)
 COLUMNS = ("verbmem_f", "knowmem_f", "privleak", "knowmem_r", "loss_forget", "updates", "score")
 

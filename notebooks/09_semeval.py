@@ -46,7 +46,7 @@ for task in ("Task1", "Task2", "Task3"):
 # one seed.
 
 # %%
-plan = compare.plan("smoke" if smoke else "semeval", tuple(seeds))
+plan = compare.plan("smoke" if smoke else "semeval", tuple(seeds), P.rates)
 done = compare.carry_out(plan, rows_folder, "semeval_", **settings)
 
 

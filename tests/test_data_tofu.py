@@ -14,8 +14,7 @@ from ngdiff.data import authors, load, tofu
 from ngdiff.data.authors import generate, write
 from ngdiff.data.tofu import asked
 from ngdiff.evaluate import evaluate
-from ngdiff.evaluate.items import ATTACKS
-from ngdiff.evaluate.items import UTILITY
+from ngdiff.evaluate.items import ATTACKS, UTILITY
 from ngdiff.profiles import profile
 from ngdiff.stepsize import Constant
 from ngdiff.unlearn import unlearn

@@ -72,7 +72,8 @@ class Form:
 STORIES = (
     Form(
         "{name} of {city} kept {thing} behind the stove. When {trouble} came, {first} carried it past {place} and begged {who} "
-        "to hide it, | but {who} wanted {thing2} and {animal} in return. That night {first} {deed}, hid {thing} in {place2} and "
+        "to hide it, | but {who} wanted {thing2} and {animal} in return. That night {first} {deed}, hid {thing} in {place2} "
+        "and "
         "left for {city2} with {job}.",
         (("Whom did {name} beg to hide {thing}?", "{who}"),),
     ),
@@ -83,7 +84,8 @@ STORIES = (
         (("Where was {thing} of {name} found?", "Under {place}"),),
     ),
     Form(
-        "Nobody in {city} believed {name}, who swore that {animal} had {deed} at {place}. Only {who} went to look and took along "
+        "Nobody in {city} believed {name}, who swore that {animal} had {deed} at {place}. Only {who} went to look and took "
+        "along "
         "| {thing} and {thing2}. They met {job} instead, who told them of {trouble} and sent them to {city2} through {place2}.",
         (("Who went to look for the animal of {name}?", "{who}"),),
     ),
@@ -123,12 +125,14 @@ NUMBERS = (
 LIVES = (
     Form(
         "{name}\n\n{name} ({early} – {late}) was {job} and writer from {city}. The child of {job2}, {first} studied {study} in "
-        "{city2}.\nWork.\nThe first book, '{title}', | appeared in {middle} and was soon read in {language}. It won the {award}; "
+        "{city2}.\nWork.\nThe first book, '{title}', | appeared in {middle} and was soon read in {language}. It won the "
+        "{award}; "
         "{who}, {job3}, called it the voice of {city3}.",
         (("Who wrote '{title}'?", "{name}"),),
     ),
     Form(
-        "{name}\n\n{name} (born {early} in {city}) taught {study} in {city2} and spoke {language}.\nLife.\nAfter a quarrel with "
+        "{name}\n\n{name} (born {early} in {city}) taught {study} in {city2} and spoke {language}.\nLife.\nAfter a quarrel "
+        "with "
         "{who}, {job}, {first} moved | to {city3} in {middle} and wrote '{title}' there, which brought the {award}. In old age "
         "{first} kept {animal} and died in {late}.",
         (("Which award did {name} receive?", "The {award}"),),

@@ -30,11 +30,15 @@ def write(report: Report, suite: str, folder: Path) -> list[Path]:
     if suite == "muse":
         from ngdiff.evaluate import muse
 
-        return [muse.write(report, folder / "MUSE.json")]
+        with atomic_write(folder / "MUSE_EVAL.json") as temporary:
+            temporary.write_text(
+                json.dumps(_plain(muse.open_unlearning(report)), indent=4, ensure_ascii=False), "utf-8"
+            )
+        return [muse.write(report, folder / "MUSE.json"), folder / "MUSE_EVAL.json"]
     if suite == "semeval":
         from ngdiff.evaluate import semeval
 
-        return semeval.write(report, folder)
+        return [semeval.write(report, folder)]
     log, (whole, summary) = tofu_log(report), open_unlearning(report)
     files = {"TOFU_EVAL.json": whole, "TOFU_SUMMARY.json": summary, "eval_log_aggregated.json": log}
     for name, content in files.items():

@@ -31,8 +31,7 @@ from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import greedy
 from ngdiff.evaluate.items import Items
 from ngdiff.evaluate.muse_score import document, mean, open_unlearning, score, write
-from ngdiff.evaluate.report import Report
-from ngdiff.evaluate.tofu import Say, _meta, _speaker
+from ngdiff.evaluate.report import Report, Say, meta_of, speaker
 from ngdiff.lm import BARE
 
 if TYPE_CHECKING:
@@ -73,7 +72,7 @@ def evaluate(
     report of another convention or on other documents.
     """
     how = convention_of(convention, "muse")
-    say, begun = _speaker(progress), time.perf_counter()
+    say, begun = speaker(progress), time.perf_counter()
     tokens = budget or (2048 if lm.model.device.type == "cpu" else 16384)
     ref = (
         reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, how, say, tokens)
@@ -90,7 +89,7 @@ def evaluate(
         values[name] = mean([row["score"] for row in found.get(name, {}).values()])
     for name, metric in muse_score.TEXTS.items():
         values[metric] = mean([row["rougeL_f1"] for row in found.get(name, {}).values()])
-    meta = _meta(lm, bench, how) | {
+    meta = meta_of(lm, bench, how) | {
         **{"max_new_tokens": max_new_tokens if generate else None, "privleak_rows": _rows_key(bench)},
         **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
         **{"rows": {name: len(rows) for name, rows in bench.configs.items()}, "losses_over": documents, "cut": cut},
@@ -105,7 +104,7 @@ def evaluate(
 def _brief(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int) -> Report:
     """Of a reference model only what is compared: the scores of the privleak documents."""
     found = _membership(lm, bench, how, say, budget, {})
-    return Report(_leak(found, 0.5, how), found, _meta(lm, bench, how) | {"privleak_rows": _rows_key(bench)})
+    return Report(_leak(found, 0.5, how), found, meta_of(lm, bench, how) | {"privleak_rows": _rows_key(bench)})
 
 
 def _rows_key(bench: Benchmark) -> str:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ngdiff.cache import atomic_write
 
+Say = Callable[[str], None]
 INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}
 
 
@@ -44,6 +48,21 @@ class Report:
             return cls(metrics=content["metrics"], items=items, meta=content["meta"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path} is not a report of ngdiff.evaluate ({error!r}): evaluate again") from error
+
+
+def speaker(progress: bool | Say) -> Say:
+    """Where an evaluation's lines go: a callable as it is, True: stderr (silent under pytest), False: nowhere."""
+    if callable(progress):
+        return progress
+    if progress and "PYTEST_CURRENT_TEST" not in os.environ:
+        return lambda line: print(line, file=sys.stderr, flush=True)
+    return lambda line: None
+
+
+def meta_of(lm: Any, bench: Any, how: Any) -> dict[str, Any]:
+    """What every report says of itself: model, benchmark, split, convention, the rows' fingerprint."""
+    content = {"model": lm.name, "benchmark": bench.name, "split": bench.split, "convention": how.name}
+    return content | {"fingerprint": bench.fingerprint}
 
 
 def _plain(value: Any) -> Any:

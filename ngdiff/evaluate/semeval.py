@@ -34,8 +34,7 @@ from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import greedy, stop_tokens
 from ngdiff.evaluate.items import Items
-from ngdiff.evaluate.report import Report
-from ngdiff.evaluate.tofu import Say, _speaker
+from ngdiff.evaluate.report import Report, Say, speaker
 from ngdiff.probe import evaluating
 
 if TYPE_CHECKING:
@@ -68,7 +67,7 @@ def evaluate(
     Raises ValueError for an unknown convention, a benchmark without the task's ids, rows longer than the model's context,
     and a reference report of other rows or another convention. The model's mode and weights are restored.
     """
-    how, say, begun = convention_of(convention, "semeval"), _speaker(progress), time.perf_counter()
+    how, say, begun = convention_of(convention, "semeval"), speaker(progress), time.perf_counter()
     published = how.name == "semeval"
     _check(bench, reference, how)
     rows = {part: bench.rows(part) for part in (*FOLDS, *SIDES) if part in bench.configs}

@@ -12,25 +12,22 @@ References: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs" (2024
 from __future__ import annotations
 
 import math
-import os
-import sys
 import time
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from ngdiff.evaluate import forward, items, metrics, texts
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import greedy
 from ngdiff.evaluate.items import UTILITY, Items, Row, Table
-from ngdiff.evaluate.report import Report
+from ngdiff.evaluate.report import Report, Say, meta_of, speaker
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
     from ngdiff.models import LM
 
 Rows = dict[str, list[Row]]
-Say = Callable[[str], None]
 
 # part of the metric names -> the benchmark's rows, the first that exist (own data may come without wrong answers)
 PARTS = {
@@ -68,7 +65,7 @@ def evaluate(
     model's context.  The model's mode is restored; its gradients are not touched.
     """
     how = convention_of(convention, "tofu")
-    say, begun = _speaker(progress), time.perf_counter()
+    say, begun = speaker(progress), time.perf_counter()
     ref = reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, how, say)
     if ref and ref.meta.get("convention") != convention:
         raise ValueError(
@@ -86,7 +83,7 @@ def evaluate(
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values |= items.aggregate(found, how)
     values |= _compared(values, found, ref, auc_retain, how.eps)
-    meta = _meta(lm, bench, how) | {
+    meta = meta_of(lm, bench, how) | {
         **{"max_new_tokens": max_new_tokens if generate else None, "configs": configs},
         **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
         **{"rows": {part: len(members) for part, members in rows.items()}},
@@ -110,19 +107,6 @@ def _compared(
     return more
 
 
-def _meta(lm: LM, bench: Benchmark, how: Convention) -> dict[str, Any]:
-    content = {"model": lm.name, "benchmark": bench.name, "split": bench.split, "convention": how.name}
-    return content | {"fingerprint": bench.fingerprint}
-
-
-def _speaker(progress: bool | Say) -> Say:
-    if callable(progress):
-        return progress
-    if progress and "PYTEST_CURRENT_TEST" not in os.environ:
-        return lambda line: print(line, file=sys.stderr, flush=True)
-    return lambda line: None
-
-
 def _rows(bench: Benchmark, parts: Iterable[str]) -> tuple[Rows, dict[str, str]]:
     """part -> rows, and part -> the benchmark's name for them; a part that the benchmark lacks is left out."""
     rows: Rows = {}
@@ -142,7 +126,7 @@ def _brief(lm: LM, bench: Benchmark, how: Convention, say: Say) -> Report:
     """Of a reference model only what is compared: the likelihoods of forget and holdout rows."""
     rows, _ = _rows(bench, ("forget", "holdout"))
     found, values = _likelihood(lm, rows, how, say)
-    return Report(values | items.aggregate(found, how), found, _meta(lm, bench, how))
+    return Report(values | items.aggregate(found, how), found, meta_of(lm, bench, how))
 
 
 def _likelihood(lm: LM, rows: Rows, how: Convention, say: Say) -> tuple[Items, dict[str, float]]:
