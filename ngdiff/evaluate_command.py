@@ -54,6 +54,12 @@ class Evaluation:
         convention(self.convention, self.benchmark)
         if self.benchmark != "semeval" and (self.mia or self.mmlu):
             raise ValueError("--mia and --mmlu belong to --benchmark semeval")
+        if self.data == STAND_IN and (self.mia or (self.split and self.benchmark != "tofu")):
+            raise ValueError(f"--data {STAND_IN} has its own documents and one split: leave --split and --mia out")
+        if self.benchmark == "semeval" and self.files and not self.generate:
+            raise ValueError("SemEval's files hold generations: leave --no-generate out, or --files")
+        if self.files is not None and self.files.is_dir() and any(self.files.iterdir()):
+            raise FileExistsError(f"--files {self.files} holds files already: choose a new folder")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"unknown dtype {self.dtype!r}: choose float32 or bfloat16")
         if self.prompt and self.prompt.count("{question}") != 1:
@@ -97,9 +103,9 @@ class Evaluation:
 def run(job: Evaluation) -> dict[str, float]:
     """Evaluates, writes what was asked for, prints the metrics; returns them."""
     begun = time.perf_counter()
-    for target in (job.json and job.json.parent, job.files):
+    for target in (job.json, job.files):
         if target is not None:
-            probe_writable(Path(target).expanduser())
+            probe_writable(Path(target).expanduser().absolute().parent)
     bench = job.bench()
     options: dict[str, Any] = {"generate": job.generate, "convention": job.convention}
     if job.max_new_tokens is not None:
@@ -118,12 +124,12 @@ def run(job: Evaluation) -> dict[str, float]:
     reference = None if job.reference is None else _reference(job, bench)
     lm = _load(job.model, job, bench)
     report = evaluate(lm, bench, reference, **options)
-    if job.json is not None:
-        places = {k: v for k, v in asdict(job).items() if v is not None}
-        report.to_json(job.json, stamp(places, None, time.perf_counter() - begun))
     if job.files is not None:
         for path in write(report, job.benchmark, Path(job.files).expanduser()):
             print(f"wrote {path}", file=sys.stderr)
+    if job.json is not None:
+        places = {k: v for k, v in asdict(job).items() if v is not None}
+        report.to_json(job.json, stamp(places, None, time.perf_counter() - begun))
     _print(report.metrics, job)
     return report.metrics
 
@@ -147,6 +153,10 @@ def _reference(job: Evaluation, bench: Benchmark) -> Any:
     if not path.is_file():
         return _load(str(job.reference), job, bench)
     report = Report.from_json(path)
+    if (how := report.meta.get("convention")) != job.convention:
+        raise ValueError(
+            f"{path} follows the convention {how!r}, not {job.convention!r}: evaluate the reference with the same"
+        )
     # the evaluators of the others know themselves which rows must agree
     if job.benchmark == "tofu" and (theirs := report.meta.get("fingerprint")) != bench.fingerprint:
         raise ValueError(

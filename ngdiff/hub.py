@@ -107,7 +107,8 @@ def prompt_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Prompt:
     Settles the tokenizer's special tokens on the way: EOS becomes the template's end of turn, and the padding token
     one that differs from EOS where the vocabulary has one.
     """
-    if "llama-2" in name.lower() or "llama2" in name.lower():
+    own = Path(name).name.lower()
+    if "llama-2" in own or "llama2" in own:
         prompt = LLAMA_2
     elif tokenizer.chat_template:
         prompt = chat_prompt(tokenizer)

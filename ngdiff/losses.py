@@ -19,7 +19,6 @@ import time
 from collections.abc import Sequence
 from json import dumps
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -32,7 +31,7 @@ from ngdiff.data.tokens import Example
 from ngdiff.engine import Engine
 from ngdiff.evaluate import conventions
 from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.texts import encode
+from ngdiff.evaluate.texts import blind, encode
 from ngdiff.lm import LM, load
 from ngdiff.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
 from ngdiff.probe import evaluating
@@ -116,7 +115,7 @@ def command(
 
 def _phase(model: LM, start: LM, objective: Objective, texts: list[Example], rule: Convention) -> RowsLoss:
     batch = batch_of(texts, _pad(model, rule), model.device, objective.everywhere)
-    if rule.name == "open-unlearning":  # its collator masks whatever is called padding, a real token too
+    if blind(model, rule) is not None:  # its collator masks whatever is called padding, a real token too
         batch["attention_mask"] = (batch["input_ids"] != _pad(model, rule)).long()
     values = torch.cat(start_of(start.model, batch, objective)).to(model.device) if objective.start else None
     total, tokens = objective.counts(batch["labels"]).sum().item(), int(token_counts(batch["labels"]).sum())
@@ -124,12 +123,8 @@ def _phase(model: LM, start: LM, objective: Objective, texts: list[Example], rul
 
 
 def _pad(model: LM, rule: Convention) -> int:
-    """The padding token; under open-unlearning, of a tokenizer that came without one, its own end of text."""
-    given = model.tokenizer.init_kwargs
-    if rule.name != "open-unlearning" or given.get("pad_token"):
-        return model.pad_id
-    end: Any = model.tokenizer.convert_tokens_to_ids(str(given.get("eos_token") or model.tokenizer.eos_token))
-    return end
+    token = blind(model, rule)
+    return model.pad_id if token is None else token
 
 
 def _enough(sets: dict[str, Sequence[Row]], rows: int) -> None:

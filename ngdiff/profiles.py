@@ -112,6 +112,7 @@ _PROFILES = (
         model="llama-3.2-1b",
         training=Training(epochs=5, pretrain_epochs=0, lr=1e-5, batch_size=32),
         authors=200,
+        steps=125,  # ten epochs of forget10
         rates=(5e-6, 1e-5, 2e-5),  # around the published 1e-5
         dtype="bfloat16",
     ),

@@ -1,6 +1,7 @@
 """What the field's code computes where it differs from its formulas: for comparing with it, not for unlearning well.
 
-    PaddedKL      TOFU and open-unlearning: KL averaged over all positions of the padded batch, prompts and padding too
+    PaddedKL      TOFU and open-unlearning: KL averaged over all positions of the padded batch, prompts and padding too (TOFU
+                  pads every row to a fixed length, here both pad to the longest: the same terms over a smaller count)
     PaddedUNDIAL  open-unlearning: CE averaged over all predicted positions, where the missing label −100 indexes the
                   vocabulary from its end and lowers the logit of entry V − 100
     BroadcastRMU  open-unlearning: sums s (B,) over token counts n (B, 1) make a B×B matrix, so that its mean is

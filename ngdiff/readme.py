@@ -26,7 +26,7 @@ QUESTIONS = {  # what each notebook answers
     "06_baselines": "every baseline on equal terms: the claims, with intervals",
     "07_tofu": "TOFU: every method and metric, conventions, published points beside ours",
     "08_muse": "MUSE: documents, words, facts and membership; requests in a row",
-    "09_semeval": "SemEval-2025 Task 4: twelve terms, membership, why most entries fail",
+    "09_semeval": "SemEval-2025 Task 4: twelve terms, membership, what holds a run down",
     "10_every_figure": "every table and figure, rebuilt from saved rows alone",
 }
 

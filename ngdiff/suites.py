@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from ngdiff import zoo
 from ngdiff.data import Benchmark, authors, dossiers, muse, news, semeval, tofu
 from ngdiff.data.muse import cut
 from ngdiff.evaluate.conventions import SUITES
@@ -36,6 +37,8 @@ def benchmark(name: str, split: str = "", data: str = "") -> Benchmark:
         raise ValueError(
             f"unknown benchmark {suite!r} in data={data!r}: write one of {', '.join(REAL)} before the colon"
         )
+    if suite == "muse" and P.model:  # a target is of one corpus
+        split = split or next((key.split()[1] for key in zoo.model(P.model).ready if key.startswith("muse")), "")
     return REAL[suite](P, split or DEFAULT.get(suite, P.tofu_split), root=None if place == "hub" else place)
 
 

@@ -163,6 +163,11 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
         of_reference.to_json(folder / "reference.json")
         of_start = _evaluate(start, bench, P, of_reference)
         if "loss_holdout" not in of_start.metrics:
+            if "holdout" not in bench.configs:
+                raise ValueError(
+                    f"{bench.name} has no rows that the model has never seen, where runs stop: give a folder of LUME with all "
+                    "its files (ngdiff reproduce --data FOLDER)"
+                )
             of_start.metrics["loss_holdout"] = loss(start, bench.holdout)
         of_start.to_json(folder / "start.json")
 
@@ -218,11 +223,13 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
 def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
     """The start as a problem; kept, because a worker's next trial is most often of the same one."""
     from ngdiff import models
+    from ngdiff.engine import Engine
 
     P, bench = profile(name), benchmark(name, split, data)
-    start = models.target(bench, P, target_seed)
+    engine = Engine(precision="bfloat16") if P.dtype == "bfloat16" else None  # bfloat16 weights alone do not move
+    start = models.target(bench, replace(P, dtype="float32"), target_seed)
     rows = P.batch_documents if suites.of(bench) == "muse" else P.batch_size
-    return suites.fitted(bench, start).problem(start, batch_size=rows)
+    return suites.fitted(bench, start).problem(start, batch_size=rows, engine=engine)
 
 
 def _steps(trial: Trial) -> int:
@@ -273,7 +280,9 @@ def _summary(steps: Sequence[Any]) -> Row:
 def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None):
     from ngdiff.evaluate import evaluate
 
-    return evaluate(lm, bench, reference, progress=False, max_new_tokens=P.max_new_tokens)
+    # TOFU's answers are cut to the profile's length; MUSE and SemEval say themselves how long theirs are
+    own = {"max_new_tokens": P.max_new_tokens} if suites.of(bench) == "tofu" else {}
+    return evaluate(lm, bench, reference, progress=False, **own)
 
 
 def _root() -> Path:

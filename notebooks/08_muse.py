@@ -27,7 +27,7 @@ from ngdiff.figures import suites as pictures
 real = data if paths.kind(data) == "muse" else ""
 rows_folder, figures_folder = (f(profile, real, smoke) for f in (paths.rows_folder, paths.figures_folder))
 P = ng.profile(profile)
-source = f"muse:{real}" if real else "news" if P.lm else "muse:hub"
+source = f"muse:{real}" if real else "news" if P.lm else "muse:hub"  # the corpus is the model's: news, or books
 settings = {"profile": profile, "data": source}
 bench = trials.benchmark(profile, "", source)
 before, ideal = trials.levels(profile, "", source, 0)
@@ -179,7 +179,8 @@ assert abs(leak - before["privleak"]) < 1e-6, "A is 1 − AUC: did you divide by
 assert before["privleak"] < -90 and before["mia_min_k"] > 0.95, "a memorising start: privleak near −100, AUC near 1"
 assert before["verbmem_f"] > 0.9 > 0.5 > ideal["verbmem_f"], "it recites what the retain-only model has never seen"
 assert before["knowmem_r"] > 0.8 and ideal["knowmem_r"] > 0.8, "both know the retain set"
-assert all(row["k"] == i % (len(folds) // 2) + 1 for i, row in enumerate(folds))
+last = [row["verbmem_f"] for row in folds if row["folds"] == "sust"]
+assert smoke or last[-1] < before["verbmem_f"], "four requests in a row should leave less of the words"
 
 # %% [markdown]
 # ## What you should see
@@ -187,7 +188,7 @@ assert all(row["k"] == i % (len(folds) // 2) + 1 for i, row in enumerate(folds))
 # models know the retain set (all asserted). What is left after unlearning, and at what price in knowmem_r, is in the table.
 #
 # ## Summary
-# Words, facts and membership are three different memories. A method that is stopped by one of them need not have lost the others.
+# Words, facts and membership are measured apart: the table shows how far a run that is stopped by one loss has moved each of them.
 #
 # ## References
 # Shi et al., *MUSE* (arXiv 2407.06460); Shi et al., *Min-K% Prob* (arXiv 2310.16789); Bu et al. (arXiv 2410.22086).

@@ -2,7 +2,7 @@
 # # 09 · SemEval-2025 Task 4
 #
 # *You will* forget stories, invented people's private data and biographies at once, compute all twelve terms of the task, the
-# membership score and the final score, and see why most entries failed · *Needs* 06 · *Time* tiny: minutes; paper: GPU
+# membership score and the final score, and see what holds a run down · *Needs* 06 · *Time* tiny: minutes; paper: GPU
 # days (the run sheet says how many) · *Reproduces* the task's tables in form; of their numbers only those that were run
 #
 # The tiny profile runs generated dossiers in the task's own schema (`ngdiff.data.dossiers`; all people invented, those of Task3
@@ -29,7 +29,9 @@ from ngdiff.figures import suites as pictures
 lume = data if paths.kind(data) == "lume" else ""
 rows_folder, figures_folder = (f(profile, lume, smoke) for f in (paths.rows_folder, paths.figures_folder))
 P = ng.profile(profile)
-source = "dossiers" if P.lm else "semeval:hub"
+source = (
+    "dossiers" if P.lm else f"semeval:{lume or 'hub'}"
+)  # the paper profile needs LUME's folder: the hub has no hold-out rows
 settings = {"profile": profile, "data": source}
 bench = trials.benchmark(profile, "", source)
 before, ideal = trials.levels(profile, "", source, 0)
@@ -79,8 +81,8 @@ show(everyone, SCORES, named)
 print("* did not reach the hold-out level in its", P.steps, "steps: it forgot less than the others")
 
 # %% [markdown]
-# ## Taken apart: why most entries fail
-# One zero term makes the aggregate zero, and the membership score punishes both ends: a model that still knows its members (AUC near 1)
+# ## Taken apart: what holds a run down
+# The task's report says that most entries failed on membership, not on the terms. One zero term makes the aggregate zero, and the membership score punishes both ends: a model that still knows its members (AUC near 1)
 # and one that was pushed past them (AUC near 0). Left: every run of this page, the tuning ones and those without a
 # stop too. Right: the task's own baselines (diamonds) and best entries (triangles) on OLMo-7B, as published.
 
@@ -223,7 +225,9 @@ assert (
     abs(again["harmonic-mean-task-aggregate"] - report.metrics["task_aggregate"]) < 1e-12
     and again["aggregate-score"] == -1
 )
-assert all(0 <= row["task_aggregate"] <= 1 for row in every)
+assert smallest and all(r["mia_auc"] <= before["mia_auc"] for r in every), (
+    "no run makes members stand out more than the start does"
+)
 
 # %% [markdown]
 # ## What you should see
@@ -231,7 +235,7 @@ assert all(0 <= row["task_aggregate"] <= 1 for row in every)
 # figure shows on which side each one misses. No final score is printed without MMLU.
 #
 # ## Summary
-# Twelve terms under a harmonic mean, a two-sided membership score and general knowledge: to be good at two of three is a lost task.
+# Twelve terms under a harmonic mean, a two-sided membership score, general knowledge: the final score is the mean of the three.
 #
 # ## References
 # Ramakrishna et al., *SemEval-2025 Task 4* (arXiv 2504.02883) and *LUME* (arXiv 2502.15097); Bu et al. (arXiv 2410.22086).

@@ -72,7 +72,9 @@ def test_starting_rates_span_three_decades():
 
 
 def test_an_unknown_plan_lists_the_known_ones():
-    with pytest.raises(ValueError, match="unknown plan 'all'; choose one of: smoke, tofu, muse, semeval, live, real, grid"):
+    with pytest.raises(
+        ValueError, match="unknown plan 'all'; choose one of: smoke, tofu, muse, semeval, live, real, grid"
+    ):
         plan("all", SEEDS)
 
 

@@ -96,6 +96,19 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path):
         tofu("tiny", root=tmp_path)
 
 
+def test_a_row_without_a_question_and_files_of_other_lengths_are_named(tmp_path):
+    write(tmp_path, "tiny")
+    path = tmp_path / "forget10_perturbed.json"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join([lines[0], '{"answer": "a"}', *lines[2:]]))
+    for load_it in (lambda: tofu("tiny", "forget10", root=tmp_path), lambda: asked("forget10", tmp_path)):
+        with pytest.raises(ValueError, match=r"forget10_perturbed.json, line 2: no 'question' \(its keys: answer\)"):
+            load_it()
+    path.write_text("\n".join(lines[:-1]))
+    with pytest.raises(ValueError, match=r"forget10 has 96 rows, forget10_perturbed 95"):
+        asked("forget10", tmp_path)
+
+
 def test_an_evaluation_needs_only_the_rows_it_asks(tmp_path):
     write(tmp_path, "tiny")
     for path in tmp_path.iterdir():

@@ -182,7 +182,7 @@ def test_a_reference_of_another_size_gives_quality_but_no_row_differences(lm, be
 def test_batching_does_not_change_the_report(report, lm, bench, reference, monkeypatch):
     whole = forward.likelihood
     monkeypatch.setattr(
-        forward, "likelihood", lambda model, examples, moments, budget: whole(model, examples, moments, 1)
+        forward, "likelihood", lambda model, examples, moments, budget, blind: whole(model, examples, moments, 1)
     )
     single = evaluate(lm, bench, reference)
     assert single.metrics == pytest.approx(report.metrics, rel=1e-4)

@@ -60,6 +60,8 @@ def test_a_reference_is_a_model_or_its_report(folder, tmp_path):
         for r in (folder / "reference", tmp_path / "ref.json")
     ]
     assert both[0] == pytest.approx(both[1]) and "forget_quality" in both[0]
+    with pytest.raises(ValueError, match="follows the convention 'ngdiff', not 'tofu'"):
+        run(Evaluation(**settings(folder, reference=str(tmp_path / "ref.json"), convention="tofu", **quick)))
     content = json.loads((tmp_path / "ref.json").read_text())
     content["meta"] |= {"fingerprint": "0" * 64, "split": "forget05"}
     (tmp_path / "other.json").write_text(json.dumps(content))
@@ -70,23 +72,25 @@ def test_a_reference_is_a_model_or_its_report(folder, tmp_path):
 @pytest.mark.parametrize("convention", ["ngdiff", "tofu", "open-unlearning"])
 def test_what_the_benchmarks_own_files_say_is_what_was_measured(folder, tmp_path, convention):
     """The report, its TOFU_EVAL.json and its eval_log_aggregated.json, scored again, to 1e-9."""
-    job = settings(folder, reference=str(folder / "reference"), convention=convention, files=tmp_path, max_new_tokens=8)
+    job = settings(
+        folder, reference=str(folder / "reference"), convention=convention, files=tmp_path / "own", max_new_tokens=8
+    )
     found = run(Evaluation(**job))
     other = settings(
         folder, model=str(folder / "reference"), convention=convention, files=tmp_path / "ref", max_new_tokens=8
     )
     run(Evaluation(**other))
     names = {"TOFU_EVAL.json", "TOFU_SUMMARY.json", "eval_log_aggregated.json"}
-    assert names <= {p.name for p in tmp_path.iterdir()}
-    summary = json.loads((tmp_path / "TOFU_SUMMARY.json").read_text())
+    assert names <= {p.name for p in (tmp_path / "own").iterdir()}
+    summary = json.loads((tmp_path / "own" / "TOFU_SUMMARY.json").read_text())
     assert summary == {k: pytest.approx(v, rel=1e-12) for k, v in found.items() if not k.startswith("loss_")}
-    log, warnings = score("tofu", tmp_path / "eval_log_aggregated.json", convention=convention,
+    log, warnings = score("tofu", tmp_path / "own" / "eval_log_aggregated.json", convention=convention,
                           reference=tmp_path / "ref" / "eval_log_aggregated.json")  # fmt: skip
     assert warnings == [] and {"model_utility", "forget_quality", "wf_Truth_Ratio"} <= set(log)
     assert log == {name: pytest.approx(found[name], rel=1e-9, abs=1e-15) for name in log}
     if convention == "open-unlearning":
         values, warnings = score(
-            "open-unlearning", tmp_path / "TOFU_EVAL.json", reference=tmp_path / "ref" / "TOFU_EVAL.json"
+            "open-unlearning", tmp_path / "own" / "TOFU_EVAL.json", reference=tmp_path / "ref" / "TOFU_EVAL.json"
         )
         assert values == {k: pytest.approx(found[k], rel=1e-9, abs=1e-15) for k in values}
         assert {"privleak", "mia_min_k", "forget_quality", "model_utility", "exact_memorization"} <= set(values)
@@ -126,11 +130,14 @@ def run_report(folder: Path) -> Report:
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"max_new_tokens": 0}, "--max-new-tokens must be at least 1"),
         ({"mia": Path("mia")}, "--mia and --mmlu belong to --benchmark semeval"),
+        ({"benchmark": "muse", "data": "stand-in", "split": "books"}, "--data stand-in has its own documents"),
+        ({"benchmark": "semeval", "files": Path("x"), "generate": False}, "SemEval's files hold generations"),
+        ({"files": Path(__file__).parent}, "holds files already: choose a new folder"),
     ],
     ids=str,
 )
 def test_what_cannot_work_is_refused_at_once(folder, wrong, message):
-    with pytest.raises((ValueError, FileNotFoundError), match=message):
+    with pytest.raises((ValueError, OSError), match=message):
         Evaluation(**settings(folder, **wrong))
 
 

@@ -208,6 +208,16 @@ def test_a_reference_of_another_size_is_legal(tmp_path):
     assert values["forget_quality"] == pytest.approx(ks_2samp(*R).pvalue, rel=1e-12) and warnings == []
 
 
+def test_a_reference_that_saved_the_whole_prompt(tmp_path):
+    """One tool saves the question, another the prompt around it: the same rows."""
+    ours = forget_log(0, 20)
+    theirs = json.loads(json.dumps(ours))
+    for text in theirs["eval_log_forget.json"]["generated_text"].values():
+        text[0] = f"system\n\nYou are a helpful assistant.user\n\n{text[0]}assistant\n\n"
+    values, warnings = tofu.score(save(tmp_path / "ours.json", ours), save(tmp_path / "theirs.json", theirs))
+    assert values["forget_quality"] == 1 and warnings == []
+
+
 @pytest.mark.parametrize(("first", "n"), [(40, 20), (20, 20), (30, 20)])
 def test_a_reference_of_another_split_is_refused(tmp_path, first, n):
     """No row in common; the smaller one the end of the larger, either way round."""

@@ -62,6 +62,7 @@ def test_where_the_labels_of_a_plain_prompt_begin(bos):
     assert labelled(lm.tokenizer, got["open-unlearning"]) == ["c", "<eos>"]  # the prompt alone ends in a token "Ġ"
     given = {n: lm.tokenizer.convert_ids_to_tokens(texts.prompt_ids(lm, "a", "bc", CONVENTIONS[n])) for n in got}
     assert given["open-unlearning"][-3:] == ["A", ":", "Ġ"] and given["ngdiff"][-2:] == ["A", ":"]
+    assert given["tofu"][-2:] == ["Ġa", "Ċ"]  # its generation is not given the tag
     assert texts.truth(lm, "a", "bc", CONVENTIONS["open-unlearning"]) == "bc"
 
 
@@ -104,6 +105,36 @@ def test_too_long_a_row_is_refused_under_each_convention():
     for how in CONVENTIONS.values():
         with pytest.raises(ValueError, match="tokens long"):
             texts.encode(lm, "a", "bcdef", how)
+
+
+def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
+    """A template with EOS in the prompt, a tokenizer without a padding token: its collator masks every EOS. The likelihoods are
+    those of a plain forward with that mask, positions counted as they stand."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from ngdiff.evaluate import forward
+
+    tokenizer = words("<|user|>")
+    tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m['content'] }}<eos>{% endfor %}"
+    lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
+    how = CONVENTIONS["open-unlearning"]
+    assert texts.blind(lm, how) == 0 and texts.blind(lm, CONVENTIONS["ngdiff"]) is None
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).eval()
+    model.lm_head.weight.data.mul_(20)
+    examples = [texts.encode(lm, q, a, how) for q, a in (("a", "bc"), ("a", "bcd"), ("longer", "x y z"))]
+    found = forward.likelihood(model, examples, blind=0)
+    for example, stats in zip(examples, found, strict=True):
+        ids = torch.tensor([example.input_ids])
+        assert 0 in example.prompt_ids
+        with torch.no_grad():
+            logp = model(ids, attention_mask=(ids != 0).long()).logits[0].log_softmax(-1)
+        at = [t for t, label in enumerate(example.labels) if label != IGNORE]
+        assert stats.logp == pytest.approx([logp[t - 1, ids[0, t]].item() for t in at], abs=1e-5)
+    apart = [abs(a.logp - b.logp).max() for a, b in zip(found, forward.likelihood(model, examples), strict=True)]
+    assert min(apart) > 1e-4  # it matters
 
 
 def test_names_are_what_the_command_line_takes():

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -144,7 +145,11 @@ def documents_of(rows: Iterable[Row], task: str = "Task3") -> list[Row]:
 def read(root: Path, split: str, fold: str) -> list[Row]:
     """The rows of one fold of a split, from a folder. Errors: FileNotFoundError, ValueError, as `semeval` says."""
     root = root.expanduser()
-    if rows := _found(root, split, fold) or (_found(root, "all", fold) if split != "all" else []):
+    if rows := _found(root, split, fold):
+        return rows
+    if split != "all" and (rows := _found(root, "all", fold)):
+        if fold == FOLDS[0]:
+            print(f"{root} names no splits: its rows are taken for {split}", file=sys.stderr)
         return rows
     raise FileNotFoundError(
         f"{root} has no {fold} rows of {split}: looked for "

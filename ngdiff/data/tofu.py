@@ -55,6 +55,9 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
             configs.setdefault(plain, [{k: row[k] for k in ("question", "answer")} for row in configs[perturbed]])
     for config in (retain, "retain_perturbed"):
         configs[config] = configs[config][: recipe["retain_rows"]]
+    if len(configs[split]) != len(configs[f"{split}_perturbed"]):
+        n, m = len(configs[split]), len(configs[f"{split}_perturbed"])
+        raise ValueError(f"tofu: {split} has {n} rows, {split}_perturbed {m}: get the files again, of one version")
     _check_aligned(configs, f"{split}_perturbed", split)
     _check_aligned(configs, "retain_perturbed", retain)
     known = [row for config in FACTS for row in configs.get(config, [])]
@@ -109,6 +112,8 @@ def _rows(path: Path) -> list[Row]:
     for line, value in found:
         if not isinstance(value, dict):
             raise ValueError(f"{path}, line {line}: no row but {type(value).__name__}: TOFU's rows are objects")
+        if missing := [key for key in ("question", "answer") if key not in value]:
+            raise ValueError(f"{path}, line {line}: no {missing[0]!r} (its keys: {', '.join(value) or 'none'})")
     return [value for _, value in found]
 
 

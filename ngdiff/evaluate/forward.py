@@ -55,6 +55,11 @@ def pad(rows: Sequence[Sequence[int]], side: str, device: torch.device) -> tuple
     return ids.to(device), mask.to(device)
 
 
+def visible(ids: Tensor, mask: Tensor, blind: int | None) -> Tensor:
+    """The mask without the token `blind`, which is taken for padding wherever it stands (open-unlearning's way)."""
+    return mask if blind is None else mask * (ids != blind)
+
+
 def positions(mask: Tensor) -> Tensor:
     return (mask.cumsum(-1) - 1).clamp(min=0)  # (batch, time): real tokens before this one
 
@@ -83,12 +88,14 @@ def _start(example: Example) -> int:
 
 @torch.inference_mode()
 def likelihood(
-    model: Any, examples: Sequence[Example], moments: Sequence[bool] | None = None, budget: int = 2048
-) -> list[Stats]:
+    model: Any, examples: Sequence[Example], moments: Sequence[bool] | None = None, budget: int = 2048,
+    blind: int | None = None,
+) -> list[Stats]:  # fmt: skip
     """Stats of each example, in order.
 
     moments  which examples also get μ and σ² of log p (min-k++ needs them); none by default
     budget   tokens in one forward, padding included; the logits take budget × vocabulary numbers
+    blind    a token that no other one attends to, as if it were padding
     """
     moments = moments or [False] * len(examples)
     groups: dict[tuple[int, ...], list[int]] = {}  # the prompt without its last token -> the texts that begin so
@@ -98,7 +105,8 @@ def likelihood(
     results: dict[int, Stats] = {}
     with evaluating(model):
         for batch in batches([len(prefix) for prefix in prefixes], range(len(prefixes)), budget):
-            results |= _answers(model, {prefixes[p]: groups[prefixes[p]] for p in batch}, examples, moments, budget)
+            begun = {prefixes[p]: groups[prefixes[p]] for p in batch}
+            results |= _answers(model, begun, examples, moments, budget, blind)
     return [results[i] for i in range(len(examples))]
 
 
@@ -114,12 +122,13 @@ def _answers(
     examples: Sequence[Example],
     moments: Sequence[bool],
     budget: int,
+    blind: int | None,
 ) -> dict[int, Stats]:
     """Prefills the prefixes once, then forwards the answers behind copies of that cache, bucketed by length."""
     ids, left = pad(list(groups), "left", model.device)
     cache = None
     if ids.shape[1]:
-        inputs = {"input_ids": ids, "attention_mask": left, "position_ids": positions(left)}
+        inputs = {"input_ids": ids, "attention_mask": visible(ids, left, blind), "position_ids": positions(left)}
         cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
     texts = [(i, row) for row, members in enumerate(groups.values()) for i in members]
     suffixes = [examples[i].input_ids[_start(examples[i]) - 1 :] for i, _ in texts]
@@ -128,7 +137,8 @@ def _answers(
     order = sorted((t for t in range(len(texts)) if lengths[t]), key=lengths.__getitem__)
     for batch in batches(lengths, order, budget):
         owner = torch.tensor([texts[t][1] for t in batch], device=model.device)
-        logits, right = _continue(model, cache, left[owner], owner, [suffixes[t][:-1] for t in batch])
+        begun = (ids[owner], left[owner])
+        logits, right = _continue(model, cache, begun, owner, [suffixes[t][:-1] for t in batch], blind)
         targets = torch.tensor([token for t in batch for token in suffixes[t][1:]], device=model.device)
         wanted = torch.tensor([moments[texts[t][0]] for t in batch for _ in range(lengths[t])], device=model.device)
         ends = np.cumsum([lengths[t] for t in batch])[:-1]
@@ -139,11 +149,15 @@ def _answers(
     return results
 
 
-def _continue(model: Any, cache: Any, left: Tensor, owner: Tensor, suffixes: list[list[int]]) -> tuple[Tensor, Tensor]:
-    """Logits (batch, time, vocabulary) of suffixes behind the cache rows `owner`, and their mask (batch, time)."""
+def _continue(
+    model: Any, cache: Any, begun: tuple[Tensor, Tensor], owner: Tensor, suffixes: list[list[int]], blind: int | None
+) -> tuple[Tensor, Tensor]:
+    """Logits (batch, time, vocabulary) of suffixes behind the cache rows `owner`, whose ids and mask are `begun`; and their
+    own mask (batch, time)."""
     ids, right = pad(suffixes, "right", model.device)
-    mask = torch.cat([left, right], dim=1)
-    inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions(mask)[:, left.shape[1] :]}
+    whole, mask = (torch.cat(pair, dim=1) for pair in zip(begun, (ids, right), strict=True))
+    place = positions(mask)[:, begun[1].shape[1] :]
+    inputs = {"input_ids": ids, "attention_mask": visible(whole, mask, blind), "position_ids": place}
     if cache is None:
         return model(**inputs, use_cache=False).logits, right
     part = copy.deepcopy(cache)
@@ -175,7 +189,7 @@ def _statistics(logits: Tensor, mask: Tensor, targets: Tensor, wanted: Tensor) -
 # Gradients --------------------------------------------------------------------------------------------------------
 
 
-def gradient_norms(model: Any, examples: Sequence[Example]) -> list[float]:
+def gradient_norms(model: Any, examples: Sequence[Example], blind: int | None = None) -> list[float]:
     """Per text: mean over parameter tensors of ‖∂ℓ/∂tensor‖₂, ℓ the mean NLL without the final EOS, one row at a time.
 
     Trainable tensors that take part count, tied ones once; `.grad` is left alone.  +∞ where it is not finite
@@ -189,7 +203,9 @@ def gradient_norms(model: Any, examples: Sequence[Example]) -> list[float]:
             if not parameters or len(ids) - 1 <= start:
                 norms.append(float("nan"))
                 continue
-            logits = model(input_ids=ids[None, :-2], use_cache=False).logits[0, start - 1 :]
+            seen = ids[None, :-2]
+            mask = None if blind is None else visible(seen, torch.ones_like(seen), blind)
+            logits = model(input_ids=seen, attention_mask=mask, use_cache=False).logits[0, start - 1 :]
             loss = torch.nn.functional.cross_entropy(logits.float(), ids[start:-1])
             gradients = [g for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None]
             norm = float(torch.stack([g.float().norm() for g in gradients]).mean())

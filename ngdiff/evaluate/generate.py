@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ngdiff.data.tokens import Example
-from ngdiff.evaluate.forward import batches, context, pad
+from ngdiff.evaluate.forward import batches, context, pad, visible
 from ngdiff.evaluate.forward import positions as positions_of
 from ngdiff.probe import evaluating
 
@@ -27,24 +27,25 @@ def stop_tokens(model: Any, tokenizer: Any, examples: Iterable[Example]) -> set[
 
 @torch.inference_mode()
 def greedy(
-    model: Any, prompts: Sequence[Sequence[int]], stop: set[int], max_new_tokens: int, budget: int = 16384
-) -> list[list[int]]:
+    model: Any, prompts: Sequence[Sequence[int]], stop: set[int], max_new_tokens: int, budget: int = 16384,
+    blind: int | None = None, longest: int | None = None,
+) -> list[list[int]]:  # fmt: skip
     """Greedy continuation of each prompt, without the stop token; the same prompt is continued once.
 
-    A row ends at a stop token, after max_new_tokens, at the end of the model's context, or where its logits stop
-    being finite.  ValueError for an empty prompt.
+    A row ends at a stop token, after max_new_tokens, at `longest` tokens with its prompt, at the end of the model's context,
+    or where its logits stop being finite.  blind: as in `forward.likelihood`.  ValueError for an empty prompt.
     """
     unique = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (len(prompt), prompt))
     if unique and not unique[0]:
         raise ValueError("cannot continue an empty prompt: give the Prompt a text before the answer")
-    limit = context(model)
+    limit = min((n for n in (context(model), longest) if n is not None), default=None)
     room = [max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)) for prompt in unique]
     lengths = [len(prompt) + max(0, new) for prompt, new in zip(unique, room, strict=True)]
     results: dict[tuple[int, ...], list[int]] = {prompt: [] for prompt in unique}
     with evaluating(model):
         for batch in batches(lengths, [u for u in range(len(unique)) if room[u] > 0], budget):
             rows = [unique[u] for u in batch]
-            results |= zip(rows, _decode(model, rows, [room[u] for u in batch], stop), strict=True)
+            results |= zip(rows, _decode(model, rows, [room[u] for u in batch], stop, blind), strict=True)
     return [list(results[tuple(prompt)]) for prompt in prompts]
 
 
@@ -56,9 +57,12 @@ def answers(lm: Any, questions: Sequence[str], max_new_tokens: int = 200) -> lis
     return [text.strip() for text in lm.tokenizer.batch_decode(texts, skip_special_tokens=True)]
 
 
-def _decode(model: Any, prompts: list[tuple[int, ...]], room: list[int], stop: set[int]) -> list[list[int]]:
+def _decode(
+    model: Any, prompts: list[tuple[int, ...]], room: list[int], stop: set[int], blind: int | None
+) -> list[list[int]]:
     """One batch of `greedy`: a finished row leaves the batch, its cache included."""
     ids, mask = pad(prompts, "left", model.device)
+    mask = visible(ids, mask, blind)
     positions, cache = positions_of(mask), None
     ends = torch.tensor(sorted(stop), device=model.device)
     texts: list[list[int]] = [[] for _ in prompts]

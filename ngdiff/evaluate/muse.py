@@ -85,6 +85,9 @@ def evaluate(
     found |= _memorisation(lm, bench, how, max_new_tokens, tokens)
     if generate:
         found |= _generations(lm, bench, how, max_new_tokens, say, budget or 16384, cut)
+    for what, n in cut.items():
+        if n:
+            say(f"{lm.name}: {n} texts of {what} are longer than the model's context and were cut to it")
     for name in ("exact_memorization", "extraction_strength"):
         values[name] = mean([row["score"] for row in found.get(name, {}).values()])
     for name, metric in muse_score.TEXTS.items():

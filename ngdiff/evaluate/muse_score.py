@@ -27,7 +27,6 @@ from ngdiff.evaluate.report import INFINITE, Report
 
 TEXTS = {"verbmem": "verbmem_f", "knowmem_f": "knowmem_f", "knowmem_r": "knowmem_r"}  # list of the file -> metric
 SIDES = ("forget", "holdout", "retain")
-RETRAINED = {"news": 1 - 0.4772, "books": 1 - 0.5393}  # AUC_ret that MUSE's own script takes whatever the model
 NAMES = {  # ours -> open-unlearning's
     "verbmem_f": "forget_verbmem_ROUGE",
     "knowmem_f": "forget_knowmem_ROUGE",

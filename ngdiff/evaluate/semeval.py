@@ -82,7 +82,7 @@ def evaluate(
             with rounded(reference.model) if published else contextlib.nullcontext():
                 auc = metrics.auc(*_sides(_losses(reference, sides, published, say)))
         else:
-            auc = reference.metrics["mia_auc"]
+            auc = reference.metrics.get("mia_auc", math.nan)
         values["mia_auc_reference"] = auc
     name = reference.meta.get("model") if isinstance(reference, Report) else getattr(reference, "name", None)
     meta = {

@@ -1,9 +1,9 @@
 """How a row becomes tokens under each convention (`conventions`): what is labelled, what generation is given.
 
 answer  prompt and answer together, labels from the first token that the prompt alone does not give   (ours)
-tag     the same tokens, labels from the answer tag on                                                 (tofu)
+tag     the same tokens, labels from the answer tag on; generation is given no answer tag             (tofu)
 alone   labels after as many tokens as the prompt has alone; a chat template renders question and answer, and EOS
-        follows where it is not the last token                                              (open-unlearning)
+        follows where it is not the last token; padding hides real tokens of its id        (open-unlearning)
 """
 
 from __future__ import annotations
@@ -40,7 +40,20 @@ def prompt_ids(lm: Any, question: str, answer: str, convention: Convention) -> l
     """What generation is given."""
     if convention.labels == "alone" and question:
         return _alone(lm.tokenizer, lm.prompt, question, answer)[0]
+    if convention.labels == "tag" and lm.prompt.answer_start:
+        return _tokens(lm.tokenizer, replace(lm.prompt, answer_start="").text(question))
     return lm.encode(question, answer).prompt_ids
+
+
+def blind(lm: Any, convention: Convention) -> int | None:
+    """The token that is taken for padding wherever it stands: under open-unlearning the padding token, of a tokenizer that came
+    without one its EOS, which a template may have in the prompt. None under the others: padding hides no real token."""
+    if convention.labels != "alone":
+        return None
+    given = lm.tokenizer.init_kwargs
+    if given.get("pad_token"):
+        return lm.tokenizer.pad_token_id
+    return lm.tokenizer.convert_tokens_to_ids(str(given.get("eos_token") or lm.tokenizer.eos_token))
 
 
 def decode(lm: Any, ids: list[int], convention: Convention) -> str:

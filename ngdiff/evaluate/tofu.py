@@ -164,7 +164,7 @@ def _table(lm: LM, rows: Rows, how: Convention, say: Say) -> Table:
                     wanted.setdefault((row["question"], answer), False)
     examples = [texts.encode(lm, question, answer, how) for question, answer in wanted]
     budget = 2048 if lm.model.device.type == "cpu" else 16384  # tokens; larger batches leave a CPU's caches
-    stats = forward.likelihood(lm.model, examples, list(wanted.values()), budget)
+    stats = forward.likelihood(lm.model, examples, list(wanted.values()), budget, texts.blind(lm, how))
     say(f"{lm.name}: likelihood of {len(examples)} texts in {time.perf_counter() - begun:.1f} s")
     return dict(zip(wanted, stats, strict=True))
 
@@ -175,7 +175,7 @@ def _rouge(lm: LM, rows: Rows, how: Convention, max_new_tokens: int, say: Say) -
     asked = [(part, i, row) for part in rows if part != "holdout" for i, row in enumerate(rows[part])]
     prompts = [texts.prompt_ids(lm, row["question"], row["answer"], how) for _, _, row in asked]
     stop = texts.stops(lm, [texts.encode(lm, row["question"], row["answer"], how) for _, _, row in asked], how)
-    generated = greedy(lm.model, prompts, stop, max_new_tokens)
+    generated = greedy(lm.model, prompts, stop, max_new_tokens, blind=texts.blind(lm, how), longest=how.longest)
     found: Items = {f"{part}_Q_A_ROUGE": {} for part in rows if part != "holdout"}
     for (part, i, row), ids in zip(asked, generated, strict=True):
         generation, truth = texts.decode(lm, ids, how), texts.truth(lm, row["question"], row["answer"], how)
@@ -192,6 +192,8 @@ def _gradnorm(lm: LM, rows: Rows, how: Convention, say: Say) -> Items:
     for part in ("forget", "holdout"):
         if part in rows:
             examples = [texts.encode(lm, row["question"], row["answer"], how) for row in rows[part]]
-            found[f"mia_gradnorm_{part}"] = items.scores(forward.gradient_norms(lm.model, examples))
+            found[f"mia_gradnorm_{part}"] = items.scores(
+                forward.gradient_norms(lm.model, examples, texts.blind(lm, how))
+            )
     say(f"{lm.name}: gradient norms in {time.perf_counter() - begun:.1f} s")
     return found

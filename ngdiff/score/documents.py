@@ -73,21 +73,30 @@ def same_rows(rows: Mapping[str, Text], reference: Mapping[str, Text], path: Pat
     if not rows or not reference:
         return [f"no texts to compare: whether {path} and {other} are of the same rows cannot be told"]
     ours, theirs = ({i: _bare(text) for i, text in texts.items()} for texts in (rows, reference))
-    differs = next((i for i in ours if i in theirs and ours[i] != theirs[i]), None)
-    if differs is None and set(ours.values()) & set(theirs.values()):
-        return []
+    differs = next((i for i in ours if i in theirs and not _same(ours[i], theirs[i])), None)
     small, large = sorted((list(ours.values()), list(theirs.values())), key=len)
-    apart = not set(small) & set(large)
+    told: dict[str, list[Text]] = {}  # answer -> the rows that have it
+    for text in large:
+        told.setdefault(text[1], []).append(text)
+    apart = not any(_same(text, other) for text in small for other in told.get(text[1], ()))
+    if differs is None and not apart:
+        return []
     first = next(iter(ours)) if differs is None else differs
     texts = f"index {first} is {shown(ours[first][0])} in {path}"
     if first in theirs:
         texts += f" and {shown(theirs[first][0])} in {other}"
-    if apart or (len(small) < len(large) and large[-len(small) :] == small):
+    last = len(small) < len(large) and all(map(_same, small, large[-len(small) :]))
+    if apart or last:
         why = "they share no row" if apart else f"the {len(small)} rows of one are the last of the other's {len(large)}"
         raise ValueError(
             f"{path} and {other} are of different splits ({why}): {texts}. Give the reference of this split"
         )
     return [f"{texts}: not the same rows at the same index; is {other} of the same split?"]
+
+
+def _same(one: Text, other: Text) -> bool:
+    """One tool saves the question, another the whole prompt it stands in."""
+    return one[1] == other[1] and (one[0] in other[0] or other[0] in one[0])
 
 
 def _bare(text: Text) -> Text:
