@@ -56,7 +56,7 @@ def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[R
         look = {"textcoords": "offset points", "ha": "right", "fontsize": 7, "color": "0.3"}
         ax.annotate(row["model"], at, xytext=(-6, 8), **look)
     ax.axvline(0.5, color="0.8", lw=0.8, zorder=0)
-    ax.set(xlabel="membership AUC (1: known, 0: too far)", ylabel="task aggregate", title="our runs")
+    ax.set(xlabel="membership AUC (aim: ½)", ylabel="task aggregate", title="our runs")
     ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.1))
     if published:
         _published(axes[0][1], published)
@@ -78,7 +78,7 @@ def _published(ax: Any, rows: Sequence[Row]) -> None:
         look = {"textcoords": "offset points", "ha": "center", "fontsize": 6.5, "color": "0.3"}
         ax.annotate(style.label(row["method"]), (x, y), xytext=(0, 6 + 8 * above), **look)
     ax.set(
-        xlabel="MIA score 1 − 2|AUC − ½| (1: the aim)",
+        xlabel="MIA score (aim: 1)",
         title="published, OLMo-7B",
         xlim=(-0.15, 1.15),
         ylim=(-0.05, 1.1),
