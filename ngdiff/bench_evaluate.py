@@ -10,12 +10,13 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import torch
 
 from ngdiff.cache import probe_writable
-from ngdiff.data import Benchmark, authors, tofu
+from ngdiff.data import Benchmark, authors, semeval, tofu
 from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluate import forward
 from ngdiff.evaluate import tofu as evaluator
@@ -73,14 +74,39 @@ def _plain(lm: Any, rows: dict[str, list[Row]]) -> None:
         assert forward.context(lm.model) and logp.gather(1, ids[0, 1:, None]).isfinite().all()
 
 
-def table(data: str = "", rounds: int = 3, json: Path | None = None) -> list[Row]:
+def measure_semeval(root: str, threads: int = 2) -> list[Row]:
+    """Seconds of SemEval's whole validation split, 254 + 278 rows and the MIA's documents, with a random model of the tiny
+    profile's shape: each generation has its full 256 tokens."""
+    from ngdiff.evaluate import evaluate
+
+    bench = semeval("tiny", "validation", root=root)
+    texts = [f"{row['question']} {row['answer']}" for rows in bench.configs.values() for row in rows]
+    lm = from_scratch(texts, replace(profile("tiny").lm or TinyLM(), context=4096), bench.prompt, 0, "random")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        began, cpu = time.perf_counter(), time.process_time()
+        evaluate(lm, bench, progress=False)
+    finally:
+        torch.set_num_threads(before)
+    spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
+    size = sum(p.numel() for p in lm.model.parameters())
+    return [{"part": "SemEval, validation split", "round": 0, "parameters": size, "threads": threads, **spent}]
+
+
+def summary(rows: list[Row]) -> str:
+    """Medians, in a sentence."""
+    found = {part: [r["seconds"] for r in rows if r["part"] == part] for part in dict.fromkeys(r["part"] for r in rows)}
+    size = {r["part"]: r["parameters"] for r in rows}
+    return "; ".join(f"{part} {median(s):.1f} s ({size[part] / 1e6:.1f}M parameters)" for part, s in found.items())
+
+
+def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = None) -> list[Row]:
     """`ngdiff bench evaluate`: measure, print medians, and save the rows where `json` says."""
     if json is not None and Path(json).suffix != ".jsonl":
         raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
     if json is not None:
         probe_writable(Path(json).parent)
-    from statistics import median
-
     from ngdiff.results import stamp, write_rows
 
     began = time.perf_counter()

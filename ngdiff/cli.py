@@ -153,6 +153,12 @@ def evaluate(
     max_new_tokens: Annotated[int | None, typer.Option(help="Of an answer; without it the benchmark's.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
+    tokenizer: Annotated[
+        str | None, typer.Option(help="Folder or hub id of the tokenizer, if not the model's.")
+    ] = None,
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code of the model's repository.")
+    ] = False,
 ) -> None:
     """Measure a model on TOFU, MUSE or SemEval-2025 Task 4, item by item."""
     settings = dict(locals())
@@ -289,13 +295,14 @@ def bench_probes(
 @bench_app.command("evaluate")
 def bench_evaluate(
     data: Annotated[str, typer.Option(help="A folder with TOFU's files; without it generated authors.")] = "",
+    lume: Annotated[str, typer.Option(help="A folder of LUME: SemEval's validation split too, on two threads.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each part, in turn.")] = 3,
     json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
 ) -> None:
     """Time of an evaluation on one thread: likelihoods, greedy answers, gradient norms."""
     from ngdiff.bench_evaluate import table
 
-    table(data, rounds, json)
+    table(data, lume, rounds, json)
 
 
 @data_app.command("authors")

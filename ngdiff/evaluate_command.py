@@ -27,8 +27,11 @@ class Evaluation:
     """Settings of one evaluation; the command's options.
 
     data: the benchmark's folder, "hub", or "stand-in". reference: the retain-only model, or the JSON of its own evaluation.
-    prompt: how a question becomes text, with {question} in it; "" = the model's own. files: a folder for the benchmark's own
-    formats. Errors, all before a model is loaded: ValueError for unknown names, FileNotFoundError.
+    prompt: how a question becomes text, with {question} in it; "" = the model's own. tokenizer: where it is, if neither with
+    the model nor where `ngdiff.zoo` knows it to be. trust_remote_code: run code of the model's repository. files: a new
+    folder for the benchmark's own formats.
+
+    Errors, all before a model is loaded: ValueError for unknown names, FileNotFoundError, FileExistsError.
     """
 
     model: str
@@ -47,6 +50,8 @@ class Evaluation:
     max_new_tokens: int | None = None
     device: str = "auto"
     dtype: str = "float32"
+    tokenizer: str | None = None
+    trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
         if self.benchmark not in SUITES:
@@ -143,7 +148,15 @@ def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     verbatim = bench.prompt if bench.prompt != Prompt() else None  # a benchmark that says how it is asked
-    return load(place, dtype=job.dtype, device=device, prompt=job.form or verbatim)
+    form = job.form or verbatim
+    return load(
+        place,
+        dtype=job.dtype,
+        device=device,
+        prompt=form,
+        tokenizer=job.tokenizer,
+        trust_remote_code=job.trust_remote_code,
+    )
 
 
 def _reference(job: Evaluation, bench: Benchmark) -> Any:

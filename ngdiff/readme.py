@@ -176,6 +176,17 @@ def probes(root: Path) -> str:
 _OTHERS = (("one", "graddiff-one"), ("naive", "naive"))
 
 
+def evaluation(root: Path) -> str:
+    """`ngdiff bench evaluate`, in a sentence."""
+    from ngdiff.bench_evaluate import summary
+
+    path = root / "data/results/bench/evaluate.jsonl"
+    if not path.is_file():
+        return NOT_RUN
+    rows = read_rows(path)
+    return f"{summary(rows)}; {rows[0]['stamp']['config']['data']}, {rows[0]['stamp']['device']}."
+
+
 def _digits(size: str) -> float:
     """Parameters by the name of a size: 10M, 7B."""
     return float(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]]
@@ -198,7 +209,7 @@ def paper_map(root: Path) -> str:
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
     **{"notebooks": notebooks, "claims": claims, "swings": swings, "findings": findings},
-    **{"bench": bench, "probes": probes, "map": paper_map},
+    **{"bench": bench, "probes": probes, "evaluation": evaluation, "map": paper_map},
 }
 
 
