@@ -108,7 +108,7 @@ def test_two_processes_are_one_in_float64(two, name):
     numbers = apart(one(name), two(name))
     assert max(numbers) <= 1e-10
     looks = [row for row in two(name)["history"] if row["stepsize"] != "held"]
-    assert len(two(name)["history"]) == 10 and (len(looks) == 2 or "kl" in name)
+    assert len(two(name)["history"]) == 10 and (len(looks) == 2 or "rule" in CASES[name])
     assert any(row["outcome"] == "ok" for row in two(name)["history"])
 
 
