@@ -10,6 +10,9 @@ the forget documents can only guess. After MUSE (Shi et al. 2024, arXiv 2407.064
     knowmem   3 in-context pairs in place of 10, so that a prompt is no longer than a quiz page
     folds     the forget set is the four requests together (MUSE's is the first of four), since the target must know all
 
+Ask it under the convention "ngdiff": the others end knowmem's prompt in a space of its own, which a model this small has never
+seen, so that it answers nothing right.
+
 The rows of verbmem, knowmem_f, privleak_forget and of `forget` itself stand in the order of the requests.
 Randomness: `random.Random(int).random()` only, as in `authors`.
 """
