@@ -30,7 +30,7 @@ from ngdiff.data.semeval import PROMPT, documents_of
 from ngdiff.profiles import Profile, profile
 
 SEED = 0
-FOLDS = ("forget", "retain", "holdout", "pretrain")
+FOLDS = ("forget", "retain", "holdout")
 T = TypeVar("T")
 
 
@@ -63,8 +63,7 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     folds = generate(recipe["authors"], recipe["seed"])
     rows = {fold: [row for document in documents for row in document.rows()] for fold, documents in folds.items()}
     sides = {"member": documents_of(rows["forget"]), "nonmember": documents_of(rows["holdout"])}
-    general = [{key: row[key] for key in ("question", "answer")} for row in rows.pop("pretrain")]
-    return Benchmark("semeval", "forget", rows | sides, general, {"name": "dossiers"} | dict(recipe), PROMPT)
+    return Benchmark("semeval", "forget", rows | sides, [], {"name": "dossiers"} | dict(recipe), PROMPT)
 
 
 def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> None:
