@@ -110,10 +110,9 @@ def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = N
     from ngdiff.results import stamp, write_rows
 
     began = time.perf_counter()
-    found = measure(rows_of(data), rounds)
-    mark = stamp(
-        {"data": "TOFU, forget01" if data else "generated authors", "rounds": rounds}, 0, time.perf_counter() - began
-    )
+    found = measure(rows_of(data), rounds) + (measure_semeval(lume) if lume else [])
+    used = {"data": "TOFU, forget01" if data else "generated authors", "lume": bool(lume), "rounds": rounds}
+    mark = stamp(used, 0, time.perf_counter() - began)
     for name in dict.fromkeys(row["part"] for row in found):
         spent = [row["cpu_seconds"] for row in found if row["part"] == name]
         print(
