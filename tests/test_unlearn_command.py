@@ -307,7 +307,8 @@ def test_one_broken_process_ends_all(given, tmp_path):
     finally:
         for process in both:
             process.kill()
-    assert [process.returncode for process in both] == [2, 2]
+    # gloo, taken down on a busy machine while the other process is going, may abort after all was said
+    assert both[0].returncode == 2 and both[1].returncode in (2, -6)
     assert "ngdiff (process 1): the second process is broken" in said[1]
     assert "ngdiff: another process of this launch has ended" in said[0] and "Traceback" not in said[0]
     assert not (tmp_path / "out").exists()
