@@ -295,7 +295,7 @@ def bench_probes(
 @bench_app.command("evaluate")
 def bench_evaluate(
     data: Annotated[str, typer.Option(help="A folder with TOFU's files; without it generated authors.")] = "",
-    lume: Annotated[str, typer.Option(help="A folder of LUME: SemEval's validation split too, on two threads.")] = "",
+    lume: Annotated[str, typer.Option(help="A folder of LUME: SemEval's validation split too.")] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each part, in turn.")] = 3,
     json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
 ) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -125,10 +126,12 @@ def run(job: Evaluation) -> dict[str, float]:
     from ngdiff.evaluate import evaluate  # here and not above: what was refused so far took no seconds
     from ngdiff.evaluate.files import write
     from ngdiff.results import stamp
+    from ngdiff.train import one_thread
 
     reference = None if job.reference is None else _reference(job, bench)
     lm = _load(job.model, job, bench)
-    report = evaluate(lm, bench, reference, **options)
+    with one_thread() if _small(lm) else nullcontext():
+        report = evaluate(lm, bench, reference, **options)
     if job.files is not None:
         for path in write(report, job.benchmark, Path(job.files).expanduser()):
             print(f"wrote {path}", file=sys.stderr)
@@ -137,6 +140,11 @@ def run(job: Evaluation) -> dict[str, float]:
         report.to_json(job.json, stamp(places, None, time.perf_counter() - begun))
     _print(report.metrics, job)
     return report.metrics
+
+
+def _small(lm: Any) -> bool:
+    """A model whose matrices are too small to share between cores: beside a busy process two threads are slower than one."""
+    return lm.model.device.type == "cpu" and sum(p.numel() for p in lm.model.parameters()) < 20e6
 
 
 def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:

@@ -119,9 +119,10 @@ def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
 
 def _ready_made(bench: Benchmark, P: Profile, role: str) -> str | None:
     """Hub id of a target or reference that the benchmark's authors trained on the same rows."""
-    if P.model is None or bench.source.get("retain_rows") is not None:
+    part = any(bench.source.get(name) is not None for name in ("retain_rows", "documents", "fold"))
+    if P.model is None or part:  # nobody else trained on a slice
         return None
-    found = zoo.model(P.model).ready.get(" ".join(filter(None, (bench.name, bench.source.get("corpus")))))
+    found = zoo.model(P.model).ready.get(" ".join(filter(None, (bench.source.get("name"), bench.source.get("corpus")))))
     place = found[ROLES.index(role)] if found else None
     return place and place.format(retain=siblings(bench.split)[0])
 

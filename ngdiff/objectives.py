@@ -14,6 +14,7 @@ arXiv 2401.06121 (gradient ascent, difference and KL on TOFU).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from typing import ClassVar
@@ -70,7 +71,7 @@ def token_counts(labels: Tensor) -> Tensor:
     return (labels[:, 1:] != IGNORE).sum(1)
 
 
-class Objective:
+class Objective(ABC):
     """What every objective says of itself: `counts(labels)` and `sums(tokens, start)`, one number a row each.
 
     pairs: a row brings two texts, its answer and a refusal, which lie side by side in the batch (rows 2i and 2i + 1).
@@ -85,11 +86,11 @@ class Objective:
     everywhere: ClassVar[bool] = False
     layer: int | None = None
 
-    def counts(self, labels: Tensor) -> Tensor:  # (rows, time) -> (rows,)
-        raise NotImplementedError
+    @abstractmethod
+    def counts(self, labels: Tensor) -> Tensor: ...  # (rows, time) -> (rows,)
 
-    def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:  # -> (rows,)
-        raise NotImplementedError
+    @abstractmethod
+    def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor: ...  # -> (rows,)
 
     def relabel(self, labels: Tensor, vocabulary: int) -> Tensor:
         return labels

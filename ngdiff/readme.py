@@ -166,25 +166,30 @@ def probes(root: Path) -> str:
     """`ngdiff bench probes`, in a sentence."""
     from ngdiff.bench_probes import summary
 
-    path = root / "data/results/bench/probes_tiny.jsonl"
-    if not path.is_file():
-        return NOT_RUN
-    rows = read_rows(path)
-    return f"{len(rows)} probes on the tiny target, {rows[0]['stamp']['device']}: {summary(rows)}."
-
-
-_OTHERS = (("one", "graddiff-one"), ("naive", "naive"))
+    return _sentence(
+        root, "probes_tiny", lambda rows: f"{len(rows)} probes on the tiny target, {{device}}: {summary(rows)}."
+    )
 
 
 def evaluation(root: Path) -> str:
     """`ngdiff bench evaluate`, in a sentence."""
     from ngdiff.bench_evaluate import summary
 
-    path = root / "data/results/bench/evaluate.jsonl"
+    return _sentence(
+        root, "evaluate", lambda rows: f"{summary(rows)}; {rows[0]['stamp']['config']['data']}, {{device}}."
+    )
+
+
+def _sentence(root: Path, name: str, said: Callable[[list[Row]], str]) -> str:
+    """What a bench's saved rows say; {device} is where they were measured."""
+    path = root / "data/results/bench" / f"{name}.jsonl"
     if not path.is_file():
         return NOT_RUN
     rows = read_rows(path)
-    return f"{summary(rows)}; {rows[0]['stamp']['config']['data']}, {rows[0]['stamp']['device']}."
+    return said(rows).replace("{device}", rows[0]["stamp"]["device"])
+
+
+_OTHERS = (("one", "graddiff-one"), ("naive", "naive"))
 
 
 def _digits(size: str) -> float:

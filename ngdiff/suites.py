@@ -9,7 +9,6 @@ data            benchmark
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from ngdiff import zoo
 from ngdiff.data import Benchmark, authors, dossiers, muse, news, semeval, tofu
 from ngdiff.data.muse import cut
 from ngdiff.evaluate.conventions import SUITES
+from ngdiff.evaluate.metrics import harmonic_mean
 from ngdiff.profiles import profile
 
 STAND_INS: dict[str, Callable[..., Benchmark]] = {"": authors, "news": news, "dossiers": dossiers}
@@ -57,7 +57,7 @@ def axes(metrics: Mapping[str, float]) -> tuple[float, float]:
         return metrics.get("knowmem_r", math.nan), metrics["verbmem_f"]
     if f"retain_{TASKS[0]}" in metrics:
         kept, known = ([metrics.get(f"{fold}_{name}", math.nan) for name in TASKS] for fold in ("retain", "forget"))
-        return (0.0 if 0 in kept else statistics.harmonic_mean(kept)), statistics.fmean(known)
+        return harmonic_mean(kept), sum(known) / len(known)
     return metrics.get("model_utility", math.nan), metrics.get("forget_Q_A_ROUGE", math.nan)
 
 

@@ -172,6 +172,8 @@ def test_without_them_members_are_rebuilt_and_nonmembers_stand_in(folder):
     assert [r["id"] for r in bench.holdout] == ["newforgetsc1", "newforgetqa1", "newretainsc1", "newretainqa1"]
     assert "stand-in" in rows_of.mia_note(bench)
     assert "holdout" not in semeval("tiny", "all", root=folder).configs
+    part = semeval("tiny", "validation", root=folder, documents=1)  # a model of this slice never saw train's rows
+    assert [r["answer"] for r in part.rows("member")] == ["validation forget born."]
 
 
 def test_the_first_documents_of_each_task(folder):

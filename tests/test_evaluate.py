@@ -182,7 +182,7 @@ def test_a_reference_of_another_size_gives_quality_but_no_row_differences(lm, be
 def test_batching_does_not_change_the_report(report, lm, bench, reference, monkeypatch):
     whole = forward.likelihood
     monkeypatch.setattr(
-        forward, "likelihood", lambda model, examples, moments, budget, blind: whole(model, examples, moments, 1)
+        forward, "likelihood", lambda model, examples, moments, **more: whole(model, examples, moments, 1)
     )
     single = evaluate(lm, bench, reference)
     assert single.metrics == pytest.approx(report.metrics, rel=1e-4)
@@ -193,7 +193,9 @@ def test_a_text_is_computed_once(lm, bench, monkeypatch):
     seen = []
     whole = forward.likelihood
     monkeypatch.setattr(
-        forward, "likelihood", lambda model, examples, *rest: seen.extend(examples) or whole(model, examples, *rest)
+        forward,
+        "likelihood",
+        lambda model, examples, *rest, **more: seen.extend(examples) or whole(model, examples, *rest, **more),
     )
     same = [bench.forget_perturbed[0] | {"perturbed_answer": ["In Ulm."] * 5}] * 8
     evaluate(

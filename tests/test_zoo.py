@@ -124,6 +124,16 @@ def test_what_the_authors_published(model, bench, target, reference):
     assert models._ready_made(part, P, "target") is None  # a slice of the rows: nobody trained on that
 
 
+def test_generated_rows_have_no_ready_made_model():
+    """Dossiers and news have SemEval's and MUSE's form, not their rows."""
+    for make, model in (
+        (ng.data.dossiers, "olmo-1b"),
+        (ng.data.news, "llama-2-7b-news"),
+        (ng.data.authors, "llama-3.2-1b"),
+    ):
+        assert models._ready_made(make(), replace(profile("paper"), model=model), "target") is None
+
+
 def test_a_model_that_cannot_be_had_says_what_to_do(tmp_path):
     with pytest.raises(
         OSError, match=r"cannot load meta-llama/Llama-2-7b-hf: the hub cannot be reached: .*hf download"

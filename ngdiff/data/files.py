@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.data.benchmark import Benchmark, Row
-from ngdiff.data.sources import records
+from ngdiff.data.sources import records, text
 
 SHAPE = 'write {"question": "…", "answer": "…"}, or {"text": "…"} for a document'
 
@@ -58,14 +58,5 @@ def _row(value: Any, where: str) -> Row:
     if "text" in value and ("question" in value or "answer" in value):
         raise ValueError(f"{where}: both a document and a question: {SHAPE}")
     keys = ("text",) if "text" in value else ("question", "answer")
-    for key in keys:
-        text = value.get(key)
-        if key not in value:
-            raise ValueError(f"{where}: no {key!r} (its keys: {', '.join(value) or 'none'}): {SHAPE}")
-        if not isinstance(text, str):
-            raise ValueError(f"{where}: {key!r} is {type(text).__name__}, not text: {SHAPE}")
-        if not text.strip():
-            raise ValueError(f"{where}: {key!r} is empty: fill it in or drop the row")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise ValueError(f"{where}: {key!r} holds half a character (a lone surrogate), which no tokenizer takes")
-    return {"question": "", "answer": value["text"]} if "text" in value else {key: value[key] for key in keys}
+    texts = {key: text(value, key, where, f": {SHAPE}") for key in keys}
+    return {"question": "", "answer": texts["text"]} if "text" in texts else texts

@@ -220,14 +220,5 @@ def row_of(config: str, value: Any, where: str) -> Row:
         value = {"text": value}
     if not isinstance(value, dict):
         raise ValueError(f"{where}: no object but {type(value).__name__}; a row of {config} has {', '.join(keys)}")
-    for key in keys:
-        text = value.get(key)
-        if not isinstance(text, str):
-            what = f"{key!r} is {type(text).__name__}, not text" if key in value else f"no {key!r}"
-            raise ValueError(f"{where}: {what} (its keys: {', '.join(value) or 'none'}); a row needs {', '.join(keys)}")
-        if not text.strip():
-            raise ValueError(f"{where}: {key!r} is empty: drop the row or fill it in")
-        if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise ValueError(f"{where}: {key!r} holds half a character (a lone surrogate), which no tokenizer takes")
-    texts = [value[key] for key in keys]
+    texts = [sources.text(value, key, where, f"; a row needs {', '.join(keys)}") for key in keys]
     return {"question": texts[0] if len(texts) == 2 else "", "answer": texts[-1]}

@@ -44,7 +44,7 @@ def semeval(
     """The task's rows under the configs "forget" and "retain", and, where they can be had, "holdout" (rows in neither fold of
     train and validation) and the documents of the MIA, "member" and "nonmember".
 
-    P          profile or its name: `semeval_documents`, if it has one, is the default of `documents`
+    P          profile or its name, as of the other benchmarks; no field of it is read
     split      train, validation, or all: the whole of LUME, which only a folder has (and of which nothing is left over)
     root       a folder, of one of these layouts; None downloads train or validation from the hub
                    [semeval2025/]<split>/{forget,retain}.jsonl    beside them, all of LUME: {forget,retain}.jsonl
@@ -59,8 +59,7 @@ def semeval(
     Errors: ValueError for an unknown split, for what is no row of the task (naming file and line) and for a question to be
     forgotten and kept; FileNotFoundError naming what a folder lacks; ConnectionError when the hub cannot be reached.
     """
-    P = profile(P)
-    documents = getattr(P, "semeval_documents", None) if documents is None else documents
+    profile(P)  # an unknown one is refused; no field of it is read
     where = {"root": str(root), "revision": None} if root is not None else {"root": None, "revision": revision}
     return from_source({"split": split, "mia": str(mia) if mia is not None else None, "documents": documents} | where)
 
@@ -76,7 +75,9 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     else:
         configs = {fold: first(read(Path(root), split, fold), n) for fold in FOLDS}
         spare = first(_left_over(Path(root)), n) if split != "all" else []
-        trained = configs["forget"] if split == "train" else first(_found(Path(root), "train", "forget"), n)
+        # members must be rows that the model was trained on: of a slice, its own
+        own = split == "train" or n is not None
+        trained = configs["forget"] if own else _found(Path(root), "train", "forget")
         configs |= {"holdout": spare} if spare else {}
     if recipe["mia"] is not None:
         configs |= {side: _mia(Path(recipe["mia"]) / f"{side}.jsonl") for side in ("member", "nonmember")}
@@ -215,7 +216,9 @@ def digest(folds: dict[str, list[Row]]) -> str:
 def _mia(path: Path) -> list[Row]:
     """Documents {id, document} as rows without a question."""
     found = [(f"{path}, line {line}", value) for line, value in sources.records(path)]
-    rows = [{"question": "", "answer": _text(v, "document", at), "id": str(_get(v, "id", at))} for at, v in found]
+    rows = [
+        {"question": "", "answer": sources.text(_object(v, at), "document", at), "id": _id(v, at)} for at, v in found
+    ]
     if not rows:
         raise ValueError(f"{path} holds no documents")
     return rows
@@ -223,7 +226,7 @@ def _mia(path: Path) -> list[Row]:
 
 def _row(value: Any, where: str) -> Row:
     """The row of a JSON value. Errors: ValueError that begins with `where`."""
-    texts = {key: _text(value, key, where) for key in ROW}
+    texts = {key: sources.text(_object(value, where), key, where) for key in ROW}
     if texts["task"] not in TASKS:
         raise ValueError(f"{where}: unknown task {texts['task']!r}; the tasks are {', '.join(TASKS)}")
     if ID.fullmatch(texts["id"]) is None:
@@ -231,20 +234,14 @@ def _row(value: Any, where: str) -> Row:
     return {"question": texts["input"], "answer": texts["output"], "id": texts["id"], "task": texts["task"]}
 
 
-def _get(value: Any, key: str, where: str) -> Any:
+def _object(value: Any, where: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{where}: no object but {type(value).__name__}")
-    if key not in value:
-        raise ValueError(f"{where}: no {key!r} (its keys: {', '.join(value) or 'none'})")
-    return value[key]
+    return value
 
 
-def _text(value: Any, key: str, where: str) -> str:
-    text = _get(value, key, where)
-    if not isinstance(text, str):
-        raise ValueError(f"{where}: {key!r} is {type(text).__name__}, not text")
-    if not text.strip():
-        raise ValueError(f"{where}: {key!r} is empty: a row needs something to continue, and what it should be")
-    if any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise ValueError(f"{where}: {key!r} holds half a character (a lone surrogate), which no tokenizer takes")
-    return text
+def _id(value: dict[str, Any], where: str) -> str:
+    """The id of a document, a number or text."""
+    if "id" not in value:
+        raise ValueError(f"{where}: no 'id' (its keys: {', '.join(value)})")
+    return str(value["id"])

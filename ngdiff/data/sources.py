@@ -61,6 +61,20 @@ def _array(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         yield line, value
 
 
+def text(value: dict[str, Any], key: str, where: str, hint: str = "") -> str:
+    """value[key], which must be text that a tokenizer takes. Error: ValueError that begins with `where`, `hint` at its end."""
+    if key not in value:
+        raise ValueError(f"{where}: no {key!r} (its keys: {', '.join(value) or 'none'}){hint}")
+    found = value[key]
+    if not isinstance(found, str):
+        raise ValueError(f"{where}: {key!r} is {type(found).__name__}, not text{hint}")
+    if not found.strip():
+        raise ValueError(f"{where}: {key!r} is empty: fill it in or drop the row")
+    if any("\ud800" <= letter <= "\udfff" for letter in found):
+        raise ValueError(f"{where}: {key!r} holds half a character (a lone surrogate), which no tokenizer takes")
+    return found
+
+
 def parquet(path: Path) -> list[tuple[int, Any]]:
     """(row number from 1, row) of a parquet file. Errors: FileNotFoundError; ValueError for a damaged one."""
     import pyarrow

@@ -73,16 +73,15 @@ def evaluate(
     """
     how = convention_of(convention, "muse")
     say, begun = speaker(progress), time.perf_counter()
-    tokens = budget or (2048 if lm.model.device.type == "cpu" else 16384)
     ref = (
-        reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, how, say, tokens)
+        reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, how, say, budget)
     )
     _check_reference(ref, bench, how)
     cut: dict[str, int] = {}
-    found = _membership(lm, bench, how, say, tokens, cut)
+    found = _membership(lm, bench, how, say, budget, cut)
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
-    values = _leak(found, auc_retain, how) | _losses(lm, bench, documents, say, tokens)
-    found |= _memorisation(lm, bench, how, max_new_tokens, tokens)
+    values = _leak(found, auc_retain, how) | _losses(lm, bench, documents, say, budget)
+    found |= _memorisation(lm, bench, how, max_new_tokens, budget)
     if generate:
         found |= _generations(lm, bench, how, max_new_tokens, say, budget or 16384, cut)
     for what, n in cut.items():
@@ -104,7 +103,7 @@ def evaluate(
 # Likelihood -------------------------------------------------------------------------------------------------------
 
 
-def _brief(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int) -> Report:
+def _brief(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int | None) -> Report:
     """Of a reference model only what is compared: the scores of the privleak documents."""
     found = _membership(lm, bench, how, say, budget, {})
     return Report(_leak(found, 0.5, how), found, meta_of(lm, bench, how) | {"privleak_rows": _rows_key(bench)})
@@ -130,7 +129,7 @@ def _check_reference(ref: Report | None, bench: Benchmark, how: Convention) -> N
         )
 
 
-def _membership(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int, cut: dict[str, int]) -> Items:
+def _membership(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int | None, cut: dict[str, int]) -> Items:
     """privleak_<side>: the Min-40 % score of each document. Undefined for one without a token after the first."""
     begun, found = time.perf_counter(), {}
     published = how.name == "open-unlearning"
@@ -155,7 +154,7 @@ def _leak(found: Items, auc_retain: float, how: Convention) -> dict[str, float]:
     return muse_score.membership(sides, auc_retain, how.eps) if {"forget", "holdout"} <= set(sides) else {}
 
 
-def _losses(lm: LM, bench: Benchmark, documents: int | None, say: Say, budget: int) -> dict[str, float]:
+def _losses(lm: LM, bench: Benchmark, documents: int | None, say: Say, budget: int | None) -> dict[str, float]:
     """loss_<set>: the mean over all tokens of the documents, EOS included, whatever the convention."""
     begun, values = time.perf_counter(), {}
     for name in ("forget", "retain", "holdout"):
@@ -176,7 +175,7 @@ def _pieces(example: Example, context: int | None) -> list[Example]:
     return [Example(example.input_ids[i : i + step], example.labels[i : i + step]) for i in range(0, n, step)]
 
 
-def _memorisation(lm: LM, bench: Benchmark, how: Convention, max_new_tokens: int, budget: int) -> Items:
+def _memorisation(lm: LM, bench: Benchmark, how: Convention, max_new_tokens: int, budget: int | None) -> Items:
     """exact_memorization and extraction_strength of the true continuations, the first max_new_tokens tokens of each."""
     examples = [muse_texts.continuation(lm, row, how, max_new_tokens) for row in bench.configs.get("verbmem", ())]
     if not examples:

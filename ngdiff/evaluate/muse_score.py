@@ -23,7 +23,7 @@ from ngdiff.cache import atomic_write
 from ngdiff.evaluate import metrics
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
-from ngdiff.evaluate.report import INFINITE, Report
+from ngdiff.evaluate.report import INFINITE, Report, plain
 
 TEXTS = {"verbmem": "verbmem_f", "knowmem_f": "knowmem_f", "knowmem_r": "knowmem_r"}  # list of the file -> metric
 SIDES = ("forget", "holdout", "retain")
@@ -104,7 +104,7 @@ def document(report: Report) -> dict[str, Any]:
     sides = {side: report.items.get(f"privleak_{side}") for side in SIDES}
     if sides["forget"] and sides["holdout"]:
         found["privleak"] = {
-            side: [_plain(row["score"]) for row in rows.values()] for side, rows in sides.items() if rows
+            side: [plain(row["score"]) for row in rows.values()] for side, rows in sides.items() if rows
         }
     return found
 
@@ -140,12 +140,6 @@ def _theirs(row: dict[str, Any]) -> dict[str, Any]:
     scores = {key: row[key] for key in ("rouge1_recall", "rougeL_f1", "rougeL_recall")}
     asked = row["question"] if "question" in row else row["prompt"]
     return scores | {"input": asked, "ground_truth": row["gt"], "generation": row["response"]}
-
-
-def _plain(value: float | None) -> Any:
-    if value is None or math.isnan(value):
-        return None
-    return {INFINITE: int(math.copysign(1, value))} if math.isinf(value) else value
 
 
 # Shape ------------------------------------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ class Report:
 
     def to_json(self, path: str | Path, stamp: dict[str, Any] | None = None) -> Path:
         """Writes strict JSON atomically: the file is the whole report, and its stamp if given, or is not there."""
-        content = {name: _plain(getattr(self, name)) for name in ("metrics", "items", "meta")}
-        content |= {} if stamp is None else {"stamp": _plain(stamp)}
+        content = {name: plain(getattr(self, name)) for name in ("metrics", "items", "meta")}
+        content |= {} if stamp is None else {"stamp": plain(stamp)}
         with atomic_write(Path(path)) as temporary:
             text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
             temporary.write_text(text + "\n", encoding="utf-8")
@@ -65,12 +65,12 @@ def meta_of(lm: Any, bench: Any, how: Any) -> dict[str, Any]:
     return content | {"fingerprint": bench.fingerprint}
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """`value` in JSON's types: numpy scalars become floats, NaN null, ±∞ {"infinite": ±1}."""
     if isinstance(value, dict):
-        return {str(key): _plain(inner) for key, inner in value.items()}
+        return {str(key): plain(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
+        return [plain(inner) for inner in value]
     if value is None or isinstance(value, (str, bool, int)):
         return value
     number = float(value)

@@ -32,7 +32,7 @@ from ngdiff.data.tokens import IGNORE, Example
 from ngdiff.evaluate import forward, metrics, terms
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
-from ngdiff.evaluate.generate import greedy, stop_tokens
+from ngdiff.evaluate.generate import declared, greedy, stop_tokens
 from ngdiff.evaluate.items import Items
 from ngdiff.evaluate.report import Report, Say, speaker
 from ngdiff.probe import evaluating
@@ -184,8 +184,7 @@ def _losses(lm: LM, rows: dict[str, list[Row]], published: bool, say: Say) -> It
     if published:
         stats = [_alone(lm.model, example) for example in examples]
     else:
-        budget = 2048 if lm.model.device.type == "cpu" else 16384  # tokens; larger batches leave a CPU's caches
-        stats = [s.logp for s in forward.likelihood(lm.model, examples, budget=budget)]
+        stats = [s.logp for s in forward.likelihood(lm.model, examples)]
     losses = iter([metrics.mean_nll(logp) for logp in stats])
     say(f"{lm.name}: likelihood of {len(examples)} texts in {time.perf_counter() - begun:.1f} s")
     return {part: {i: _item(row, next(losses)) for i, row in enumerate(members)} for part, members in rows.items()}
@@ -217,11 +216,7 @@ def _continued(
     begun = time.perf_counter()
     items = [item for fold in FOLDS for item in found[fold].values()]
     prompts = [_prompt(lm, item["input"], published) for item in items]
-    if published:
-        ends = getattr(getattr(lm.model, "generation_config", None), "eos_token_id", None)
-        stop = {int(t) for t in (ends if isinstance(ends, (list, tuple)) else [ends]) if t is not None}
-    else:
-        stop = stop_tokens(lm.model, lm.tokenizer, ())
+    stop = declared(lm.model) if published else stop_tokens(lm.model, lm.tokenizer, ())
     generated = greedy(lm.model, prompts, stop, max_new_tokens, budget=1 if published else 16384)
     for item, ids in zip(items, generated, strict=True):
         item["model_output"] = lm.tokenizer.decode(

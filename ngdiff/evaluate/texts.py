@@ -15,7 +15,7 @@ from typing import Any
 from ngdiff.data.benchmark import Prompt
 from ngdiff.data.tokens import IGNORE, Example
 from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.generate import stop_tokens
+from ngdiff.evaluate.generate import declared, stop_tokens
 from ngdiff.hub import chat_prompt, render
 
 
@@ -66,8 +66,7 @@ def stops(lm: Any, examples: list[Example], convention: Convention) -> set[int]:
     """Tokens that end a generation: under open-unlearning those of the generation configuration alone."""
     if convention.labels != "alone":
         return stop_tokens(lm.model, lm.tokenizer, examples)
-    declared = getattr(getattr(lm.model, "generation_config", None), "eos_token_id", None)
-    return {int(t) for t in (declared if isinstance(declared, (list, tuple)) else [declared]) if t is not None}
+    return declared(lm.model)
 
 
 def answer(lm: Any, question: str, answer: str, convention: Convention) -> str:

@@ -163,8 +163,7 @@ def _table(lm: LM, rows: Rows, how: Convention, say: Say) -> Table:
                 if answer is not None:
                     wanted.setdefault((row["question"], answer), False)
     examples = [texts.encode(lm, question, answer, how) for question, answer in wanted]
-    budget = 2048 if lm.model.device.type == "cpu" else 16384  # tokens; larger batches leave a CPU's caches
-    stats = forward.likelihood(lm.model, examples, list(wanted.values()), budget, texts.blind(lm, how))
+    stats = forward.likelihood(lm.model, examples, list(wanted.values()), blind=texts.blind(lm, how))
     say(f"{lm.name}: likelihood of {len(examples)} texts in {time.perf_counter() - begun:.1f} s")
     return dict(zip(wanted, stats, strict=True))
 
