@@ -66,7 +66,7 @@ class Profile:
     training        how target and reference are trained where the hub has none
     steps           unlearning steps
     batch_size      forget rows and retain rows in one unlearning step (each)
-    batch_documents the same where rows are documents (MUSE)
+    batch_documents the same where rows are documents (MUSE, SemEval)
     rates           constant rates that the pages of the benchmarks tune over
     max_new_tokens  length limit of greedy generation
     device, dtype   torch names; "auto" = CUDA if there is one, else CPU

@@ -6,11 +6,12 @@ was not run prints "not run", never a stand-in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ngdiff import paths, zoo
+from ngdiff.figures import style
 from ngdiff.results import read_rows
 
 Row = dict[str, Any]
@@ -49,9 +50,48 @@ def beside(theirs: Iterable[Row], ours: Iterable[Row], keys: Sequence[str], colu
 def printed(table: Sequence[Mapping[str, Any]], keys: Sequence[str], columns: Sequence[str]) -> str:
     """The table as text: published, ours, difference."""
     heads = [*keys, *(f"{c} published | ours | difference" for c in columns)]
-    lines = [heads, *([str(row[k]) for k in keys] + [_cell(row[c]) for c in columns] for row in table)]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(heads))]
+    return _aligned([heads, *([str(row[k]) for k in keys] + [_cell(row[c]) for c in columns] for row in table)])
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+FOOT = (
+    "* did not reach the hold-out level: it forgot less than the others\n"
+    "† tuned to an end of the grid: a better rate may lie outside"
+)
+
+
+def grid(rows: Iterable[Row], columns: Mapping[str, str], name: Callable[[Row], str], width: int = 10) -> str:
+    """Rows against columns ({metric: heading}) as text; a dash where a row has no such metric."""
+    lines = [f"{'':26}" + "".join(f"{heading:>{width}}" for heading in columns.values())]
+    for row in rows:
+        cells = (row.get(column) for column in columns)
+        lines.append(f"{name(row):26}" + "".join(f"{'–' if c is None else format(c, '.3g'):>{width}}" for c in cells))
+    return "\n".join(lines)
+
+
+def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: int = 10) -> str:
+    """The start, the retain-only model and the matched runs of `compare.carry_out`, in the order of every table (`FOOT`)."""
+    tried = [r["lr"] for r in done["tuning"]]
+    order = {method: i for i, method in enumerate(style.METHODS)}
+    matched = sorted(done["matched"], key=lambda r: (order[r["method"]], r["stepsize"]))
+    edges = {min(tried), max(tried)} if len(set(tried)) > 1 else set()
+    return "\n".join(
+        [
+            grid(done["levels"], columns, lambda r: r["model"], width),
+            *grid(matched, columns, lambda r: run_name(r, edges), width).splitlines()[1:],
+        ]
+    )
+
+
+def run_name(row: Row, edges: Collection[float] = ()) -> str:
+    """A run in a table: its method and rate, with the marks of `FOOT`."""
+    auto = row["stepsize"] == "autolr"
+    rate = " + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges)
+    return style.label(row["method"]) + rate + " *" * (row["stopped"] != "forget_level")
 
 
 def _cell(value: Mapping[str, float | None]) -> str:
@@ -103,10 +143,6 @@ def run_sheet(
 
 def sheet(rows: Sequence[Row], notebook: str, data: str) -> str:
     """The run sheet as text: command, data, and a line a model."""
-    lines = [f"data: {data}; command, for each model: ngdiff reproduce --profile paper-<model> --only {notebook}"]
+    head = f"data: {data}; command, for each model: ngdiff reproduce --profile paper-<model> --only {notebook}"
     names = ("model", "target", "base", "disk_GB", "gpu_hours")
-    cells = [names, *([str(row[n]) for n in names] for row in rows)]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(names))]
-    return "\n".join(
-        [*lines, *("  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in cells)]
-    )
+    return head + "\n" + _aligned([names, *([str(row[n]) for n in names] for row in rows)])

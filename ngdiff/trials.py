@@ -228,7 +228,7 @@ def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
     P, bench = profile(name), benchmark(name, split, data)
     engine = Engine(precision="bfloat16") if P.dtype == "bfloat16" else None  # bfloat16 weights alone do not move
     start = models.target(bench, replace(P, dtype="float32"), target_seed)
-    rows = P.batch_documents if suites.of(bench) == "muse" else P.batch_size
+    rows = P.batch_size if suites.of(bench) == "tofu" else P.batch_documents
     return suites.fitted(bench, start).problem(start, batch_size=rows, engine=engine)
 
 

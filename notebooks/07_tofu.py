@@ -39,26 +39,10 @@ before, ideal = trials.levels(profile, "", data, 0)
 # %%
 plan = compare.plan("smoke" if smoke else "real" if data and P.lm else "tofu", tuple(seeds), P.rates)
 done = compare.carry_out(plan, rows_folder, "tofu_", **settings)
-done["levels"] = results.read_rows(rows_folder / "tofu_levels.jsonl")
-COLUMNS = ("forget_quality", "model_utility", "forget_truth_ratio", "forget_Q_A_ROUGE", "privleak", "extraction_strength",
-           "updates", "score")  # fmt: skip
-
-
-def show(rows, columns, name):
-    print(f"{'':26}" + "".join(f"{c.replace('extraction', 'extr.'):>20}" for c in columns))
-    for row in rows:
-        cells = [row.get(c) for c in columns]
-        print(f"{name(row):26}" + "".join(f"{'–':>20}" if c is None else f"{c:20.3g}" for c in cells))
-
-
-def named(row):
-    auto = " + AutoLR" if row["stepsize"] == "autolr" else f", {row['lr']:g}"
-    return style.label(row["method"]) + auto + ("" if row["stopped"] == "forget_level" else " *")
-
-
-show([r for r in done["levels"]], COLUMNS, lambda r: r["model"])
-show(sorted(done["matched"], key=lambda r: list(style.METHODS).index(r["method"])), COLUMNS, named)
-print("* did not reach the hold-out level in its", P.steps, "steps: it forgot less than the others")
+COLUMNS = {"forget_quality": "quality", "model_utility": "utility", "forget_truth_ratio": "truth ratio", "forget_Q_A_ROUGE": "ROUGE-L",
+           "privleak": "privleak", "extraction_strength": "extraction", "updates": "steps", "score": "score"}  # fmt: skip
+print(tables.runs(done, COLUMNS, width=13))
+print(tables.FOOT)
 
 # %%
 fig = runs.plane(done["matched"], done["levels"], "TOFU's schema: every method of the tables, one seed")
@@ -96,8 +80,9 @@ for name in ("ngdiff", "tofu", "open-unlearning"):
     conventions.append({"convention": name, **report.metrics})
 made = results.stamp(settings, 0, time.perf_counter() - began)
 results.write_rows(rows_folder / "tofu_conventions.jsonl", [row | {"stamp": made} for row in conventions])
-show(conventions, ("forget_Q_A_Prob", "forget_truth_ratio", "retain_Truth_Ratio", "exact_memorization", "extraction_strength",
-                   "privleak"), lambda r: r["convention"])  # fmt: skip
+ASKED = {"forget_Q_A_Prob": "probability", "forget_truth_ratio": "truth ratio", "retain_Truth_Ratio": "retain's", "exact_memorization": "exact mem.",
+         "extraction_strength": "extraction", "privleak": "privleak"}  # fmt: skip
+print(tables.grid(conventions, ASKED, lambda r: r["convention"], width=13))
 
 # %% [markdown]
 # ## Published points beside ours
@@ -121,7 +106,7 @@ print(tables.printed(table, ("model", "method"), POINTS))
 # %%
 MODELS = ("phi-1.5", "falcon-1b", "gpt2-xl", "llama-3.2-1b", "llama-2-7b", "mistral-7b")
 TABLE = (*compare.BASELINES, *compare.PUBLISHED, compare.OURS)
-sheet = tables.run_sheet("tofu", MODELS, TABLE, steps=125, tokens=64 * 90, trained=5 * 4000 * 90)
+sheet = tables.run_sheet("tofu", MODELS, TABLE, steps=ng.profile("paper").steps, tokens=64 * 90, trained=5 * 4000 * 90)
 print(tables.sheet(sheet, "07", "locuslab/TOFU"))
 
 # %% [markdown]

@@ -41,26 +41,13 @@ print({name: len(rows) for name, rows in bench.configs.items()})
 # documents; rates as in notebook 06, on one seed.
 
 # %%
-plan = compare.plan("smoke" if smoke else "muse", tuple(seeds), P.rates)
+plan = compare.plan("smoke" if smoke else "muse", tuple(seeds), compare.RATES if P.lm else P.rates)
 done = compare.carry_out(plan, rows_folder, "muse_", **settings)
-COLUMNS = ("verbmem_f", "knowmem_f", "privleak", "knowmem_r", "loss_forget", "updates", "score")
-
-
-def show(rows, columns, name):
-    print(f"{'':26}" + "".join(f"{c:>13}" for c in columns))
-    for row in rows:
-        cells = [row.get(c) for c in columns]
-        print(f"{name(row):26}" + "".join(f"{'–':>13}" if c is None else f"{c:13.3g}" for c in cells))
-
-
-def named(row):
-    auto = " + AutoLR" if row["stepsize"] == "autolr" else f", {row['lr']:g}"
-    return style.label(row["method"]) + auto + ("" if row["stopped"] == "forget_level" else " *")
-
-
-show(done["levels"], COLUMNS, lambda r: r["model"])
-show(sorted(done["matched"], key=lambda r: list(style.METHODS).index(r["method"])), COLUMNS, named)
-print("* did not reach the hold-out level in its", P.steps, "steps: it forgot less than the others")
+COLUMNS = {
+    name: name for name in ("verbmem_f", "knowmem_f", "privleak", "knowmem_r", "loss_forget", "updates", "score")
+}
+print(tables.runs(done, COLUMNS, width=13))
+print(tables.FOOT)
 
 # %%
 fig = runs.plane(done["matched"], done["levels"], "MUSE's schema: generated news, one seed",
@@ -109,11 +96,8 @@ for kind in ("sust", "scal"):
         folds.append(row)
 made = results.stamp(settings | {"method": "ngdiff", "stepsize": "autolr"}, 0, time.perf_counter() - began)
 results.write_rows(rows_folder / "muse_folds.jsonl", [row | {"stamp": made} for row in folds])
-show(
-    folds,
-    ("verbmem_f", "knowmem_f", "knowmem_r", "loss_retain", "updates"),
-    lambda r: f"{r['folds']} {r['k']} {r['stopped']}",
-)
+LEFT = {name: name for name in ("verbmem_f", "knowmem_f", "knowmem_r", "loss_retain", "updates")}
+print(tables.grid(folds, LEFT, lambda r: f"{r['folds']} {r['k']}, {r['stopped']}", width=13))
 
 # %%
 fig = pictures.requests(results.read_rows(rows_folder / "muse_folds.jsonl"), before)
@@ -133,11 +117,15 @@ print(tables.printed(table, ("model", "method"), POINTS))
 
 # %% [markdown]
 # ## Run sheet of the paper profile
-# Estimated, not measured: 10 epochs over about 0.8 million forget tokens of News (1.1 of Books), in pieces of 2048 tokens, and as many retain tokens.
+# Estimated, not measured: the paper profile's steps of 32 forget and 32 retain pieces of 2048 tokens.
 
 # %%
 sheet = tables.run_sheet(
-    "muse", ("llama-2-7b-news", "iclm-7b-books"), (*compare.MUSE, compare.OURS), steps=125, tokens=2 * 32 * 2048
+    "muse",
+    ("llama-2-7b-news", "iclm-7b-books"),
+    (*compare.MUSE, compare.OURS),
+    steps=ng.profile("paper").steps,
+    tokens=2 * 32 * 2048,
 )
 print(tables.sheet(sheet, "08", "muse-bench/MUSE-News, muse-bench/MUSE-Books"))
 
@@ -148,7 +136,7 @@ print(tables.sheet(sheet, "08", "muse-bench/MUSE-News, muse-bench/MUSE-Books"))
 # %%
 for row in done["matched"]:
     print(
-        f"{named(row):26} privleak {row['privleak']:8.1f}  AUC {row['mia_min_k']:.2f} (retain-only {ideal['mia_min_k']:.2f})"
+        f"{tables.run_name(row):26} privleak {row['privleak']:8.1f}  AUC {row['mia_min_k']:.2f} (retain-only {ideal['mia_min_k']:.2f})"
     )
 
 # %% [markdown]

@@ -48,37 +48,20 @@ for task in ("Task1", "Task2", "Task3"):
 # one seed.
 
 # %%
-plan = compare.plan("smoke" if smoke else "semeval", tuple(seeds), P.rates)
+plan = compare.plan("smoke" if smoke else "semeval", tuple(seeds), compare.RATES if P.lm else P.rates)
 done = compare.carry_out(plan, rows_folder, "semeval_", **settings)
-
-
-def named(row):
-    auto = " + AutoLR" if row["stepsize"] == "autolr" else f", {row['lr']:g}"
-    return style.label(row["method"]) + auto + ("" if row["stopped"] == "forget_level" else " *")
-
-
-def show(rows, columns, name, width=9):
-    print(f"{'':26}" + "".join(f"{label:>{width}}" for label in columns.values()))
-    for row in rows:
-        cells = [row.get(c) for c in columns]
-        print(f"{name(row):26}" + "".join(f"{'–':>{width}}" if c is None else f"{c:{width}.3g}" for c in cells))
-
-
 SHORT = {
     name: name.replace("Task", "T").replace("_regurgitation", " sc").replace("_knowledge", " qa")
     for name in suites.TASKS
 }
 SCORES = {"task_aggregate": "task", "mia_auc": "AUC", "mia_final_score": "MIA", "updates": "steps", "score": "score"}
-everyone = sorted(done["matched"], key=lambda r: list(style.METHODS).index(r["method"]))
 for fold, what in (("forget", "1 − value on the forget set"), ("retain", "value on the retain set")):
-    print(f"\n{what}: the six terms")
-    columns = {f"term_{fold}_{name}": label for name, label in SHORT.items()}
-    show(done["levels"], columns, lambda r: r["model"])
-    show(everyone, columns, named)
-print("\nscores")
-show(done["levels"], SCORES, lambda r: r["model"])
-show(everyone, SCORES, named)
-print("* did not reach the hold-out level in its", P.steps, "steps: it forgot less than the others")
+    print(f"{what}: the six terms")
+    print(tables.runs(done, {f"term_{fold}_{name}": label for name, label in SHORT.items()}), "\n")
+print("scores")
+print(tables.runs(done, SCORES))
+print(tables.FOOT)
+everyone = done["matched"]
 
 # %% [markdown]
 # ## Taken apart: what holds a run down
@@ -103,8 +86,8 @@ for row in everyone:
     terms = {
         f"{fold} {label}": row[f"term_{fold}_{name}"] for fold in ("forget", "retain") for name, label in SHORT.items()
     }
-    smallest[named(row)] = min(terms, key=terms.get)
-    print(f"{named(row):26} {smallest[named(row)]:16} {min(terms.values()):.3f}")
+    smallest[tables.run_name(row)] = min(terms, key=terms.get)
+    print(f"{tables.run_name(row):26} {smallest[tables.run_name(row)]:16} {min(terms.values()):.3f}")
 
 # %% [markdown]
 # ## MMLU and the final score
@@ -162,8 +145,9 @@ if lume:
     )
     real = [{"model": name, **r.metrics, "stamp": made} for name, r in (("start", first), ("NGDiff + AutoLR", last))]
     results.write_rows(rows_folder / "semeval_lume.jsonl", real)
-    show(real, {"task_aggregate": "task", "forget_regurgitation": "f sc", "forget_knowledge": "f qa", "retain_regurgitation": "r sc",
-                "retain_knowledge": "r qa", "mia_auc": "AUC"}, lambda r: r["model"])  # fmt: skip
+    asked = {"task_aggregate": "task", "forget_regurgitation": "f sc", "forget_knowledge": "f qa", "retain_regurgitation": "r sc",
+             "retain_knowledge": "r qa", "mia_auc": "AUC"}  # fmt: skip
+    print(tables.grid(real, asked, lambda r: r["model"]))
 else:
     print("not run: no local copy of LUME was given")
 
@@ -179,14 +163,14 @@ print(tables.printed(table, ("model", "kind", "method"), POINTS))
 
 # %% [markdown]
 # ## Run sheet of the paper profile
-# Estimated, not measured: 10 epochs over 1112 forget rows and as many retain rows of about 150 tokens.
+# Estimated, not measured: the paper profile's steps of 32 forget rows and as many retain rows, of about 150 tokens each.
 
 # %%
 sheet = tables.run_sheet(
     "semeval",
     ("olmo-1b", "olmo-7b"),
     (*compare.ORGANISERS, compare.OURS),
-    steps=348,
+    steps=ng.profile("paper").steps,
     tokens=2 * 32 * 150,
     trained=5 * 1136 * 150,
 )
@@ -198,7 +182,7 @@ print(tables.sheet(sheet, "09", "llmunlearningsemeval2025organization/semeval25-
 
 # %%
 for row in everyone:
-    print(f"{named(row):26} AUC {row['mia_auc']:.2f}, |AUC − ½| = {abs(row['mia_auc'] - 0.5):.2f}")
+    print(f"{tables.run_name(row):26} AUC {row['mia_auc']:.2f}, |AUC − ½| = {abs(row['mia_auc'] - 0.5):.2f}")
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●○○)
