@@ -37,12 +37,13 @@ def tuning(methods: Iterable[str], rates: Sequence[float] = RATES, **settings: A
     return [Trial(m, "constant", lr, TUNING_SEED, **settings) for m in methods for lr in rates]
 
 
-def tuned(rows: Iterable[Row]) -> dict[str, float]:
+def tuned(rows: Iterable[Row], arrived: bool = True) -> dict[str, float]:
     """method → its best rate: of the runs that reached the hold-out level (of all, where none did) the one with the highest
-    score, the smaller rate on a tie. A run that stops short forgot less than the others and is no match for them."""
+    score, the smaller rate on a tie. A run that stops short forgot less than the others and is no match for them.
+    arrived=False: of all runs."""
     best: dict[str, tuple[tuple[bool, float], float]] = {}
     for row in sorted(rows, key=lambda r: r["lr"]):
-        rank = (row["stopped"] == "forget_level", row["score"])
+        rank = (arrived and row["stopped"] == "forget_level", row["score"])
         if row["method"] not in best or rank > best[row["method"]][0]:
             best[row["method"]] = rank, row["lr"]
     return {method: lr for method, (_, lr) in best.items()}
@@ -52,7 +53,8 @@ def tuned(rows: Iterable[Row]) -> dict[str, float]:
 class Plan:
     """What a comparison runs. `seeds`: the reported ones. `autolr`: the methods that also run with AutoLR; `starts_from`:
     AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`: those of the second table (none named: the first
-    reported one); `walked`: its methods (None: all).
+    reported one); `walked`: its methods (None: all). `unmatched`: a rate that scored higher on the tuning seed than the tuned
+    one, without having arrived, is reported as well.
     Errors: ValueError where the tuning seed is to be reported."""
 
     name: str
@@ -64,6 +66,7 @@ class Plan:
     targets: tuple[int, ...] = (0,)
     fixed_seeds: tuple[int, ...] = ()
     walked: tuple[str, ...] | None = None
+    unmatched: bool = False
 
     def __post_init__(self) -> None:
         if TUNING_SEED in self.seeds:
@@ -84,6 +87,13 @@ class Plan:
         tuned_runs = [Trial(m, "constant", lr, s, t, rule, **settings) for m, lr in constant for t, s in pairs]
         return tuned_runs + [Trial(m, "autolr", 1e-3, s, t, rule, **settings) for m in auto for t, s in pairs]
 
+    def short(self, rows: Iterable[Row], **settings: Any) -> list[Trial]:
+        """A method's best rate of all, where that is not its tuned one: `rows` are the tuning ones."""
+        rows = list(rows)
+        rates = tuned(rows)
+        best = [(m, lr) for m, lr in tuned(rows, arrived=False).items() if lr != rates[m]]
+        return [Trial(m, "constant", lr, s, t, **settings) for m, lr in best for t in self.targets for s in self.seeds]
+
     def starts(self, **settings: Any) -> list[Trial]:
         """NGDiff + AutoLR from each starting rate."""
         pairs = [(t, s) for t in self.targets for s in self.seeds]
@@ -96,9 +106,9 @@ def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = (1e-4, 3e
     everyone, one = (*BASELINES, OURS), seeds[:1]
     plans = {
         "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-3,)),
-        "tofu": Plan("tofu", (*everyone, *PUBLISHED), rates, one, starts_from=(), walked=()),
-        "muse": Plan("muse", (*MUSE, OURS), rates, one, starts_from=(), walked=()),
-        "semeval": Plan("semeval", (*ORGANISERS, OURS), rates, one, starts_from=(), walked=()),
+        "tofu": Plan("tofu", (*everyone, *PUBLISHED), rates, one, starts_from=(), walked=(), unmatched=True),
+        "muse": Plan("muse", (*MUSE, OURS), rates, one, starts_from=(), walked=(), unmatched=True),
+        "semeval": Plan("semeval", (*ORGANISERS, OURS), rates, one, starts_from=(), walked=(), unmatched=True),
         "live": Plan("live", everyone, rates, seeds, starts_from=(1e-5, 1e-3, 1e-2),
                      walked=("gradascent", "graddiff-0.5", "graddiff-0.9", "npo", OURS)),
         "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-4, 1e-2)),
@@ -113,13 +123,16 @@ def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = (1e-4, 3e
 
 
 def carry_out(P: Plan, folder: Path, prefix: str = "", **settings: Any) -> dict[str, list[Row]]:
-    """Runs a plan and saves its rows as <folder>/<prefix>{tuning, matched, starts, fixed}.parquet, claims.jsonl and
-    levels.jsonl (the start and the retain-only reference of each seed of the models)."""
+    """Runs a plan and saves its rows as <folder>/<prefix>{tuning, matched, starts, fixed}.parquet, unmatched.parquet too where
+    the plan asks for it, claims.jsonl, and levels.jsonl (start and retain-only reference of each seed of the models)."""
     began = time.perf_counter()
     first = {"tuning": tuning(P.methods, P.rates, **settings), "starts": P.starts(**settings)}
     done = _run(first)
     rates = tuned(done["tuning"])
-    done |= _run({rule: P.reported(rates, rule, **settings) for rule in ("matched", "fixed")})
+    reported = {rule: P.reported(rates, rule, **settings) for rule in ("matched", "fixed")}
+    if P.unmatched:
+        reported["unmatched"] = P.short(done["tuning"], **settings)
+    done |= _run(reported)
     made = stamp({**settings, "plan": repr(P)}, None, time.perf_counter() - began)
     found = [row | {"stamp": made} for row in claims(done["matched"], done["tuning"], done["starts"], done["fixed"])]
     for name, rows in done.items():

@@ -1,4 +1,4 @@
-"""Published points beside our own, and what the runs of the paper profile would take.
+"""The tables of the benchmarks' pages: our runs, published points beside them, what the paper profile would take.
 
 Published numbers live in data/published/<benchmark>.jsonl, each row with its source; ours are saved rows with a stamp. What
 was not run prints "not run", never a stand-in.
@@ -74,24 +74,45 @@ def grid(rows: Iterable[Row], columns: Mapping[str, str], name: Callable[[Row], 
 
 
 def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: int = 10) -> str:
-    """The start, the retain-only model and the matched runs of `compare.carry_out`, in the order of every table (`FOOT`)."""
+    """The start, the retain-only model and the reported runs of `compare.carry_out`, in the order of every table (`FOOT`)."""
     tried = [r["lr"] for r in done["tuning"]]
-    order = {method: i for i, method in enumerate(style.METHODS)}
-    matched = sorted(done["matched"], key=lambda r: (order[r["method"]], r["stepsize"]))
+    seen = reported(done)
+    order = style.ordered({r["method"] for r in seen})
+    seen.sort(key=lambda r: (order.index(r["method"]), r["stepsize"]))
     edges = {min(tried), max(tried)} if len(set(tried)) > 1 else set()
     return "\n".join(
         [
             grid(done["levels"], columns, lambda r: r["model"], width),
-            *grid(matched, columns, lambda r: run_name(r, edges), width).splitlines()[1:],
+            *grid(seen, columns, lambda r: run_name(r, edges), width).splitlines()[1:],
         ]
     )
+
+
+def reported(done: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """The runs of `compare.carry_out` on the reported seeds: matched ones, and better rates that had not arrived in tuning."""
+    return [*done["matched"], *done.get("unmatched", ())]
+
+
+def tuning(rows: Iterable[Row], value: str = "score") -> str:
+    """The tuning runs as text, a line a method and a column a rate, marked as in `FOOT`: what the choice was made from."""
+    found = {(r["method"], r["lr"]): r for r in rows}
+    rates = sorted({lr for _, lr in found})
+    lines = [f"{'rate':26}" + "".join(f"{lr:>10g}" for lr in rates)]
+    for method in style.ordered({m for m, _ in found}):
+        row = (found[method, lr] for lr in rates)
+        lines.append(f"{style.label(method):26}" + "".join(f"{f'{r[value]:.3f}' + _short(r):>10}" for r in row))
+    return "\n".join(lines)
+
+
+def _short(row: Row) -> str:
+    return " *" * (row["stopped"] != "forget_level")
 
 
 def run_name(row: Row, edges: Collection[float] = ()) -> str:
     """A run in a table: its method and rate, with the marks of `FOOT`."""
     auto = row["stepsize"] == "autolr"
     rate = " + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges)
-    return style.label(row["method"]) + rate + " *" * (row["stopped"] != "forget_level")
+    return style.label(row["method"]) + rate + _short(row)
 
 
 def _cell(value: Mapping[str, float | None]) -> str:

@@ -76,16 +76,16 @@ for prefix in ("", "grid_"):
         style.save(fig, figures_folder, f"fig10_{prefix}{name}", caption, [f"{prefix}{part}" for part in parts])
 
 tables_of = {
-    "tofu": lambda rows, known: runs.plane(rows, known, "TOFU's schema"),
-    "muse": lambda rows, known: runs.plane(
-        rows, known, "MUSE's schema", ("verbmem_f", "verbatim memory"), ("knowmem_r", "knowledge")
+    "tofu": lambda rows, known, short: runs.plane(rows, known, "TOFU's schema", unmatched=short),
+    "muse": lambda rows, known, short: runs.plane(
+        rows, known, "MUSE's schema", ("verbmem_f", "verbatim memory"), ("knowmem_r", "knowledge"), short
     ),
-    "semeval": pictures.membership,
+    "semeval": lambda rows, known, short: pictures.membership([*rows, *short], known),
 }
 for name, draw in tables_of.items():
     found = [saved(f"{name}_{part}") for part in ("matched.parquet", "levels.jsonl")]
     if all(found):
-        drawn[name] = draw(*found)
+        drawn[name] = draw(*found, saved(f"{name}_unmatched.parquet") or [])
     else:
         print(f"{name}: not run")
 if folds := saved("muse_folds.jsonl"):

@@ -103,6 +103,10 @@ def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
     ]
     rows += [row("kl", lr=lr, score=s, stopped="steps") for lr, s in ((1e-4, 0.3), (1e-3, 0.4))]  # none did
     assert compare.tuned(rows) == {"npo": 1e-3, "kl": 1e-3}
+    assert compare.tuned(rows, arrived=False) == {"npo": 1e-4, "kl": 1e-3}
+    # a method that the rule keeps from its best rate is reported at that rate too, where the plan says so
+    short = plan("muse", SEEDS).short(rows, profile="tiny")
+    assert [(t.method, t.lr, t.seed, t.rule, t.profile) for t in short] == [("npo", 1e-4, 0, "matched", "tiny")]
 
 
 def test_select_is_by_value():
@@ -323,7 +327,8 @@ def test_the_summary_names_where_each_number_comes_from():
     assert claims.summary({}) == []
 
 
-def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["smoke", "semeval"])
+def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch, name):
     ran = []
 
     def run_all(trials, say):
@@ -338,7 +343,7 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch):
                 score=1 - t.lr,
                 kept=0.5,
                 updates=120,
-                stopped="forget_level",
+                stopped="steps" if t.lr < 3e-4 else "forget_level",
                 rule=t.rule,
             )
             for t in trials
@@ -347,17 +352,21 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch):
     levels = ({"model_utility": 0.5}, {"model_utility": 0.6, "report": object()})
     monkeypatch.setattr(compare, "run_all", run_all)
     monkeypatch.setattr(compare.trials, "levels", lambda *shape: levels)
-    done = compare.carry_out(plan("smoke", SEEDS), tmp_path, "x_", profile="tiny")
+    done = compare.carry_out(plan(name, SEEDS), tmp_path, "x_", profile="tiny")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [
             "x_claims.jsonl",
             "x_levels.jsonl",
-            *(f"x_{name}.parquet" for name in ("tuning", "matched", "starts", "fixed")),
+            *(f"x_{part}.parquet" for part in ("tuning", "matched", "starts", "fixed")),
+            *(["x_unmatched.parquet"] if name == "semeval" else []),
         ]
     )
+    if name == "semeval":  # score 1 - lr: 3e-4 is the best rate that arrives, 1e-4 the best of all
+        assert {r["lr"] for r in done["matched"] if r["stepsize"] == "constant"} == {3e-4}
+        assert [(r["method"], r["lr"]) for r in done["unmatched"]] == [(m, 1e-4) for m in plan(name, SEEDS).methods]
     assert len(ran) == 2 and {r["rule"] for r in done["fixed"]} == {"fixed"}
     assert {r["seed"] for r in done["tuning"]} == {TUNING_SEED}
     assert all(claim["stamp"]["config"]["profile"] == "tiny" for claim in done["claims"])
-    assert {r["seed"] for r in done["starts"]} == {0}
+    assert {r["seed"] for r in done["starts"]} == ({0} if name == "smoke" else set())
     known = [(r["model"], r["target_seed"], r["model_utility"]) for r in done["levels"]]
     assert known == [("start", 0, 0.5), ("retain-only", 0, 0.6)] and "report" not in done["levels"][1]

@@ -107,6 +107,34 @@ def test_beside_and_not_run():
     assert "0.5 | 0.375 | -0.125" in lines[1] and "0.25 | not run" in lines[2]
 
 
+def test_a_better_rate_that_stopped_short_has_its_own_line_and_its_mark():
+    """Names, marks and order as in the pages: † an end of the grid, * short of the level."""
+
+    def row(lr, stopped, method="npo", stepsize="constant"):
+        return {"method": method, "stepsize": stepsize, "lr": lr, "stopped": stopped, "score": 10 * lr}
+
+    tuning = [row(1e-2, "forget_level"), row(1e-3, "steps"), row(1e-4, "steps")]
+    tuning += [r | {"method": "ngdiff"} for r in tuning]
+    done = {
+        "levels": [{"model": "start", "score": 1}],
+        "tuning": tuning,
+        "matched": [row(1e-2, "forget_level"), row(1e-3, "steps", "ngdiff", "autolr")],
+        "unmatched": [row(1e-3, "steps")],
+    }
+    assert [line.split() for line in tables.runs(done, {"score": "score"}).splitlines()] == [
+        ["score"],
+        ["start", "1"],
+        ["NGDiff", "+", "AutoLR", "*", "0.01"],
+        ["NPO,", "0.01†", "0.1"],
+        ["NPO,", "0.001", "*", "0.01"],
+    ]
+    assert [line.split() for line in tables.tuning(tuning).splitlines()] == [
+        ["rate", "0.0001", "0.001", "0.01"],
+        ["NGDiff", "0.001", "*", "0.010", "*", "0.100"],
+        ["NPO", "0.001", "*", "0.010", "*", "0.100"],
+    ]
+
+
 def test_run_sheets_are_arithmetic():
     (row,) = tables.run_sheet("tofu", ["llama-3.2-1b"], ["npo", "kl"], steps=10, tokens=1000)
     assert row["target"].endswith("_full") and "gated" in row["base"] and row["disk_GB"] == pytest.approx(4.8)

@@ -93,8 +93,8 @@ def hub(repository: str, config: str, split: str, revision: str | None) -> list[
     except (OSError, ValueError) as error:
         raise ConnectionError(
             f"cannot get config {config!r} ({split}) of {repository} (revision {revision}): {error}. Connect to the hub (and "
-            f"unset HF_HUB_OFFLINE), or pass root=<folder with the hub's files>, got elsewhere by `hf download {repository} "
-            f"--repo-type dataset --local-dir FOLDER`"
+            f"unset HF_HUB_OFFLINE), or pass root=FOLDER (--data FOLDER) with the hub's files, got elsewhere by "
+            f"`hf download {repository} --repo-type dataset --local-dir FOLDER`"
         ) from error
 
 

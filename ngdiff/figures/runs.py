@@ -52,12 +52,12 @@ def trajectories(histories: Mapping[str, Sequence[Row]], level: float | None = N
 def plane(
     rows: Sequence[Row], levels: Sequence[Row], title: str = "",
     x: tuple[str, str] = ("forget_Q_A_ROUGE", "ROUGE-L on the forget set (lower: more forgotten)"),
-    y: tuple[str, str] = ("model_utility", "model utility"),
+    y: tuple[str, str] = ("model_utility", "model utility"), unmatched: Sequence[Row] = (),
 ) -> Figure:  # fmt: skip
     """Memory (x) against utility (y), each a metric and its label: means over seeds (bars: range), ● tuned constant rate, ○
-    untuned AutoLR.
+    untuned AutoLR, × a rate that scored higher in tuning without having arrived.
 
-    levels: the start and the retain-only reference of each seed of the models (`compare.levels`).
+    levels: the start and the retain-only reference of each seed of the models (`compare.levels`); unmatched: the runs of ×.
     """
     fig, ax = style.subplots(1, 1, height=3.6)
 
@@ -78,6 +78,8 @@ def plane(
             face = style.colour(method) if rule == "constant" else "white"
             point(seen, fmt="o", color=style.colour(method), mfc=face, ms=6, zorder=3,
                   label=style.label(method) if rule == "constant" else None)  # fmt: skip
+        if short := [r for r in unmatched if r["method"] == method]:
+            point(short, fmt="x", color=style.colour(method), ms=7, zorder=3)
     for name, mark, size in (("start", "s", 7), ("retain-only", "*", 12)):
         mx, my = point([r for r in levels if r["model"] == name], fmt=mark, color="0.3", ms=size, zorder=2)
         where = {"va": "top", "xytext": (6, -8)} if name == "start" else {"va": "bottom", "xytext": (8, 12)}
@@ -85,8 +87,13 @@ def plane(
     ax.axvline(mx, color="0.8", lw=0.8, zorder=0)  # the retain-only model's
     ax.set(xlabel=x[1], ylabel=y[1], title=title)
     ax.margins(y=0.1)
-    ax.set_ylim(bottom=max(0.0, min(r[y[0]] for r in (*rows, *levels)) - 0.05))
-    style.legend(fig, [ax], note="● tuned constant rate\n○ AutoLR, untuned\nbars: range of runs")
+    ax.set_ylim(bottom=max(0.0, min(r[y[0]] for r in (*rows, *levels, *unmatched)) - 0.05))
+    note = (
+        "● tuned constant rate\n○ AutoLR, untuned\n"
+        + "× better, not arrived\n" * bool(unmatched)
+        + "bars: range of runs"
+    )
+    style.legend(fig, [ax], note=note)
     return fig
 
 
