@@ -157,12 +157,16 @@ def _spreads(rows: Sequence[Row], value: str) -> dict[int, list[float]]:
 
 
 def table(rows: Sequence[Row], values: Sequence[str], name: Callable[[Row], Any]) -> list[Row]:
-    """Means by group, with the number of rows: `name(row)` groups the rows in their order."""
+    """Means by group, with the number of rows: `name(row)` groups the rows in their order; None where a row has no value."""
     groups: dict[Any, list[Row]] = {}
     for row in rows:
         groups.setdefault(name(row), []).append(row)
+
+    def middle(found: list[float | None]) -> float | None:
+        return None if None in found else mean([v for v in found if v is not None])
+
     return [
-        {"group": key, "n": len(members), **{value: mean([m[value] for m in members]) for value in values}}
+        {"group": key, **{value: middle([m.get(value) for m in members]) for value in values}, "n": len(members)}
         for key, members in groups.items()
     ]
 

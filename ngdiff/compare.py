@@ -107,8 +107,8 @@ def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = (1e-4, 3e
     plans = {
         "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-3,)),
         "tofu": Plan("tofu", (*everyone, *PUBLISHED), rates, one, starts_from=(), walked=(), unmatched=True),
-        "muse": Plan("muse", (*MUSE, OURS), rates, one, starts_from=(), walked=(), unmatched=True),
-        "semeval": Plan("semeval", (*ORGANISERS, OURS), rates, one, starts_from=(), walked=(), unmatched=True),
+        "muse": Plan("muse", (*MUSE, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True),
+        "semeval": Plan("semeval", (*ORGANISERS, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True),
         "live": Plan("live", everyone, rates, seeds, starts_from=(1e-5, 1e-3, 1e-2),
                      walked=("gradascent", "graddiff-0.5", "graddiff-0.9", "npo", OURS)),
         "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-4, 1e-2)),

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff import paths, zoo
+from ngdiff import claims, paths, zoo
 from ngdiff.figures import style
 from ngdiff.results import read_rows
 
@@ -59,33 +59,20 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 FOOT = (
-    "* did not reach the hold-out level: it forgot less than the others\n"
+    "means over the reported seeds; * not every run reached the hold-out level: it forgot less than the others\n"
     "† tuned to an end of the grid: a better rate may lie outside"
 )
 
 
 def grid(rows: Iterable[Row], columns: Mapping[str, str], name: Callable[[Row], str], width: int = 10) -> str:
     """Rows against columns ({metric: heading}) as text; a dash where a row has no such metric."""
-    lines = [f"{'':26}" + "".join(f"{heading:>{width}}" for heading in columns.values())]
-    for row in rows:
+    named = [(name(row), row) for row in rows]
+    first = max([24, *(len(label) for label, _ in named)]) + 2
+    lines = [" " * first + "".join(f"{heading:>{width}}" for heading in columns.values())]
+    for label, row in named:
         cells = (row.get(column) for column in columns)
-        lines.append(f"{name(row):26}" + "".join(f"{'–' if c is None else format(c, '.3g'):>{width}}" for c in cells))
+        lines.append(f"{label:{first}}" + "".join(f"{'–' if c is None else format(c, '.3g'):>{width}}" for c in cells))
     return "\n".join(lines)
-
-
-def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: int = 10) -> str:
-    """The start, the retain-only model and the reported runs of `compare.carry_out`, in the order of every table (`FOOT`)."""
-    tried = [r["lr"] for r in done["tuning"]]
-    seen = reported(done)
-    order = style.ordered({r["method"] for r in seen})
-    seen.sort(key=lambda r: (order.index(r["method"]), r["stepsize"]))
-    edges = {min(tried), max(tried)} if len(set(tried)) > 1 else set()
-    return "\n".join(
-        [
-            grid(done["levels"], columns, lambda r: r["model"], width),
-            *grid(seen, columns, lambda r: run_name(r, edges), width).splitlines()[1:],
-        ]
-    )
 
 
 def reported(done: Mapping[str, Sequence[Row]]) -> list[Row]:
@@ -93,26 +80,32 @@ def reported(done: Mapping[str, Sequence[Row]]) -> list[Row]:
     return [*done["matched"], *done.get("unmatched", ())]
 
 
-def tuning(rows: Iterable[Row], value: str = "score") -> str:
-    """The tuning runs as text, a line a method and a column a rate, marked as in `FOOT`: what the choice was made from."""
-    found = {(r["method"], r["lr"]): r for r in rows}
-    rates = sorted({lr for _, lr in found})
-    lines = [f"{'rate':26}" + "".join(f"{lr:>10g}" for lr in rates)]
-    for method in style.ordered({m for m, _ in found}):
-        row = (found[method, lr] for lr in rates)
-        lines.append(f"{style.label(method):26}" + "".join(f"{f'{r[value]:.3f}' + _short(r):>10}" for r in row))
-    return "\n".join(lines)
+def means(rows: Iterable[Row], values: Iterable[str]) -> list[Row]:
+    """A row for each method and rate, in the order of every table: `n` runs, means of the values over them, and `reached`, the
+    share that ended at the hold-out level."""
+    seen = [row | {"reached": float(row["stopped"] == "forget_level")} for row in rows]
+    order = style.ordered({r["method"] for r in seen})
+    seen.sort(key=lambda r: (order.index(r["method"]), r["stepsize"]))
+    keys = ("method", "stepsize", "lr")
+    found = claims.table(seen, [*values, "reached"], lambda r: tuple(r[key] for key in keys))
+    return [row | dict(zip(keys, row["group"], strict=True)) for row in found]
 
 
-def _short(row: Row) -> str:
-    return " *" * (row["stopped"] != "forget_level")
+def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: int = 10) -> str:
+    """The start, the retain-only model and the reported runs of `compare.carry_out` as text, with the marks of `FOOT`."""
+    tried = {r["lr"] for r in done["tuning"]}
+    edges = {min(tried), max(tried)} if len(tried) > 1 else set()
+
+    def name(row: Row) -> str:
+        return row.get("model") or run_name(row, edges) + " *" * (row["reached"] < 1)
+
+    return grid([*done["levels"], *means(reported(done), columns)], columns, name, width)
 
 
 def run_name(row: Row, edges: Collection[float] = ()) -> str:
-    """A run in a table: its method and rate, with the marks of `FOOT`."""
+    """A run in a table: its method and rate, † where the rate is one of `edges`."""
     auto = row["stepsize"] == "autolr"
-    rate = " + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges)
-    return style.label(row["method"]) + rate + _short(row)
+    return style.label(row["method"]) + (" + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges))
 
 
 def _cell(value: Mapping[str, float | None]) -> str:
@@ -135,21 +128,21 @@ def saved(profile: str, benchmark: str, model: str) -> list[Row]:
 
 # ---------------------------------------------------------------------------------------------------------- run sheets
 def run_sheet(
-    benchmark: str, models: Sequence[str], methods: Sequence[str], steps: int, tokens: int, trained: int = 0
+    benchmark: str, models: Sequence[str], methods: Sequence[str], runs: int, steps: int, tokens: int, trained: int = 0
 ) -> list[Row]:
     """What one table of the paper profile takes, a row a model.
 
-    tokens: of one step, retain and forget together; trained: tokens of the fine-tuning of one model where none is published
-    (epochs × tokens of the rows). GPU hours = FLOPs/(989·10¹²·0.40): 8·N FLOPs a token of a step (activations computed
-    twice), three rates of tuning and one reported run a method; 6·N a token of fine-tuning; evaluation is not in it. Disk:
-    weights of target and retain-only model, 2 bytes a parameter. An estimate: nothing of it was measured.
+    runs: of one method, tuning and reported; tokens: of one step, retain and forget together; trained: tokens of the
+    fine-tuning of one model where none is published (epochs × tokens of the rows). GPU hours = FLOPs/(989·10¹²·0.40): 8·N
+    FLOPs a token of a step (activations computed twice), 6·N a token of fine-tuning; evaluation is not in it. Disk: weights
+    of target and retain-only model, 2 bytes a parameter. An estimate: nothing of it was measured.
     """
     sheet = []
     for name in models:
         m = zoo.model(name)
         N = m.billions * 1e9
         ready = next((pair for key, pair in m.ready.items() if key.split()[0] == benchmark), (None, None))
-        flops = 8 * N * tokens * steps * 4 * len(methods) + 6 * N * trained * ready.count(None)
+        flops = 8 * N * tokens * steps * runs * len(methods) + 6 * N * trained * ready.count(None)
         sheet.append(
             {
                 "model": name,

@@ -22,7 +22,7 @@ smoke = False
 data = ""
 
 # %%
-from ngdiff import claims, compare, paths, trials
+from ngdiff import compare, paths, tables, trials
 from ngdiff.figures import runs, style
 
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
@@ -48,15 +48,8 @@ print({style.label(r["method"]): r["lr"] for r in done["matched"] if r["stepsize
 
 # %%
 def show(rows, columns):
-    """Mean over seeds; the groups of a method are AutoLR and its constant rates."""
-    order = {m: i for i, m in enumerate(style.METHODS)}
-    named = sorted(rows, key=lambda r: (order[r["method"]], r["stepsize"], r["lr"]))
-    named = [r | {"reached": float(r["stopped"] == "forget_level")} for r in named]
-    rate = {"autolr": "AutoLR"}
-    table = claims.table(named, columns, lambda r: f"{style.label(r['method'])}, {rate.get(r['stepsize'], r['lr'])}")
-    print(f"{'mean over seeds':34}{'n':>3}" + "".join(f"{c:>17}" for c in columns))
-    for row in table:
-        print(f"{row['group']:34}{row['n']:3d}" + "".join(f"{row[c]:17.3g}" for c in columns))
+    """Means over the seeds: a line for each method with AutoLR, and for each of its constant rates."""
+    print(tables.grid(tables.means(rows, columns), {c: c for c in ("n", *columns)}, tables.run_name, width=17))
 
 
 MAIN = ("kept", "forgot", "score", "reached", "forget_Q_A_ROUGE", "model_utility", "forget_quality", "updates", "forwards",

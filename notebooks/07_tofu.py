@@ -44,12 +44,14 @@ COLUMNS = {"forget_quality": "quality", "model_utility": "utility", "forget_trut
 print(tables.runs(done, COLUMNS, width=13))
 print(tables.FOOT)
 
-# %% [markdown]
-# What the rates were chosen from: the score on the tuning seed. Where a rate scored higher than the chosen one without
-# having arrived (*), the table above has a line for it too.
+# % [markdown]
+# What the rates were chosen from: the score on the tuning seed. In brackets: runs that stopped short. Where one of them scored higher
+# than the chosen rate, the table above has a line for it too.
 
-# %%
-print(tables.tuning(done["tuning"]))
+# %
+fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+style.save(fig, figures_folder, "fig7_rates", style.caption(done["tuning"]))
+fig
 
 # %%
 fig = runs.plane(
@@ -118,7 +120,10 @@ print(tables.printed(table, ("model", "method"), POINTS))
 # %%
 MODELS = ("phi-1.5", "falcon-1b", "gpt2-xl", "llama-3.2-1b", "llama-2-7b", "mistral-7b")
 TABLE = (*compare.BASELINES, *compare.PUBLISHED, compare.OURS)
-sheet = tables.run_sheet("tofu", MODELS, TABLE, steps=ng.profile("paper").steps, tokens=64 * 90, trained=5 * 4000 * 90)
+paper = ng.profile("paper")
+sheet = tables.run_sheet(
+    "tofu", MODELS, TABLE, runs=len(paper.rates) + 1, steps=paper.steps, tokens=64 * 90, trained=5 * 4000 * 90
+)
 print(tables.sheet(sheet, "07", "locuslab/TOFU"))
 
 # %% [markdown]

@@ -23,7 +23,7 @@ from dataclasses import replace
 import ngdiff as ng
 from ngdiff import compare, paths, results, suites, tables, trials
 from ngdiff.evaluate.mmlu import THRESHOLD, mmlu
-from ngdiff.figures import style
+from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
 lume = data if paths.kind(data) == "lume" else ""
@@ -45,7 +45,7 @@ for task in ("Task1", "Task2", "Task3"):
 # `sc` rows continue a text and are judged by ROUGE-L recall, `qa` rows by exact match of the whole answer. Twelve terms: for each of three
 # tasks both, 1 − value on what is to be forgotten and the value on what is to be kept; their harmonic mean is the task aggregate. The membership
 # score is 1 − 2·|AUC − ½|. The final score also needs MMLU, so there is none here. Rates and stop as in notebook 06,
-# one seed.
+# one model, means over the orders of the rows.
 
 # %%
 plan = compare.plan("smoke" if smoke else "semeval", tuple(seeds), compare.RATES if P.lm else P.rates)
@@ -54,7 +54,14 @@ SHORT = {
     name: name.replace("Task", "T").replace("_regurgitation", " sc").replace("_knowledge", " qa")
     for name in suites.TASKS
 }
-SCORES = {"task_aggregate": "task", "mia_auc": "AUC", "mia_final_score": "MIA", "updates": "steps", "score": "score"}
+SCORES = {
+    "task_aggregate": "task",
+    "mia_auc": "AUC",
+    "mia_final_score": "MIA",
+    "updates": "steps",
+    "reached": "reached",
+    "score": "score",
+}
 for fold, what in (("forget", "1 − value on the forget set"), ("retain", "value on the retain set")):
     print(f"{what}: the six terms")
     print(tables.runs(done, {f"term_{fold}_{name}": label for name, label in SHORT.items()}), "\n")
@@ -62,13 +69,14 @@ print("scores")
 print(tables.runs(done, SCORES))
 print(tables.FOOT)
 
-# %% [markdown]
-# What the rates were chosen from: the score on the tuning seed. Where a rate scored higher than the chosen one without
-# having arrived (*), the table above has a line for it too.
+# % [markdown]
+# What the rates were chosen from: the score on the tuning seed. In brackets: runs that stopped short. Where one of them scored higher
+# than the chosen rate, the table above has a line for it too.
 
-# %%
-print(tables.tuning(done["tuning"]))
-everyone = tables.reported(done)
+# %
+fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+style.save(fig, figures_folder, "fig9_rates", style.caption(done["tuning"]))
+fig
 
 # %% [markdown]
 # ## Taken apart: what holds a run down
@@ -78,21 +86,20 @@ everyone = tables.reported(done)
 
 # %%
 published = tables.published("semeval")
-every = [*done["tuning"], *everyone, *done["fixed"]]
+every = [*done["tuning"], *tables.reported(done), *done["fixed"]]
 fig = pictures.membership(every, done["levels"], [r for r in published if r["model"] == "olmo-7b"])
 style.save(fig, figures_folder, "fig9_membership", style.caption(every))
 fig
 
 # %% [markdown]
-# Which terms hold the aggregate down? The smallest term of each run, by name: if it is an exact-match term of the forget
+# Which terms hold the aggregate down? The smallest term of each method, by name and over its runs: if it is an exact-match term of the forget
 # set, the loss that stopped the run, a mean over *tokens*, was ruled by the long texts, while the short answers were still there.
 
 # %%
-smallest = {}
+terms_of = {f"term_{fold}_{name}": f"{fold} {label}" for fold in ("forget", "retain") for name, label in SHORT.items()}
+everyone, smallest = tables.means(tables.reported(done), [*terms_of, "mia_auc"]), {}
 for row in everyone:
-    terms = {
-        f"{fold} {label}": row[f"term_{fold}_{name}"] for fold in ("forget", "retain") for name, label in SHORT.items()
-    }
+    terms = {label: row[name] for name, label in terms_of.items()}
     smallest[tables.run_name(row)] = min(terms, key=terms.get)
     print(f"{tables.run_name(row):26} {smallest[tables.run_name(row)]:16} {min(terms.values()):.3f}")
 
@@ -173,11 +180,13 @@ print(tables.printed(table, ("model", "kind", "method"), POINTS))
 # Estimated, not measured: the paper profile's steps of 32 forget rows and as many retain rows, of about 150 tokens each.
 
 # %%
+paper = ng.profile("paper")
 sheet = tables.run_sheet(
     "semeval",
     ("olmo-1b", "olmo-7b"),
     (*compare.ORGANISERS, compare.OURS),
-    steps=ng.profile("paper").steps,
+    runs=len(paper.rates) + len(seeds),
+    steps=paper.steps,
     tokens=2 * 32 * 150,
     trained=5 * 1136 * 150,
 )
