@@ -50,11 +50,11 @@ COLUMNS = {
 print(tables.runs(done, COLUMNS, width=13))
 print(tables.FOOT)
 
-# % [markdown]
+# %% [markdown]
 # What the rates were chosen from: the score on the tuning seed. In brackets: runs that stopped short. Where one of them scored higher
 # than the chosen rate, the table above has a line for it too.
 
-# %
+# %%
 fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
 style.save(fig, figures_folder, "fig8_rates", style.caption(done["tuning"]))
 fig

@@ -90,7 +90,7 @@ def plane(
     ax.set_ylim(bottom=max(0.0, min(r[y[0]] for r in (*rows, *levels, *unmatched)) - 0.05))
     note = (
         "● tuned constant rate\n○ AutoLR, untuned\n"
-        + "× better, not arrived\n" * bool(unmatched)
+        + "× higher in tuning, not arrived\n" * bool(unmatched)
         + "bars: range of runs"
     )
     style.legend(fig, [ax], note=note)
