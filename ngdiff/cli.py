@@ -140,7 +140,9 @@ def evaluate(
     ] = "hub",
     split: Annotated[str, typer.Option(help="forget10, …; news or books; validation, train or all.")] = "",
     reference: Annotated[str | None, typer.Option(help="The retain-only model, or the JSON of its evaluation.")] = None,
-    convention: Annotated[str, typer.Option(help="ngdiff, tofu, open-unlearning, muse or semeval.")] = "ngdiff",
+    convention: Annotated[
+        str, typer.Option(help="ngdiff, tofu or open-unlearning; muse and semeval: as ngdiff.")
+    ] = "ngdiff",
     json: Annotated[Path | None, typer.Option(help="File to write: metrics, items, stamp; without it: stdout.")] = None,
     files: Annotated[Path | None, typer.Option(help="Folder for the benchmark's own file formats.")] = None,
     mia: Annotated[Path | None, typer.Option(help="SemEval: folder of member.jsonl and nonmember.jsonl.")] = None,

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from json import dumps
 from pathlib import Path
 
@@ -64,6 +65,7 @@ def losses(
     a row longer than the context, a convention that is not known, and a start of another size.
     """
     rule, start = conventions.convention(convention), start or model
+    rule = replace(rule, cut=rule.trained or rule.cut)
     _enough(dict(zip(names, (forget, retain), strict=True)), rows)
     _alike(model, start)
     texts = {
@@ -114,16 +116,20 @@ def command(
 
 
 def _phase(model: LM, start: LM, objective: Objective, texts: list[Example], rule: Convention) -> RowsLoss:
-    batch = batch_of(texts, _pad(model, rule), model.device, objective.everywhere)
+    width = min(rule.trained, model.context or rule.trained) if rule.trained and objective.everywhere else None
+    batch = batch_of(texts, _pad(model, rule), model.device, objective.everywhere, width)
     if blind(model, rule) is not None:  # its collator masks whatever is called padding, a real token too
         batch["attention_mask"] = (batch["input_ids"] != _pad(model, rule)).long()
+    elif rule.trained:  # a row's EOS is the first of its padding
+        for mask, text in zip(batch["attention_mask"], texts, strict=True):
+            mask[len(text) - (text.input_ids[-1] == model.tokenizer.eos_token_id) :] = 0
     values = torch.cat(start_of(start.model, batch, objective)).to(model.device) if objective.start else None
     total, tokens = objective.counts(batch["labels"]).sum().item(), int(token_counts(batch["labels"]).sum())
     return RowsLoss(model.model, objective, batch, values, total or 1, tokens or 1)
 
 
 def _pad(model: LM, rule: Convention) -> int:
-    token = blind(model, rule)
+    token = model.tokenizer.eos_token_id if rule.trained else blind(model, rule)
     return model.pad_id if token is None else token
 
 

@@ -1,14 +1,15 @@
 """What the field's code computes where it differs from its formulas: for comparing with it, not for unlearning well.
 
-    PaddedKL      TOFU and open-unlearning: KL averaged over all positions of the padded batch, prompts and padding too (TOFU
-                  pads every row to a fixed length, here both pad to the longest: the same terms over a smaller count)
+    PaddedKL      TOFU and open-unlearning: KL averaged over all positions of the padded batch, prompts and padding too. TOFU
+                  pads to 500 tokens (`ngdiff losses` no further than the model's context), open-unlearning to the longest row
     PaddedUNDIAL  open-unlearning: CE averaged over all predicted positions, where the missing label −100 indexes the
                   vocabulary from its end and lowers the logit of entry V − 100
     BroadcastRMU  open-unlearning: sums s (B,) over token counts n (B, 1) make a B×B matrix, so that its mean is
                   mean(s)·mean(1/n), not mean(s/n): rows of another length than the rest get wrong weights
 
 Without prompts and padding PaddedUNDIAL is its formula again, with answers of equal length BroadcastRMU is. All other
-objectives are as published (SimNPO of a document, all of it answer, divides by one token more there).
+objectives of open-unlearning are the formulas. TOFU's DPO stands in a branch that cannot run, without the factor 2/β: the
+convention "tofu" keeps the formula.
 """
 
 from __future__ import annotations

@@ -323,7 +323,7 @@ def test_as_many_tokens_of_the_truth_count_as_are_generated():
         assert muse_texts.truth(lm, row, OURS, n) == muse_texts.truth(lm, row, MUSE, n) == lm.tokenizer.decode(ids[:n])
     together = lm.tokenizer(f"{row['question']} {row['answer']}")["input_ids"]
     start = len(lm.tokenizer(row["question"])["input_ids"])
-    assert muse_texts.truth(lm, row, OPEN, 3) == lm.tokenizer.decode(together[start : start + 3]).strip()
+    assert muse_texts.truth(lm, row, OPEN, 3) == lm.tokenizer.decode(together[start:]).strip()  # 2048 of them
     report = evaluate(trained("target"), bench(), max_new_tokens=3)
     assert report.items["verbmem"][1]["gt"] == lm.tokenizer.decode(ids[:3]) and report.meta["max_new_tokens"] == 3
     assert len(lm.tokenizer(report.items["knowmem_f"][0]["response"])["input_ids"]) <= 3

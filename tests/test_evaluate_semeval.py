@@ -234,6 +234,18 @@ def test_the_evaluators_folder_scores_to_the_same(tmp_path, convention):
     assert found["aggregate-score"] == pytest.approx(report.metrics["aggregate"], rel=1e-9)
 
 
+def test_line_ends_in_a_generation_stay_within_its_field(tmp_path, report):
+    """pandas writes a bare carriage return unquoted and reads it back as the end of the row."""
+    report = Report.from_json(report.to_json(tmp_path / "r.json"))
+    said = ["a\rb", "a\r\nb", 'q"\n', "\r"]
+    for i, text in enumerate(said):
+        report.items["forget"][i]["model_output"] = text
+    folder = evaluator.write(report, tmp_path / "out")
+    assert list(pd.read_csv(folder / "forget_0.csv")["model_output"])[:4] == said
+    found, _ = score("semeval", folder)
+    assert found == json.loads((folder / "evaluation_results.jsonl").read_text())
+
+
 def test_a_folder_of_other_things_is_left_alone(tmp_path, report):
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(FileExistsError, match="holds other files than an evaluation's"):

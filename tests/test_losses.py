@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import micro
 import pytest
@@ -52,6 +53,15 @@ def plain(model, start, name):
         on: collate([encode(model, r["question"], r["answer"], rule) for r in rows[:ROWS]], model.pad_id)
         for on, rows in (("forget", BENCH.forget), ("retain", BENCH.retain))
     }
+    if name == "tofu":  # each row is padded by its EOS, of which the first is the label behind the answer
+        more = min(500, model.context) - max(t["labels"].shape[1] for t in texts.values())
+        for on, batch in texts.items():
+            ends, wide = batch["attention_mask"].sum(1) - 1, min(500, model.context) - batch["labels"].shape[1]
+            assert more > 0 and (batch["input_ids"][range(ROWS), ends] == model.tokenizer.eos_token_id).all()
+            batch["attention_mask"][range(ROWS), ends] = 0
+            batch["input_ids"][batch["attention_mask"] == 0] = model.tokenizer.eos_token_id
+            values = {"input_ids": model.tokenizer.eos_token_id, "attention_mask": 0, "labels": IGNORE}
+            texts[on] = {key: fn.pad(batch[key], (0, wide), value=value) for key, value in values.items()}
     found, everywhere = {}, name in ("tofu", "open-unlearning")
 
     def seen(lm, batch):
@@ -119,6 +129,42 @@ def test_values_and_gradients_are_those_of_plain_torch(model, start, name):
         assert ours[key]["loss"] == pytest.approx(value.item(), rel=1e-5), key
         assert ours[key]["grad_norm"] == pytest.approx(norm(model, value), rel=1e-4), key
         assert ours[key]["grad_norm"] > 0
+
+
+def test_tofu_looks_at_500_tokens_of_a_row_and_open_unlearning_at_512(model, start):
+    """A cut row is learned without an EOS behind it, by open-unlearning with one; ours takes all of it."""
+    wide, was = replace(model, model=model.copy().model), replace(start, model=start.copy().model)
+    for lm in (wide, was):
+        lm.model.config.max_position_embeddings = 4096
+    row = {"question": "What?", "answer": "no more of this " * 200}
+    lost = {n: losses(wide, was, [row], [row], 1, n)["ce_retain"]["loss"] for n in CONVENTIONS}
+    ids = wide.encode(**row).input_ids
+    head, tag = (len(wide.tokenizer(text)["input_ids"]) for text in ("Question: What?\nAnswer: ", "Question: What?\n"))
+    assert len(ids) > 600
+    for n, kept, first in (("tofu", ids[:500], tag), ("open-unlearning", [*ids[:512], ids[-1]], head)):
+        with torch.no_grad():
+            z = wide.model(torch.tensor([kept])).logits[0]
+        want = fn.cross_entropy(z[first - 1 : -1], torch.tensor(kept[first:])).item()
+        assert lost[n] == pytest.approx(want, rel=1e-5), n
+    assert len({round(lost[n], 6) for n in ("ngdiff", "tofu", "open-unlearning")}) == 3
+
+
+def test_documents_have_an_eos_but_under_open_unlearning(model, start):
+    rows = [{"question": "", "answer": text} for text in ("Ann Lee lives in Oslo.", "Bo Ray was born in Rome in 1950.")]
+    found = {n: losses(model, start, rows, rows, 2, n)["ce_retain"]["loss"] for n in CONVENTIONS}
+    ids = [model.tokenizer(row["answer"])["input_ids"] for row in rows]
+    for end, names in (
+        ([model.tokenizer.eos_token_id], {*CONVENTIONS} - {"open-unlearning"}),
+        ([], {"open-unlearning"}),
+    ):
+        lost = []
+        for text in ids:
+            text = torch.tensor([*text, *end])
+            with torch.no_grad():
+                z = model.model(text[None]).logits[0]
+            lost.append(fn.cross_entropy(z[:-1], text[1:], reduction="none"))
+        for name in names:
+            assert found[name] == pytest.approx(torch.cat(lost).mean().item(), rel=1e-5), name
 
 
 def test_conventions_differ_where_published_code_does(model, start):

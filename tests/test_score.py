@@ -138,6 +138,14 @@ def test_tofu_without_the_forget_log(tmp_path):
         tofu.score(path, path)
 
 
+def test_tofu_fields_that_no_score_needs_may_be_empty(tmp_path, log_file):
+    empty = {log: {**fields, "truth_ratio": {}, "rouge1_recall": {}} for log, fields in LOG.items()}
+    assert tofu.score(save(tmp_path / "empty.json", empty)) == tofu.score(log_file)
+    part = change(empty, "eval_log.json", "truth_ratio", value={"0": 0.5})
+    with pytest.raises(ValueError, match=r"eval_log.json, truth_ratio: 1 rows, but avg_gt_loss has 3"):
+        tofu.score(save(tmp_path / "part.json", part))
+
+
 def test_tofu_of_one_row_and_of_collapse(tmp_path):
     one = {
         key: tofu_log([0.5], [0.5], [[0.25, 0.25]], [1.0]) for key in LOG

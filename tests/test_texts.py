@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
@@ -98,6 +99,37 @@ def test_a_chat_template_is_not_used_where_another_prompt_was_given():
     lm = Asked(tokenizer, Prompt("Q: ", "\n", "A: "))
     got = texts.encode(lm, "a", "bc", CONVENTIONS["open-unlearning"])
     assert tokenizer.decode(got.input_ids) == "Q: a\nA: bc<eos>"
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_what_a_cut_leaves(bos):
+    """ "Q: a\nA: bcd…": ten tokens of it (eleven with BOS, which counts)."""
+    lm = Asked(words(bos=bos), Prompt("Q: ", "\n", "A: "))
+    tofu, open_ = (replace(CONVENTIONS[name], cut=10 + bos) for name in ("tofu", "open-unlearning"))
+    whole = lm.encode("a", "bcdefgh")
+    assert lm.tokenizer.decode(whole.input_ids, skip_special_tokens=True) == "Q: a\nA: bcdefgh"
+    got = texts.encode(lm, "a", "bcdefgh", tofu)
+    assert (
+        labelled(lm.tokenizer, got) == ["A", ":", "Ġb", "c", "d", "e"] and got.input_ids == whole.input_ids[: 10 + bos]
+    )
+    assert texts.truth(lm, "a", "bcdefgh", tofu) == "bcde"
+    got = texts.encode(lm, "a", "bcdefgh", open_)
+    assert labelled(lm.tokenizer, got) == ["c", "d", "e", "<eos>"] and texts.truth(lm, "a", "bcdefgh", open_) == "bcde"
+    for short in ("bcd", "bc"):  # fits, its EOS too
+        for how in (tofu, open_):
+            assert texts.encode(lm, "a", short, how) == texts.encode(lm, "a", short, replace(how, cut=None))
+            assert texts.truth(lm, "a", short, how) == short
+    assert labelled(lm.tokenizer, texts.encode(lm, "a", "bcde", tofu))[-1] == "e"  # just as long: TOFU leaves no EOS
+    with pytest.raises(ValueError, match=r"question 'a long question'.*no answer within the first 1[01] tokens.*tofu"):
+        texts.encode(lm, "a long question", "b", tofu)
+    assert labelled(lm.tokenizer, texts.encode(lm, "a long question", "b", open_)) == ["<eos>"]
+
+
+def test_a_document_has_no_eos_under_open_unlearning():
+    lm = Asked(words(), Prompt("Q: ", "\n", "A: "), context=4)
+    assert labelled(lm.tokenizer, texts.encode(lm, "", "abc", CONVENTIONS["open-unlearning"])) == ["b", "c"]
+    with pytest.raises(ValueError, match=r"text 'abcde' is 5 tokens long"):
+        texts.encode(lm, "", "abcde", CONVENTIONS["open-unlearning"])
 
 
 def test_too_long_a_row_is_refused_under_each_convention():

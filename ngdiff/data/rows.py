@@ -44,10 +44,12 @@ class RowsLoss:
         return rows
 
 
-def batch_of(examples: Sequence[Example], pad_id: int, device: torch.device, whole: bool = False) -> dict[str, Any]:
+def batch_of(
+    examples: Sequence[Example], pad_id: int, device: torch.device, whole: bool = False, width: int | None = None
+) -> dict[str, Any]:
     """Ids and mask on the device, labels on the host, and `first`: the column that predicts the first labelled token of the
-    batch (0 where the whole of it is asked for)."""
-    batch: dict[str, Any] = collate(examples, pad_id)
+    batch (0 where the whole of it is asked for). width: columns it has at least."""
+    batch: dict[str, Any] = collate(examples, pad_id, width=width)
     for key in ("input_ids", "attention_mask"):
         batch[key] = batch[key].to(device, non_blocking=True)
     return batch | {"first": 0 if whole else max(min(len(e.prompt_ids) for e in examples) - 1, 0)}

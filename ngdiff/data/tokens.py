@@ -62,24 +62,35 @@ def encode(
     ids, alone = _ids(tokenizer, head + answer), _ids(tokenizer, head.rstrip(" "))
     start = next((t for t, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone)))
     ids = [*ids, tokenizer.eos_token_id]
-    if context is not None and len(ids) > context:
-        row = f"question {question[:80]!r}" if question else f"text {answer[:80]!r}"
-        raise ValueError(
-            f"the row with {row} is {len(ids)} tokens long, the model's context is {context}: "
-            "take a model with a longer context, or shorten or drop this row"
-        )
+    fits(ids, context, question, answer)
     return Example(ids, [IGNORE] * start + ids[start:])
 
 
-def collate(examples: Sequence[Example], pad_id: int, side: str = "right") -> dict[str, Tensor]:
-    """Pads to the longest: input_ids, attention_mask, labels, each a LongTensor (batch, time).
+def fits(ids: Sequence[int], context: int | None, question: str, answer: str) -> None:
+    """Raises ValueError naming the row and both numbers where the ids are more than the context."""
+    if context is not None and len(ids) > context:
+        raise ValueError(
+            f"{named(question, answer)} is {len(ids)} tokens long, the model's context is {context}: "
+            "take a model with a longer context, or shorten or drop this row"
+        )
+
+
+def named(question: str, answer: str) -> str:
+    """A row in a message, by what it begins with."""
+    return f"the row with question {question[:80]!r}" if question else f"the row with text {answer[:80]!r}"
+
+
+def collate(
+    examples: Sequence[Example], pad_id: int, side: str = "right", width: int | None = None
+) -> dict[str, Tensor]:
+    """Pads to the longest, or to at least `width`: input_ids, attention_mask, labels, each a LongTensor (batch, time).
 
     The mask comes from the lengths, never from `ids == pad`: a real token that equals the padding id stays visible.
     `side`: where the padding goes, "right" or "left" (generation).
     """
     if side not in ("left", "right"):
         raise ValueError(f"side must be 'left' or 'right', not {side!r}")
-    time = max(len(example) for example in examples)
+    time = max(width or 0, *(len(example) for example in examples))
     shape = (len(examples), time)
     ids, mask, labels = (
         torch.full(shape, pad_id),

@@ -10,7 +10,8 @@ Values are fractions (MUSE's script multiplies ROUGE by 100). What a convention 
     ngdiff            a prompt's last space is left to the model's own first token, as in `ngdiff.data.tokens`
     muse              prompts verbatim
     open-unlearning   as muse, and: stemmer; texts are stripped; prompt and continuation are joined by a space; the last token
-                      of what is scored is dropped as if it were EOS; documents are cut to 2048 tokens
+                      of what is scored is dropped as if it were EOS; documents and true continuations are cut to 2048 tokens,
+                      pairs and question to 512
 
 Both remove spaces before punctuation and in contractions ("do n't"), which ROUGE hardly sees; this is not done here.
 
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
     from ngdiff.lm import LM
 
 __all__ = ["document", "evaluate", "open_unlearning", "score", "write"]
-LONGEST = 2048  # tokens of a document, under open-unlearning
 
 
 def evaluate(
@@ -139,7 +139,7 @@ def _membership(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int
             continue
         ids = [muse_texts.ids(lm, row["answer"], how) for row in rows]
         if published:
-            ids = [row[: LONGEST + len(muse_texts.ids(lm, "", how))] for row in ids]
+            ids = [row[: muse_texts.LONGEST + len(muse_texts.ids(lm, "", how))] for row in ids]
         limit = lm.context or max(map(len, ids))
         cut[f"privleak_{side}"] = sum(len(row) > limit for row in ids)
         stats = forward.likelihood(lm.model, [Example(row[:limit], row[:limit]) for row in ids], budget=budget)
@@ -200,15 +200,21 @@ def _generations(
         begun, asked = time.perf_counter(), name != "verbmem"
         new = min(muse_texts.ANSWER, max_new_tokens) if asked else max_new_tokens
         prompts = [muse_texts.prompt(row, bench.configs.get(f"{name}_icl", ()) if asked else None) for row in rows]
-        ids = [muse_texts.prompt_ids(lm, text, how) for text in prompts]
+        if asked:
+            ids = [muse_texts.asked_ids(lm, t, row["answer"], how) for t, row in zip(prompts, rows, strict=True)]
+        else:
+            ids = [muse_texts.prompt_ids(lm, text, how) for text in prompts]
         room = max(1, lm.context - new) if lm.context else max(map(len, ids))
         cut[name] = sum(len(row) > room for row in ids)
         given = [muse_texts.last(lm, row, room) for row in ids]
         generated = greedy(lm.model, given, texts.stops(lm, [], how), new, budget)
         found[name] = {}
-        for i, (row, tokens) in enumerate(zip(rows, generated, strict=True)):
+        for i, (row, text, tokens) in enumerate(zip(rows, prompts, generated, strict=True)):
             response = muse_texts.response(lm, tokens, asked, how)
-            gt = row["answer"] if asked else muse_texts.truth(lm, row, how, max_new_tokens)
+            if asked:
+                gt = muse_texts.asked_truth(lm, text, row["answer"], how)
+            else:
+                gt = muse_texts.truth(lm, row, how, max_new_tokens)
             said = {"question" if asked else "prompt": row["question"], "gt": gt, "response": response}
             found[name][i] = said | metrics.rouge(response, gt, how.stemmer)
         say(f"{lm.name}: {name}, {len(rows)} generations in {time.perf_counter() - begun:.1f} s")

@@ -110,12 +110,12 @@ def write(report: Report, folder: str | Path) -> Path:
     result = _result(report.items, report.metrics.get("mmlu"), published=True)
     with atomic_folder(folder) as temporary:
         for fold in FOLDS:
-            _frame(report.items[fold], COLUMNS).to_csv(temporary / f"{fold}_0.csv", index=False)
+            (temporary / f"{fold}_0.csv").write_text(_csv(report.items[fold], COLUMNS), "utf-8", newline="")
         for side in SIDES:
             if side in report.items:
                 path = temporary / "mia_results" / f"{side}_0.csv"
                 path.parent.mkdir(exist_ok=True)
-                _frame(report.items[side], ("id", "nll")).to_csv(path, index=False)
+                path.write_text(_csv(report.items[side], ("id", "nll")), "utf-8", newline="")
         (temporary / "evaluation_results.jsonl").write_text(json.dumps(result, indent=4), "utf-8")
     return folder
 
@@ -232,15 +232,16 @@ def _continued(
 # Scores -----------------------------------------------------------------------------------------------------------
 
 
-def _frame(items: dict[int, Any], columns: Sequence[str]) -> pd.DataFrame:
-    return pd.DataFrame([[item[column] for column in columns] for item in items.values()], columns=list(columns))
+def _csv(items: dict[int, Any], columns: Sequence[str]) -> str:
+    """As the evaluator writes it, but that a field with a carriage return is quoted: bare, it is read as the end of the row."""
+    frame = pd.DataFrame([[item[column] for column in columns] for item in items.values()], columns=list(columns))
+    return frame.to_csv(index=False, lineterminator="\r\n")
 
 
 def _judged(items: dict[int, Any], published: bool) -> list[dict[str, Any]]:
     """The rows as `terms` takes them: what pandas reads back from the file, or each under an id of its kind."""
     if published:
-        text = _frame(items, COLUMNS).to_csv(index=False)
-        return pd.read_csv(io.StringIO(text)).to_dict("records")
+        return pd.read_csv(io.StringIO(_csv(items, COLUMNS))).to_dict("records")
     return [item | {"id": f"{kind_of(item['id'])}0"} for item in items.values()]
 
 

@@ -1,9 +1,11 @@
 """How a row becomes tokens under each convention (`conventions`): what is labelled, what generation is given.
 
 answer  prompt and answer together, labels from the first token that the prompt alone does not give   (ours)
-tag     the same tokens, labels from the answer tag on; generation is given no answer tag             (tofu)
-alone   labels after as many tokens as the prompt has alone; a chat template renders question and answer, and EOS
-        follows where it is not the last token; padding hides real tokens of its id        (open-unlearning)
+tag     the same tokens, labels from the answer tag on, cut to a length, which leaves no EOS; generation is given no
+        answer tag                                                                         (tofu)
+alone   labels after as many tokens as the prompt has alone; a chat template renders question and answer, without one both
+        are cut to a length; EOS follows where it is not the last token; a document gets none and its first token no label;
+        padding hides real tokens of its id                                                (open-unlearning)
 """
 
 from __future__ import annotations
@@ -12,34 +14,39 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
+from ngdiff.data import tokens
 from ngdiff.data.benchmark import Prompt
-from ngdiff.data.tokens import IGNORE, Example
+from ngdiff.data.tokens import IGNORE, Example, fits, named
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.generate import declared, stop_tokens
 from ngdiff.hub import chat_prompt, render
 
 
 def encode(lm: Any, question: str, answer: str, convention: Convention) -> Example:
-    """The row's ids and labels. Errors: ValueError where it is longer than the model's context."""
-    if convention.labels == "answer" or not question:
+    """The row's ids and labels. Errors: ValueError where it is longer than the model's context, and where the cut of the
+    convention leaves nothing of its answer."""
+    if convention.labels == "answer" or not (question or convention.labels == "alone"):
         return lm.encode(question, answer)
     if convention.labels == "tag":
-        head = replace(lm.prompt, answer_start="").text(question)
-        example = lm.encode(question, answer)
-        return _labelled(example.input_ids, len(_tokens(lm.tokenizer, head)))
-    prompt, whole = _alone(lm.tokenizer, lm.prompt, question, answer)
-    if lm.context is not None and len(whole) > lm.context:
-        lm.encode(question, answer)  # says so, unless only the template's own ending is too much
-        raise ValueError(
-            f"the row with question {question[:80]!r} is {len(whole)} tokens long, the model takes {lm.context}"
-        )
-    return _labelled(whole, len(prompt))
+        ids = tokens.encode(lm.tokenizer, lm.prompt, question, answer).input_ids
+        ids = ids if convention.cut is None or len(ids) <= convention.cut else ids[: convention.cut]
+        start = len(_tokens(lm.tokenizer, replace(lm.prompt, answer_start="").text(question)))
+    elif not question:
+        ids, start = _tokens(lm.tokenizer, answer), 1
+    else:
+        prompt, ids = _alone(lm.tokenizer, lm.prompt, question, answer, convention.cut)
+        start = len(prompt)
+    fits(ids, lm.context, question, answer)
+    if len(ids) <= start:
+        raise ValueError(f"{named(question, answer)} has no answer within the first {len(ids)} tokens, all that it keeps under "
+                         f"{convention.name}")  # fmt: skip
+    return Example(list(ids), [IGNORE] * start + list(ids[start:]))
 
 
 def prompt_ids(lm: Any, question: str, answer: str, convention: Convention) -> list[int]:
     """What generation is given."""
     if convention.labels == "alone" and question:
-        return _alone(lm.tokenizer, lm.prompt, question, answer)[0]
+        return _alone(lm.tokenizer, lm.prompt, question, answer, convention.cut)[0]
     if convention.labels == "tag" and lm.prompt.answer_start:
         return _tokens(lm.tokenizer, replace(lm.prompt, answer_start="").text(question))
     return lm.encode(question, answer).prompt_ids
@@ -78,15 +85,17 @@ def answer(lm: Any, question: str, answer: str, convention: Convention) -> str:
 
 
 def truth(lm: Any, question: str, answer: str, convention: Convention) -> str:
-    """The text a generation is compared with: the answer, or what open-unlearning decodes from its tokens."""
-    if convention.labels != "alone":
-        return answer
-    prompt, whole = _alone(lm.tokenizer, lm.prompt, question, answer)
-    return decode(lm, whole, convention).replace(decode(lm, prompt, convention), "").strip()
-
-
-def _labelled(ids: list[int], start: int) -> Example:
-    return Example(list(ids), [IGNORE] * start + list(ids[start:]))
+    """The text a generation is compared with: the answer; under open-unlearning, and where tofu cuts it, decoded from its
+    tokens."""
+    if convention.labels == "alone":
+        prompt, ids = _alone(lm.tokenizer, lm.prompt, question, answer, convention.cut)
+        return decode(lm, ids, convention).replace(decode(lm, prompt, convention), "").strip()
+    if convention.labels == "tag" and convention.cut is not None:
+        ids = encode(lm, question, answer, convention).input_ids
+        if ids[-1] != lm.tokenizer.eos_token_id:
+            told = lm.tokenizer.decode(ids, skip_special_tokens=True)
+            return told.split(lm.prompt.answer_start or lm.prompt.question_end)[1]
+    return answer
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
@@ -94,7 +103,7 @@ def _tokens(tokenizer: Any, text: str) -> list[int]:
 
 
 @lru_cache(maxsize=8192)
-def _alone(tokenizer: Any, prompt: Prompt, question: str, answer: str) -> tuple[list[int], list[int]]:
+def _alone(tokenizer: Any, prompt: Prompt, question: str, answer: str, cut: int | None) -> tuple[list[int], list[int]]:
     """(ids of the prompt, ids of prompt, answer and EOS)."""
     if tokenizer.chat_template and prompt == chat_prompt(tokenizer):
         # the template is given text and gives text: its special tokens are its own
@@ -102,6 +111,6 @@ def _alone(tokenizer: Any, prompt: Prompt, question: str, answer: str) -> tuple[
         ids = [list(tokenizer(t, add_special_tokens=False, verbose=False)["input_ids"]) for t in (head, text)]
     else:
         head = prompt.text(question)
-        ids = [_tokens(tokenizer, t) for t in (head, head + answer)]
+        ids = [_tokens(tokenizer, t)[:cut] for t in (head, head + answer)]
     end = tokenizer.convert_tokens_to_ids(str(tokenizer.init_kwargs.get("eos_token") or tokenizer.eos_token))
     return ids[0], ids[1] if ids[1][-1] == end else [*ids[1], end]

@@ -81,7 +81,8 @@ def read(document: dict[str, Any], path: Path, key: str) -> Log:
     if missing := [field for field in NEEDED if field not in content]:
         raise ValueError(f"{path}, {key}: the field {missing[0]} is missing")
     where = f"{path}, {key}, "
-    log = {field: documents.mapping(content[field], where + field) for field in FIELDS if field in content}
+    told = [field for field in FIELDS if field in NEEDED or content.get(field)]  # an empty field says nothing
+    log = {field: documents.mapping(content[field], where + field) for field in told}
     rows = log[NEEDED[0]]
     for field, values in log.items():
         if values.keys() != rows.keys():
