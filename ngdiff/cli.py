@@ -140,9 +140,7 @@ def evaluate(
     ] = "hub",
     split: Annotated[str, typer.Option(help="forget10, …; news or books; validation, train or all.")] = "",
     reference: Annotated[str | None, typer.Option(help="The retain-only model, or the JSON of its evaluation.")] = None,
-    convention: Annotated[
-        str, typer.Option(help="ngdiff, tofu or open-unlearning; muse and semeval: as ngdiff.")
-    ] = "ngdiff",
+    convention: Annotated[str, typer.Option(help="ngdiff, tofu, open-unlearning, muse or semeval.")] = "ngdiff",
     json: Annotated[Path | None, typer.Option(help="File to write: metrics, items, stamp; without it: stdout.")] = None,
     files: Annotated[Path | None, typer.Option(help="Folder for the benchmark's own file formats.")] = None,
     mia: Annotated[Path | None, typer.Option(help="SemEval: folder of member.jsonl and nonmember.jsonl.")] = None,
@@ -214,7 +212,9 @@ def losses(
         str | None, typer.Option(help="The model before unlearning; without it: the model itself.")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many of each file, from its first on.")] = 4,
-    convention: Annotated[str, typer.Option(help="ngdiff, tofu or open-unlearning.")] = "ngdiff",
+    convention: Annotated[
+        str, typer.Option(help="ngdiff, tofu or open-unlearning; muse and semeval: as ngdiff.")
+    ] = "ngdiff",
     json: Annotated[Path | None, typer.Option(help="File to write; without it: stdout.")] = None,
 ) -> None:
     """Value and gradient norm of every objective on a few rows: the way to compare implementations."""
