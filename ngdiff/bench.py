@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from ngdiff import meters
-from ngdiff.cache import probe_writable
+from ngdiff.cache import probe_file, probe_writable
 from ngdiff.results import read_rows, stamp, write_rows
 from ngdiff.turns import BASES, LARGE, MOMENTS, SIZES, Case, Row, Subject, measure
 
@@ -99,7 +99,7 @@ def step_table(json: Path | None = None, **options: Any) -> list[Row]:
         raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
     case, where = Case(**options), device()
     if json is not None:
-        probe_writable(Path(json).parent)
+        probe_file(json)
     began, threads, room = time.perf_counter(), torch.get_num_threads(), _room(where)
     torch.set_num_threads(1)
     try:

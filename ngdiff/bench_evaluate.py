@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from ngdiff.cache import probe_writable
+from ngdiff.cache import probe_file
 from ngdiff.data import Benchmark, authors, semeval, tofu
 from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluate import tofu as evaluator
@@ -97,7 +97,9 @@ def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = N
     if json is not None and Path(json).suffix != ".jsonl":
         raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
     if json is not None:
-        probe_writable(Path(json).parent)
+        probe_file(json)
+    if lume and not Path(lume).is_dir():
+        raise FileNotFoundError(f"--lume {lume}: no such folder; give one of LUME's rows, or leave it out")
     from ngdiff.results import stamp, write_rows
 
     began = time.perf_counter()

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ngdiff.autolr import AutoLR, Fit, fit
-from ngdiff.cache import probe_writable
+from ngdiff.cache import probe_file
 from ngdiff.data.problem import LMProblem
 from ngdiff.engine import Engine
 from ngdiff.methods import NGDiff
@@ -101,7 +101,7 @@ def table(probes: int = 20, json: Path | None = None) -> list[Row]:
     if json is not None and Path(json).suffix != ".jsonl":
         raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
     if json is not None:
-        probe_writable(Path(json).parent)
+        probe_file(json)
     from ngdiff import models
     from ngdiff.data import authors
     from ngdiff.profiles import profile

@@ -120,6 +120,15 @@ def probe_writable(folder: Path) -> None:
         ) from error
 
 
+def probe_file(path: Path) -> Path:
+    """`probe_writable` of where a file is to be; its absolute path. Raises IsADirectoryError where a folder is in its place."""
+    path = Path(path).expanduser().absolute()
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
+    probe_writable(path.parent)
+    return path
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Gives a temporary path beside `path`; what was written there replaces `path` when the block ends without error.
@@ -127,8 +136,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     The temporary name is `.NAME.HEX.tmp`, so no glob by suffix finds a leftover of a killed process; writers that
     choose a format by suffix need it said (`savefig(..., format="pdf")`). On an error the old `path` stays as it was.
     """
-    path = Path(path)
-    probe_writable(path.parent)
+    path = probe_file(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         yield temporary
@@ -151,6 +159,8 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     A folder that stands at `path` is kept until the new one is complete, and is replaced by it.
     """
     path, mark = Path(path), uuid.uuid4().hex
+    if path.exists() and not path.is_dir():
+        raise NotADirectoryError(f"{path} is a file: choose another folder, it is left as it is")
     temporary, old = (path.parent / f".{path.name}.{mark}{end}" for end in (".tmp", ".old.tmp"))
     probe_writable(path.parent)
     temporary.mkdir()

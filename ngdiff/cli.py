@@ -9,7 +9,13 @@ from typing import Annotated
 
 import typer
 
-ERRORS = (ValueError, FloatingPointError, MemoryError, OSError)  # they say what to do, or name the file
+ERRORS = (
+    ValueError,
+    FloatingPointError,
+    MemoryError,
+    OSError,
+    ModuleNotFoundError,
+)  # they say what to do, or name the file
 
 app = typer.Typer(
     help="Normalised gradient difference: unlearn, measure, reproduce the paper.",
@@ -24,7 +30,7 @@ app.add_typer(data_app, name="data")
 score_app = typer.Typer(help="Score files that other tools wrote; no model is loaded.", no_args_is_help=True)
 app.add_typer(score_app, name="score")
 
-Profile = Annotated[str, typer.Option(help="tiny (CPU, minutes), small (one GPU) or paper (80 GB GPU).")]
+Profile = Annotated[str, typer.Option(help="tiny (CPU, minutes), small (one GPU), paper or paper-<model> (the hub's).")]
 File = Annotated[Path, typer.Argument(help="The file to score.")]
 Reference = Annotated[Path | None, typer.Option(help="The same file of the retain-only model.")]
 How = Annotated[str, typer.Option("--convention", help="ngdiff, tofu, open-unlearning or muse.")]
@@ -204,6 +210,21 @@ def _score(
 
 
 @app.command()
+def mmlu(
+    model: Annotated[str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")],
+    json: Annotated[Path, typer.Option(help="The metrics.json to write.")],
+    data: Annotated[str, typer.Option(help="The hub's data set, or a folder with its files.")] = "cais/mmlu",
+    limit: Annotated[int | None, typer.Option(min=1, help="Questions of a subject at most: a trial, no score.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+) -> None:
+    """MMLU, 5-shot, by lm-eval: `pip install 'ngdiff[mmlu]'`."""
+    settings = dict(locals())
+    from ngdiff.evaluate.mmlu import command
+
+    command(**settings)
+
+
+@app.command()
 def losses(
     model: Annotated[str, typer.Option(help="Folder of a model, or a hub id.")],
     forget: Annotated[Path, typer.Option(help='Rows {"question", "answer"} or {"text"}.')],
@@ -216,6 +237,9 @@ def losses(
         str, typer.Option(help="ngdiff, tofu or open-unlearning; muse and semeval: as ngdiff.")
     ] = "ngdiff",
     json: Annotated[Path | None, typer.Option(help="File to write; without it: stdout.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
+    prompt: Annotated[str, typer.Option(help="As of `evaluate`.")] = "",
+    tokenizer: Annotated[str | None, typer.Option(help="As of `evaluate`.")] = None,
 ) -> None:
     """Value and gradient norm of every objective on a few rows: the way to compare implementations."""
     settings = dict(locals())

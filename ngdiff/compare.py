@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ngdiff import trials
+from ngdiff import suites, trials
 from ngdiff.claims import OURS, Row, claims
 from ngdiff.results import stamp, write_rows
 from ngdiff.trials import Trial, run_all
@@ -54,7 +54,7 @@ class Plan:
     """What a comparison runs. `seeds`: the reported ones. `autolr`: the methods that also run with AutoLR; `starts_from`:
     AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`: those of the second table (none named: the first
     reported one); `walked`: its methods (None: all). `unmatched`: a rate that scored higher on the tuning seed than the tuned
-    one, without having arrived, is reported as well.
+    one, without having arrived, is reported as well. `mmlu`: reported runs are asked MMLU too.
     Errors: ValueError where the tuning seed is to be reported."""
 
     name: str
@@ -67,6 +67,7 @@ class Plan:
     fixed_seeds: tuple[int, ...] = ()
     walked: tuple[str, ...] | None = None
     unmatched: bool = False
+    mmlu: bool = False
 
     def __post_init__(self) -> None:
         if TUNING_SEED in self.seeds:
@@ -78,6 +79,7 @@ class Plan:
         A fixed budget, the second table, runs on one model and `fixed_seeds`, with AutoLR for ours only, and with pure
         ascent at every rate: its tuned one may be too slow to arrive anywhere.
         """
+        settings |= {"mmlu": self.mmlu}
         targets, seeds = ((0,), self.fixed_seeds or self.seeds[:1]) if rule == "fixed" else (self.targets, self.seeds)
         pairs = [(t, s) for t in targets for s in seeds]
         auto, constant = self.autolr, list(rates.items())
@@ -92,7 +94,15 @@ class Plan:
         rows = list(rows)
         rates = tuned(rows)
         best = [(m, lr) for m, lr in tuned(rows, arrived=False).items() if lr != rates[m]]
+        settings |= {"mmlu": self.mmlu}
         return [Trial(m, "constant", lr, s, t, **settings) for m, lr in best for t in self.targets for s in self.seeds]
+
+    @property
+    def runs(self) -> int:
+        """How many runs it takes, those of `short` left out."""
+        rates = dict.fromkeys(self.methods, self.rates[0])
+        reported = sum(len(self.reported(rates, rule)) for rule in ("matched", "fixed"))
+        return len(tuning(self.methods, self.rates)) + len(self.starts()) + reported
 
     def starts(self, **settings: Any) -> list[Trial]:
         """NGDiff + AutoLR from each starting rate."""
@@ -145,9 +155,10 @@ def carry_out(P: Plan, folder: Path, prefix: str = "", **settings: Any) -> dict[
 
 def levels(targets: Sequence[int], profile: str = "tiny", split: str = "", data: str = "") -> list[Row]:
     """Metrics of the start and of the retain-only reference of each seed of the models."""
+    how = suites.convention(trials.profile(profile), trials.benchmark(profile, split, data))
     found = ((t, zip(MODELS, trials.levels(profile, split, data, t), strict=True)) for t in targets)
     return [
-        {"model": model, "target_seed": t, **{k: v for k, v in metrics.items() if k != "report"}}
+        {"model": model, "target_seed": t, "convention": how, **{k: v for k, v in metrics.items() if k != "report"}}
         for t, pair in found
         for model, metrics in pair
     ]

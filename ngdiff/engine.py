@@ -90,7 +90,7 @@ class Engine:
         """This process's device; None: where the model is."""
         if self.processes.size > 1 or self.device == "auto":
             return self._state.device
-        return None if self.device is None else torch.device(self.device)
+        return None if self.device is None else device_named(self.device)
 
     @property
     def changes(self) -> bool:
@@ -200,6 +200,19 @@ def _shard(model: nn.Module, layers: list[nn.Module], rounded: torch.dtype | Non
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
+
+
+def device_named(name: str) -> torch.device:
+    """A device by torch's name; "auto" is CUDA where there is one. Errors: ValueError for a name that torch does not know, and
+    for a device that this machine has not."""
+    there = torch.cuda.is_available()
+    try:
+        device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {name!r}: give auto, cpu, cuda or cuda:1") from error
+    if device.type == "cuda" and not (there and (device.index or 0) < torch.cuda.device_count()):
+        raise ValueError(f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices here; give auto or cpu")
+    return device
 
 
 def _accelerator() -> bool:

@@ -15,8 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ngdiff.cache import probe_writable
-from ngdiff.data.benchmark import Benchmark, Prompt
+from ngdiff.cache import probe_file, probe_writable
+from ngdiff.data.benchmark import Benchmark, Prompt, form_of
 from ngdiff.evaluate.conventions import SUITES, convention
 
 DEFAULT = {"tofu": "forget10", "muse": "news", "semeval": "validation"}  # splits
@@ -64,29 +64,19 @@ class Evaluation:
             raise ValueError(f"--data {STAND_IN} has its own documents and one split: leave --split and --mia out")
         if self.benchmark == "semeval" and self.files and not self.generate:
             raise ValueError("SemEval's files hold generations: leave --no-generate out, or --files")
+        if self.files is not None and self.files.exists() and not self.files.is_dir():
+            raise FileExistsError(f"--files {self.files} is a file: choose a new folder")
         if self.files is not None and self.files.is_dir() and any(self.files.iterdir()):
             raise FileExistsError(f"--files {self.files} holds files already: choose a new folder")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"unknown dtype {self.dtype!r}: choose float32 or bfloat16")
-        if self.prompt and self.prompt.count("{question}") != 1:
-            raise ValueError(
-                f"--prompt needs {{question}} once, such as 'Question: {{question}}\\nAnswer: '; got {self.prompt!r}"
-            )
+        form_of(self.prompt)
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
         if self.data not in ("hub", STAND_IN) and not Path(self.data).expanduser().is_dir():
             raise FileNotFoundError(
                 f"--data {self.data}: no such folder; give the benchmark's folder, hub, or {STAND_IN}"
             )
-
-    @property
-    def form(self) -> Prompt | None:
-        """The prompt of the option: what follows the question's line is the answer tag."""
-        if not self.prompt:
-            return None
-        start, rest = self.prompt.replace("\\n", "\n").split("{question}")
-        cut = rest.rfind("\n") + 1
-        return Prompt(start, rest[:cut], rest[cut:])
 
     def bench(self) -> Benchmark:
         """The rows."""
@@ -109,9 +99,10 @@ class Evaluation:
 def run(job: Evaluation) -> dict[str, float]:
     """Evaluates, writes what was asked for, prints the metrics; returns them."""
     begun = time.perf_counter()
-    for target in (job.json, job.files):
-        if target is not None:
-            probe_writable(Path(target).expanduser().absolute().parent)
+    if job.json is not None:
+        probe_file(job.json)
+    if job.files is not None:
+        probe_writable(Path(job.files).expanduser().absolute().parent)
     bench = job.bench()
     options: dict[str, Any] = {"generate": job.generate, "convention": job.convention}
     if job.max_new_tokens is not None:
@@ -148,19 +139,15 @@ def _small(lm: Any) -> bool:
 
 
 def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
-    import torch
-
+    from ngdiff.engine import device_named
     from ngdiff.lm import load
 
-    device = job.device
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     verbatim = bench.prompt if bench.prompt != Prompt() else None  # a benchmark that says how it is asked
-    form = job.form or verbatim
+    form = form_of(job.prompt) or verbatim
     return load(
         place,
         dtype=job.dtype,
-        device=device,
+        device=device_named(job.device),
         prompt=form,
         tokenizer=job.tokenizer,
         trust_remote_code=job.trust_remote_code,
@@ -168,22 +155,15 @@ def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
 
 
 def _reference(job: Evaluation, bench: Benchmark) -> Any:
-    from ngdiff.evaluate.report import Report
+    from ngdiff.evaluate.muse import reference_rows
+    from ngdiff.evaluate.report import Report, check_reference
 
     path = Path(job.reference or "").expanduser()
     if not path.is_file():
         return _load(str(job.reference), job, bench)
     report = Report.from_json(path)
-    if (how := report.meta.get("convention")) != job.convention:
-        raise ValueError(
-            f"{path} follows the convention {how!r}, not {job.convention!r}: evaluate the reference with the same"
-        )
-    # the evaluators of the others know themselves which rows must agree
-    if job.benchmark == "tofu" and (theirs := report.meta.get("fingerprint")) != bench.fingerprint:
-        raise ValueError(
-            f"{path} is an evaluation of other rows ({report.meta.get('benchmark')} {report.meta.get('split')}, "
-            f"{str(theirs)[:12]}; here {bench.name} {bench.split}, {bench.fingerprint[:12]}): evaluate the reference on these"
-        )
+    rows = reference_rows(bench) if job.benchmark == "muse" else ("fingerprint", "")
+    check_reference(report, bench, convention(job.convention), rows, f"the reference report {path}")
     return report
 
 

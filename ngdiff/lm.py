@@ -95,12 +95,24 @@ def load(
     own = fetch(
         AutoTokenizer.from_pretrained, tokenizer or zoo.tokenizer_of(str(base)), trust_remote_code=trust_remote_code
     )
-    card = json.loads((folder / CARD).read_text("utf-8")) if (folder / CARD).is_file() else {}
-    saved = Prompt(**card["prompt"]) if "prompt" in card else None
+    name, saved = _card(folder / CARD) if (folder / CARD).is_file() else (Path(path_or_id).name, None)
     derived = prompt_of(own, str(base))  # also settles pad and end of turn of a foreign tokenizer
+    if max(own.get_vocab().values()) >= (rows := model.get_input_embeddings().weight.shape[0]):
+        raise ValueError(
+            f"{tokenizer or path_or_id}: the tokenizer has {len(own)} tokens, the model {rows}: give the one the model was "
+            "trained with (--tokenizer)"
+        )
     model.to(device).eval()
-    name = card.get("name", Path(path_or_id).name)
     return LM(model, own, prompt or saved or derived, name, folder if folder.is_dir() else None)
+
+
+def _card(path: Path) -> tuple[str, Prompt | None]:
+    """(name, prompt) of what `save` put beside the weights. Errors: ValueError naming the file."""
+    try:
+        card = json.loads(path.read_text("utf-8"))
+        return card["name"], Prompt(**card["prompt"]) if "prompt" in card else None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged ({error!r}): save the model again, or remove this file") from error
 
 
 def save(lm: LM, folder: str | Path) -> Path:

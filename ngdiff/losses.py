@@ -20,16 +20,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from json import dumps
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ngdiff import baselines, published
-from ngdiff.cache import atomic_write, probe_writable
+from ngdiff.cache import atomic_write, probe_file
 from ngdiff.data import files
-from ngdiff.data.benchmark import Row
+from ngdiff.data.benchmark import Row, form_of
 from ngdiff.data.rows import RowsLoss, batch_of, start_of
 from ngdiff.data.tokens import Example
-from ngdiff.engine import Engine
+from ngdiff.engine import device_named
 from ngdiff.evaluate import conventions
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.texts import blind, encode
@@ -88,7 +89,7 @@ def losses(
 
 def command(
     model: str, forget: Path, retain: Path, start: str | None = None, rows: int = 4, convention: str = "ngdiff",
-    json: Path | None = None, device: str = "auto",
+    json: Path | None = None, device: str = "auto", prompt: str = "", tokenizer: str | None = None,
 ) -> None:  # fmt: skip
     """`ngdiff losses`: {"objectives": …, "stamp": …} in the file `json`, which appears whole or not at all, or printed.
 
@@ -97,21 +98,22 @@ def command(
     """
     began, rule = time.perf_counter(), conventions.convention(convention)
     if json is not None:
-        probe_writable(Path(json).expanduser().absolute().parent)
+        probe_file(json)
     names, sets = (f"--forget {forget}", f"--retain {retain}"), (files.read(forget), files.read(retain))
     _enough(dict(zip(names, sets, strict=True)), rows)
-    place = Engine(device=device).place or "cpu"
-    lm = load(model, device=place)
-    before = None if start is None else load(start, device=place)
+    options: dict[str, Any] = {"device": device_named(device), "prompt": form_of(prompt), "tokenizer": tokenizer}
+    lm = load(model, **options)
+    before = None if start is None else load(start, **options)
     found = losses(lm, before, sets[0], sets[1], rows, rule, names)
     plain = {name: {k: v if math.isfinite(v) else None for k, v in pair.items()} for name, pair in found.items()}
     config = {"model": model, "start": start, "forget": forget, "retain": retain, "rows": rows, "convention": rule.name}
+    config |= {"prompt": prompt, "tokenizer": tokenizer}
     result = {"objectives": plain, "stamp": stamp(config, None, time.perf_counter() - began)}
     text = dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if json is None:
         print(text, end="")
         return
-    with atomic_write(Path(json).expanduser()) as temporary:
+    with atomic_write(json) as temporary:
         temporary.write_text(text, "utf-8")
 
 

@@ -33,6 +33,7 @@ from ngdiff.cache import cache_dir, cached, content_key, found, probe_writable
 from ngdiff.data import tokens
 from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
 from ngdiff.data.tokens import train_tokenizer
+from ngdiff.engine import device_named
 from ngdiff.lm import LM, load, save
 from ngdiff.profiles import Profile, TinyLM, Training, profile
 from ngdiff.train import fit, one_thread
@@ -42,9 +43,8 @@ ROLES = ("target", "reference")
 
 
 def device_of(P: Profile) -> torch.device:
-    """The profile's device; "auto" is CUDA where there is one."""
-    name = ("cuda" if torch.cuda.is_available() else "cpu") if P.device == "auto" else P.device
-    return torch.device(name)
+    """The profile's device (`ngdiff.engine.device_named`)."""
+    return device_named(P.device)
 
 
 def _texts(bench: Benchmark) -> list[str]:
@@ -201,7 +201,7 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
         last = collections.deque(maxlen=20)
         with open(reader, errors="replace") as lines:
             for line in lines:
-                print(line, end="", flush=True)
+                print(line, end="", file=sys.stderr, flush=True)
                 last.append(line)
         if any([worker.wait() for worker in workers]):
             raise RuntimeError("training failed:\n" + "".join(last))

@@ -30,6 +30,9 @@ def need_checkout(start: Path | None = None) -> Path:
     return root
 
 
+KINDS = ("tofu", "lume", "muse")  # of `kind`
+
+
 def kind(data: str) -> str:
     """Which benchmark's rows a folder (or "hub") holds: tofu, lume (SemEval-2025 Task 4) or muse; "" for no data."""
     if not data:

@@ -16,14 +16,15 @@ from typing import Any
 from ngdiff import zoo
 from ngdiff.data import Benchmark, authors, dossiers, muse, news, semeval, tofu
 from ngdiff.data.muse import cut
+from ngdiff.evaluate import terms
 from ngdiff.evaluate.conventions import SUITES
 from ngdiff.evaluate.metrics import harmonic_mean
-from ngdiff.profiles import profile
+from ngdiff.profiles import Profile, profile
 
 STAND_INS: dict[str, Callable[..., Benchmark]] = {"": authors, "news": news, "dossiers": dossiers}
 REAL: dict[str, Callable[..., Benchmark]] = {"tofu": tofu, "muse": muse, "semeval": semeval}
 DEFAULT = {"muse": "news", "semeval": "train"}  # split; TOFU's is the profile's
-TASKS = [f"{task}_{what}" for task in ("Task1", "Task2", "Task3") for what in ("regurgitation", "knowledge")]
+TASKS = [f"{task}_{what}" for task in terms.TASKS for what in ("regurgitation", "knowledge")]
 
 
 def benchmark(name: str, split: str = "", data: str = "") -> Benchmark:
@@ -45,6 +46,22 @@ def benchmark(name: str, split: str = "", data: str = "") -> Benchmark:
 def of(bench: Benchmark) -> str:
     """The suite whose metrics are asked: "muse", "semeval", or "tofu" for it and all that has its form."""
     return bench.name if bench.name in SUITES else "tofu"
+
+
+def convention(P: Profile, bench: Benchmark) -> str:
+    """Whose convention an evaluation follows: of the hub's models that of the published numbers beside them, else ours."""
+    return "ngdiff" if P.model is None else {"tofu": "open-unlearning"}.get(of(bench), of(bench))
+
+
+def unseen(bench: Benchmark) -> list[Any]:
+    """The rows the model has never seen, at whose loss runs stop. Errors: ValueError where there are none."""
+    try:
+        return bench.holdout
+    except KeyError:
+        raise ValueError(
+            f"{bench.name} has no rows that the model has never seen, where runs stop: give a folder with all its files (for "
+            "SemEval LUME's: ngdiff reproduce --data FOLDER)"
+        ) from None
 
 
 def axes(metrics: Mapping[str, float]) -> tuple[float, float]:

@@ -6,6 +6,7 @@ was not run prints "not run", never a stand-in.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,14 @@ def _cell(value: Mapping[str, float | None]) -> str:
 
 
 def saved(profile: str, benchmark: str, model: str) -> list[Row]:
-    """Our matched runs of a table under a profile, and the models themselves, with `model` in each row; [] where not run."""
-    folder, rows = paths.rows_folder(profile), []
-    for name, key in ((f"{benchmark}_matched.parquet", "method"), (f"{benchmark}_levels.jsonl", "model")):
+    """Our matched runs of a table under a profile, on the hub's rows or a folder's, and the models themselves, with `model` in
+    each row; [] where not run."""
+    rows: list[Row] = []
+    folders = [
+        paths.rows_folder(profile).with_name(profile + end) for end in ("", *(f"-{kind}" for kind in paths.KINDS))
+    ]
+    names = ((f"{benchmark}_matched.parquet", "method"), (f"{benchmark}_levels.jsonl", "model"))
+    for folder, (name, key) in itertools.product(folders, names):
         if (folder / name).is_file():
             named = {"start": "target"} if key == "model" else {}
             rows += [
@@ -127,36 +133,37 @@ def saved(profile: str, benchmark: str, model: str) -> list[Row]:
 
 
 # ---------------------------------------------------------------------------------------------------------- run sheets
-def run_sheet(
-    benchmark: str, models: Sequence[str], methods: Sequence[str], runs: int, steps: int, tokens: int, trained: int = 0
-) -> list[Row]:
+def run_sheet(benchmark: str, models: Sequence[str], runs: int, steps: int, tokens: int, trained: int = 0) -> list[Row]:
     """What one table of the paper profile takes, a row a model.
 
-    runs: of one method, tuning and reported; tokens: of one step, retain and forget together; trained: tokens of the
-    fine-tuning of one model where none is published (epochs × tokens of the rows). GPU hours = FLOPs/(989·10¹²·0.40): 8·N
-    FLOPs a token of a step (activations computed twice), 6·N a token of fine-tuning; evaluation is not in it. Disk: weights
-    of target and retain-only model, 2 bytes a parameter. An estimate: nothing of it was measured.
+    runs: in all (`compare.Plan.runs`); tokens: of one step, retain and forget together; trained: tokens of the fine-tuning of
+    one model where none is published (epochs × tokens of the rows). GPU hours = FLOPs/(989·10¹²·0.40): 8·N FLOPs a token of a
+    step (activations computed twice), 6·N a token of fine-tuning; evaluation and the probes of AutoLR are not in it. Disk:
+    weights of target and retain-only model, 2 bytes a parameter published, 4 fine-tuned. Memory: 16 bytes a parameter, of
+    unlearning (exact bfloat16 weights 4, moments 8, two gradients 4) as of fine-tuning in float32; activations come on top.
+    An estimate: nothing of it was measured.
     """
     sheet = []
     for name in models:
         m = zoo.model(name)
         N = m.billions * 1e9
         ready = next((pair for key, pair in m.ready.items() if key.split()[0] == benchmark), (None, None))
-        flops = 8 * N * tokens * steps * runs * len(methods) + 6 * N * trained * ready.count(None)
+        flops = 8 * N * tokens * steps * runs + 6 * N * trained * ready.count(None)
         sheet.append(
             {
                 "model": name,
                 "target": ready[0] or "fine-tuned by ngdiff",
                 "base": (m.base or "unknown to us") + (" (gated)" if m.gated else ""),
-                "disk_GB": round(4 * m.billions, 1),
+                "disk_GB": round(sum(4 if place is None else 2 for place in ready) * m.billions, 1),
+                "memory_GB": round(16 * m.billions),
                 "gpu_hours": round(flops / FLOPS / 3600, 1),
             }
         )
     return sheet
 
 
-def sheet(rows: Sequence[Row], notebook: str, data: str) -> str:
-    """The run sheet as text: command, data, and a line a model."""
-    head = f"data: {data}; command, for each model: ngdiff reproduce --profile paper-<model> --only {notebook}"
-    names = ("model", "target", "base", "disk_GB", "gpu_hours")
+def sheet(rows: Sequence[Row], notebook: str, data: str, options: str = "") -> str:
+    """The run sheet as text: command, data, and a line a model. options: of the command, beside profile and notebook."""
+    head = f"data: {data}; command, for each model: ngdiff reproduce --profile paper-<model> --only {notebook}{options}"
+    names = ("model", "target", "base", "disk_GB", "memory_GB", "gpu_hours")
     return head + "\n" + _aligned([names, *([str(row[n]) for n in names] for row in rows)])

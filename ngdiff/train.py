@@ -85,8 +85,8 @@ class Progress:
         text = (
             f"{self.what}: epoch {epoch}/{self.epochs}, loss {loss.item():.3f}, {spent:.0f} s, about {left:.0f} s left"
         )
-        terminal = sys.stdout.isatty() and epoch < self.epochs
-        print(text.ljust(78), end="\r" if terminal else "\n", flush=True)
+        terminal = sys.stderr.isatty() and epoch < self.epochs
+        print(text.ljust(78), end="\r" if terminal else "\n", file=sys.stderr, flush=True)
 
 
 def fit(

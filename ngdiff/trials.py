@@ -56,7 +56,7 @@ class Trial:
 
     lr: the rate (constant) or the starting rate (AutoLR). stepsize: as in `rule_of`. seed: order of the rows;
     target_seed: the models'. rule: matched | fixed. data: which benchmark (`ngdiff.suites`; "" = generated authors).
-    steps: None = the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain).
+    steps: None = the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain). mmlu: asked too, of SemEval.
     """
 
     method: str = "ngdiff"
@@ -70,6 +70,7 @@ class Trial:
     data: str = ""
     steps: int | None = None
     optimizer: str = "adamw"
+    mmlu: bool = False
 
     def __post_init__(self) -> None:
         from ngdiff.methods import method
@@ -158,17 +159,13 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
     key = content_key("levels", _sources(), environment(), *_models_key(bench, P, target_seed))
 
     def build(folder: Path) -> None:
+        rows = suites.unseen(bench)  # before models are fetched or trained
         start, reference = models.pair(bench, P, target_seed)
         of_reference = _evaluate(reference, bench, P)
         of_reference.to_json(folder / "reference.json")
         of_start = _evaluate(start, bench, P, of_reference)
         if "loss_holdout" not in of_start.metrics:
-            if "holdout" not in bench.configs:
-                raise ValueError(
-                    f"{bench.name} has no rows that the model has never seen, where runs stop: give a folder of LUME with all "
-                    "its files (ngdiff reproduce --data FOLDER)"
-                )
-            of_start.metrics["loss_holdout"] = loss(start, bench.holdout)
+            of_start.metrics["loss_holdout"] = loss(start, rows)
         of_start.to_json(folder / "start.json")
 
     entry = cached(_root(), key, build, f"start and reference of {bench.name} {bench.split}, seed {target_seed}")
@@ -249,11 +246,17 @@ def _entry(trial: Trial, refresh: bool) -> Path:
         start, reference = levels(trial.profile, trial.split, trial.data, trial.target_seed)
         scores(start, start, reference)  # nothing to unlearn is said before the run, not after it
         done = unlearned(trial)
-        found = _evaluate(done.model, bench, P, reference["report"])
+        found = _evaluate(done.model, bench, P, reference["report"], trial.mmlu)
         found.to_json(folder / "report.json")
         metrics = found.metrics
         row = {**asdict(trial), "stopped": done.stopped, "updates": sum(i.updated for i in done.history)}
-        row |= {"seconds": done.seconds, **metrics, **scores(metrics, start, reference), **_summary(done.history)}
+        row |= {
+            "seconds": done.seconds,
+            "convention": found.meta["convention"],
+            **metrics,
+            **scores(metrics, start, reference),
+            **_summary(done.history),
+        }
         row["stamp"] = stamp(asdict(trial), trial.seed, time.perf_counter() - began)
         write_rows(folder / "row.jsonl", [row])
         write_rows(folder / "history.parquet", done.rows())
@@ -277,12 +280,14 @@ def _summary(steps: Sequence[Any]) -> Row:
     }
 
 
-def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None):
+def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, general: bool = False):
     from ngdiff.evaluate import evaluate
+    from ngdiff.evaluate.mmlu import mmlu
 
     # TOFU's answers are cut to the profile's length; MUSE and SemEval say themselves how long theirs are
     own = {"max_new_tokens": P.max_new_tokens} if suites.of(bench) == "tofu" else {}
-    return evaluate(lm, bench, reference, progress=False, **own)
+    own |= {"mmlu": mmlu(lm)["average_acc"]} if general else {}
+    return evaluate(lm, bench, reference, suites.convention(P, bench), progress=False, **own)
 
 
 def _root() -> Path:

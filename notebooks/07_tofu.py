@@ -2,8 +2,8 @@
 # # 07 · TOFU
 #
 # *You will* run every method of TOFU's tables on one model, read all of the benchmark's metrics, see which published
-# conventions move them, and put published points beside our own · *Needs* 06 · *Time* tiny: minutes; paper: GPU days (the
-# run sheet says how many) · *Reproduces* the TOFU tables in form; of their numbers only those that were run
+# conventions move them, and put published points beside our own · *Needs* 06 · *Time* tiny: minutes; paper: GPU hours (the
+# run sheet estimates them) · *Reproduces* the TOFU tables in form; of their numbers only those that were run
 #
 # The tiny profile runs the generated authors, a stand-in in TOFU's own schema; with a local copy of TOFU
 # (`ngdiff reproduce --data FOLDER`) the same on a slice of its rows; the paper profile runs the hub's models and data.
@@ -108,8 +108,9 @@ print(tables.grid(conventions, ASKED, lambda r: r["convention"], width=13))
 POINTS = ("forget_quality", "model_utility", "forget_truth_ratio")
 points = tables.published("tofu")
 ours = [row for name in sorted({r["model"] for r in points}) for row in tables.saved(f"paper-{name}", "tofu", name)]
-table = tables.beside(points, ours, ("model", "method"), POINTS)
-print(tables.printed(table, ("model", "method"), POINTS))
+KEYS = ("model", "method", "convention")
+table = tables.beside(points, ours, KEYS, POINTS)
+print(tables.printed(table, KEYS, POINTS))
 
 # %% [markdown]
 # ## Run sheet of the paper profile
@@ -119,16 +120,15 @@ print(tables.printed(table, ("model", "method"), POINTS))
 
 # %%
 MODELS = ("phi-1.5", "falcon-1b", "gpt2-xl", "llama-3.2-1b", "llama-2-7b", "mistral-7b")
-TABLE = (*compare.BASELINES, *compare.PUBLISHED, compare.OURS)
 paper = ng.profile("paper")
-sheet = tables.run_sheet(
-    "tofu", MODELS, TABLE, runs=len(paper.rates) + 1, steps=paper.steps, tokens=64 * 90, trained=5 * 4000 * 90
-)
+takes = compare.plan("tofu", tuple(seeds), paper.rates).runs
+sheet = tables.run_sheet("tofu", MODELS, takes, steps=paper.steps, tokens=64 * 90, trained=5 * 4000 * 90)
 print(tables.sheet(sheet, "07", "locuslab/TOFU"))
 
 # %% [markdown]
 # ## Published defaults
-# One table in `ngdiff.methods`; our comparison tunes the rate instead and takes the rest as published.
+# One table in `ngdiff.methods`. Our comparison takes weights and options from it, tunes the rate, stops at the hold-out level instead
+# of after so many epochs, and trains every parameter (published RMU: some layers).
 
 # %%
 for name, d in methods.DEFAULTS.items():

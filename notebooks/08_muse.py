@@ -2,7 +2,7 @@
 # # 08 · MUSE
 #
 # *You will* unlearn documents instead of questions, measure what is left word for word, as knowledge, and as membership, and
-# answer four forget requests in a row · *Needs* 06 · *Time* tiny: minutes; paper: GPU days (the run sheet says how many) ·
+# answer four forget requests in a row · *Needs* 06 · *Time* tiny: minutes; paper: GPU hours (the run sheet estimates them) ·
 # *Reproduces* the MUSE tables in form; of their numbers only those that were run
 #
 # The tiny profile runs a generated corpus of local news in MUSE's own schema (`ngdiff.data.news`): articles and quiz pages,
@@ -122,8 +122,9 @@ fig
 POINTS = ("knowmem_f", "verbmem_f", "privleak", "knowmem_r")
 points = tables.published("muse")
 ours = [row for name in sorted({r["model"] for r in points}) for row in tables.saved(f"paper-{name}", "muse", name)]
-table = tables.beside(points, ours, ("model", "method"), POINTS)
-print(tables.printed(table, ("model", "method"), POINTS))
+KEYS = ("model", "method", "convention")
+table = tables.beside(points, ours, KEYS, POINTS)
+print(tables.printed(table, KEYS, POINTS))
 
 # %% [markdown]
 # ## Run sheet of the paper profile
@@ -134,8 +135,7 @@ paper = ng.profile("paper")
 sheet = tables.run_sheet(
     "muse",
     ("llama-2-7b-news", "iclm-7b-books"),
-    (*compare.MUSE, compare.OURS),
-    runs=len(paper.rates) + len(seeds),
+    compare.plan("muse", tuple(seeds), paper.rates).runs,
     steps=paper.steps,
     tokens=2 * 32 * 2048,
 )

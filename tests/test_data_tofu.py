@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,7 +82,24 @@ def test_a_generated_folder_loads_as_tofu_and_misaligned_files_are_refused(tmp_p
     assert tofu("paper", "forget10", root=tmp_path).full == authors(seed=2).full
     other = generate(80, 12, 3)["forget10_perturbed"]
     (tmp_path / "forget10_perturbed.json").write_text("".join(json.dumps(row) + "\n" for row in other))
-    with pytest.raises(ValueError, match="row 0 of forget10_perturbed asks"):
+    with pytest.raises(ValueError, match=r"row 0 has the question .* in forget10_perturbed, but .* in forget10;"):
+        tofu("tiny", "forget10", root=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("forget10", {"question": "Who?", "answer": "\ud800"}, "line 1: 'answer' holds half a character"),
+        ("forget10", {"question": "Who?", "answer": 3}, "line 1: 'answer' is int, not text"),
+        ("world_facts_perturbed", None, "world_facts_perturbed.json has no row"),
+        ("retain_perturbed", {"question": "Who?", "answer": "A", "paraphrased_answer": "B", "perturbed_answer": ["C", ""]},
+         "line 1, wrong answer 1: 'perturbed_answer' is empty"),
+    ],
+)  # fmt: skip
+def test_rows_that_are_none(tmp_path, name, value, message):
+    write(tmp_path, "tiny")
+    (tmp_path / f"{name}.json").write_text("" if value is None else json.dumps(value) + "\n")
+    with pytest.raises(ValueError, match=f"{name}.json.*{re.escape(message)}" if value else message):
         tofu("tiny", "forget10", root=tmp_path)
 
 

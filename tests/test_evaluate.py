@@ -177,6 +177,9 @@ def test_a_reference_of_another_size_gives_quality_but_no_row_differences(lm, be
     ref = evaluate(reference, replace(bench, configs=configs), generate=False, gradnorm=False)
     values = evaluate(lm, bench, ref, generate=False, gradnorm=False).metrics
     assert "forget_quality" in values and "mia_reference" not in values
+    other = replace(ref, meta=ref.meta | {"split": "forget05"})
+    with pytest.raises(ValueError, match=r"is of other rows \(micro forget05; here micro forget10\)"):
+        evaluate(lm, bench, other, generate=False, gradnorm=False)
 
 
 def test_batching_does_not_change_the_report(report, lm, bench, reference, monkeypatch):

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import micro
 import pytest
+import torch
 
 from ngdiff.data.authors import write as write_authors
+from ngdiff.data.benchmark import Prompt, form_of
 from ngdiff.evaluate import Report, files
 from ngdiff.evaluate_command import Evaluation, run
 from ngdiff.lm import save
@@ -60,12 +62,12 @@ def test_a_reference_is_a_model_or_its_report(folder, tmp_path):
         for r in (folder / "reference", tmp_path / "ref.json")
     ]
     assert both[0] == pytest.approx(both[1]) and "forget_quality" in both[0]
-    with pytest.raises(ValueError, match="follows the convention 'ngdiff', not 'tofu'"):
+    with pytest.raises(ValueError, match="reference report .*json has convention 'ngdiff', this evaluation 'tofu'"):
         run(Evaluation(**settings(folder, reference=str(tmp_path / "ref.json"), convention="tofu", **quick)))
     content = json.loads((tmp_path / "ref.json").read_text())
     content["meta"] |= {"fingerprint": "0" * 64, "split": "forget05"}
     (tmp_path / "other.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match=r"other.json is an evaluation of other rows \(micro|tofu forget05"):
+    with pytest.raises(ValueError, match=r"other.json is of other rows \(tofu forget05; here tofu forget10\)"):
         run(Evaluation(**settings(folder, reference=str(tmp_path / "other.json"), **quick)))
 
 
@@ -133,12 +135,24 @@ def run_report(folder: Path) -> Report:
         ({"benchmark": "muse", "data": "stand-in", "split": "books"}, "--data stand-in has its own documents"),
         ({"benchmark": "semeval", "files": Path("x"), "generate": False}, "SemEval's files hold generations"),
         ({"files": Path(__file__).parent}, "holds files already: choose a new folder"),
+        ({"files": Path(__file__)}, "test_evaluate_command.py is a file: choose a new folder"),
     ],
     ids=str,
 )
 def test_what_cannot_work_is_refused_at_once(folder, wrong, message):
     with pytest.raises((ValueError, OSError), match=message):
         Evaluation(**settings(folder, **wrong))
+
+
+def test_places_that_cannot_be_are_refused_before_the_model(folder, tmp_path):
+    with pytest.raises(IsADirectoryError, match="is a folder: give the name of a file in it"):
+        run(Evaluation(**settings(folder, model="nowhere", json=tmp_path)))
+    with pytest.raises(ValueError, match="unknown device 'abacus': give auto, cpu"):
+        run(Evaluation(**settings(folder, device="abacus")))
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device 'cuda': torch sees 0 CUDA devices here"):
+            run(Evaluation(**settings(folder, device="cuda")))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_nothing_is_written_where_rows_are_damaged(folder, tmp_path):
@@ -151,8 +165,8 @@ def test_nothing_is_written_where_rows_are_damaged(folder, tmp_path):
 
 
 def test_a_prompt_of_ones_own(folder):
-    form = Evaluation(**settings(folder, prompt="Q: {question}\\nA: ")).form
-    assert (form.question_start, form.question_end, form.answer_start) == ("Q: ", "\n", "A: ")
+    assert form_of("Q: {question}\\nA: ") == Prompt("Q: ", "\n", "A: ") and form_of("") is None
+    assert form_of("[INST] {question} [/INST]") == Prompt("[INST] ", " [/INST]", "")
     quick = {"generate": False, "gradnorm": False}
     plain, other = (run(Evaluation(**settings(folder, prompt=p, **quick))) for p in ("", "Q: {question}\\nA: "))
     assert plain["forget_Q_A_Prob"] != other["forget_Q_A_Prob"]

@@ -157,7 +157,7 @@ def test_a_reference_gives_its_auc():
     with pytest.raises(ValueError, match="the reference report has convention 'ngdiff'"):
         evaluate(memorised(), bench(), own, "semeval", generate=False)
     other = replace(bench(), configs={**bench().configs, "forget": rows("Eva")})
-    with pytest.raises(ValueError, match="the reference report has fingerprint"):
+    with pytest.raises(ValueError, match="the reference report is of other rows"):
         evaluate(memorised(), other, own, generate=False)
 
 
@@ -248,8 +248,11 @@ def test_line_ends_in_a_generation_stay_within_its_field(tmp_path, report):
 
 def test_a_folder_of_other_things_is_left_alone(tmp_path, report):
     (tmp_path / "thesis.tex").write_text("mine")
-    with pytest.raises(FileExistsError, match="holds other files than an evaluation's"):
+    with pytest.raises(FileExistsError, match="is or holds another file than an evaluation's"):
         evaluator.write(report, tmp_path)
+    with pytest.raises(FileExistsError, match="is or holds another file"):
+        evaluator.write(report, tmp_path / "thesis.tex")
+    assert (tmp_path / "thesis.tex").read_text() == "mine"
     with pytest.raises(ValueError, match="has no generations"):
         evaluator.write(evaluate(lm(), bench(), generate=False), tmp_path / "out")
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]

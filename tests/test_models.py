@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from ngdiff import hub, models
 from ngdiff.data.benchmark import Benchmark, Prompt
@@ -208,7 +208,7 @@ def test_few_rows_are_passed_over_until_the_least_number_of_updates(capsys, leas
     rows = [lm.encode(row["question"], row["answer"]) for row in BENCH.retain]  # 9 rows and 1 replayed: 3 updates
     training = replace(TRAINING, replay=0.5)
     fit(lm.model, rows, rows[:2], 2, training, seed=0, pad_id=lm.pad_id, what="test", min_steps=least)
-    assert f"epoch {epochs}/{epochs}" in capsys.readouterr().out
+    assert f"epoch {epochs}/{epochs}" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
@@ -224,7 +224,7 @@ def test_progress_prints_lines_and_always_the_last(capsys):
     progress = Progress("target", epochs=3, every=1000.0)
     for epoch in (1, 2, 3):
         progress(epoch, torch.tensor(1.25))
-    printed = capsys.readouterr().out
+    printed = capsys.readouterr().err
     assert printed.startswith("target: epoch 3/3, loss 1.250") and printed.count("\n") == 1 and "\r" not in printed
 
 
@@ -287,7 +287,7 @@ def test_reference_knows_less_than_target_and_pair_gives_the_same_bytes(fresh, m
     capfd.readouterr()
     together = models.pair(BENCH, small)
     assert [lm.name for lm in together] == ["target", "reference"] and [_bytes(lm) for lm in together] == alone
-    printed = capfd.readouterr().out
+    printed = capfd.readouterr().err
     assert "target: epoch 2/2" in printed and "reference: epoch 2/2" in printed
 
 
@@ -385,6 +385,15 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path):
     part = load_file(folder / "model.safetensors")
     save_file({k: v for k, v in part.items() if "mlp" not in k}, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(ValueError, match="3 tensors are missing"):
+        models.load(folder)
+    folder = models.save(_untrained(), tmp_path / "card")
+    (folder / "ngdiff.json").write_text('{"name": "card", "prompt": {"before": "Q: "}}')
+    with pytest.raises(ValueError, match=r"ngdiff.json is damaged .*before.*remove this file"):
+        models.load(folder)
+    folder = models.save(_untrained(), tmp_path / "small")
+    shape = json.loads((folder / "config.json").read_text())
+    LlamaForCausalLM(LlamaConfig(**shape | {"vocab_size": 9})).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"the tokenizer has \d+ tokens, the model 9: .*--tokenizer"):
         models.load(folder)
     with pytest.raises(OSError, match="hf download nobody/no-such-model"):
         models.load("nobody/no-such-model")

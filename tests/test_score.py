@@ -263,11 +263,15 @@ def entry(agg, items=None):
 
 RATIOS = [0.5, 1.0, 4.0]
 EVAL = {
-    **{name: entry(0.9, rows("prob", 0.25, 0.75)) for name in ("retain_Q_A_Prob", "forget_Q_A_Prob")},
-    "forget_Q_A_PERT_Prob": entry(None, rows("prob", [0.25, 0.75], [0.0, 0.5])),  # ½, ¼
+    **{
+        "retain_Q_A_Prob": entry(0.9, rows("prob", 0.25, 0.75)),
+        "forget_Q_A_Prob": entry(0.9, rows("prob", 0.25, 0.75, 0.5)),
+    },
+    "forget_Q_A_PERT_Prob": entry(None, rows("prob", [0.25, 0.75], [0.0, 0.5], [0.375])),  # ½, ¼, ⅜
     "ra_Q_A_Prob_normalised": entry(0.5, rows("prob", 0.5, 0.5)),
     "wf_Q_A_Prob_normalised": entry(0.25),  # no items: passed on
-    **{f"{part}_Q_A_ROUGE": entry(0.5, rows("rougeL_recall", 1, 0)) for part in ("retain", "ra", "wf", "forget")},
+    **{f"{part}_Q_A_ROUGE": entry(0.5, rows("rougeL_recall", 1, 0)) for part in ("retain", "ra", "wf")},
+    "forget_Q_A_ROUGE": entry(0.5, rows("rougeL_recall", 1, 0, 0.5)),
     "retain_Truth_Ratio": entry(0.25, rows("score", 0.5, 2.0)),
     "ra_Truth_Ratio": entry(0.25, rows("score", 0.75, 0.75)),
     "wf_Truth_Ratio": entry(0.5, rows("score", 0.5, None)),
@@ -346,6 +350,11 @@ def test_open_unlearning_tells_what_it_leaves_out(tmp_path):
         (("retain_Q_A_Prob", "agg_value"), "x", r'retain_Q_A_Prob, agg_value: "x"'),
         (("retain_Q_A_Prob",), [1], r"retain_Q_A_Prob, agg_value: \[1\]"),
         (("mia_min_k", "holdout", "value_by_index", "1"), {}, r"mia_min_k, index 1: \{\} has no 'score'"),
+        (("mia_min_k", "holdout"), None, r"mia_min_k: holdout is null, but an object is needed"),
+        (("mia_min_k", "forget"), [1], r"mia_min_k: forget is \[1\], but an object is needed"),
+        (("retain_Truth_Ratio", "value_by_index", "1", "score"), [1, 2], r"retain_Truth_Ratio, index 1: \[1, 2\]"),
+        (("retain_Q_A_Prob", "value_by_index", "1", "prob"), -3, r"retain_Q_A_Prob, index 1: prob is -3.0, which does"),
+        (("ra_Q_A_ROUGE", "value_by_index", "1", "rougeL_recall"), 1.5, r"ra_Q_A_ROUGE, index 1: rougeL_recall is 1.5"),
     ],
 )
 def test_open_unlearning_refuses(tmp_path, keys, value, message):
@@ -353,6 +362,15 @@ def test_open_unlearning_refuses(tmp_path, keys, value, message):
     with pytest.raises(ValueError, match=message) as caught:
         open_unlearning.score(path)
     assert str(path) in str(caught.value)
+
+
+def test_open_unlearning_warns_of_a_metric_with_other_rows(tmp_path):
+    part = change(EVAL, "forget_truth_ratio", "value_by_index", value=rows("score", *RATIOS[:2]))
+    warnings = open_unlearning.score(save(tmp_path / "EVAL.json", part))[1]
+    assert [w.split(", ", 1)[1] for w in warnings if "rows, but" in w] == [
+        "forget_truth_ratio: 2 rows, but forget_Q_A_Prob has 3; the first that only one has is index 2"
+    ]
+    assert not any("rows, but" in w for w in open_unlearning.score(save(tmp_path / "EVAL.json", EVAL))[1])
 
 
 def test_open_unlearning_references_that_do_not_fit(tmp_path):
@@ -408,12 +426,15 @@ def test_semeval_by_hand(folder, tmp_path):
     result, warnings = semeval.score(folder)
     assert result["forget-set"]["Task1"] == {"regurgitation-score": 0.5, "knowledge-score": 0.5}
     # retain, sc: 3 of the 4 words, in order
-    assert result["aggregated-terms"] == [0.5, 0.5, 0.75, 1] and result["aggregate-score"] == -1 and warnings == []
+    assert result["aggregated-terms"] == [0.5, 0.5, 0.75, 1] and result["aggregate-score"] == -1
+    assert [w.split("; ")[0] for w in warnings] == [
+        f"{folder}/{split}_*.csv: Task2 is missing, Task3 is missing" for split in ("forget", "retain")
+    ]
     assert result["harmonic-mean-task-aggregate"] == pytest.approx(4 / (2 + 2 + 4 / 3 + 1), rel=1e-15)
     mia(folder)  # AUC ¾, MIA ½ (test_terms)
     result, warnings = semeval.score(folder, save(tmp_path / "metrics.json", {"average_acc": 0.5}))
-    assert result["aggregate-score"] == pytest.approx((12 / 19 + 0.5 + 0.5) / 3, rel=1e-15) and warnings == []
-    assert semeval.score(folder, save(tmp_path / "low.json", {"average_acc": 0.3}))[1]
+    assert result["aggregate-score"] == pytest.approx((12 / 19 + 0.5 + 0.5) / 3, rel=1e-15) and len(warnings) == 2
+    assert "must stay above 0.371" in semeval.score(folder, save(tmp_path / "low.json", {"average_acc": 0.3}))[1][2]
 
 
 def test_semeval_reads_an_empty_output_as_nan(folder):
@@ -450,7 +471,7 @@ def test_semeval_missing_column(folder, column):
         ("asc1,Task1,x,a,a,1\naqa1,Task1,x,a,a,1,1\n", r"row 2 \(line 3\) has 7 fields"),
         ('asc1,Task1,x,a,a,1\naqa1,Task1,x,a,"a cut', r"retain_0.csv: .*row 2"),
         ("asc1,Task1,x,a,a,1\n", r"retain_\*.csv: Task1 has no qa row"),
-        ("", r"no retain rows"),
+        ("", r"retain_\*.csv: a header and no row"),
     ],
 )
 def test_semeval_bad_rows(folder, text, message):
@@ -523,12 +544,22 @@ def test_muse_by_hand(tmp_path):
         (change(MUSE, "knowmem_f", 0, "gt", drop=True), "muse.json: knowmem_f, row 0"),
         (change(MUSE, "privleak", "forget", 1, value="x"), "muse.json: privleak forget, row 1"),
         (change(MUSE, "verbmem", value=[]), "muse.json: verbmem is empty"),
+        (change(MUSE, "privleak", "forget", 1, value={"infinite": "x"}), "muse.json: privleak forget, row 1"),
         ({}, "muse.json: the file is empty"),
     ],
 )
 def test_muse_refuses(tmp_path, content, message):
     with pytest.raises(ValueError, match=message):
         muse.score(save(tmp_path / "muse.json", content))
+
+
+def test_muse_says_that_privleak_is_undefined(tmp_path):
+    path = save(tmp_path / "muse.json", change(MUSE, "privleak", "holdout", value=[None, None]))
+    values, warnings = muse.score(path)
+    assert "privleak" not in values and "privleak is undefined" in warnings[-1]
+    known = save(tmp_path / "ret.json", {"privleak": {"forget": [0, 0], "holdout": [1, 1]}})  # AUC 1
+    values, warnings = muse.score(save(tmp_path / "m.json", MUSE), known)
+    assert "privleak" not in values and "the reference's AUC is 1" in warnings[-1]
 
 
 def test_muse_references_that_do_not_fit(tmp_path):

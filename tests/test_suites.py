@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from ngdiff import compare, paths, suites, tables, trials, zoo
 from ngdiff.methods import METHODS
 from ngdiff.profiles import profile
+from ngdiff.results import read_rows, write_rows
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 @pytest.mark.parametrize(
@@ -133,12 +137,44 @@ def test_the_runs_table_averages_over_seeds_and_marks_what_stopped_short():
 
 
 def test_run_sheets_are_arithmetic():
-    (row,) = tables.run_sheet("tofu", ["llama-3.2-1b"], ["npo", "kl"], runs=4, steps=10, tokens=1000)
+    (row,) = tables.run_sheet("tofu", ["llama-3.2-1b"], runs=8, steps=10, tokens=1000)
     assert row["target"].endswith("_full") and "gated" in row["base"] and row["disk_GB"] == pytest.approx(4.8)
-    big = tables.run_sheet("tofu", ["gpt2-xl"], ["npo"], runs=4, steps=100, tokens=10**6, trained=10**9)[0]
+    assert row["memory_GB"] == 19  # 16 bytes of 1.2 billion parameters
+    big = tables.run_sheet("tofu", ["gpt2-xl"], runs=4, steps=100, tokens=10**6, trained=10**9)[0]
+    assert big["disk_GB"] == 12.8  # two models in float32
     flops = 8 * 1.6e9 * 1e6 * 100 * 4 + 6 * 1.6e9 * 1e9 * 2  # no target of it is published: two models to train
     assert big["gpu_hours"] == round(flops / (989e12 * 0.4) / 3600, 1) and big["target"] == "fine-tuned by ngdiff"
     assert "ngdiff reproduce --profile paper-<model> --only 07" in tables.sheet([big], "07", "locuslab/TOFU")
+
+
+def test_a_plan_counts_its_runs():
+    plan = compare.Plan("x", ("npo", "kl"), (1e-4, 1e-3, 1e-2), (0, 1), starts_from=(), walked=(), mmlu=True)
+    assert plan.runs == 2 * 3 + 2 * 2 + 2 + 1  # tuning, reported, AutoLR, AutoLR without a stop
+    assert all(t.mmlu for t in plan.reported({"npo": 1e-4}, "matched"))
+    assert not any(t.mmlu for t in compare.tuning(plan.methods))
+
+
+def test_conventions_are_those_of_the_published_numbers_for_the_hubs_models_alone():
+    benches = {
+        name: suites.benchmark("tiny", "", data)
+        for data, name in (("", "tofu"), ("news", "muse"), ("dossiers", "semeval"))
+    }
+    for name, bench in benches.items():
+        assert suites.convention(profile("tiny"), bench) == "ngdiff"
+        named = replace(bench, name=name)
+        assert {suites.convention(profile("paper"), named)} == {row["convention"] for row in tables.published(name)}
+    assert suites.unseen(benches["tofu"]) == benches["tofu"].holdout
+    bare = replace(benches["semeval"], configs={k: v for k, v in benches["semeval"].configs.items() if k != "holdout"})
+    with pytest.raises(ValueError, match="has no rows that the model has never seen.*--data FOLDER"):
+        suites.unseen(bare)
+
+
+def test_rows_of_a_folder_count_as_those_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.setattr(paths, "checkout", lambda start=None: tmp_path)
+    for label, score in (("paper-olmo-1b", 0.25), ("paper-olmo-1b-lume", 0.5), ("paper-olmo-1b-lume-smoke", 1.0)):
+        row = {"method": "npo", "score": score}
+        write_rows(tmp_path / "data" / "results" / label / "semeval_matched.parquet", [row])
+    assert [row["score"] for row in tables.saved("paper-olmo-1b", "semeval", "olmo-1b")] == [0.25, 0.5]
 
 
 def test_plans_of_the_benchmarks_pages():
@@ -150,3 +186,18 @@ def test_plans_of_the_benchmarks_pages():
             and compare.OURS in plan.methods
         )
     assert set(compare.ORGANISERS) == {"gradascent", "graddiff-0.5", "kl", "npo"}
+
+
+@pytest.mark.parametrize(
+    ("name", "auc", "more"),
+    [
+        ("tofu", "mia_min_k", lambda start: start["privleak"] < -95 and start["forget_quality"] < 1e-6),
+        ("muse", "mia_min_k", lambda start: start["privleak"] < -95),
+        ("semeval", "mia_auc", lambda start: start["task_aggregate"] == 0),
+    ],
+)
+def test_the_saved_start_of_each_stand_in_stands_on_its_anchors(name, auc, more):
+    """A target that knows its rows by heart gives them away; the retain-only model does not."""
+    start, ideal = read_rows(ROOT / "data" / "results" / "tiny" / f"{name}_levels.jsonl")
+    assert (start["model"], ideal["model"]) == ("start", "retain-only")
+    assert start[auc] > 0.95 and abs(ideal[auc] - 0.5) < 0.1 and more(start) and start["stamp"]["commit"]

@@ -28,6 +28,7 @@ CHANGES = {
     "split": "forget05",
     "steps": 4,
     "optimizer": "sgd",
+    "mmlu": True,
 }
 
 

@@ -39,6 +39,21 @@ class Prompt:
         return f"{self.question_start}{question}{self.question_end}{self.answer_start}"
 
 
+def form_of(text: str) -> Prompt | None:
+    r"""The prompt that a text with {question} in it describes: of what follows the question, the last line is the answer tag,
+    "Answer: " in "Question: {question}\nAnswer: "; what follows in the same line ends the question. "" is None.
+
+    Error: ValueError for a text that has {question} not just once.
+    """
+    if not text:
+        return None
+    if text.count("{question}") != 1:
+        raise ValueError(f"--prompt needs {{question}} once, such as 'Question: {{question}}\\nAnswer: '; got {text!r}")
+    start, rest = text.replace("\\n", "\n").split("{question}")
+    cut = rest.rfind("\n") + 1 or len(rest)
+    return Prompt(start, rest[:cut], rest[cut:])
+
+
 def siblings(split: str) -> tuple[str, str]:
     """The retain and holdout configs that belong to a forget split: forget05 -> (retain95, holdout05).
 

@@ -190,6 +190,8 @@ def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str,
         paths = [path for kind in KINDS if (path := root / config / f"{split}{kind}").is_file()][:1]
         if paths := paths or sorted((root / config).glob(f"{split}-*.parquet")):
             tables[name] = [row_of(config, value, where) for path in paths for value, where in _values(path)]
+            if not tables[name]:
+                raise ValueError(f"{paths[0]} has no row: get the file again, or leave it out")
     if not tables:
         looked = ", ".join("/".join(place) for place in places.values())
         raise FileNotFoundError(

@@ -110,10 +110,15 @@ def _read(
 def _rows(path: Path) -> list[Row]:
     found = sources.records(path)
     for line, value in found:
+        where = f"{path}, line {line}"
         if not isinstance(value, dict):
-            raise ValueError(f"{path}, line {line}: no row but {type(value).__name__}: TOFU's rows are objects")
-        if missing := [key for key in ("question", "answer") if key not in value]:
-            raise ValueError(f"{path}, line {line}: no {missing[0]!r} (its keys: {', '.join(value) or 'none'})")
+            raise ValueError(f"{where}: no row but {type(value).__name__}: TOFU's rows are objects")
+        for key in ("question", "answer", *(["paraphrased_answer"] if "paraphrased_answer" in value else [])):
+            sources.text(value, key, where)
+        for i, other in enumerate(value.get("perturbed_answer") or ()):
+            sources.text({"perturbed_answer": other}, "perturbed_answer", f"{where}, wrong answer {i}")
+    if not found:
+        raise ValueError(f"{path} has no row: get the file again")
     return [value for _, value in found]
 
 
@@ -121,7 +126,8 @@ def _check_aligned(configs: dict[str, list[Row]], perturbed: str, plain: str) ->
     """The k-th perturbed row asks what the k-th plain row asks, as far as the shorter of the two goes."""
     for i, (p, row) in enumerate(zip(configs[perturbed], configs[plain], strict=False)):
         if (p["question"], p["answer"]) != (row["question"], row["answer"]):
+            key = "question" if p["question"] != row["question"] else "answer"
             raise ValueError(
-                f"tofu: row {i} of {perturbed} asks {p['question']!r}, but row {i} of {plain} asks "
-                f"{row['question']!r}; the files are of different versions, get them again together"
+                f"tofu: row {i} has the {key} {p[key]!r} in {perturbed}, but {row[key]!r} in {plain}; the files are of "
+                "different versions, get them again together"
             )

@@ -9,7 +9,7 @@ that are not finite are kept as they are: `metrics` says what they mean.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,7 +89,7 @@ def _start(example: Example) -> int:
 @torch.inference_mode()
 def likelihood(
     model: Any, examples: Sequence[Example], moments: Sequence[bool] | None = None, budget: int | None = None,
-    blind: int | None = None,
+    blind: int | None = None, tick: Callable[[int, int], None] | None = None,
 ) -> list[Stats]:  # fmt: skip
     """Stats of each example, in order.
 
@@ -97,6 +97,7 @@ def likelihood(
     budget   tokens in one forward, padding included, which takes budget × vocabulary logits; None: 2048 on a CPU, whose caches
              larger batches leave, else 16384
     blind    a token that no other one attends to, as if it were padding
+    tick     told after each batch of prompts how many texts of how many are done
     """
     moments = moments or [False] * len(examples)
     budget = budget or (2048 if model.device.type == "cpu" else 16384)
@@ -109,6 +110,8 @@ def likelihood(
         for batch in batches([len(prefix) for prefix in prefixes], range(len(prefixes)), budget):
             begun = {prefixes[p]: groups[prefixes[p]] for p in batch}
             results |= _answers(model, begun, examples, moments, budget, blind)
+            if tick is not None:
+                tick(len(results), len(examples))
     return [results[i] for i in range(len(examples))]
 
 

@@ -6,7 +6,7 @@ finished rows in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -32,12 +32,13 @@ def stop_tokens(model: Any, tokenizer: Any, examples: Iterable[Example]) -> set[
 @torch.inference_mode()
 def greedy(
     model: Any, prompts: Sequence[Sequence[int]], stop: set[int], max_new_tokens: int, budget: int = 16384,
-    blind: int | None = None, longest: int | None = None,
+    blind: int | None = None, longest: int | None = None, tick: Callable[[int, int], None] | None = None,
 ) -> list[list[int]]:  # fmt: skip
     """Greedy continuation of each prompt, without the stop token; the same prompt is continued once.
 
     A row ends at a stop token, after max_new_tokens, at `longest` tokens with its prompt, at the end of the model's context,
-    or where its logits stop being finite.  blind: as in `forward.likelihood`.  ValueError for an empty prompt.
+    or where its logits stop being finite.  blind: as in `forward.likelihood`.  tick: told after each batch how many prompts of
+    how many are done.  ValueError for an empty prompt.
     """
     unique = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (len(prompt), prompt))
     if unique and not unique[0]:
@@ -46,10 +47,14 @@ def greedy(
     room = [max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)) for prompt in unique]
     lengths = [len(prompt) + max(0, new) for prompt, new in zip(unique, room, strict=True)]
     results: dict[tuple[int, ...], list[int]] = {prompt: [] for prompt in unique}
+    done = 0
     with evaluating(model):
         for batch in batches(lengths, [u for u in range(len(unique)) if room[u] > 0], budget):
             rows = [unique[u] for u in batch]
             results |= zip(rows, _decode(model, rows, [room[u] for u in batch], stop, blind), strict=True)
+            done += len(rows)
+            if tick is not None:
+                tick(done, len(unique))
     return [list(results[tuple(prompt)]) for prompt in prompts]
 
 

@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ngdiff.cache import atomic_write
+from ngdiff.cache import atomic_write, probe_file
 
 if TYPE_CHECKING:
     from ngdiff.lm import LM
@@ -90,6 +90,17 @@ def read(path: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(f"{path}: average_acc is {value!r}, which is no share of right answers")
     return float(value)
+
+
+def command(model: str, json: Path, data: str = HUB, limit: int | None = None, device: str = "auto") -> None:
+    """`ngdiff mmlu`: the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score semeval --mmlu`."""
+    from ngdiff.engine import device_named
+    from ngdiff.lm import load
+
+    probe_file(json)
+    found = mmlu(load(model, device=device_named(device)), data, limit=limit)
+    write(found, Path(json).expanduser())
+    print(f"{found['average_acc']:.4f} over {len(found['subjects'])} subjects; wrote {json}")
 
 
 def write(metrics: dict[str, Any], path: Path) -> None:

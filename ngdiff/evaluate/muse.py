@@ -32,7 +32,7 @@ from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import greedy
 from ngdiff.evaluate.items import Items
 from ngdiff.evaluate.muse_score import document, mean, open_unlearning, score, write
-from ngdiff.evaluate.report import Report, Say, meta_of, speaker
+from ngdiff.evaluate.report import Report, Say, check_reference, meta_of, speaker, ticker
 from ngdiff.lm import BARE
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def evaluate(
     ref = (
         reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, how, say, budget)
     )
-    _check_reference(ref, bench, how)
+    check_reference(ref, bench, how, reference_rows(bench))
     cut: dict[str, int] = {}
     found = _membership(lm, bench, how, say, budget, cut)
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
@@ -87,14 +87,19 @@ def evaluate(
     for what, n in cut.items():
         if n:
             say(f"{lm.name}: {n} texts of {what} are longer than the model's context and were cut to it")
+    wanted = [*(muse_score.TEXTS if generate else ()), "privleak_forget", "privleak_holdout"]
+    left_out = [f"no rows of {name}, so that its metrics are left out" for name in wanted if name not in found]
+    for line in left_out:
+        say(f"{lm.name}: {line}")
     for name in ("exact_memorization", "extraction_strength"):
         values[name] = mean([row["score"] for row in found.get(name, {}).values()])
     for name, metric in muse_score.TEXTS.items():
         values[metric] = mean([row["rougeL_f1"] for row in found.get(name, {}).values()])
     meta = meta_of(lm, bench, how) | {
-        **{"max_new_tokens": max_new_tokens if generate else None, "privleak_rows": _rows_key(bench)},
+        **{"max_new_tokens": max_new_tokens if generate else None, "privleak_rows": reference_rows(bench)[1]},
         **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
         **{"rows": {name: len(rows) for name, rows in bench.configs.items()}, "losses_over": documents, "cut": cut},
+        "left_out": left_out,
         "seconds": round(time.perf_counter() - begun, 3),
     }
     return Report({name: value for name, value in values.items() if not math.isnan(value)}, found, meta)
@@ -106,27 +111,13 @@ def evaluate(
 def _brief(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int | None) -> Report:
     """Of a reference model only what is compared: the scores of the privleak documents."""
     found = _membership(lm, bench, how, say, budget, {})
-    return Report(_leak(found, 0.5, how), found, meta_of(lm, bench, how) | {"privleak_rows": _rows_key(bench)})
+    return Report(_leak(found, 0.5, how), found, meta_of(lm, bench, how) | dict([reference_rows(bench)]))
 
 
-def _rows_key(bench: Benchmark) -> str:
-    return content_key(
-        [[row["answer"] for row in bench.configs.get(f"privleak_{side}", ())] for side in muse_score.SIDES]
-    )
-
-
-def _check_reference(ref: Report | None, bench: Benchmark, how: Convention) -> None:
-    if ref is None:
-        return
-    if ref.meta.get("convention") != how.name:
-        raise ValueError(
-            f"the reference report has convention {ref.meta.get('convention')!r}, this evaluation {how.name!r}: "
-            "evaluate both with the same one"
-        )
-    if ref.meta.get("privleak_rows") != _rows_key(bench):
-        raise ValueError(
-            "the reference report is on other privleak documents than this benchmark's: evaluate it on these"
-        )
+def reference_rows(bench: Benchmark) -> tuple[str, str]:
+    """The entry of meta by which a reference is of the same documents: privleak's alone."""
+    documents = [[row["answer"] for row in bench.configs.get(f"privleak_{side}", ())] for side in muse_score.SIDES]
+    return "privleak_rows", content_key(documents)
 
 
 def _membership(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int | None, cut: dict[str, int]) -> Items:
@@ -207,7 +198,8 @@ def _generations(
         room = max(1, lm.context - new) if lm.context else max(map(len, ids))
         cut[name] = sum(len(row) > room for row in ids)
         given = [muse_texts.last(lm, row, room) for row in ids]
-        generated = greedy(lm.model, given, texts.stops(lm, [], how), new, budget)
+        tick = ticker(say, f"{lm.name}: {name}")
+        generated = greedy(lm.model, given, texts.stops(lm, [], how), new, budget, tick=tick)
         found[name] = {}
         for i, (row, text, tokens) in enumerate(zip(rows, prompts, generated, strict=True)):
             response = muse_texts.response(lm, tokens, asked, how)

@@ -172,7 +172,7 @@ def _check_scores(sides: Any) -> None:
             raise ValueError(f"privleak has {side!r}; its lists are {', '.join(SIDES)}")
         _check_list(values, f"privleak {side}")
         for i, value in enumerate(values):
-            infinite = isinstance(value, Mapping) and set(value) == {INFINITE}
+            infinite = isinstance(value, Mapping) and set(value) == {INFINITE} and value[INFINITE] in (1, -1)
             if isinstance(value, bool) or not (value is None or infinite or isinstance(value, (int, float))):
                 raise ValueError(f"privleak {side}, row {i}: {value!r} is no number; a score is one number a document")
 

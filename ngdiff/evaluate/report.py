@@ -6,6 +6,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,38 @@ def meta_of(lm: Any, bench: Any, how: Any) -> dict[str, Any]:
     """What every report says of itself: model, benchmark, split, convention, the rows' fingerprint."""
     content = {"model": lm.name, "benchmark": bench.name, "split": bench.split, "convention": how.name}
     return content | {"fingerprint": bench.fingerprint}
+
+
+def check_reference(
+    ref: Any, bench: Any, how: Any, rows: tuple[str, str] = ("fingerprint", ""), name: str = "the reference report"
+) -> None:
+    """A reference's Report (a model is taken as it is) is of the same convention and, by meta's entry `rows`, of the same rows
+    ("": the benchmark's fingerprint). Errors: ValueError that says what the two are of, and begins with `name`.
+    """
+    if not isinstance(ref, Report):
+        return
+    if (theirs := ref.meta.get("convention")) != how.name:
+        raise ValueError(
+            f"{name} has convention {theirs!r}, this evaluation {how.name!r}: evaluate both with the same one"
+        )
+    if ref.meta.get(rows[0]) != (rows[1] or bench.fingerprint):
+        raise ValueError(
+            f"{name} is of other rows ({ref.meta.get('benchmark')} {ref.meta.get('split')}; here {bench.name} {bench.split}): "
+            "evaluate the reference on these"
+        )
+
+
+def ticker(say: Say, what: str, every: float = 10.0) -> Callable[[int, int], None]:
+    """A function of (done, all) that says so at most once in `every` seconds, and not at the end."""
+    last = time.monotonic()
+
+    def tick(done: int, total: int) -> None:
+        nonlocal last
+        if done < total and time.monotonic() - last >= every:
+            last = time.monotonic()
+            say(f"  {what} {done}/{total}")
+
+    return tick
 
 
 def plain(value: Any) -> Any:

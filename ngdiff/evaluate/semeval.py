@@ -34,7 +34,7 @@ from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import declared, greedy, stop_tokens
 from ngdiff.evaluate.items import Items
-from ngdiff.evaluate.report import Report, Say, speaker
+from ngdiff.evaluate.report import Report, Say, check_reference, speaker, ticker
 from ngdiff.probe import evaluating
 
 if TYPE_CHECKING:
@@ -105,8 +105,8 @@ def write(report: Report, folder: str | Path) -> Path:
     folder = Path(folder)
     if any("model_output" not in row for fold in FOLDS for row in report.items[fold].values()):
         raise ValueError("this report has no generations: evaluate with generate=True")
-    if folder.is_dir() and any(folder.iterdir()) and not (folder / "forget_0.csv").is_file():
-        raise FileExistsError(f"{folder} holds other files than an evaluation's: choose another folder")
+    if folder.exists() and not (folder / "forget_0.csv").is_file() and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"{folder} is or holds another file than an evaluation's: choose another folder")
     result = _result(report.items, report.metrics.get("mmlu"), published=True)
     with atomic_folder(folder) as temporary:
         for fold in FOLDS:
@@ -144,13 +144,7 @@ def _check(bench: Benchmark, reference: LM | Report | None, how: Convention) -> 
                     f"{bench.name}, row {i} of {fold}: SemEval's rows have an id, a task and a question; it has "
                     f"{', '.join(row)}"
                 )
-    if isinstance(reference, Report):
-        for key, own in (("fingerprint", bench.fingerprint), ("convention", how.name)):
-            if reference.meta.get(key) != own:
-                raise ValueError(
-                    f"the reference report has {key} {reference.meta.get(key)!r}, this evaluation {own!r}: evaluate both "
-                    "on the same rows with the same convention"
-                )
+    check_reference(reference, bench, how)
 
 
 def _ids(lm: LM, text: str) -> list[int]:
@@ -217,7 +211,8 @@ def _continued(
     items = [item for fold in FOLDS for item in found[fold].values()]
     prompts = [_prompt(lm, item["input"], published) for item in items]
     stop = declared(lm.model) if published else stop_tokens(lm.model, lm.tokenizer, ())
-    generated = greedy(lm.model, prompts, stop, max_new_tokens, budget=1 if published else 16384)
+    options = {"budget": 1 if published else 16384, "tick": ticker(say, f"{lm.name}: generations")}
+    generated = greedy(lm.model, prompts, stop, max_new_tokens, **options)
     for item, ids in zip(items, generated, strict=True):
         item["model_output"] = lm.tokenizer.decode(
             ids, skip_special_tokens=True, clean_up_tokenization_spaces=published

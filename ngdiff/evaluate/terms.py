@@ -20,6 +20,7 @@ from ngdiff.evaluate import metrics
 
 REGURGITATION, KNOWLEDGE = "regurgitation-score", "knowledge-score"
 SCORE = {"sc": REGURGITATION, "qa": KNOWLEDGE}
+TASKS = ("Task1", "Task2", "Task3")
 
 
 def kind(id: str) -> str | None:

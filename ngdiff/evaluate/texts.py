@@ -72,7 +72,7 @@ def decode(lm: Any, ids: list[int], convention: Convention) -> str:
 def stops(lm: Any, examples: list[Example], convention: Convention) -> set[int]:
     """Tokens that end a generation: under open-unlearning those of the generation configuration alone."""
     if convention.labels != "alone":
-        return stop_tokens(lm.model, lm.tokenizer, examples)
+        return stop_tokens(lm.model, lm.tokenizer, examples if convention.labels == "answer" else ())  # tag: may be cut
     return declared(lm.model)
 
 

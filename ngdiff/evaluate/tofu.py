@@ -21,7 +21,7 @@ from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import greedy
 from ngdiff.evaluate.items import UTILITY, Items, Row, Table
-from ngdiff.evaluate.report import Report, Say, meta_of, speaker
+from ngdiff.evaluate.report import Report, Say, check_reference, meta_of, speaker, ticker
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
@@ -61,17 +61,13 @@ def evaluate(
     Beside the benchmark's names: loss_{forget,retain,holdout}, the NLL over all of a set's tokens, nats per token.
     A collapsed model (NaN logits) has infinite losses; its probabilities, ROUGE and utility are 0.
 
-    Raises ValueError for an unknown convention, a reference report of another convention, and rows longer than the
+    Raises ValueError for an unknown convention, a reference report of another convention or split, and rows longer than the
     model's context.  The model's mode is restored; its gradients are not touched.
     """
     how = convention_of(convention, "tofu")
     say, begun = speaker(progress), time.perf_counter()
+    check_reference(reference, bench, how, ("split", bench.split))  # of one split, a part of the rows will do
     ref = reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, how, say)
-    if ref and ref.meta.get("convention") != convention:
-        raise ValueError(
-            f"the reference report has convention {ref.meta.get('convention')!r}, this evaluation {convention!r}: "
-            "evaluate both with the same one"
-        )
     rows, configs = _rows(bench, PARTS)
     found, values = _likelihood(lm, rows, how, say)
     if generate:
@@ -87,9 +83,19 @@ def evaluate(
         **{"max_new_tokens": max_new_tokens if generate else None, "configs": configs},
         **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
         **{"rows": {part: len(members) for part, members in rows.items()}},
+        **{"left_out": _left_out(rows, values, generate)},
         "seconds": round(time.perf_counter() - begun, 3),
     }
+    for line in meta["left_out"]:
+        say(f"{lm.name}: {line}")
     return Report({name: value for name, value in values.items() if not math.isnan(value)}, found, meta)
+
+
+def _left_out(rows: Rows, values: dict[str, float], generate: bool) -> list[str]:
+    """What the benchmark's rows, not the options, leave undefined."""
+    lines = [] if "holdout" in rows else ["no hold-out rows, so no mia_… and no privleak"]
+    missing = [name for name in UTILITY if name not in values and (generate or not name.endswith("_ROUGE"))]
+    return lines + ([f"no model_utility: the rows of {', '.join(missing)} are not there"] if missing else [])
 
 
 def _compared(
@@ -163,7 +169,8 @@ def _table(lm: LM, rows: Rows, how: Convention, say: Say) -> Table:
                 if answer is not None:
                     wanted.setdefault((row["question"], answer), False)
     examples = [texts.encode(lm, question, answer, how) for question, answer in wanted]
-    stats = forward.likelihood(lm.model, examples, list(wanted.values()), blind=texts.blind(lm, how))
+    tick = ticker(say, f"{lm.name}: texts")
+    stats = forward.likelihood(lm.model, examples, list(wanted.values()), blind=texts.blind(lm, how), tick=tick)
     say(f"{lm.name}: likelihood of {len(examples)} texts in {time.perf_counter() - begun:.1f} s")
     return dict(zip(wanted, stats, strict=True))
 
@@ -174,7 +181,8 @@ def _rouge(lm: LM, rows: Rows, how: Convention, max_new_tokens: int, say: Say) -
     asked = [(part, i, row) for part in rows if part != "holdout" for i, row in enumerate(rows[part])]
     prompts = [texts.prompt_ids(lm, row["question"], row["answer"], how) for _, _, row in asked]
     stop = texts.stops(lm, [texts.encode(lm, row["question"], row["answer"], how) for _, _, row in asked], how)
-    generated = greedy(lm.model, prompts, stop, max_new_tokens, blind=texts.blind(lm, how), longest=how.longest)
+    options = {"blind": texts.blind(lm, how), "longest": how.longest, "tick": ticker(say, f"{lm.name}: generations")}
+    generated = greedy(lm.model, prompts, stop, max_new_tokens, **options)
     found: Items = {f"{part}_Q_A_ROUGE": {} for part in rows if part != "holdout"}
     for (part, i, row), ids in zip(asked, generated, strict=True):
         generation, truth = texts.decode(lm, ids, how), texts.truth(lm, row["question"], row["answer"], how)

@@ -55,9 +55,10 @@ def plane(
     y: tuple[str, str] = ("model_utility", "model utility"), unmatched: Sequence[Row] = (),
 ) -> Figure:  # fmt: skip
     """Memory (x) against utility (y), each a metric and its label: means over seeds (bars: range), ● tuned constant rate, ○
-    untuned AutoLR, × a rate that scored higher in tuning without having arrived.
+    untuned AutoLR, × a constant rate, + AutoLR of which not every run reached the hold-out level.
 
-    levels: the start and the retain-only reference of each seed of the models (`compare.levels`); unmatched: the runs of ×.
+    levels: the start and the retain-only reference of each seed of the models (`compare.levels`); unmatched: runs at a rate
+    that scored higher in tuning than the tuned one without having arrived, drawn as ×.
     """
     fig, ax = style.subplots(1, 1, height=3.6)
 
@@ -70,16 +71,20 @@ def plane(
         )
         return mx, my
 
+    marks: set[str] = set()
     for method in style.ordered({r["method"] for r in rows}):
         for rule in ("constant", "autolr"):
             seen = [r for r in rows if r["method"] == method and r["stepsize"] == rule]
             if not seen:
                 continue
-            face = style.colour(method) if rule == "constant" else "white"
-            point(seen, fmt="o", color=style.colour(method), mfc=face, ms=6, zorder=3,
-                  label=style.label(method) if rule == "constant" else None)  # fmt: skip
+            constant, matched = rule == "constant", all(r.get("stopped") == "forget_level" for r in seen)
+            marks |= {"o" if matched else "x" if constant else "+"}
+            point(seen, fmt="o" if matched else "x" if constant else "+", color=style.colour(method), zorder=3,
+                  mfc=style.colour(method) if constant else "white", ms=6 if matched else 7)  # fmt: skip
         if short := [r for r in unmatched if r["method"] == method]:
+            marks |= {"x"}
             point(short, fmt="x", color=style.colour(method), ms=7, zorder=3)
+        ax.plot([], [], "o", color=style.colour(method), ms=6, label=style.label(method))
     for name, mark, size in (("start", "s", 7), ("retain-only", "*", 12)):
         mx, my = point([r for r in levels if r["model"] == name], fmt=mark, color="0.3", ms=size, zorder=2)
         where = {"va": "top", "xytext": (6, -8)} if name == "start" else {"va": "bottom", "xytext": (8, 12)}
@@ -90,7 +95,7 @@ def plane(
     ax.set_ylim(bottom=max(0.0, min(r[y[0]] for r in (*rows, *levels, *unmatched)) - 0.05))
     note = (
         "● tuned constant rate\n○ AutoLR, untuned\n"
-        + "× higher in tuning, not arrived\n" * bool(unmatched)
+        + "× constant, + AutoLR: not all arrived\n" * bool(marks & {"x", "+"})
         + "bars: range of runs"
     )
     style.legend(fig, [ax], note=note)

@@ -24,14 +24,23 @@ def score(
     how = convention_of(convention, "muse")
     document = documents.read(path)
     if reference is None:
-        note = f"{path}: without a reference privleak takes AUC_ret = ½"
-        return _scored(document, None, how, f"{path}"), [note] if "privleak" in document else []
+        values = _scored(document, None, how, f"{path}")
+        note = [f"{path}: without a reference privleak takes AUC_ret = ½"] if "privleak" in values else []
+        return values, note + _absent(document, values, path)
     if "privleak" not in document:
         raise ValueError(f"{path} has no privleak scores: there is nothing to compare with {reference}")
     other = documents.read(Path(reference))
     if "privleak" in other:  # alone first, so that what is wrong in it is told under its own name
         _scored({"privleak": other["privleak"]}, None, how, f"{reference}")
-    return _scored(document, other, how, f"{path}, reference {reference}"), []
+    values = _scored(document, other, how, f"{path}, reference {reference}")
+    return values, _absent(document, values, path)
+
+
+def _absent(document: dict[str, Any], values: dict[str, float], path: Path) -> list[str]:
+    """A warning where the scores are there and privleak is undefined."""
+    if "privleak" not in document or "privleak" in values:
+        return []
+    return [f"{path}: privleak is undefined: a list of scores is all null, or the reference's AUC is 1"]
 
 
 def _scored(

@@ -53,6 +53,7 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
         for name, value in values.items()
         if name in stated and not math.isclose(stated[name], value, rel_tol=TOLERANCE)
     ]
+    warnings += _uneven(document, path)
     if left := [name for name in document if name not in values and not _empty(document[name])]:
         warnings.append(f"{path}: {', '.join(left)} left out: neither an agg_value nor items")
     return values, warnings
@@ -125,6 +126,10 @@ def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, 
         if entry.get("agg_value") is not None:
             stated[name] = documents.number(entry["agg_value"], f"{where}, agg_value")
         sides = {name: entry, **{f"{name}_{side}": entry.get(side) for side in ("forget", "holdout")}}
+        if any(entry.get(side) is not None for side in ("forget", "holdout")):
+            for side in ("forget", "holdout"):
+                if not isinstance(entry.get(side), dict):
+                    raise ValueError(f"{where}: {side} is {documents.shown(entry.get(side))}, but an object is needed")
         for target, part in sides.items():
             if isinstance(part, dict) and part.get("value_by_index") is not None:
                 rows = documents.mapping(part["value_by_index"], f"{where}, value_by_index")
@@ -133,6 +138,24 @@ def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, 
     if not found and not stated:
         raise ValueError(f"{path} holds no metric: {{name: {{agg_value, value_by_index}}}} is needed")
     return found, stated
+
+
+def _uneven(document: dict[str, Any], path: Path) -> list[str]:
+    """A warning for each metric with other rows than the first of its set: legal, but seldom meant."""
+    warnings = []
+    kinds = ("Prob", "PARA_Prob", "PERT_Prob", "Prob_normalised", "ROUGE")
+    for part, ratio in items.RATIO.items():
+        entries = {name: document.get(name) for name in (*(f"{part}_Q_A_{kind}" for kind in kinds), ratio)}
+        told = {n: e["value_by_index"] for n, e in entries.items() if isinstance(e, dict) and e.get("value_by_index")}
+        first = next(iter(told), "")
+        for name, rows in told.items():
+            if rows.keys() != told[first].keys():
+                index = next(i for i in (*told[first], *rows) if (i in rows) != (i in told[first]))
+                warnings.append(
+                    f"{path}, {name}: {len(rows)} rows, but {first} has {len(told[first])}; the first that only one has is "
+                    f"index {index}"
+                )
+    return warnings
 
 
 def _items(rows: Mapping[str, Any], field: str, where: str, optional: bool) -> dict[int, Any]:
@@ -146,6 +169,8 @@ def _items(rows: Mapping[str, Any], field: str, where: str, optional: bool) -> d
             raise ValueError(f"{at}: {documents.shown(row)} has no {field!r}")
         value = row[field]
         if value is not None:  # null: undefined, left out
-            for inner in documents.array(value, at) if isinstance(value, list) else [value]:
-                documents.number(inner, at)
+            for inner in documents.array(value, at) if isinstance(value, list) and field == "prob" else [value]:
+                share = documents.number(inner, at)
+                if field != "score" and not (math.isnan(share) or 0 <= share <= 1):
+                    raise ValueError(f"{at}: {field} is {share}, which does not lie in [0, 1]")
     return rows  # type: ignore[return-value]

@@ -34,6 +34,11 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
     member, nonmember = None, None
     if any((path / "mia_results").glob("*member_*.csv")):
         member, nonmember = (_losses(path / "mia_results", side) for side in ("member", "nonmember"))
+    for split, rows in (("forget", forget), ("retain", retain)):
+        tasks = {row["task"] for row in rows}
+        if odd := sorted(tasks ^ set(terms.TASKS)):
+            what = ", ".join(f"{task} is {'unknown' if task in tasks else 'missing'}" for task in odd)
+            warnings.append(f"{path}/{split}_*.csv: {what}; the aggregate is of other terms than the task's twelve")
     accuracy = None if mmlu is None else mmlu_file.read(mmlu)
     if accuracy is not None and accuracy < mmlu_file.THRESHOLD:
         warnings.append(f"{mmlu}: MMLU is {accuracy}; a 7B entry must stay above {mmlu_file.THRESHOLD}")
@@ -52,6 +57,8 @@ def _rows(folder: Path, split: str, warnings: list[str]) -> list[dict[str, Any]]
     """The rows of a split; ids and tasks are checked."""
     table, places = _table(folder, split, COLUMNS)
     rows = [dict(zip(COLUMNS, values)) for values in zip(*(table[name].tolist() for name in COLUMNS))]
+    if not rows:
+        raise ValueError(f"{folder}/{split}_*.csv: a header and no row: nothing to score")
     odd = []
     for row, place in zip(rows, places):
         if row["task"] != row["task"]:  # NaN: an empty cell
@@ -77,6 +84,8 @@ def _rows(folder: Path, split: str, warnings: list[str]) -> list[dict[str, Any]]
 def _losses(folder: Path, side: str) -> list[float]:
     table, places = _table(folder, side, ("nll",))
     losses = table["nll"].tolist()
+    if not losses:
+        raise ValueError(f"{folder}/{side}_*.csv: a header and no row: the MIA needs both sides")
     for loss, place in zip(losses, places):
         if isinstance(loss, bool) or not isinstance(loss, (int, float)) or math.isnan(loss):
             raise ValueError(f"{place}: the nll is {loss!r}, where a number is needed (empty: the model has collapsed)")
