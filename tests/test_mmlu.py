@@ -8,8 +8,11 @@ from types import ModuleType, SimpleNamespace
 
 import micro
 import pytest
+from typer.testing import CliRunner
 
+from ngdiff.cli import app
 from ngdiff.evaluate import mmlu
+from ngdiff.lm import save
 
 
 @pytest.fixture
@@ -88,3 +91,21 @@ def test_lm_eval_itself_on_questions_of_ours(tmp_path):
     (tmp_path / "README.md").write_text("\n".join([*card, "---"]))
     found = mmlu.mmlu(micro.lm(), tmp_path, shots=1)
     assert sum(s["n"] for s in found["subjects"].values()) == 114 and 0 <= found["average_acc"] <= 1
+
+
+def test_the_command_writes_what_evaluate_reads(harness, tmp_path):
+    folder = save(micro.lm(), tmp_path / "model")
+    command = [
+        "mmlu",
+        "--model",
+        str(folder),
+        "--json",
+        str(tmp_path / "metrics.json"),
+        "--data",
+        "FOLDER",
+        "--device",
+        "cpu",
+    ]
+    done = CliRunner().invoke(app, command)
+    assert done.exit_code == 0 and done.stdout.startswith("0.6250 over 2 subjects"), done.output
+    assert mmlu.read(tmp_path / "metrics.json") == 0.625
