@@ -217,7 +217,7 @@ def mmlu(
     limit: Annotated[int | None, typer.Option(min=1, help="Questions of a subject at most: a trial, no score.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
-    """MMLU, 5-shot, by lm-eval: `pip install 'ngdiff[mmlu]'`."""
+    """MMLU, 5-shot, by lm-eval, which the package's extra `mmlu` installs."""
     settings = dict(locals())
     from ngdiff.evaluate.mmlu import command
 

@@ -129,6 +129,8 @@ def run(job: Evaluation) -> dict[str, float]:
     if job.json is not None:
         places = {k: v for k, v in asdict(job).items() if v is not None}
         report.to_json(job.json, stamp(places, None, time.perf_counter() - begun))
+    if "mia" in report.meta:
+        print(f"mia_auc: {report.meta['mia']}", file=sys.stderr)
     _print(report.metrics, job)
     return report.metrics
 

@@ -15,6 +15,7 @@ last one of a smaller model, and its direction is torch.rand(1, 1, d) under torc
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -104,6 +105,8 @@ def command(
     options: dict[str, Any] = {"device": device_named(device), "prompt": form_of(prompt), "tokenizer": tokenizer}
     lm = load(model, **options)
     before = None if start is None else load(start, **options)
+    if before is None:
+        print("no --start: kl, npo, dpo, undial and rmu_retain compare the model with itself", file=sys.stderr)
     found = losses(lm, before, sets[0], sets[1], rows, rule, names)
     plain = {name: {k: v if math.isfinite(v) else None for k, v in pair.items()} for name, pair in found.items()}
     config = {"model": model, "start": start, "forget": forget, "retain": retain, "rows": rows, "convention": rule.name}
@@ -115,6 +118,7 @@ def command(
         return
     with atomic_write(json) as temporary:
         temporary.write_text(text, "utf-8")
+    print(f"wrote {json}", file=sys.stderr)
 
 
 def _phase(model: LM, start: LM, objective: Objective, texts: list[Example], rule: Convention) -> RowsLoss:

@@ -60,7 +60,7 @@ def _aligned(lines: Sequence[Sequence[str]]) -> str:
 
 
 FOOT = (
-    "means over the reported seeds; * not every run reached the hold-out level: it forgot less than the others\n"
+    "means over the reported seeds; * not every run reached the hold-out level at which the others stopped: no match for them\n"
     "† tuned to an end of the grid: a better rate may lie outside"
 )
 

@@ -38,7 +38,8 @@ print({name: len(rows) for name, rows in bench.configs.items()})
 # verbmem: the continuation of a forgotten article, ROUGE-L F1. knowmem: questions with in-context pairs, on forget and on
 # retain. privleak: how far the membership AUC is from the retain-only model's, in per cent; a memorising model is at −100,
 # 0 is the aim, above it the forget set stands out by how little it is known. Runs stop at the start's loss on unseen
-# documents; rates as in notebook 06, one model, means over the orders of the rows.
+# documents; rates as in notebook 06, one model, means over the orders of the rows. score: harmonic mean of kept utility (knowmem_r
+# over the start's) and achieved forgetting (how far verbmem has come down to the retain-only model's).
 
 # %%
 plan = compare.plan("smoke" if smoke else "muse", tuple(seeds), compare.RATES if P.lm else P.rates)
@@ -49,6 +50,9 @@ COLUMNS = {
 }
 print(tables.runs(done, COLUMNS, width=13))
 print(tables.FOOT)
+print(
+    f"level: {before['loss_holdout']:.2f}, which a run's own batch reaches; loss_forget is over all that is to be forgotten"
+)
 
 # %% [markdown]
 # What the rates were chosen from: the score on the tuning seed. In brackets: runs that stopped short. Where one of them scored higher
@@ -79,11 +83,16 @@ for name, found in report.items():
     print(
         f"   asked {first['knowmem_f']['question']!r}\n   answers {first['knowmem_f']['response']!r}, in truth {first['knowmem_f']['gt']!r}"
     )
+    member, other = (found.items[f"privleak_{side}"] for side in ("forget", "holdout"))
+    print(
+        f"   Min-40 % score {member[0]['score']:.2f}; a document never seen {other[0]['score']:.2f} (lower: more likely a member)"
+    )
 
 # %% [markdown]
 # ## Four requests in a row, and growing ones
 # *Sustainability*: the four parts of the forget set are asked for one after the other, each run going on from the last model.
-# *Scalability*: the start forgets one part, two, three, all four. NGDiff + AutoLR, stopped at the hold-out level each time.
+# *Scalability*: the start forgets one part, two, three, all four. NGDiff + AutoLR, stopped at the hold-out level each time; measured on
+# all four parts, those not yet asked for too.
 
 
 # %%

@@ -45,7 +45,8 @@ for task in ("Task1", "Task2", "Task3"):
 # `sc` rows continue a text and are judged by ROUGE-L recall, `qa` rows by exact match of the whole answer. Twelve terms: for each of three
 # tasks both, 1 − value on what is to be forgotten and the value on what is to be kept; their harmonic mean is the task aggregate. The membership
 # score is 1 − 2·|AUC − ½|. The final score also needs MMLU, so there is none here. Rates and stop as in notebook 06,
-# one model, means over the orders of the rows.
+# one model, means over the orders of the rows. The last column is what rates are tuned by, the harmonic mean of kept utility (of the
+# six retain values) and achieved forgetting (mean of the six forget values): no single zero makes it zero.
 
 # %%
 start, reference = ng.models.pair(bench, P)
@@ -202,11 +203,14 @@ print(tables.sheet(sheet, "09", "FOLDER, LUME's rows with all files", " --data F
 
 # %% [markdown]
 # ## Predict, then run
-# NGDiff weighs by gradient norms. Its run ends at the same forget loss as the others. Is its membership AUC nearer to ½?
+# NGDiff weighs by gradient norms. Runs that arrived (no *) end at about the same forget loss. Is its membership AUC nearer to ½?
+# The distance is taken run by run: runs on both sides of ½ would look perfect in the mean.
 
 # %%
-for row in everyone:
-    print(f"{tables.run_name(row):26} AUC {row['mia_auc']:.2f}, |AUC − ½| = {abs(row['mia_auc'] - 0.5):.2f}")
+missed = [row | {"miss": abs(row["mia_auc"] - 0.5)} for row in tables.reported(done)]
+for row in tables.means(missed, ("mia_auc", "miss")):
+    name = tables.run_name(row) + " *" * (row["reached"] < 1)
+    print(f"{name:26} AUC {row['mia_auc']:.2f}, mean of |AUC − ½| {row['miss']:.2f}")
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●○○)

@@ -427,9 +427,10 @@ def test_semeval_by_hand(folder, tmp_path):
     assert result["forget-set"]["Task1"] == {"regurgitation-score": 0.5, "knowledge-score": 0.5}
     # retain, sc: 3 of the 4 words, in order
     assert result["aggregated-terms"] == [0.5, 0.5, 0.75, 1] and result["aggregate-score"] == -1
-    assert [w.split("; ")[0] for w in warnings] == [
+    assert [w.split("; ")[0] for w in warnings[:2]] == [
         f"{folder}/{split}_*.csv: Task2 is missing, Task3 is missing" for split in ("forget", "retain")
     ]
+    assert "its aggregate-score is -1: it needs mia_results and an MMLU metrics.json (--mmlu) too" in warnings[2]
     assert result["harmonic-mean-task-aggregate"] == pytest.approx(4 / (2 + 2 + 4 / 3 + 1), rel=1e-15)
     mia(folder)  # AUC ¾, MIA ½ (test_terms)
     result, warnings = semeval.score(folder, save(tmp_path / "metrics.json", {"average_acc": 0.5}))

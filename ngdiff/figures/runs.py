@@ -58,7 +58,7 @@ def plane(
     untuned AutoLR, × a constant rate, + AutoLR of which not every run reached the hold-out level.
 
     levels: the start and the retain-only reference of each seed of the models (`compare.levels`); unmatched: runs at a rate
-    that scored higher in tuning than the tuned one without having arrived, drawn as ×.
+    that scored higher in tuning than the tuned one without having arrived: ♦, or × again.
     """
     fig, ax = style.subplots(1, 1, height=3.6)
 
@@ -82,8 +82,9 @@ def plane(
             point(seen, fmt="o" if matched else "x" if constant else "+", color=style.colour(method), zorder=3,
                   mfc=style.colour(method) if constant else "white", ms=6 if matched else 7)  # fmt: skip
         if short := [r for r in unmatched if r["method"] == method]:
-            marks |= {"x"}
-            point(short, fmt="x", color=style.colour(method), ms=7, zorder=3)
+            matched = all(r.get("stopped") == "forget_level" for r in short)
+            marks |= {"d" if matched else "x"}
+            point(short, fmt="d" if matched else "x", color=style.colour(method), ms=7, zorder=3)
         ax.plot([], [], "o", color=style.colour(method), ms=6, label=style.label(method))
     for name, mark, size in (("start", "s", 7), ("retain-only", "*", 12)):
         mx, my = point([r for r in levels if r["model"] == name], fmt=mark, color="0.3", ms=size, zorder=2)
@@ -96,6 +97,7 @@ def plane(
     note = (
         "● tuned constant rate\n○ AutoLR, untuned\n"
         + "× constant, + AutoLR: not all arrived\n" * bool(marks & {"x", "+"})
+        + "♦ a rate higher in tuning\n" * ("d" in marks)
         + "bars: range of runs"
     )
     style.legend(fig, [ax], note=note)

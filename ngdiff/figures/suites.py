@@ -29,7 +29,12 @@ def requests(rows: Sequence[Row], start: Row) -> Figure:
         seen = [start | {"k": 0}, *sorted((r for r in rows if r["folds"] == kind), key=lambda r: r["k"])]
         for name, (label, colour, mark) in MEMORIES.items():
             ax.plot([r["k"] for r in seen], [r[name] for r in seen], color=colour, marker=mark, ms=4, label=label)
-        ax.set(xlabel="requests answered", title=title, xticks=[r["k"] for r in seen], ylim=(-0.02, 1.05))
+        ax.set(
+            xlabel="requests answered (values: of all four)",
+            title=title,
+            xticks=[r["k"] for r in seen],
+            ylim=(-0.02, 1.05),
+        )
     axes[0].set_ylabel("ROUGE-L F1")
     style.legend(fig, axes)
     return fig
@@ -38,7 +43,7 @@ def requests(rows: Sequence[Row], start: Row) -> Figure:
 @style.house
 def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[Row] = ()) -> Figure:
     """SemEval's two demands: membership AUC (x; ½ is the aim) against the task aggregate (y), a point a run, filled where it
-    reached the hold-out level.
+    reached the hold-out level, a triangle downwards where it had no stop.
 
     levels: the start and the retain-only model. published: the task's own points, by MIA score, in a panel of their own.
     """
@@ -49,7 +54,8 @@ def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[R
         ax.plot([], [], "o", color=colour, ms=5, label=style.label(method))
         for row in (r for r in rows if r["method"] == method):
             face = colour if row["stopped"] == "forget_level" else "white"
-            ax.plot(row["mia_auc"], row["task_aggregate"], "o", color=colour, mfc=face, ms=5)
+            mark = "v" if row.get("rule") == "fixed" else "o"
+            ax.plot(row["mia_auc"], row["task_aggregate"], mark, color=colour, mfc=face, ms=5)
     for row in levels:
         at = (row["mia_auc"], row["task_aggregate"])
         ax.plot(*at, {"start": "s", "retain-only": "*"}[row["model"]], color="0.3", ms=9)
@@ -60,7 +66,12 @@ def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[R
     ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.1))
     if published:
         _published(axes[0][1], published)
-    style.legend(fig, [ax], note="filled: reached the\nhold-out level")
+    style.legend(
+        fig,
+        [ax],
+        note="filled: reached the\nhold-out level; ▽: no stop"
+        + "\nright: ◆ organisers'\nbaselines, ▲ entries" * bool(published),
+    )
     return fig
 
 

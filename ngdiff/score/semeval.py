@@ -43,6 +43,9 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
     if accuracy is not None and accuracy < mmlu_file.THRESHOLD:
         warnings.append(f"{mmlu}: MMLU is {accuracy}; a 7B entry must stay above {mmlu_file.THRESHOLD}")
     result = terms.score(forget, retain, member, nonmember, accuracy)
+    missing = ["mia_results"] * (member is None) + ["an MMLU metrics.json (--mmlu)"] * (accuracy is None)
+    if missing:
+        warnings.append(f"{path}: no final score, so its aggregate-score is -1: it needs {' and '.join(missing)} too")
     for split in ("forget", "retain"):
         for task, scores in result[f"{split}-set"].items():
             for name, value in scores.items() if isinstance(scores, dict) else ():
