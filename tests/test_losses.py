@@ -281,7 +281,7 @@ def go(given, *more):
 def test_the_command_writes_what_the_function_gives(given, model, start, tmp_path):
     out = tmp_path / "losses.json"
     done = go(given, f"--start={given / 'start'}", f"--json={out}", "--convention=open-unlearning")
-    assert done.exit_code == 0 and not done.output, done.output + repr(done.exception)
+    assert done.exit_code == 0 and done.output == f"wrote {out}\n", done.output + repr(done.exception)
     written = json.loads(out.read_text())
     wanted = losses(model, start, BENCH.forget, BENCH.retain, 4, "open-unlearning")
     assert list(written) == ["objectives", "stamp"] and list(written["objectives"]) == NAMES

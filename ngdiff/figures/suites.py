@@ -30,12 +30,12 @@ def requests(rows: Sequence[Row], start: Row) -> Figure:
         for name, (label, colour, mark) in MEMORIES.items():
             ax.plot([r["k"] for r in seen], [r[name] for r in seen], color=colour, marker=mark, ms=4, label=label)
         ax.set(
-            xlabel="requests answered (values: of all four)",
+            xlabel="requests answered",
             title=title,
             xticks=[r["k"] for r in seen],
             ylim=(-0.02, 1.05),
         )
-    axes[0].set_ylabel("ROUGE-L F1")
+    axes[0].set_ylabel("ROUGE-L F1 (all four)")
     style.legend(fig, axes)
     return fig
 
