@@ -97,7 +97,8 @@ def load(
     )
     name, saved = _card(folder / CARD) if (folder / CARD).is_file() else (Path(path_or_id).name, None)
     derived = prompt_of(own, str(base))  # also settles pad and end of turn of a foreign tokenizer
-    if max(own.get_vocab().values()) >= (rows := model.get_input_embeddings().weight.shape[0]):
+    needed = [own.vocab_size - 1, own.pad_token_id, own.eos_token_id, own.bos_token_id]  # others may never be said
+    if max(i for i in needed if i is not None) >= (rows := model.get_input_embeddings().weight.shape[0]):
         raise ValueError(
             f"{tokenizer or path_or_id}: the tokenizer has {len(own)} tokens, the model {rows}: give the one the model was "
             "trained with (--tokenizer)"
@@ -110,8 +111,8 @@ def _card(path: Path) -> tuple[str, Prompt | None]:
     """(name, prompt) of what `save` put beside the weights. Errors: ValueError naming the file."""
     try:
         card = json.loads(path.read_text("utf-8"))
-        return card["name"], Prompt(**card["prompt"]) if "prompt" in card else None
-    except (ValueError, KeyError, TypeError) as error:
+        return card.get("name", path.parent.name), Prompt(**card["prompt"]) if "prompt" in card else None
+    except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({error!r}): save the model again, or remove this file") from error
 
 

@@ -390,6 +390,13 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path):
     (folder / "ngdiff.json").write_text('{"name": "card", "prompt": {"before": "Q: "}}')
     with pytest.raises(ValueError, match=r"ngdiff.json is damaged .*before.*remove this file"):
         models.load(folder)
+    (folder / "ngdiff.json").write_text('{"prompt": {"question_start": "Q: "}}')
+    assert models.load(folder).name == "card" and models.load(folder).prompt.question_start == "Q: "
+    folder = models.save(_untrained(), tmp_path / "more")
+    own = AutoTokenizer.from_pretrained(folder)
+    own.add_tokens(["<image>"])
+    own.save_pretrained(folder)
+    assert len(models.load(folder).tokenizer) > models.load(folder).model.config.vocab_size  # nobody says <image>
     folder = models.save(_untrained(), tmp_path / "small")
     shape = json.loads((folder / "config.json").read_text())
     LlamaForCausalLM(LlamaConfig(**shape | {"vocab_size": 9})).save_pretrained(folder)

@@ -29,12 +29,7 @@ def requests(rows: Sequence[Row], start: Row) -> Figure:
         seen = [start | {"k": 0}, *sorted((r for r in rows if r["folds"] == kind), key=lambda r: r["k"])]
         for name, (label, colour, mark) in MEMORIES.items():
             ax.plot([r["k"] for r in seen], [r[name] for r in seen], color=colour, marker=mark, ms=4, label=label)
-        ax.set(
-            xlabel="requests answered",
-            title=title,
-            xticks=[r["k"] for r in seen],
-            ylim=(-0.02, 1.05),
-        )
+        ax.set(xlabel="requests answered", title=title, xticks=[r["k"] for r in seen], ylim=(-0.02, 1.05))
     axes[0].set_ylabel("ROUGE-L F1 (all four)")
     style.legend(fig, axes)
     return fig
@@ -66,12 +61,8 @@ def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[R
     ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.1))
     if published:
         _published(axes[0][1], published)
-    style.legend(
-        fig,
-        [ax],
-        note="filled: reached the\nhold-out level; ▽: no stop"
-        + "\nright: ◆ organisers'\nbaselines, ▲ entries" * bool(published),
-    )
+    right = "\nright: ◆ organisers'\nbaselines, ▲ entries" if published else ""
+    style.legend(fig, [ax], note=f"filled: reached the\nhold-out level; ▽: no stop{right}")
     return fig
 
 
