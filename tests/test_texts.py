@@ -125,6 +125,24 @@ def test_what_a_cut_leaves(bos):
     assert labelled(lm.tokenizer, texts.encode(lm, "a long question", "b", open_)) == ["<eos>"]
 
 
+def test_a_cut_row_fits_a_context_that_the_whole_row_does_not():
+    lm, how = Asked(words(), Prompt("[INST] ", " [/INST]", ""), context=20), replace(CONVENTIONS["tofu"], cut=18)
+    given = texts.prompt_ids(lm, "a", "bcdefghijkl", how)
+    assert lm.tokenizer.decode(given) == "[INST] a [/INST]"
+    assert texts.encode(lm, "a", "bcdefghijkl", how).prompt_ids == given
+
+
+def test_a_template_that_brings_its_own_bos_has_it_once_under_each_convention():
+    tokenizer = words("<|user|>", bos=True)
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
+    lm = Asked(tokenizer, chat_prompt(tokenizer))
+    for how in CONVENTIONS.values():
+        example = texts.encode(lm, "a", "bc", how)
+        assert example.input_ids.count(tokenizer.bos_token_id) == 1, how.name
+        assert texts.prompt_ids(lm, "a", "bc", how) == example.prompt_ids, how.name
+        assert labelled(tokenizer, example)[:2] == ["b", "c"] or how.labels == "alone", how.name
+
+
 def test_a_document_has_no_eos_under_open_unlearning():
     lm = Asked(words(), Prompt("Q: ", "\n", "A: "), context=4)
     assert labelled(lm.tokenizer, texts.encode(lm, "", "abc", CONVENTIONS["open-unlearning"])) == ["b", "c"]

@@ -30,7 +30,7 @@ def encode(lm: Any, question: str, answer: str, convention: Convention) -> Examp
     if convention.labels == "tag":
         ids = tokens.encode(lm.tokenizer, lm.prompt, question, answer).input_ids
         ids = ids if convention.cut is None or len(ids) <= convention.cut else ids[: convention.cut]
-        start = len(_tokens(lm.tokenizer, replace(lm.prompt, answer_start="").text(question)))
+        start = len(_untagged(lm, question))
     elif not question:
         ids, start = _tokens(lm.tokenizer, answer), 1
     else:
@@ -47,8 +47,8 @@ def prompt_ids(lm: Any, question: str, answer: str, convention: Convention) -> l
     """What generation is given."""
     if convention.labels == "alone" and question:
         return _alone(lm.tokenizer, lm.prompt, question, answer, convention.cut)[0]
-    if convention.labels == "tag" and lm.prompt.answer_start:
-        return _tokens(lm.tokenizer, replace(lm.prompt, answer_start="").text(question))
+    if convention.labels == "tag" and question:
+        return _untagged(lm, question)
     return lm.encode(question, answer).prompt_ids
 
 
@@ -96,6 +96,11 @@ def truth(lm: Any, question: str, answer: str, convention: Convention) -> str:
             told = lm.tokenizer.decode(ids, skip_special_tokens=True)
             return told.split(lm.prompt.answer_start or lm.prompt.question_end)[1]
     return answer
+
+
+def _untagged(lm: Any, question: str) -> list[int]:
+    """The prompt's tokens without the answer tag."""
+    return tokens.encode(lm.tokenizer, replace(lm.prompt, answer_start=""), question, "").input_ids[:-1]
 
 
 def _tokens(tokenizer: Any, text: str) -> list[int]:
