@@ -21,29 +21,11 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 from ngdiff.cache import atomic_write, content_key, sha256
+from ngdiff.code import fingerprint_of
 from ngdiff.results import environment
 
 T = TypeVar("T")
 R = TypeVar("R")
-SHELL = (
-    "cli",
-    "__main__",
-    "__init__",
-    "report",
-    "reproduce",
-    "batch",
-    "book",
-    "execute",
-    "readme",
-    "findings",
-    "records",
-    "paths",
-    "bench",
-    "bench_evaluate",
-    "job",
-    "unlearn_command",
-    "evaluate_command",
-)
 DATA = (".json", ".jsonl", ".parquet", ".csv", ".md")  # of a folder that a parameter names
 
 
@@ -71,16 +53,6 @@ class Outcome:
 
 
 # --------------------------------------------------------------------------------------------------------- what it is
-def package_sources() -> dict[str, str]:
-    """Text of every file of the package that a number can depend on (the command line cannot change one)."""
-    root = Path(__file__).parent
-    files = [*root.rglob("*.py"), *root.rglob("*.mplstyle"), *root.rglob("*.json")]
-    names = {path.relative_to(root).as_posix(): path for path in files}
-    return {
-        name: path.read_text("utf-8") for name, path in sorted(names.items()) if name.removesuffix(".py") not in SHELL
-    }
-
-
 def execution_key(source: Path, parameters: Mapping[str, Any]) -> str:
     """Content key of all that an execution's results depend on: notebook, parameters, package, environment.
 
@@ -91,7 +63,8 @@ def execution_key(source: Path, parameters: Mapping[str, Any]) -> str:
         for name, value in parameters.items()
         if value and isinstance(value, str) and (folder := source.parent / value).is_dir()  # where the kernel runs
     }
-    return content_key(source.read_text("utf-8"), dict(parameters), folders, package_sources(), environment())
+    text = source.read_text("utf-8")
+    return content_key(text, dict(parameters), folders, fingerprint_of(text), environment())
 
 
 # ------------------------------------------------------------------------------------------------------------- parent

@@ -10,17 +10,13 @@ as a forget text is: membership must show in the probabilities, not in the token
 
 from __future__ import annotations
 
-import ast
 import collections
 import contextlib
-import functools
-import inspect
 import json
 import math
 import os
 import subprocess
 import sys
-import textwrap
 from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -28,9 +24,9 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ngdiff import train, zoo
+from ngdiff import zoo
 from ngdiff.cache import cache_dir, cached, content_key, found, probe_writable
-from ngdiff.data import tokens
+from ngdiff.code import fingerprint
 from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
 from ngdiff.data.tokens import train_tokenizer
 from ngdiff.engine import device_named
@@ -103,18 +99,13 @@ def _base(bench: Benchmark, P: Profile) -> LM:
     return load(base, prompt=_prompt(bench))
 
 
-@functools.cache
-def _sources() -> list[str]:
-    """The code that decides a trained model, without its comments: a model of other code is never taken."""
-    parts = (from_scratch, _train, train, tokens)
-    return [ast.unparse(ast.parse(textwrap.dedent(inspect.getsource(part)))) for part in parts]
-
-
 def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
     """Cache key of a trained model: rows, tokenizer texts, shape, training, seed, code, versions, device."""
     versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
     data = [_texts(bench), bench.pretrain, _rows(bench, role), bench.prompt]
-    return content_key("model", _sources(), data, P.lm, P.model, P.training, seed, versions, device_of(P).type)
+    return content_key(
+        "model", fingerprint(__name__), data, P.lm, P.model, P.training, seed, versions, device_of(P).type
+    )
 
 
 def _ready_made(bench: Benchmark, P: Profile, role: str) -> str | None:

@@ -12,7 +12,6 @@ compared at equal forgetting. "fixed": every run makes the same number of steps,
 from __future__ import annotations
 
 import ast
-import hashlib
 import math
 import os
 import statistics
@@ -28,6 +27,7 @@ from typing import Any
 from ngdiff import suites
 from ngdiff.autolr import AutoLR
 from ngdiff.cache import cache_dir, cached, content_key, found
+from ngdiff.code import fingerprint
 from ngdiff.data import Benchmark
 from ngdiff.profiles import Profile, profile
 from ngdiff.results import environment, read_rows, stamp, write_rows
@@ -42,12 +42,6 @@ STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run
     "autolr-paper": lambda lr, steps: AutoLR.paper(lr),
 }
 OPTIMIZERS = ("adamw", "sgd")
-# what a trial's numbers depend on, beside its settings and its models
-SOURCES = (
-    *("vector", "directions", "stepsize", "autolr", "info", "probe", "step", "unlearn"),
-    *("objectives", "baselines", "methods", "lm", "trials", "suites"),
-    *("data/benchmark", "data/problem", "data/rows", "data/tokens", "data/refusals"),
-)
 
 
 @dataclass(frozen=True)
@@ -156,7 +150,7 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
     from ngdiff.evaluate.report import Report
 
     P, bench = profile(name), benchmark(name, split, data)
-    key = content_key("levels", _sources(), environment(), *_models_key(bench, P, target_seed))
+    key = content_key("levels", fingerprint(__name__), environment(), *_models_key(bench, P, target_seed))
 
     def build(folder: Path) -> None:
         rows = suites.unseen(bench)  # before models are fetched or trained
@@ -297,7 +291,9 @@ def _root() -> Path:
 def _key(trial: Trial) -> str:
     P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
     settings = replace(trial, data="", steps=_steps(trial))
-    return content_key("trial", settings, _sources(), environment(), *_models_key(bench, P, trial.target_seed))
+    return content_key(
+        "trial", settings, fingerprint(__name__), environment(), *_models_key(bench, P, trial.target_seed)
+    )
 
 
 def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
@@ -311,15 +307,6 @@ def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
         P.max_new_tokens,
         *(key_of(bench, P, seed, role) for role in ROLES),
     ]
-
-
-@lru_cache(maxsize=1)
-def _sources() -> str:
-    """Hash of the source that decides a trial's numbers: a cached trial of other code is never taken."""
-    home = Path(__file__).parent
-    files = [home / f"{name}.py" for name in SOURCES]
-    files += sorted((home / "evaluate").glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def _one_thread() -> None:

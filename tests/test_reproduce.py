@@ -93,7 +93,7 @@ def test_with_only_a_record_of_old_code_is_not_of_this_run(repo: Path, monkeypat
         assert reproduce(root=repo, only=["10"] if status != "ok" else [], say=said.append) == 0
         (line,) = [line for line in "\n".join(said).splitlines() if line.startswith("05_b  ") and "cells" not in line]
         assert line.endswith(status)
-        monkeypatch.setattr(execute, "package_sources", lambda: {"vector.py": "2"})
+        monkeypatch.setattr(execute, "fingerprint_of", lambda text: "2")
 
 
 def test_a_record_of_an_unknown_notebook_is_not_trusted(repo: Path) -> None:
@@ -206,11 +206,6 @@ def test_plan_gives_only_declared_parameters(repo: Path) -> None:
         choose(plan(repo, "tiny"), ["99"])
 
 
-def test_package_sources_are_what_numbers_depend_on() -> None:
-    names = set(execute.package_sources())
-    assert {"vector.py", "evaluate/metrics.py"} <= names and not {"cli.py", "report.py"} & names
-
-
 def test_the_key_is_of_sources_and_parameters(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = add(repo, "00_a", "")
     (key,) = [job.key for job in plan(repo, "tiny")]
@@ -218,7 +213,7 @@ def test_the_key_is_of_sources_and_parameters(repo: Path, monkeypatch: pytest.Mo
     assert key != plan(repo, "tiny", seeds=[0])[0].key
     assert key != plan(repo, "tiny", refresh=True)[0].key  # the long grids write other rows
     with monkeypatch.context() as patch:
-        patch.setattr(execute, "package_sources", lambda: {"vector.py": "2"})
+        patch.setattr(execute, "fingerprint_of", lambda text: "2")
         assert key != plan(repo, "tiny")[0].key
     source.write_text(source.read_text() + "# %%\n1\n")
     assert key != plan(repo, "tiny")[0].key

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ngdiff.evaluate.dispatch import evaluate
+    from ngdiff.evaluate.report import Report
 
 _HOME = {"evaluate": "dispatch", "Report": "report"}
 __all__ = ["Report", "evaluate"]

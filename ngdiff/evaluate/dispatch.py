@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ngdiff import suites
@@ -21,4 +20,7 @@ def evaluate(
     reference: the retain-only model, or its Report. convention: `ngdiff.evaluate.conventions`. options: those of
     `ngdiff.evaluate.{tofu,muse,semeval}.evaluate`; every one takes `generate`, `progress` and `max_new_tokens`.
     """
-    return import_module(f"ngdiff.evaluate.{suites.of(bench)}").evaluate(lm, bench, reference, convention, **options)
+    from ngdiff.evaluate import muse, semeval, tofu
+
+    of_suite = {"tofu": tofu.evaluate, "muse": muse.evaluate, "semeval": semeval.evaluate}[suites.of(bench)]
+    return of_suite(lm, bench, reference, convention, **options)

@@ -16,7 +16,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from importlib import import_module
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,12 @@ def score(kind: str, path: Path, **options: Any) -> tuple[dict[str, Any], list[s
         takes = " and ".join(f"--{name}" for name in OPTIONS[kind])
         raise ValueError(f"`score {kind}` has no use for --{extra[0]}: it takes {takes}")
     given = {name: value for name, value in given.items() if name in OPTIONS[kind]}
-    return import_module(f"ngdiff.score.{kind.replace('-', '_')}").score(Path(path), **given)
+    from ngdiff.score import muse, open_unlearning, semeval, tofu
+
+    scorers: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {
+        "tofu": tofu.score, "open-unlearning": open_unlearning.score, "semeval": semeval.score, "muse": muse.score
+    }  # fmt: skip
+    return scorers[kind](Path(path), **given)
 
 
 def command(
