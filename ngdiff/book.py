@@ -13,6 +13,7 @@ import copy
 import hashlib
 import io
 from collections.abc import Iterable
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,13 @@ def sources(folder: Path) -> list[Path]:
 
 
 def notebook(source: Path) -> NotebookNode:
-    """The notebook of a py:percent file: without outputs, with stable ids and no metadata but tags.
+    """The notebook of a py:percent file: without outputs, with stable ids and no metadata but tags and its header.
 
     Raises ValueError where the file has no single cell tagged `parameters`.
     """
     read = jupytext.read(source, fmt="py:percent")
-    nb = nbformat.v4.new_notebook(metadata=copy.deepcopy(METADATA))
+    own = {"ngdiff": read.metadata["ngdiff"]} if "ngdiff" in read.metadata else {}
+    nb = nbformat.v4.new_notebook(metadata=copy.deepcopy(METADATA) | own)
     nb.nbformat_minor = 5
     make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
     for cell in read.cells:
@@ -58,6 +60,32 @@ def notebook(source: Path) -> NotebookNode:
     _number(nb, source.stem)
     parameters(nb, source)
     return nb
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a notebook says of itself, in the YAML header of its source under `jupyter: ngdiff:`.
+
+    question: what it answers, in one line. needs: numbers of the notebooks whose results it reads; ("all",) makes it
+    run after all others, every time.
+    """
+
+    question: str = ""
+    needs: tuple[str, ...] = ()
+
+
+def header(source: Path) -> Header:
+    """Return the header of a notebook source, an empty one where there is none.
+
+    Errors: ValueError for an entry that `Header` does not have, and for a need that is no number in quotes.
+    """
+    found = dict(jupytext.read(source, fmt="py:percent").metadata.get("ngdiff", {}))
+    if unknown := set(found) - {field.name for field in fields(Header)}:
+        raise ValueError(f"{source}: its header has an unknown entry {sorted(unknown)[0]!r}; known: question, needs")
+    needs = found.get("needs", [])
+    if not (isinstance(needs, list) and all(isinstance(need, str) for need in needs)):
+        raise ValueError(f'{source}: needs = {needs!r}; write numbers in quotes, such as ["00", "05"], or ["all"]')
+    return Header(found.get("question", ""), tuple(needs))
 
 
 def _number(nb: NotebookNode, stem: str) -> None:

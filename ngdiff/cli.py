@@ -58,8 +58,13 @@ def reproduce(
     only: Annotated[str, typer.Option(help="Numbers of notebooks, such as 04,06.")] = "",
     jobs: Jobs = 2,
     force: Annotated[bool, typer.Option("--force", help="Run again what is still valid.")] = False,
-    refresh: Annotated[bool, typer.Option("--refresh", help="Run all again, the long grids too.")] = False,
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Run all again; tune the rates, run the long grids.")
+    ] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="A small budget, written as <profile>-smoke.")] = False,
+    alone: Annotated[
+        bool, typer.Option("--alone", help="One at a time, each from an empty cache: cold times.")
+    ] = False,
 ) -> None:
     """Execute the notebooks, write rows, figures and one HTML report."""
     from ngdiff import compare, paths
@@ -78,7 +83,7 @@ def reproduce(
     compare.plan("live", tuple(numbers or ()))  # refuses the tuning seed
     names = [name.strip() for name in only.split(",") if name.strip()]
     names = names or {"lume": ["09"], "muse": ["08"]}.get(paths.kind(data), [])  # the notebooks that read such rows
-    raise typer.Exit(run(profile, data, numbers, refresh, force, smoke, names, jobs))
+    raise typer.Exit(run(profile, data, numbers, refresh, force, smoke, names, jobs, alone))
 
 
 @app.command()

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ngdiff import suites, trials
+from ngdiff import protocol, suites, trials
 from ngdiff.claims import OURS, Row, claims
 from ngdiff.results import stamp, write_rows
 from ngdiff.trials import Trial, run_all
@@ -73,6 +73,10 @@ class Plan:
         if TUNING_SEED in self.seeds:
             raise ValueError(f"seed {TUNING_SEED} chooses the rates and is never reported: leave it out of seeds")
 
+    def tuning(self, **settings: Any) -> list[Trial]:
+        """Return the runs that the rates are chosen from: one matched trial a method and rate, on the tuning seed."""
+        return tuning(self.methods, self.rates, **settings)
+
     def reported(self, rates: dict[str, float], rule: str, **settings: Any) -> list[Trial]:
         """Each method at its tuned constant rate, and the methods of `autolr` from AutoLR's default start.
 
@@ -102,7 +106,7 @@ class Plan:
         """How many runs it takes, those of `short` left out."""
         rates = dict.fromkeys(self.methods, self.rates[0])
         reported = sum(len(self.reported(rates, rule)) for rule in ("matched", "fixed"))
-        return len(tuning(self.methods, self.rates)) + len(self.starts()) + reported
+        return len(self.tuning()) + len(self.starts()) + reported
 
     def starts(self, **settings: Any) -> list[Trial]:
         """NGDiff + AutoLR from each starting rate."""
@@ -132,25 +136,29 @@ def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = (1e-4, 3e
     return plans[name]
 
 
-def carry_out(P: Plan, folder: Path, prefix: str = "", **settings: Any) -> dict[str, list[Row]]:
-    """Runs a plan and saves its rows as <folder>/<prefix>{tuning, matched, starts, fixed}.parquet, unmatched.parquet too where
-    the plan asks for it, claims.jsonl, and levels.jsonl (start and retain-only reference of each seed of the models)."""
+def carry_out(P: Plan, folder: Path, prefix: str = "", refresh: bool = False, **settings: Any) -> dict[str, list[Row]]:
+    """Run a plan's reported trials at the tuned rates and save their rows.
+
+    The rates come from the committed tuning rows (`ngdiff.protocol`); `refresh` tunes again. Files written:
+    <folder>/<prefix>{matched, starts, fixed}.parquet, unmatched.parquet too where the plan asks for it, claims.jsonl,
+    and levels.jsonl (start and retain-only reference of each seed of the models). The result also holds `tuning`.
+    """
     began = time.perf_counter()
-    first = {"tuning": tuning(P.methods, P.rates, **settings), "starts": P.starts(**settings)}
-    done = _run(first)
-    rates = tuned(done["tuning"])
-    reported = {rule: P.reported(rates, rule, **settings) for rule in ("matched", "fixed")}
+    chosen = protocol.tuning_rows(P.tuning(**settings), refresh, lambda todo: _run({"tuning": todo})["tuning"])
+    rates = tuned(chosen)
+    reported: dict[str, list[Trial]] = {"starts": P.starts(**settings)}
+    reported |= {rule: P.reported(rates, rule, **settings) for rule in ("matched", "fixed")}
     if P.unmatched:
-        reported["unmatched"] = P.short(done["tuning"], **settings)
-    done |= _run(reported)
+        reported["unmatched"] = P.short(chosen, **settings)
+    done = _run(reported)
     made = stamp({**settings, "plan": repr(P)}, None, time.perf_counter() - began)
-    found = [row | {"stamp": made} for row in claims(done["matched"], done["tuning"], done["starts"], done["fixed"])]
+    found = [row | {"stamp": made} for row in claims(done["matched"], chosen, done["starts"], done["fixed"])]
     for name, rows in done.items():
         write_rows(folder / f"{prefix}{name}.parquet", rows)
     known = [row | {"stamp": made} for row in levels(P.targets, **settings)]
     write_rows(folder / f"{prefix}claims.jsonl", found)
     write_rows(folder / f"{prefix}levels.jsonl", known)
-    return done | {"claims": found, "levels": known}
+    return done | {"tuning": chosen, "claims": found, "levels": known}
 
 
 def levels(targets: Sequence[int], profile: str = "tiny", split: str = "", data: str = "") -> list[Row]:

@@ -53,18 +53,24 @@ class Outcome:
 
 
 # --------------------------------------------------------------------------------------------------------- what it is
-def execution_key(source: Path, parameters: Mapping[str, Any]) -> str:
-    """Content key of all that an execution's results depend on: notebook, parameters, package, environment.
+def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | None = None) -> str:
+    """Return the content key of all that an execution's results depend on.
 
-    A parameter that names a folder counts with the names and hashes of the data files in it.
+    That is: the notebook, its parameters, the package code it uses (`ngdiff.code`), the files under `protocol` (the
+    committed rates), the environment. A parameter that names a folder counts with the data files in it.
     """
+
+    def content(folder: Path) -> dict[str, str | None]:
+        files = (path for path in folder.rglob("*") if path.suffix in DATA)
+        return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
     folders = {
-        name: {path.relative_to(folder).as_posix(): sha256(path) for path in folder.rglob("*") if path.suffix in DATA}
+        name: content(folder)
         for name, value in parameters.items()
         if value and isinstance(value, str) and (folder := source.parent / value).is_dir()  # where the kernel runs
     }
-    text = source.read_text("utf-8")
-    return content_key(text, dict(parameters), folders, fingerprint_of(text), environment())
+    rates, text = content(protocol) if protocol else {}, source.read_text("utf-8")
+    return content_key(text, dict(parameters), folders, rates, fingerprint_of(text), environment())
 
 
 # ------------------------------------------------------------------------------------------------------------- parent
@@ -91,15 +97,16 @@ def run(
     cache: Path,
     on_cell: Callable[[int, int], None] = lambda k, n: None,
     jobs: int = 1,
+    extra: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Executes the notebook source (.py) in its folder, saved as `out`; a failing cell is an Outcome, not an error.
+    """Execute the notebook source (.py) in its folder, saved as `out`; a failing cell is an Outcome, not an error.
 
-    jobs: how many processes the notebook may use, told to it as NGDIFF_JOBS.
+    jobs: how many worker processes the notebook may start (NGDIFF_JOBS). extra: more environment variables.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     written = out.resolve().with_suffix(".written")
     written.unlink(missing_ok=True)
-    env = kernel_environment(cache) | {"NGDIFF_JOBS": str(jobs), "NGDIFF_WRITTEN": str(written)}
+    env = kernel_environment(cache) | {"NGDIFF_JOBS": str(jobs), "NGDIFF_WRITTEN": str(written), **(extra or {})}
     spec = {"source": str(source.resolve()), "out": str(out.resolve()), "parameters": dict(parameters)}
     command = [sys.executable, "-m", "ngdiff.execute", json.dumps(spec)]
     start, cells, failure, done = time.perf_counter(), 0, None, False

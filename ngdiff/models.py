@@ -32,6 +32,7 @@ from ngdiff.data.tokens import train_tokenizer
 from ngdiff.engine import device_named
 from ngdiff.lm import LM, load, save
 from ngdiff.profiles import Profile, TinyLM, Training, profile
+from ngdiff.slots import slot
 from ngdiff.train import fit, one_thread
 
 __all__ = ["LM", "ROLES", "key_of", "load", "pair", "reference", "save", "target"]
@@ -209,4 +210,5 @@ def _worker() -> None:
     bench = Benchmark(**{**data, "prompt": Prompt(**data["prompt"])})
     shape = TinyLM(**fields["lm"]) if fields["lm"] else None
     P = Profile(**{**fields, "lm": shape, "training": Training(**fields["training"])})
-    _make(bench, P, job["seed"], job["role"])
+    with slot():
+        _make(bench, P, job["seed"], job["role"])

@@ -53,6 +53,11 @@ def rows_folder(profile: str, data: str = "", smoke: bool = False) -> Path:
     return (checkout() or Path.cwd()) / "data" / "results" / run_label(profile, data, smoke)
 
 
+def protocol_folder() -> Path:
+    """data/protocol of the checkout: the rows that tuned rates were chosen from."""
+    return (checkout() or Path.cwd()) / "data" / "protocol"
+
+
 def figures_folder(profile: str, data: str = "", smoke: bool = False) -> Path:
     """figures/<label> of the checkout: where a notebook writes its figures."""
     return (checkout() or Path.cwd()) / "figures" / run_label(profile, data, smoke)

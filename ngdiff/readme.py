@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from ngdiff import book, compare, protocol
 from ngdiff.claims import OURS, select
 from ngdiff.figures.style import label, ordered
 from ngdiff.findings import average, sentences, share
@@ -16,19 +17,6 @@ from ngdiff.results import read_rows
 
 Row = dict[str, Any]
 NOT_RUN = "not run"
-QUESTIONS = {  # what each notebook answers
-    "00_start_here": "a model forgets some authors: the whole flow, one figure",
-    "01_two_losses": "why two losses disagree, why ascent blows up, what c does",
-    "02_normalised_difference": "the normalised difference: derive, implement, prove by assertion",
-    "03_learning_rate": "a learning rate that sets itself, and where it fails",
-    "04_theorems": "the theorems on quadratics: what holds, what does not",
-    "05_tiny_llm": "a tiny language model, end to end: memorise, unlearn, read",
-    "06_baselines": "every baseline on equal terms: the claims, with intervals",
-    "07_tofu": "TOFU: every method and metric, conventions, published points beside ours",
-    "08_muse": "MUSE: documents, words, facts and membership; requests in a row",
-    "09_semeval": "SemEval-2025 Task 4: twelve terms, membership, what holds a run down",
-    "10_every_figure": "every table and figure, rebuilt from saved rows alone",
-}
 
 
 def _saved(path: Path) -> list[Row]:
@@ -52,14 +40,18 @@ def _gap(row: Row, prefix: str) -> str:
 
 # ------------------------------------------------------------------------------------------------------------- tables
 def notebooks(root: Path) -> str:
-    """Notebook, question, seconds of the last whole reproduction."""
+    """Return the table of notebooks: number, question, seconds alone and cold (`ngdiff reproduce --alone`)."""
     seconds = {r["name"]: r for r in _saved(root / "data/results/tiny/times.jsonl")}
-    lines = [
-        (f"[{name[:2]}](notebooks/{name}.ipynb)", question, f"{seconds[name]['seconds']:.0f}" if name in seconds else NOT_RUN)
-        for name, question in QUESTIONS.items()
-    ]  # fmt: skip
+    lines = []
+    for source in (path for path in book.sources(root / "notebooks") if path.stem != "cell"):
+        name = source.stem
+        time = f"{seconds[name]['seconds']:.0f}" if name in seconds else NOT_RUN
+        lines.append((f"[{name[:2]}](notebooks/{name}.ipynb)", book.header(source).question, time))
+    if not lines:
+        return NOT_RUN
     device = ", ".join(sorted({f"{r['stamp']['device']}, {r['stamp']['cpus']} cores" for r in seconds.values()}))
-    note = f"\n\nSeconds: one `make reproduce`, two notebooks at a time ({device})." if device else ""
+    note = f"\n\nSeconds: each notebook alone, from an empty cache, its models trained in them ({device})."
+    note = note if device else ""
     return _table(("", "question", "seconds"), ("---", "---", "---:"), lines) + note
 
 
@@ -120,8 +112,9 @@ def swings(root: Path) -> str:
 
 def findings(root: Path) -> str:
     """The grid in sentences (`ngdiff.findings`)."""
-    parts = ("matched.parquet", "tuning.parquet", "starts.parquet", "fixed.parquet", "claims.jsonl")
-    files = [_saved(root / "data/results/tiny" / f"grid_{name}") for name in parts]
+    parts = ("matched.parquet", "starts.parquet", "fixed.parquet", "claims.jsonl")
+    matched, *others = (_saved(root / "data/results/tiny" / f"grid_{name}") for name in parts)
+    files = [matched, protocol.saved(compare.plan("grid", ()), profile="tiny"), *others]
     return "\n".join(f"- {line}" for line in sentences(*files)) if all(files) else NOT_RUN
 
 

@@ -23,6 +23,7 @@ from ngdiff.results import read_rows, stamp
 
 SUMMARY, CLAIMS = "*summary.jsonl", "*claims.jsonl"  # under data/results/<label>/
 NOT_RUN = "not run"
+HEAD = ["number", "committed", "new", "tolerance", "ok"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class Compared:
     @property
     def tolerance(self) -> float | None:
         return (self.committed or self.new or {}).get("tolerance")
+
+    @property
+    def long_grid(self) -> bool:
+        """Whether the number comes from rows of the long grid, which run on `--refresh` only."""
+        source = (self.committed or self.new or {}).get("source") or []
+        return any(name.startswith("grid_") for name in ([source] if isinstance(source, str) else source))
 
     @property
     def status(self) -> str:
@@ -134,22 +141,35 @@ def _cells(item: Compared) -> list[str]:
 
 
 def as_text(comparison: Sequence[Compared]) -> str:
-    """The table committed | new | tolerance | ok for a terminal."""
-    if not comparison:
-        return "no summary rows, committed or new"
-    table = [["number", "committed", "new", "tolerance", "ok"], *map(_cells, comparison)]
+    """Return the comparison for a terminal: the verdict first, then a table of the numbers outside tolerance.
+
+    The whole table stands in the HTML report.
+    """
+    wrong = [item for item in comparison if item.status in ("differs", "not compared")]
+    if not wrong:
+        return verdict(comparison)
+    table = [HEAD, *map(_cells, wrong)]
     width = [max(len(row[i]) for row in table) for i in range(5)]
     lines = ["  ".join(text.ljust(w) for text, w in zip(row, width, strict=True)).rstrip() for row in table]
-    return "\n".join([*lines, verdict(comparison)])
+    return "\n".join([verdict(comparison), "", *lines])
 
 
 def verdict(comparison: Sequence[Compared]) -> str:
-    """The table in one sentence."""
-    committed = [item for item in comparison if item.committed]
-    ok = sum(item.status == "ok" for item in committed)
-    text = f"{ok} of {len(committed)} committed numbers came out within their tolerance"
-    more = len(comparison) - len(committed)
-    return f"{text}; {more} new" if more else text
+    """Return the comparison in sentences: how many numbers are within tolerance, what is new, what was not run."""
+    if not comparison:
+        return "There are no numbers to compare, neither committed nor new."
+    both = [item for item in comparison if item.committed and item.new]
+    ok = sum(item.status == "ok" for item in both)
+    said = [f"{ok} of {len(both)} reproduced numbers are within tolerance."]
+    missing = [item for item in comparison if item.new is None]
+    grid = sum(item.long_grid for item in missing)
+    if grid:
+        said.append(f"{grid} belong to the long grid (--refresh) and were not run.")
+    if rest := len(missing) - grid:
+        said.append(f"{rest} more were not run.")
+    if new := sum(item.committed is None for item in comparison):
+        said.append(f"{new} are new: nothing is committed to compare them with.")
+    return " ".join(said)
 
 
 # --------------------------------------------------------------------------------------------------------------- html
@@ -231,12 +251,13 @@ def write(
         f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>ngdiff {html.escape(label)}</title>",
         f"<style>{CSS}</style></head><body>",
         f"<h1>ngdiff, reproduced: {html.escape(label)}</h1>\n<p class='small'>{html.escape(line)}</p>",
+        f"<p>{verdict(comparison)}</p>",
         "<h2>Notebooks</h2>",
         _table(["notebook", "seconds", ""], [[r.name, f"{r.seconds:.1f}", r.word] for r in ran]),
-        f"<h2>Committed and new</h2>\n<p>{verdict(comparison)}.</p>",
-        _table(["number", "committed", "new", "tolerance", "ok"], map(_cells, comparison)),
-        f"<h2>Claims</h2>\n{_claims(claims)}",
         f"<h2>Figures</h2>\n{_figures(root, label, files)}",
+        f"<h2>Claims</h2>\n{_claims(claims)}",
+        f"<h2>Committed and new</h2>\n<p>{verdict(comparison)}</p>",
+        _table(HEAD, map(_cells, comparison)),
         f"<h2>Stamp</h2>\n<pre>{html.escape(json.dumps(made, indent=1, ensure_ascii=False))}</pre>",
         "</body></html>\n",
     ]

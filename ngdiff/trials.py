@@ -31,6 +31,7 @@ from ngdiff.code import fingerprint
 from ngdiff.data import Benchmark
 from ngdiff.profiles import Profile, profile
 from ngdiff.results import environment, read_rows, stamp, write_rows
+from ngdiff.slots import slot
 from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
 
 Row = dict[str, Any]
@@ -101,7 +102,7 @@ benchmark = lru_cache(maxsize=4)(suites.benchmark)
 
 
 def run(trial: Trial, refresh: bool = False) -> Row:
-    """The trial's row, from the cache unless `refresh`."""
+    """Return the trial's row, from the cache unless `refresh`."""
     return read_rows(_entry(trial, refresh) / "row.jsonl")[0]
 
 
@@ -135,11 +136,17 @@ def run_all(
         for shape in {(t.profile, t.split, t.data, t.target_seed) for t in todo}:
             levels(*shape)  # train and evaluate the models once, before the workers ask for them
         with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) as pool:
-            futures = {pool.submit(run, t, refresh): t for t in todo}
+            futures = {pool.submit(_in_slot, run, t, refresh): t for t in todo}
             for n, future in enumerate(as_completed(futures), 1):
                 rows[futures[future]] = future.result()
                 say(f"  trial {n}/{len(todo)}  {time.perf_counter() - began:4.0f} s  {futures[future]}")
     return [rows[t] for t in trials]
+
+
+def _in_slot(work: Callable[..., Row], trial: Trial, refresh: bool) -> Row:
+    """Run the trial in a worker, which computes only while it holds one of the reproduction's slots."""
+    with slot():
+        return work(trial, refresh)
 
 
 @lru_cache(maxsize=8)
@@ -290,10 +297,24 @@ def _root() -> Path:
 
 def _key(trial: Trial) -> str:
     P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
-    settings = replace(trial, data="", steps=_steps(trial))
-    return content_key(
-        "trial", settings, fingerprint(__name__), environment(), *_models_key(bench, P, trial.target_seed)
-    )
+    models = _models_key(bench, P, trial.target_seed)
+    return content_key("trial", _settings(trial), fingerprint(__name__), environment(), *models)
+
+
+def setting(trial: Trial) -> str:
+    """Return the key of what a trial is, whatever the code and the machine: its settings and its `population`."""
+    return content_key("setting", _settings(trial), population(trial))
+
+
+def population(trial: Trial) -> str:
+    """Return the key of the rows that a trial works on and of the recipe of its models, seeds left out."""
+    P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
+    return content_key("population", bench.fingerprint, _sizes(P), P.lm, P.model, P.training)
+
+
+def _settings(trial: Trial) -> Trial:
+    """Return the trial with its profile's steps written out; its rows count by content, not by the place they lie in."""
+    return replace(trial, data="", steps=_steps(trial))
 
 
 def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
@@ -301,12 +322,14 @@ def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
 
     return [
         bench.fingerprint,
-        P.dtype,
-        P.batch_size,
-        P.batch_documents,
-        P.max_new_tokens,
+        *_sizes(P),
         *(key_of(bench, P, seed, role) for role in ROLES),
     ]
+
+
+def _sizes(P: Profile) -> list[Any]:
+    """Return the fields of a profile that decide a run and its evaluation."""
+    return [P.dtype, P.batch_size, P.batch_documents, P.max_new_tokens]
 
 
 def _one_thread() -> None:

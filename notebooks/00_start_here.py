@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "a model forgets some authors: the whole flow, one figure"
+#     needs: []
+# ---
+
 # %% [markdown]
 # # 00 · Start here: a language model forgets some authors
 #

@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "why two losses disagree, why ascent blows up, what c does"
+#     needs: []
+# ---
+
 # %% [markdown]
 # # 01 · Two losses that disagree
 #

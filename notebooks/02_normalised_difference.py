@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "the normalised difference: derive, implement, prove by assertion"
+#     needs: []
+# ---
+
 # %% [markdown]
 # # 02 · The normalised gradient difference
 #

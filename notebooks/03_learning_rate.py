@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "a learning rate that sets itself, and where it fails"
+#     needs: ["00"]
+# ---
+
 # %% [markdown]
 # # 03 · A learning rate that sets itself
 #

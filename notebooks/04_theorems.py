@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "the theorems on quadratics: what holds, what does not"
+#     needs: []
+# ---
+
 # %% [markdown]
 # # 04 · The theorems on quadratics
 #

@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "a tiny language model, end to end: memorise, unlearn, read"
+#     needs: ["00"]
+# ---
+
 # %% [markdown]
 # # 05 · A tiny language model, end to end
 #

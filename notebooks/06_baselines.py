@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "every baseline on equal terms: the claims, with intervals"
+#     needs: ["00"]
+# ---
+
 # %% [markdown]
 # # 06 · Baselines on equal terms
 #
@@ -33,11 +40,14 @@ print(plan)
 
 # %% [markdown]
 # ## One complete result
-# Tuning on one seed; then tuned constant rates and NGDiff with AutoLR from its default start on the reported seeds; then
-# AutoLR from other starting rates; then everything again with a fixed budget and no stop. All rows are saved.
+# Each method runs at its tuned constant rate on the reported seeds, and NGDiff with AutoLR from its default start. Then
+# AutoLR runs from other starting rates. Then all run again with a fixed budget and no stop. All rows are saved.
+#
+# The rates were tuned before: the tuning runs are a committed part of the protocol (`data/protocol/`), and the command
+# `ngdiff reproduce --refresh` makes them again.
 
 # %%
-done = compare.carry_out(plan, rows_folder, **settings)
+done = compare.carry_out(plan, rows_folder, refresh=refresh, **settings)
 print({style.label(r["method"]): r["lr"] for r in done["matched"] if r["stepsize"] == "constant"})
 
 
@@ -65,7 +75,8 @@ fig
 
 # %% [markdown]
 # ## What tuning saw
-# The score at each constant rate on the tuning seed. In brackets: runs that the budget ended before the hold-out level.
+# The committed tuning runs: the score at each constant rate on the tuning seed. In brackets: runs that the budget ended
+# before the hold-out level.
 
 # %%
 fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
@@ -132,7 +143,7 @@ show(done["matched"], ("uphill_retain", "downhill_forget"))
 
 # %%
 if refresh and not (smoke or data):
-    grid = compare.carry_out(compare.plan("grid", tuple(seeds)), rows_folder, "grid_", **settings)
+    grid = compare.carry_out(compare.plan("grid", tuple(seeds)), rows_folder, "grid_", refresh=True, **settings)
     show(grid["matched"], MAIN)
     say(grid["claims"])
 

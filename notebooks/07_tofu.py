@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "TOFU: every method and metric, conventions, published points beside ours"
+#     needs: ["06"]
+# ---
+
 # %% [markdown]
 # # 07 · TOFU
 #
@@ -38,15 +45,16 @@ before, ideal = trials.levels(profile, "", data, 0)
 
 # %%
 plan = compare.plan("smoke" if smoke else "real" if data and P.lm else "tofu", tuple(seeds), P.rates)
-done = compare.carry_out(plan, rows_folder, "tofu_", **settings)
+done = compare.carry_out(plan, rows_folder, "tofu_", refresh, **settings)
 COLUMNS = {"forget_quality": "quality", "model_utility": "utility", "forget_truth_ratio": "truth ratio", "forget_Q_A_ROUGE": "ROUGE-L",
            "privleak": "privleak", "extraction_strength": "extraction", "updates": "steps", "score": "score"}  # fmt: skip
 print(tables.runs(done, COLUMNS, width=13))
 print(tables.FOOT)
 
 # %% [markdown]
-# What the rates were chosen from: the score on the tuning seed. In brackets: runs that stopped short. Where one of them scored higher
-# than the chosen rate, the table above has a line for it too.
+# The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In brackets: runs that the
+# budget ended before the hold-out level. Where one of them scored higher than the chosen rate, the table above has a
+# line for it too.
 
 # %%
 fig = runs.rates(done["tuning"], "tuning seed, one run a cell")

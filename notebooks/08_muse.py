@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "MUSE: documents, words, facts and membership; requests in a row"
+#     needs: []
+# ---
+
 # %% [markdown]
 # # 08 · MUSE
 #
@@ -43,7 +50,7 @@ print({name: len(rows) for name, rows in bench.configs.items()})
 
 # %%
 plan = compare.plan("smoke" if smoke else "muse", tuple(seeds), compare.RATES if P.lm else P.rates)
-done = compare.carry_out(plan, rows_folder, "muse_", **settings)
+done = compare.carry_out(plan, rows_folder, "muse_", refresh, **settings)
 COLUMNS = {
     name: name
     for name in ("verbmem_f", "knowmem_f", "privleak", "knowmem_r", "loss_forget", "updates", "reached", "score")
@@ -55,8 +62,9 @@ print(
 )
 
 # %% [markdown]
-# What the rates were chosen from: the score on the tuning seed. In brackets: runs that stopped short. Where one of them scored higher
-# than the chosen rate, the table above has a line for it too.
+# The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In brackets: runs that the
+# budget ended before the hold-out level. Where one of them scored higher than the chosen rate, the table above has a
+# line for it too.
 
 # %%
 fig = runs.rates(done["tuning"], "tuning seed, one run a cell")

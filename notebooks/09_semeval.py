@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "SemEval-2025 Task 4: twelve terms, membership, what limits a run's score"
+#     needs: []
+# ---
+
 # %% [markdown]
 # # 09 · SemEval-2025 Task 4
 #
@@ -60,7 +67,7 @@ if P.model:  # asked first: where it cannot be, no run waits for it
         why = str(error)
 plan = compare.plan("smoke" if smoke else "semeval", tuple(seeds), compare.RATES if P.lm else P.rates)
 plan = replace(plan, mmlu=general is not None)
-done = compare.carry_out(plan, rows_folder, "semeval_", **settings)
+done = compare.carry_out(plan, rows_folder, "semeval_", refresh, **settings)
 SHORT = {
     name: name.replace("Task", "T").replace("_regurgitation", " sc").replace("_knowledge", " qa")
     for name in suites.TASKS
@@ -81,8 +88,9 @@ print(tables.runs(done, SCORES))
 print(tables.FOOT)
 
 # %% [markdown]
-# What the rates were chosen from: the score on the tuning seed. In brackets: runs that stopped short. Where one of them scored higher
-# than the chosen rate, the table above has a line for it too.
+# The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In brackets: runs that the
+# budget ended before the hold-out level. Where one of them scored higher than the chosen rate, the table above has a
+# line for it too.
 
 # %%
 fig = runs.rates(done["tuning"], "tuning seed, one run a cell")

@@ -1,3 +1,10 @@
+# ---
+# jupyter:
+#   ngdiff:
+#     question: "every table and figure, rebuilt from saved rows alone"
+#     needs: ["all"]
+# ---
+
 # %% [markdown]
 # # 10 · Every table and figure, from saved rows alone
 #
@@ -14,7 +21,7 @@ smoke = False
 data = ""
 
 # %%
-from ngdiff import claims, paths, results
+from ngdiff import claims, compare, paths, protocol, results
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
@@ -55,13 +62,14 @@ for name, rows_file in (
     else:
         histories = runs.by_name(steps)
         drawn[name] = runs.autolr(histories) if name == "learning_rate" else runs.trajectories(histories, level)
-parts = ("matched.parquet", "tuning.parquet", "starts.parquet", "claims.jsonl", "levels.jsonl")
-for prefix in ("", "grid_"):
-    found = [saved(f"{prefix}{part}") for part in parts]
+parts = ("matched.parquet", "starts.parquet", "claims.jsonl", "levels.jsonl")
+for prefix, plan in (("", "live"), ("grid_", "grid")):
+    tuning = protocol.saved(compare.plan(plan, tuple(seeds)), profile=profile, data=data)
+    found = [tuning, *(saved(f"{prefix}{part}") for part in parts)]
     if not all(found):
         print(f"{prefix or 'live '}comparison: not run")
         continue
-    matched, tuning, starts, said, known = found
+    tuning, matched, starts, said, known = found
     seeds_of = {key: len({row[key] for row in matched}) for key in ("seed", "target_seed")}
     title = f"{len(matched)} runs; seeds: {seeds_of['seed']} of the order, {seeds_of['target_seed']} of the models"
     figures = {

@@ -353,13 +353,14 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch, name):
 
     levels = ({"model_utility": 0.5}, {"model_utility": 0.6, "report": object()})
     monkeypatch.setattr(compare, "run_all", run_all)
+    monkeypatch.setattr(compare.protocol, "committed", lambda wanted: {})  # every rate is tuned here
     monkeypatch.setattr(compare.trials, "levels", lambda *shape: levels)
     done = compare.carry_out(plan(name, SEEDS), tmp_path, "x_", profile="tiny")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [
             "x_claims.jsonl",
             "x_levels.jsonl",
-            *(f"x_{part}.parquet" for part in ("tuning", "matched", "starts", "fixed")),
+            *(f"x_{part}.parquet" for part in ("matched", "starts", "fixed")),
             *(["x_unmatched.parquet"] if name == "semeval" else []),
         ]
     )

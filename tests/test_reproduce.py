@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,13 +16,13 @@ from toy_checkout import HEAD, WRITE, add
 
 from ngdiff import execute, paths, report
 from ngdiff.records import Records
-from ngdiff.reproduce import Reproduction, choose, plan, reproduce
-from ngdiff.results import write_rows
+from ngdiff.reproduce import Job, Reproduction, choose, in_order, plan, reproduce
+from ngdiff.results import read_rows, write_rows
 
 
 def test_a_reproduction_runs_once_and_reuses_until_something_changes(repo: Path) -> None:
     for name in ("00_a", "05_b", "10_c"):
-        add(repo, name, WRITE.format(name=name, value=1.0))
+        add(repo, name, WRITE.format(name=name, value=1.0), needs='"all"' if name == "10_c" else "")
     rows = repo / "data/results/tiny"
     write_rows(rows / "old_summary.jsonl", [{"name": "05_b", "value": 1.05, "tolerance": 0.1}])
 
@@ -31,7 +32,7 @@ def test_a_reproduction_runs_once_and_reuses_until_something_changes(repo: Path)
     said: list[str] = []
     assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 1, 1]
     text = "\n".join(said)
-    assert "05_b    1.05       1    0.1        ok" in text and "3 of 3 notebooks" in text
+    assert "1 of 1 reproduced numbers are within tolerance. 2 are new" in text and "3 of 3 notebooks" in text
     assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 1, 2]  # 10 always rebuilds
     assert "still valid" in "\n".join(said)
 
@@ -89,10 +90,13 @@ def test_with_only_a_record_of_old_code_is_not_of_this_run(repo: Path, monkeypat
     add(repo, "05_b", WRITE.format(name="05_b", value=1.0))
     add(repo, "10_c", WRITE.format(name="10_c", value=1.0))
     write_rows(repo / "data/results/tiny/old_summary.jsonl", [{"name": "05_b", "value": 1.0, "tolerance": 0.1}])
-    for said, status in (([], "ok"), ([], report.NOT_RUN)):
-        assert reproduce(root=repo, only=["10"] if status != "ok" else [], say=said.append) == 0
-        (line,) = [line for line in "\n".join(said).splitlines() if line.startswith("05_b  ") and "cells" not in line]
-        assert line.endswith(status)
+    for only, verdict in (
+        ([], "1 of 1 reproduced"),
+        (["10"], "0 of 0 reproduced numbers are within tolerance. 1 more"),
+    ):
+        said: list[str] = []
+        assert reproduce(root=repo, only=only, say=said.append) == 0
+        assert verdict in "\n".join(said)
         monkeypatch.setattr(execute, "fingerprint_of", lambda text: "2")
 
 
@@ -117,23 +121,18 @@ def test_a_record_keeps_its_hashes_when_a_failed_execution_wrote_over_its_file(r
     assert again.trusted == {"01_b"}
 
 
-def test_what_runs_alone_may_use_every_worker(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("00_a", "01_b", "02_c", "06_d", "07_e", "10_f"):
+def test_every_notebook_may_use_all_workers_which_share_the_slots(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("00_a", "06_b"):
         add(repo, name, "")
-    seen: list[tuple[str, int]] = []
+    seen: list[tuple[str, int, str]] = []
 
     def run(source: Path, *rest: object) -> execute.Outcome:
-        seen.append((source.stem[:2], rest[-1]))
+        seen.append((source.stem[:2], rest[-2], rest[-1]["NGDIFF_SLOTS"]))
         return execute.Outcome(0.0, 1)
 
     monkeypatch.setattr(execute, "run", run)
-    jobs = plan(repo, "tiny")
-    Reproduction(repo, "tiny", [].append).all(jobs, 2, False)
-    assert seen[0] == ("00", 2) and sorted(seen[1:4]) == [("01", 1), ("02", 1), ("07", 1)]
-    assert seen[4:] == [("06", 2), ("10", 2)]
-    seen.clear()
-    Reproduction(repo, "tiny", [].append).all(choose(jobs, ["02"]), 2, False)
-    assert seen == [("02", 2)]
+    Reproduction(repo, "tiny", [].append).all(plan(repo, "tiny"), 2, False)
+    assert sorted(seen) == [(name, 2, f"{repo / '.cache/slots'}:2") for name in ("00", "06")]
 
 
 def gone(pid: int) -> bool:
@@ -238,3 +237,74 @@ def test_the_key_is_of_the_data_in_a_folder_that_a_parameter_names(repo: Path) -
 def test_labels_never_collide() -> None:
     labels = {paths.run_label("tiny", data, smoke) for data in ("", "/x") for smoke in (False, True)}
     assert labels == {"tiny", "tiny-tofu", "tiny-smoke", "tiny-tofu-smoke"}
+
+
+# ---------------------------------------------------------------------------------------------------------- scheduling
+def job(name: str, *needs: str) -> Job:
+    return Job(Path(f"{name}.py"), Path(f"{name}.ipynb"), {}, "k", frozenset(needs))
+
+
+def test_each_job_starts_after_what_it_needs_and_the_longest_chain_goes_first() -> None:
+    jobs = [job("00"), job("01"), job("02", "00"), job("03", "02"), job("09", "00", "01", "02", "03")]
+    seen: list[str] = []
+    in_order(lambda j: seen.append(j.name), jobs, {"01": 2.5, "02": 1, "03": 1}, workers=1)
+    assert seen == ["00", "01", "02", "03", "09"]
+    seen.clear()
+    in_order(lambda j: seen.append(j.name), jobs, {"01": 9.0}, workers=1)
+    assert seen == ["01", "00", "02", "03", "09"]
+
+
+def test_two_workers_are_never_idle_while_a_job_may_start() -> None:
+    barrier, jobs = threading.Barrier(2, timeout=20), [job("00"), job("01"), job("02"), job("03")]
+    in_order(lambda j: barrier.wait() and None, jobs, {}, workers=2)  # each waits for another at the same time
+
+
+def test_a_need_that_is_not_chosen_is_taken_as_met_and_an_error_starts_no_more() -> None:
+    seen: list[str] = []
+    in_order(lambda j: seen.append(j.name), [job("03", "00")], {}, workers=2)
+    assert seen == ["03"]
+
+    def fail(j: Job) -> None:
+        seen.append(j.name)
+        raise OSError("full disk")
+
+    with pytest.raises(OSError, match="full disk"):
+        in_order(fail, [job("00"), job("01", "00")], {}, workers=1)
+    assert seen == ["03", "00"]
+
+
+def test_a_circle_of_needs_is_an_error_before_anything_runs() -> None:
+    with pytest.raises(ValueError, match="need each other in a circle: 00 -> 01 -> 00"):
+        in_order(lambda j: pytest.fail("ran"), [job("00", "01"), job("01", "00")], {}, workers=1)
+
+
+def test_needs_come_from_the_headers(repo: Path) -> None:
+    add(repo, "00_a", "")
+    add(repo, "03_b", "", needs='"00"')
+    add(repo, "10_c", "", needs='"all"')
+    jobs = {j.name: j for j in plan(repo, "tiny")}
+    assert jobs["03_b"].needs == {"00_a"} and not jobs["03_b"].always
+    assert jobs["10_c"].needs == {"00_a", "03_b"} and jobs["10_c"].always
+
+
+def test_the_committed_rates_are_part_of_the_key(repo: Path) -> None:
+    add(repo, "00_a", "")
+    keys = {plan(repo, "tiny")[0].key}
+    write_rows(repo / "data/protocol/tiny/authors.parquet", [{"lr": 1e-3}])
+    keys |= {plan(repo, "tiny")[0].key}
+    write_rows(repo / "data/protocol/tiny/authors.parquet", [{"lr": 1e-4}])
+    assert len(keys | {plan(repo, "tiny")[0].key}) == 3
+
+
+def test_alone_gives_each_notebook_an_empty_cache_and_saves_cold_times(repo: Path) -> None:
+    body = "# %%\nimport os, pathlib\ncache = pathlib.Path(os.environ['NGDIFF_CACHE'])\n"
+    body += "assert cache.is_dir() and not any(cache.iterdir())\n(cache / 'model').touch()\n"
+    for name in ("00_a", "01_b"):
+        add(repo, name, body)
+    assert reproduce(root=repo, alone=True, say=[].append) == 0
+    rows = read_rows(repo / "data/results/tiny/times.jsonl")
+    assert [r["name"] for r in rows] == ["00_a", "01_b"] and all(r["seconds"] > 0 for r in rows)
+    assert not list((repo / ".cache").glob("alone-*"))
+    assert reproduce(root=repo, only=["01"], alone=True, say=[].append) == 0  # one page measured again
+    again = read_rows(repo / "data/results/tiny/times.jsonl")
+    assert again[0] == rows[0] and again[1] != rows[1]

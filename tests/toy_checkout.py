@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+HEADER = "# ---\n# jupyter:\n#   ngdiff:\n#     question: what?\n#     needs: [{needs}]\n# ---\n\n"
 HEAD = """# %% [markdown]
 # # A notebook
 
@@ -25,8 +26,8 @@ write_rows(out / "{name}_summary.jsonl", [{{"name": "{name}", "value": {value}, 
 """
 
 
-def add(repo: Path, name: str, body: str) -> Path:
-    """Writes notebooks/<name>.py: title, parameters, `body`."""
+def add(repo: Path, name: str, body: str, needs: str = "") -> Path:
+    """Write notebooks/<name>.py: header with its needs, title, parameters, `body`."""
     path = repo / "notebooks" / f"{name}.py"
-    path.write_text(HEAD + body)
+    path.write_text((HEADER.format(needs=needs) if needs else "") + HEAD + body)
     return path
