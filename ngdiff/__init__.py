@@ -55,19 +55,29 @@ __all__ = [
     "unlearn",
 ]
 _HOME = {
-    **dict.fromkeys(("unlearn", "UnlearningStep"), "unlearn"),
-    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA"), "directions"),
-    **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "stepsize"),
-    "AutoLR": "autolr",
-    **dict.fromkeys(("ForgetLevel", "RetainBound"), "info"),
-    **{"evaluate": "evaluate", "profile": "profiles", "Engine": "engine", "Master": "master"},
-}  # public name -> the module that defines it; the other names of __all__ are modules
+    **dict.fromkeys(("unlearn", "UnlearningStep"), "ngdiff.unlearn"),
+    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA"), "ngdiff.directions"),
+    **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "ngdiff.stepsize"),
+    "AutoLR": "ngdiff.autolr",
+    **dict.fromkeys(("ForgetLevel", "RetainBound"), "ngdiff.info"),
+    **{
+        "evaluate": "ngdiff.evaluate",
+        "profile": "ngdiff.profiles",
+        "Engine": "ngdiff.engine",
+        "Master": "ngdiff.master",
+    },
+}  # public name -> the module that defines it
+_MODULES = {
+    **{"data": "ngdiff.data", "figures": "ngdiff.figures", "lora": "ngdiff.lora", "methods": "ngdiff.methods"},
+    **{"models": "ngdiff.models", "objectives": "ngdiff.objectives", "quadratics": "ngdiff.quadratics"},
+    "results": "ngdiff.results",
+}  # public name -> the module it is
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'ngdiff' has no attribute {name!r}; public names: {', '.join(__all__)}")
-    module = importlib.import_module(f"ngdiff.{_HOME.get(name, name)}")
+    module = importlib.import_module(_HOME[name] if name in _HOME else _MODULES[name])
     value = getattr(module, name) if name in _HOME else module
     globals()[name] = value
     return value
@@ -85,7 +95,7 @@ class _Package(ModuleType):
     """
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == name:
+        if isinstance(value, ModuleType) and _HOME.get(name) == f"ngdiff.{name}":
             value = getattr(value, name)
         super().__setattr__(name, value)
 
