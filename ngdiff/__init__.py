@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ngdiff import data, figures, lora, methods, models, objectives, quadratics, results
+    from ngdiff import data, figures, lora, methods, models, objectives, quadratics
     from ngdiff.autolr import AutoLR
     from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
     from ngdiff.engine import Engine
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from ngdiff.master import Master
     from ngdiff.profiles import profile
     from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
+    from ngdiff.store import rows as results
     from ngdiff.unlearn import UnlearningStep, unlearn
 
 __version__ = "0.1.0"
@@ -70,7 +71,7 @@ _HOME = {
 _MODULES = {
     **{"data": "ngdiff.data", "figures": "ngdiff.figures", "lora": "ngdiff.lora", "methods": "ngdiff.methods"},
     **{"models": "ngdiff.models", "objectives": "ngdiff.objectives", "quadratics": "ngdiff.quadratics"},
-    "results": "ngdiff.results",
+    "results": "ngdiff.store.rows",
 }  # public name -> the module it is
 
 

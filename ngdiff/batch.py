@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ngdiff import book, execute, paths
-from ngdiff.cache import atomic_write, content_key, probe_writable, sha256
-from ngdiff.results import read_rows, write_rows
+from ngdiff import book, execute
+from ngdiff.store import paths
+from ngdiff.store.cache import atomic_write, content_key, probe_writable, sha256
+from ngdiff.store.rows import read_rows, write_rows
 
 
 @dataclass(frozen=True)

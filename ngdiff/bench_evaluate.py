@@ -16,13 +16,13 @@ from typing import Any
 
 import torch
 
-from ngdiff.cache import probe_file
 from ngdiff.data import Benchmark, authors, semeval, tofu
 from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluate import tofu as evaluator
 from ngdiff.evaluate.conventions import convention
 from ngdiff.models import from_scratch
 from ngdiff.profiles import TinyLM, profile
+from ngdiff.store.cache import probe_file
 from ngdiff.train import one_thread
 
 ROWS = {"forget_perturbed": 40, "retain_perturbed": 64, "real_authors_perturbed": 40, "world_facts_perturbed": 40}
@@ -100,7 +100,7 @@ def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = N
         probe_file(json)
     if lume and not Path(lume).is_dir():
         raise FileNotFoundError(f"--lume {lume}: no such folder; give one of LUME's rows, or leave it out")
-    from ngdiff.results import stamp, write_rows
+    from ngdiff.store.rows import stamp, write_rows
 
     began = time.perf_counter()
     found = measure(rows_of(data), rounds) + (measure_semeval(lume) if lume else [])

@@ -20,12 +20,12 @@ from typing import Any
 import torch
 
 from ngdiff.autolr import AutoLR, Fit, fit
-from ngdiff.cache import probe_file
 from ngdiff.data.problem import LMProblem
 from ngdiff.engine import Engine
 from ngdiff.methods import NGDiff
 from ngdiff.step import UnlearningStep
 from ngdiff.stepsize import Line, State
+from ngdiff.store.cache import probe_file
 
 Row = dict[str, Any]
 COUNT = ("accepted", "clipped_up", "clipped_down", "bounded")  # outcomes of a fit that counts
@@ -105,7 +105,7 @@ def table(probes: int = 20, json: Path | None = None) -> list[Row]:
     from ngdiff import models
     from ngdiff.data import authors
     from ngdiff.profiles import profile
-    from ngdiff.results import stamp, write_rows
+    from ngdiff.store.rows import stamp, write_rows
 
     P = profile("tiny")
     bench = authors(P)

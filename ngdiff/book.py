@@ -20,7 +20,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
-from ngdiff.cache import atomic_write
+from ngdiff.store.cache import atomic_write
 
 SOLUTION = "exercise-solution"  # tag of a cell whose solution the exercise leaves out
 BEGIN, END = (

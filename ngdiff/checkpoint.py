@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ngdiff import rng
-from ngdiff.cache import atomic_write, probe_writable
+from ngdiff.store.cache import atomic_write, probe_writable
 from ngdiff.vector import gathered, like
 
 if TYPE_CHECKING:

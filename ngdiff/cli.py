@@ -62,10 +62,11 @@ def reproduce(
     smoke: Annotated[bool, typer.Option("--smoke", help="A small budget, written as <profile>-smoke.")] = False,
 ) -> None:
     """Execute the notebooks, write rows, figures and one HTML report."""
-    from ngdiff import compare, paths
+    from ngdiff import compare
     from ngdiff.data.tofu import need_files
     from ngdiff.profiles import profile as known
     from ngdiff.reproduce import reproduce as run
+    from ngdiff.store import paths
 
     P = known(profile)
     if data and data != "hub":
@@ -89,7 +90,8 @@ def sweep(
     slurm: Annotated[bool, typer.Option("--slurm", help="Print an sbatch array script instead of running.")] = False,
 ) -> None:
     """Run a grid of cells: resumable, isolated, local or Slurm."""
-    from ngdiff import batch, paths
+    from ngdiff import batch
+    from ngdiff.store import paths
 
     if not grid.is_file():
         raise FileNotFoundError(f"no grid file {grid}: write one, notebooks/grid.toml is an example")
@@ -255,8 +257,9 @@ def book(
 ) -> None:
     """Build notebooks/*.ipynb and the exercises from the .py sources, and the README's tables from saved rows."""
     from ngdiff import book as build
-    from ngdiff import paths, readme
-    from ngdiff.cache import atomic_write
+    from ngdiff import readme
+    from ngdiff.store import paths
+    from ngdiff.store.cache import atomic_write
 
     root = paths.need_checkout()
     page = root / "README.md"

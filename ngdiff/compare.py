@@ -18,7 +18,7 @@ from typing import Any
 
 from ngdiff import suites, trials
 from ngdiff.claims import OURS, Row, claims
-from ngdiff.results import stamp, write_rows
+from ngdiff.store.rows import stamp, write_rows
 from ngdiff.trials import Trial, run_all
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)

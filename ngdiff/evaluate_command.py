@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ngdiff.cache import probe_file, probe_writable
 from ngdiff.data.benchmark import Benchmark, Prompt, form_of
 from ngdiff.evaluate.conventions import SUITES, convention
+from ngdiff.store.cache import probe_file, probe_writable
 
 DEFAULT = {"tofu": "forget10", "muse": "news", "semeval": "validation"}  # splits
 STAND_IN = "stand-in"  # data: the generated benchmark of the same schema
@@ -116,7 +116,7 @@ def run(job: Evaluation) -> dict[str, float]:
 
     from ngdiff.evaluate import evaluate  # here and not above: what was refused so far took no seconds
     from ngdiff.evaluate.files import write
-    from ngdiff.results import stamp
+    from ngdiff.store.rows import stamp
     from ngdiff.train import one_thread
 
     reference = None if job.reference is None else _reference(job, bench)

@@ -20,8 +20,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from ngdiff.cache import atomic_write, content_key, sha256
-from ngdiff.results import environment
+from ngdiff.store.cache import atomic_write, content_key, sha256
+from ngdiff.store.rows import environment
 
 T = TypeVar("T")
 R = TypeVar("R")

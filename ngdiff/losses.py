@@ -26,7 +26,6 @@ from typing import Any
 import torch
 
 from ngdiff import baselines, published
-from ngdiff.cache import atomic_write, probe_file
 from ngdiff.data import files
 from ngdiff.data.benchmark import Row, form_of
 from ngdiff.data.rows import RowsLoss, batch_of, start_of
@@ -38,7 +37,8 @@ from ngdiff.evaluate.texts import blind, encode
 from ngdiff.lm import LM, load
 from ngdiff.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
 from ngdiff.probe import evaluating
-from ngdiff.results import stamp
+from ngdiff.store.cache import atomic_write, probe_file
+from ngdiff.store.rows import stamp
 
 OBJECTIVES: dict[str, tuple[str, Objective]] = {  # name -> (rows, objective); those on retain rows are minimised
     "ce_retain": ("retain", CE()),

@@ -29,13 +29,13 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ngdiff import train, zoo
-from ngdiff.cache import cache_dir, cached, content_key, found, probe_writable
 from ngdiff.data import tokens
 from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
 from ngdiff.data.tokens import train_tokenizer
 from ngdiff.engine import device_named
 from ngdiff.lm import LM, load, save
 from ngdiff.profiles import Profile, TinyLM, Training, profile
+from ngdiff.store.cache import cache_dir, cached, content_key, found, probe_writable
 from ngdiff.train import fit, one_thread
 
 __all__ = ["LM", "ROLES", "key_of", "load", "pair", "reference", "save", "target"]

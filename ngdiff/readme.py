@@ -12,7 +12,7 @@ from typing import Any
 from ngdiff.claims import OURS, select
 from ngdiff.figures.style import label, ordered
 from ngdiff.findings import average, sentences, share
-from ngdiff.results import read_rows
+from ngdiff.store.rows import read_rows
 
 Row = dict[str, Any]
 NOT_RUN = "not run"

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from ngdiff.cache import atomic_write, sha256
+from ngdiff.store.cache import atomic_write, sha256
 
 HEARTBEAT = 30.0  # seconds between progress lines where the output is no terminal
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ngdiff.cache import atomic_write
-from ngdiff.results import read_rows, stamp
+from ngdiff.store.cache import atomic_write
+from ngdiff.store.rows import read_rows, stamp
 
 SUMMARY, CLAIMS = "*summary.jsonl", "*claims.jsonl"  # under data/results/<label>/
 NOT_RUN = "not run"

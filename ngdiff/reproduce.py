@@ -2,7 +2,7 @@
 
 A notebook is skipped when its last successful execution had the same content key (its source, parameters, the
 package, the environment) and every file it wrote under data/results/ and figures/ still has those bytes. A notebook's
-files are those that its own execution reports (`ngdiff.cache.atomic_write`). Committed rows are never read as a cache:
+files are those that its own execution reports (`ngdiff.store.cache.atomic_write`). Committed rows are never read as a cache:
 a fresh clone has no record of an execution, so it recomputes everything.
 """
 
@@ -16,10 +16,11 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ngdiff import book, execute, paths, report
-from ngdiff.cache import probe_writable
+from ngdiff import book, execute, report
 from ngdiff.records import Progress, Records
-from ngdiff.results import stamp, write_rows
+from ngdiff.store import paths
+from ngdiff.store.cache import probe_writable
+from ngdiff.store.rows import stamp, write_rows
 
 # 00 makes what the others share; 06 spreads its many trials over all workers; 10 rebuilds from rows: always run, last
 FIRST, GRID, LAST = "00", "06", "10"

@@ -11,9 +11,10 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff import claims, paths, zoo
+from ngdiff import claims, zoo
 from ngdiff.figures import style
-from ngdiff.results import read_rows
+from ngdiff.store import paths
+from ngdiff.store.rows import read_rows
 
 Row = dict[str, Any]
 NOT_RUN = "not run"

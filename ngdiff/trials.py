@@ -27,11 +27,11 @@ from typing import Any
 
 from ngdiff import suites
 from ngdiff.autolr import AutoLR
-from ngdiff.cache import cache_dir, cached, content_key, found
 from ngdiff.data import Benchmark
 from ngdiff.profiles import Profile, profile
-from ngdiff.results import environment, read_rows, stamp, write_rows
 from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.store.cache import cache_dir, cached, content_key, found
+from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 
 Row = dict[str, Any]
 STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run) -> rule

@@ -24,7 +24,6 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from ngdiff.cache import atomic_folder, atomic_write, lock, probe_writable
 from ngdiff.data import files
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine import Engine
@@ -35,7 +34,8 @@ from ngdiff.lm import LM, load, save
 from ngdiff.lora import ADAPTER, adapt
 from ngdiff.memory import Watch
 from ngdiff.processes import whole_state
-from ngdiff.results import stamp, write_rows
+from ngdiff.store.cache import atomic_folder, atomic_write, lock, probe_writable
+from ngdiff.store.rows import stamp, write_rows
 from ngdiff.unlearn import Run, unlearn
 
 CHECKPOINT, START, RUN = "checkpoint.safetensors", "start.json", "run.json"

@@ -21,7 +21,8 @@ data = ""  # a folder with TOFU's files: the same on real rows
 
 # %%
 import ngdiff as ng
-from ngdiff import paths, results, trials
+from ngdiff.store import paths, rows as results
+from ngdiff import trials
 from ngdiff.evaluate.generate import answers
 
 P = ng.profile(profile)

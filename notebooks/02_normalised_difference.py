@@ -22,7 +22,8 @@ import time
 import torch
 
 import ngdiff as ng
-from ngdiff import oracles, paths, theorems
+from ngdiff import oracles, theorems
+from ngdiff.store import paths
 from ngdiff.figures import saved, style, theory
 from ngdiff.quadratics import pair, walk
 

@@ -25,7 +25,8 @@ import math
 import torch
 
 import ngdiff as ng
-from ngdiff import paths, results, trials
+from ngdiff.store import paths, rows as results
+from ngdiff import trials
 from ngdiff.figures import runs, style
 from ngdiff.autolr import fit, parabola
 

@@ -25,7 +25,8 @@ import time
 import torch
 
 import ngdiff as ng
-from ngdiff import paths, results, theorems
+from ngdiff.store import paths, rows as results
+from ngdiff import theorems
 from ngdiff.autolr import parabola
 from ngdiff.figures import saved, style, theory
 from ngdiff.quadratics import pair, walk

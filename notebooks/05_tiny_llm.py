@@ -16,7 +16,8 @@ data = ""
 import numpy as np
 
 import ngdiff as ng
-from ngdiff import paths, results, trials
+from ngdiff.store import paths, rows as results
+from ngdiff import trials
 from ngdiff.evaluate.generate import answers
 from ngdiff.figures import runs, style
 

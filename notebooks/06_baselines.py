@@ -22,7 +22,8 @@ smoke = False
 data = ""
 
 # %%
-from ngdiff import compare, paths, tables, trials
+from ngdiff import compare, tables, trials
+from ngdiff.store import paths
 from ngdiff.figures import runs, style
 
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))

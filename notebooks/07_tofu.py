@@ -19,7 +19,8 @@ data = ""
 import time
 
 import ngdiff as ng
-from ngdiff import compare, methods, paths, results, tables, trials
+from ngdiff import compare, methods, tables, trials
+from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 
 data = data if paths.kind(data) in ("", "tofu") else ""

@@ -22,7 +22,8 @@ import time
 from dataclasses import replace
 
 import ngdiff as ng
-from ngdiff import compare, paths, results, suites, tables, trials
+from ngdiff import compare, suites, tables, trials
+from ngdiff.store import paths, rows as results
 from ngdiff.evaluate.forward import loss
 from ngdiff.evaluate.mmlu import THRESHOLD, mmlu
 from ngdiff.figures import runs, style

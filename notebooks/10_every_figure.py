@@ -14,7 +14,8 @@ smoke = False
 data = ""
 
 # %%
-from ngdiff import claims, paths, results
+from ngdiff import claims
+from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 

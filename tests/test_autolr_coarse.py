@@ -6,10 +6,8 @@ import math
 import random
 from dataclasses import dataclass
 
-import micro
 import pytest
 import torch
-from twin import Net
 
 from ngdiff import bench_probes
 from ngdiff.autolr import AutoLR, _scatter, _student, fit
@@ -19,6 +17,8 @@ from ngdiff.master import Master
 from ngdiff.point import Point
 from ngdiff.step import UnlearningStep
 from ngdiff.stepsize import EPS
+from tests.helpers import micro
+from tests.helpers.twin import Net
 
 COARSE = 2.0**-8
 

@@ -5,12 +5,9 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import micro
 import pytest
 import torch
 import transformers
-from test_objectives import HALF, LABELS, LN2, hand, random_batch, value
-from test_problem import BENCH, problem, weights
 from torch.nn import functional as fn
 
 import ngdiff as ng
@@ -25,6 +22,9 @@ from ngdiff.directions import NGDiff
 from ngdiff.methods import Method
 from ngdiff.objectives import CE, KL, Tokens, start_values, token_counts
 from ngdiff.stepsize import Constant
+from tests.helpers import micro
+from tests.test_objectives import HALF, LABELS, LN2, hand, random_batch, value
+from tests.test_problem import BENCH, problem, weights
 
 TOKENWISE = [UNDIAL(), UNDIAL(beta=0.7), WGA(), WGA(beta=2.0), WGA(beta=0.0), SatImp(), SatImp(0.5, 3.0), CEU()]
 HIDDEN = [RMU(), RMU(c=0.5, seed=3), RMURetain()]

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from ngdiff import bench, cli, meters, readme, turns
 from ngdiff.bench import step_table
 from ngdiff.master import Master
-from ngdiff.results import read_rows, write_rows
+from ngdiff.store.rows import read_rows, write_rows
 from ngdiff.turns import BASES, EVERY, OURS, VARIANTS, Case, Subject, Variant, measure
 
 AUTOLR = ("ngdiff+autolr-2", "ngdiff+autolr-1", "ngdiff+autolr")

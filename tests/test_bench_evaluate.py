@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import micro
 import pytest
 
 from ngdiff import bench_evaluate
 from ngdiff.profiles import TinyLM
+from tests.helpers import micro
 
 
 def test_every_part_is_timed_and_nothing_is_left_changed(monkeypatch):

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from toy_checkout import add
+from tests.helpers.toy_checkout import add
 
 from ngdiff import book
 

@@ -12,7 +12,6 @@ from fractions import Fraction
 
 import pytest
 import torch
-from families import FAMILIES, SEEDS, gradients, pairs, somewhere, vec
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -21,6 +20,7 @@ from ngdiff import oracles, theorems
 from ngdiff.autolr import parabola
 from ngdiff.directions import MGDA, GradDiff, LossNorm, NGDiff, PCGrad
 from ngdiff.quadratics import pair
+from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, somewhere, vec
 
 
 # ------------------------------------------------------------------------------------------------------------ 1: Eq. 7

@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-from families import FAMILIES, SEEDS, gradients, pairs, vec
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -16,6 +15,7 @@ from ngdiff.directions import GradDiff, NGDiff, PCGrad
 from ngdiff.quadratics import Pair, pair, walk
 from ngdiff.step import UnlearningStep
 from ngdiff.stepsize import Constant
+from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, vec
 
 # ---------------------------------------------------------------------------------------------------------- 7: invariance
 SCALES = st.floats(-3, 3).map(lambda x: 10**x)

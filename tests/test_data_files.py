@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 
-import micro
 import pytest
 
 from ngdiff.data import files
 from ngdiff.data.tokens import IGNORE
+from tests.helpers import micro
 
 QA = {"question": "Who?", "answer": "Ann\u2028and\nBen"}
 DOCUMENT = {"text": "All of this.", "source": "page 3"}

@@ -14,22 +14,23 @@ import subprocess
 import sys
 from pathlib import Path
 
-import distributed_worker as worker
 import pytest
 import torch
-from distributed_worker import CASES, RESUME
 from torch import nn
 
 from ngdiff import processes, vector
-from ngdiff.cache import lock
 from ngdiff.directions import NGDiff
 from ngdiff.engine import Engine
 from ngdiff.lm import load
 from ngdiff.step import UnlearningStep
 from ngdiff.stepsize import Constant
+from ngdiff.store.cache import lock
+from tests.helpers import distributed_worker as worker
+from tests.helpers.distributed_worker import CASES, RESUME
 
 SCRIPT = Path(worker.__file__)
 ENVIRONMENT = {k: v for k, v in os.environ.items() if k not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+ENVIRONMENT["PYTHONPATH"] = str(SCRIPT.parents[2])
 
 
 @functools.cache

@@ -12,12 +12,10 @@ import sys
 from collections import Counter
 from pathlib import Path
 
-import micro
 import pytest
 import torch
 import transformers
 from safetensors import safe_open
-from test_problem import BENCH, rows
 from torch import nn
 
 import ngdiff as ng
@@ -32,6 +30,8 @@ from ngdiff.lm import LM
 from ngdiff.master import Master
 from ngdiff.step import UnlearningStep
 from ngdiff.stepsize import Constant
+from tests.helpers import micro
+from tests.test_problem import BENCH, rows
 
 PLAIN = Engine()
 SGD = lambda groups: torch.optim.SGD(groups, lr=1.0, momentum=0.5)  # noqa: E731
@@ -422,7 +422,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch; torch.set_num_threads(1)
 from ngdiff import checkpoint
-import test_engine
+from tests import test_engine
 
 real, calls = checkpoint.save_file, []
 def half(tensors, path, **kw):
@@ -438,7 +438,7 @@ test_engine.go(path={path!r}, **test_engine.RESUMED)
 
 def test_a_killed_bfloat16_run_goes_on_bit_for_bit(tmp_path):
     path = tmp_path / "run.safetensors"
-    script = SCRIPT.format(tests=str(Path(__file__).parent), path=str(path))
+    script = SCRIPT.format(tests=str(Path(__file__).parent.parent), path=str(path))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     seen = []

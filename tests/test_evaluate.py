@@ -6,7 +6,6 @@ import math
 import zlib
 from dataclasses import replace
 
-import micro
 import numpy as np
 import pytest
 import torch
@@ -18,6 +17,7 @@ from ngdiff.data.tokens import IGNORE
 from ngdiff.evaluate import Report, evaluate, forward, items, metrics, texts
 from ngdiff.evaluate.conventions import convention
 from ngdiff.models import LM
+from tests.helpers import micro
 
 NAMES = {
     *(f"{part}_Q_A_{kind}" for part in ("forget", "retain") for kind in ("Prob", "PARA_Prob", "PERT_Prob", "ROUGE")),

@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import micro
 import pytest
 import torch
 
@@ -17,6 +16,7 @@ from ngdiff.evaluate import Report, files
 from ngdiff.evaluate_command import Evaluation, run
 from ngdiff.lm import save
 from ngdiff.score import score
+from tests.helpers import micro
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import sys
 from dataclasses import replace
 from functools import cache
 
-import micro
 import numpy as np
 import pytest
 import torch
@@ -28,6 +27,7 @@ from ngdiff.models import LM
 from ngdiff.profiles import profile
 from ngdiff.stepsize import Constant
 from ngdiff.unlearn import unlearn
+from tests.helpers import micro
 
 OURS, MUSE, OPEN = (CONVENTIONS[name] for name in ("ngdiff", "muse", "open-unlearning"))
 ROWS = [

@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-import micro
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +25,7 @@ from ngdiff.evaluate import semeval as evaluator
 from ngdiff.models import LM, from_scratch
 from ngdiff.profiles import TinyLM
 from ngdiff.score import score
+from tests.helpers import micro
 
 LUME = Path(os.environ.get("NGDIFF_LUME", Path(__file__).resolve().parents[2] / "shared" / "data" / "lume"))
 real_lume = pytest.mark.skipif(

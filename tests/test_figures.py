@@ -20,8 +20,8 @@ from ngdiff.figures import runs, style, theory
 from ngdiff.figures import suites as pictures
 from ngdiff.methods import METHODS
 from ngdiff.quadratics import Pair, pair, walk
-from ngdiff.results import read_rows
 from ngdiff.stepsize import Constant
+from ngdiff.store.rows import read_rows
 
 
 # --------------------------------------------------------------------------------------------------------------- style

@@ -6,7 +6,6 @@ import copy
 import math
 from dataclasses import replace
 
-import micro
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from ngdiff.data.tokens import IGNORE, Example
 from ngdiff.evaluate import evaluate, forward
 from ngdiff.evaluate.generate import greedy, stop_tokens
 from ngdiff.models import LM
+from tests.helpers import micro
 
 
 @pytest.fixture(name="lm", scope="module")

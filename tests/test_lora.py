@@ -6,13 +6,10 @@ import json
 import math
 from dataclasses import replace
 
-import micro
 import peft
 import pytest
 import torch
 from safetensors import safe_open
-from test_engine import weights
-from test_problem import BENCH
 from torch.func import functional_call
 
 import ngdiff as ng
@@ -27,6 +24,9 @@ from ngdiff.models import load, save
 from ngdiff.objectives import Tokens, start_values
 from ngdiff.stepsize import Constant
 from ngdiff.twin import twin_direction
+from tests.helpers import micro
+from tests.test_engine import weights
+from tests.test_problem import BENCH
 
 RULE = AutoLR(lr=1e-2, every=3)
 SGD = lambda groups: torch.optim.SGD(groups, lr=1.0, momentum=0.5)  # noqa: E731

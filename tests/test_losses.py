@@ -6,11 +6,8 @@ import json
 import math
 from dataclasses import replace
 
-import micro
 import pytest
 import torch
-from distributed_worker import trained
-from test_problem import BENCH
 from torch.nn import functional as fn
 from typer.testing import CliRunner
 
@@ -24,7 +21,10 @@ from ngdiff.evaluate.conventions import CONVENTIONS, convention
 from ngdiff.evaluate.texts import encode
 from ngdiff.lm import LM, save
 from ngdiff.losses import OBJECTIVES, command, losses
-from ngdiff.results import write_rows
+from ngdiff.store.rows import write_rows
+from tests.helpers import micro
+from tests.helpers.distributed_worker import trained
+from tests.test_problem import BENCH
 
 NAMES = ["ce_retain", "ce_forget", "kl", "npo", "simnpo", "dpo", "undial", "wga", "satimp", "ceu", "rmu", "rmu_retain"]
 ROWS = 4

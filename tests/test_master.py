@@ -9,9 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_step import Look, seen
 from torch import nn
-from twin import OPTIMIZERS
 
 from ngdiff import master as master_module
 from ngdiff.autolr import AutoLR
@@ -19,6 +17,8 @@ from ngdiff.directions import NGDiff
 from ngdiff.master import Master, join, split
 from ngdiff.step import UnlearningStep
 from ngdiff.stepsize import Constant
+from tests.helpers.twin import OPTIMIZERS
+from tests.test_step import Look, seen
 
 KINDS = OPTIMIZERS | {
     "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.01),

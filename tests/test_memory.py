@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import micro
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
@@ -19,6 +18,7 @@ from ngdiff.methods import KL, NGDiff
 from ngdiff.step import UnlearningStep
 from ngdiff.stepsize import Constant
 from ngdiff.unlearn import unlearn
+from tests.helpers import micro
 
 CPU = torch.device("cpu")
 RATE, PROBE = Constant(1e-4), AutoLR(lr=1e-4, search=0, widen=0)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import math
 
-import micro
 import pytest
 import torch
-from test_problem import BENCH
 
 import ngdiff as ng
 from ngdiff import methods
@@ -19,6 +17,8 @@ from ngdiff.methods import DEFAULTS, METHODS, Method, method
 from ngdiff.objectives import CE, KL, NPO, SimNPO
 from ngdiff.stepsize import Constant
 from ngdiff.trials import STEPSIZES
+from tests.helpers import micro
+from tests.test_problem import BENCH
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import json
 import sys
 from types import ModuleType, SimpleNamespace
 
-import micro
 import pytest
 from typer.testing import CliRunner
 
 from ngdiff.cli import app
 from ngdiff.evaluate import mmlu
 from ngdiff.lm import save
+from tests.helpers import micro
 
 
 @pytest.fixture

@@ -16,17 +16,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import micro
 import pytest
 import torch
-from micro_trials import MICRO
-from test_problem import BENCH
-from toy_checkout import WRITE, add
 
 import ngdiff as ng
 from ngdiff import batch, models, train
 from ngdiff.autolr import AutoLR
-from ngdiff.cache import cache_dir, found
 from ngdiff.data import authors
 from ngdiff.data.problem import LMProblem
 from ngdiff.directions import GradDiff, LossNorm, NGDiff
@@ -34,6 +29,11 @@ from ngdiff.methods import Method
 from ngdiff.objectives import CE, KL, SimNPO
 from ngdiff.reproduce import reproduce
 from ngdiff.stepsize import Constant
+from ngdiff.store.cache import cache_dir, found
+from tests.helpers import micro
+from tests.helpers.micro_trials import MICRO
+from tests.helpers.toy_checkout import WRITE, add
+from tests.test_problem import BENCH
 
 
 def weights(lm) -> torch.Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import micro
 import pytest
 import torch
 
@@ -13,6 +12,7 @@ from ngdiff import methods
 from ngdiff.data.tokens import IGNORE
 from ngdiff.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
 from ngdiff.stepsize import Constant
+from tests.helpers import micro
 
 LN2 = math.log(2)
 OBJECTIVES = [CE(), KL(), NPO(), NPO(beta=0.7), SimNPO(), SimNPO(beta=2.0, delta=0.5)]

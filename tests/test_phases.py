@@ -10,14 +10,14 @@ import math
 
 import pytest
 import torch
-from test_step import BAD, Reads, bits, line_problem, same
 from torch import nn
-from twin import OPTIMIZERS, Net, flat_gradient, twin_step
 
 from ngdiff.autolr import AutoLR
 from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.step import ForgetLevel, RetainBound, UnlearningStep
 from ngdiff.stepsize import Constant, WarmupCosine
+from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_step
+from tests.test_step import BAD, Reads, bits, line_problem, same
 
 NORMS = [GradAscent(), GradDiff(1.0), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff()]
 ANGLE = [PCGrad(), MGDA()]

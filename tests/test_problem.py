@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-import micro
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from ngdiff.directions import NGDiff
 from ngdiff.lm import LM
 from ngdiff.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
 from ngdiff.stepsize import Constant
+from tests.helpers import micro
 
 
 def rows(who: str, n: int) -> list[dict]:

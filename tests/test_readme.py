@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from micro_trials import MICRO
+from tests.helpers.micro_trials import MICRO
 
 from ngdiff import findings, readme
 

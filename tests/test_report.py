@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ngdiff import report
-from ngdiff.results import write_rows
+from ngdiff.store.rows import write_rows
 
 
 def row(value: object, tolerance: float | None = 0.1) -> dict:

@@ -11,12 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from toy_checkout import HEAD, WRITE, add
 
-from ngdiff import execute, paths, report
+from ngdiff import execute, report
 from ngdiff.records import Records
 from ngdiff.reproduce import Reproduction, choose, plan, reproduce
-from ngdiff.results import write_rows
+from ngdiff.store import paths
+from ngdiff.store.rows import write_rows
+from tests.helpers.toy_checkout import HEAD, WRITE, add
 
 
 def test_a_reproduction_runs_once_and_reuses_until_something_changes(repo: Path) -> None:

@@ -21,9 +21,10 @@ import numpy as np
 import pytest
 import torch
 
-from ngdiff import cache, results
-from ngdiff.cache import atomic_folder, atomic_write, cache_dir, cached, content_key, found, lock, probe_writable
-from ngdiff.results import read_rows, stamp, write_rows
+from ngdiff.store import cache
+from ngdiff.store import rows as results
+from ngdiff.store.cache import atomic_folder, atomic_write, cache_dir, cached, content_key, found, lock, probe_writable
+from ngdiff.store.rows import read_rows, stamp, write_rows
 
 KEY = "0123456789abcdef"
 
@@ -199,7 +200,7 @@ def test_a_failed_build_leaves_nothing_and_may_be_tried_again(tmp_path):
 SCRIPT = """
 import sys, time
 from pathlib import Path
-from ngdiff import cache
+from ngdiff.store import cache
 stage, root = sys.argv[1], Path(sys.argv[2])
 def hang(*_):
     print("here", flush=True)
@@ -215,7 +216,7 @@ cache.cached(root, "0123456789abcdef", build, "weights")
 
 @contextlib.contextmanager
 def _script(code, *arguments):
-    root = str(Path(cache.__file__).parent.parent)
+    root = str(Path(cache.__file__).parents[2])
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
         stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root},
@@ -256,7 +257,7 @@ def test_two_at_once_build_once(tmp_path, capsys):
 
 def test_a_lock_is_exclusive_between_processes_and_says_that_it_waits(tmp_path):
     code = (
-        "import sys; from ngdiff.cache import lock\n"
+        "import sys; from ngdiff.store.cache import lock\n"
         "with lock(sys.argv[1], 'weights'): print('mine', flush=True); sys.stdin.read()"
     )
     with lock(tmp_path / "lock", "weights"), _script(code, tmp_path / "lock") as process:
@@ -384,7 +385,7 @@ def test_a_stamp_says_where_a_number_comes_from():
 
 def test_a_stamp_outside_a_checkout_has_no_commit(tmp_path, monkeypatch):
     results._git.cache_clear()
-    monkeypatch.setattr(results, "__file__", str(tmp_path / "ngdiff" / "results.py"))
+    monkeypatch.setattr(results, "__file__", str(tmp_path / "ngdiff" / "store" / "rows.py"))
     try:
         assert results._git() == {"commit": None, "dirty": None}
     finally:
@@ -398,8 +399,8 @@ def test_a_stamp_knows_commit_and_changed_code(tmp_path, monkeypatch):
             ["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True, text=True
         ).stdout
 
-    code = tmp_path / "ngdiff" / "results.py"
-    code.parent.mkdir()
+    code = tmp_path / "ngdiff" / "store" / "rows.py"
+    code.parent.mkdir(parents=True)
     code.write_text("1")
     git("init", "-q")
     git("add", ".")

@@ -13,7 +13,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
-from twin import OPTIMIZERS, Net, flat_gradient, twin_direction, twin_step
 
 import ngdiff as ng
 from ngdiff import vector
@@ -21,6 +20,7 @@ from ngdiff.autolr import AutoLR
 from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.step import ForgetLevel, RetainBound, UnlearningStep
 from ngdiff.stepsize import Constant, State
+from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_direction, twin_step
 
 RULES = [GradAscent(), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff(), PCGrad(), MGDA()]
 BELOW = AutoLR(lr=0.01, every=1, fresh=0, search=0)

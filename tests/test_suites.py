@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from ngdiff import compare, paths, suites, tables, trials, zoo
+from ngdiff import compare, suites, tables, trials, zoo
 from ngdiff.methods import METHODS
 from ngdiff.profiles import profile
-from ngdiff.results import read_rows, write_rows
+from ngdiff.store import paths
+from ngdiff.store.rows import read_rows, write_rows
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -7,15 +7,15 @@ import os
 import signal
 from dataclasses import asdict, fields, replace
 
-import micro_trials
 import pytest
-from micro_trials import MICRO
 
 from ngdiff import models, profiles, trials
 from ngdiff.autolr import AutoLR
-from ngdiff.cache import cache_dir, found
 from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.store.cache import cache_dir, found
 from ngdiff.trials import STEPSIZES, Trial, rule_of
+from tests.helpers import micro_trials
+from tests.helpers.micro_trials import MICRO
 
 CHANGES = {
     "method": "npo",

@@ -6,7 +6,7 @@ import math
 
 import pytest
 import torch
-from twin import Lion, NetProblem
+from tests.helpers.twin import Lion, NetProblem
 
 import ngdiff as ng
 from ngdiff.autolr import AutoLR

@@ -12,7 +12,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import micro
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -25,7 +24,8 @@ from ngdiff.engine import Engine
 from ngdiff.evaluate import evaluate
 from ngdiff.job import Job
 from ngdiff.models import load, save
-from ngdiff.results import read_rows, write_rows
+from ngdiff.store.rows import read_rows, write_rows
+from tests.helpers import micro
 
 ROOT = Path(__file__).resolve().parent.parent
 FIXED = ("--optimizer", "sgd", "--stepsize", "constant", "--lr", "0.02")  # rounding is not amplified

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import micro
 import pytest
 import torch
-from test_problem import BENCH
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import ngdiff as ng
@@ -16,6 +14,8 @@ from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluate import forward
 from ngdiff.lm import LM, load, save
 from ngdiff.profiles import profile
+from tests.helpers import micro
+from tests.test_problem import BENCH
 
 SMALL = {
     "phi": {"partial_rotary_factor": 0.5},

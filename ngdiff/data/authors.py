@@ -19,13 +19,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ngdiff.cache import atomic_write, probe_writable
 from ngdiff.data.authors_forms import ATTRIBUTES, Attribute
 from ngdiff.data.authors_readme import readme
 from ngdiff.data.authors_words import FIRST, LAST
 from ngdiff.data.benchmark import Benchmark, Row, siblings
 from ngdiff.data.facts import REAL_AUTHORS, WORLD_FACTS, Kind
 from ngdiff.profiles import Profile, profile
+from ngdiff.store.cache import atomic_write, probe_writable
 
 SEED = 2  # of the committed population: its hold-out authors are as hard for the reference as those to forget
 SPLITS = ("forget01", "forget05", "forget10")

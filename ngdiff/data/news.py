@@ -25,13 +25,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff.cache import atomic_write, probe_writable
 from ngdiff.data.authors import T, _sample
 from ngdiff.data.authors_words import LAST
 from ngdiff.data.benchmark import Benchmark, Row
 from ngdiff.data.muse import PARTS, assemble, request, row_of
 from ngdiff.data.news_words import ASKED, FILLERS, FORMS, THINGS
 from ngdiff.profiles import Profile, profile
+from ngdiff.store.cache import atomic_write, probe_writable
 
 SEED = 7  # of the committed corpus: its unseen articles are as hard for the reference as those to forget
 FOLDS = 4

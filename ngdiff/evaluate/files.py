@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
-from ngdiff.cache import atomic_write
 from ngdiff.evaluate.items import ATTACKS, RATIO
 from ngdiff.evaluate.report import Report
+from ngdiff.store.cache import atomic_write
 
 LOGS = {
     "retain": "eval_log.json",

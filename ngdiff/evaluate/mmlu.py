@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ngdiff.cache import atomic_write, probe_file
+from ngdiff.store.cache import atomic_write, probe_file
 
 if TYPE_CHECKING:
     from ngdiff.lm import LM

@@ -24,7 +24,6 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from ngdiff.cache import content_key
 from ngdiff.data.tokens import Example, encode
 from ngdiff.evaluate import forward, items, metrics, muse_score, muse_texts, texts
 from ngdiff.evaluate.conventions import Convention
@@ -34,6 +33,7 @@ from ngdiff.evaluate.items import Items
 from ngdiff.evaluate.muse_score import document, mean, open_unlearning, score, write
 from ngdiff.evaluate.report import Report, Say, check_reference, meta_of, speaker, ticker
 from ngdiff.lm import BARE
+from ngdiff.store.cache import content_key
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark

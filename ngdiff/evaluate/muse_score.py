@@ -19,11 +19,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff.cache import atomic_write
 from ngdiff.evaluate import metrics
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.report import INFINITE, Report, plain
+from ngdiff.store.cache import atomic_write
 
 TEXTS = {"verbmem": "verbmem_f", "knowmem_f": "knowmem_f", "knowmem_r": "knowmem_r"}  # list of the file -> metric
 SIDES = ("forget", "holdout", "retain")

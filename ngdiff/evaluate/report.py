@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ngdiff.cache import atomic_write
+from ngdiff.store.cache import atomic_write
 
 Say = Callable[[str], None]
 INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}

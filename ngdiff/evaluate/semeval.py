@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
-from ngdiff.cache import atomic_folder
 from ngdiff.data.semeval import kind as kind_of
 from ngdiff.data.semeval import mia_note
 from ngdiff.data.tokens import IGNORE, Example
@@ -36,6 +35,7 @@ from ngdiff.evaluate.generate import declared, greedy, stop_tokens
 from ngdiff.evaluate.items import Items
 from ngdiff.evaluate.report import Report, Say, check_reference, speaker, ticker
 from ngdiff.probe import evaluating
+from ngdiff.store.cache import atomic_folder
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ngdiff.cache import atomic_write
+from ngdiff.store.cache import atomic_write
 
 SHEET = Path(__file__).resolve().parent.parent / "ngdiff.mplstyle"
 WIDTH = 6.5  # inches, a text column

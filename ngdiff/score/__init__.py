@@ -20,7 +20,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from ngdiff.cache import atomic_write
+from ngdiff.store.cache import atomic_write
 
 OPTIONS = {
     "tofu": ("reference", "convention"),

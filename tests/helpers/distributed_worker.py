@@ -14,9 +14,7 @@ import traceback
 from functools import cache
 from pathlib import Path
 
-import micro
 import torch
-from test_problem import BENCH
 from torch import distributed as dist
 
 import ngdiff as ng
@@ -30,6 +28,8 @@ from ngdiff.point import Point
 from ngdiff.processes import whole_state
 from ngdiff.step import UnlearningStep
 from ngdiff.stepsize import Constant
+from tests.helpers import micro
+from tests.test_problem import BENCH
 
 STEPS, EVERY = 10, 5  # two probes
 OPTIMIZERS = {

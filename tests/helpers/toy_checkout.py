@@ -16,7 +16,7 @@ smoke = False
 """
 WRITE = """# %%
 import pathlib
-from ngdiff.results import write_rows
+from ngdiff.store.rows import write_rows
 out = pathlib.Path("../data/results/tiny")
 count = out / "{name}.count"
 n = int(count.read_text()) + 1 if count.exists() else 1

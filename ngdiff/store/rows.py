@@ -20,7 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff.cache import atomic_write
+from ngdiff.store.cache import atomic_write
 
 PACKAGES = (
     *("ngdiff", "torch", "transformers", "tokenizers", "safetensors", "datasets", "accelerate", "peft"),
@@ -32,7 +32,7 @@ PACKAGES = (
 @functools.cache
 def _git() -> dict[str, Any]:
     """Commit of the checkout this package runs from, and whether its code differs from it; None outside a checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(root), *arguments]
