@@ -15,16 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ngdiff import data, figures, lora, methods, models, objectives, quadratics
-    from ngdiff.autolr import AutoLR
-    from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
+    from ngdiff.core.autolr import AutoLR
+    from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
+    from ngdiff.core.info import ForgetLevel, RetainBound
+    from ngdiff.core.loop import UnlearningStep, unlearn
+    from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
     from ngdiff.engine import Engine
     from ngdiff.evaluate import evaluate
-    from ngdiff.info import ForgetLevel, RetainBound
     from ngdiff.master import Master
     from ngdiff.profiles import profile
-    from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
     from ngdiff.store import rows as results
-    from ngdiff.unlearn import UnlearningStep, unlearn
 
 __version__ = "0.1.0"
 __all__ = [
@@ -56,11 +56,11 @@ __all__ = [
     "unlearn",
 ]
 _HOME = {
-    **dict.fromkeys(("unlearn", "UnlearningStep"), "ngdiff.unlearn"),
-    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA"), "ngdiff.directions"),
-    **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "ngdiff.stepsize"),
-    "AutoLR": "ngdiff.autolr",
-    **dict.fromkeys(("ForgetLevel", "RetainBound"), "ngdiff.info"),
+    **dict.fromkeys(("unlearn", "UnlearningStep"), "ngdiff.core.loop"),
+    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA"), "ngdiff.core.directions"),
+    **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "ngdiff.core.stepsize"),
+    "AutoLR": "ngdiff.core.autolr",
+    **dict.fromkeys(("ForgetLevel", "RetainBound"), "ngdiff.core.info"),
     **{
         "evaluate": "ngdiff.evaluate",
         "profile": "ngdiff.profiles",
@@ -92,7 +92,7 @@ class _Package(ModuleType):
     """Keeps `ng.unlearn` and `ng.evaluate` the functions.
 
     Importing the submodule of the same name makes Python store the *module* on the package; what is stored
-    here is the module's function. `from ngdiff.unlearn import Run` is unaffected.
+    here is the module's function. `from ngdiff.core.loop import Run` is unaffected.
     """
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -19,12 +19,12 @@ from typing import Any
 
 import torch
 
-from ngdiff.autolr import AutoLR, Fit, fit
+from ngdiff.core.autolr import AutoLR, Fit, fit
+from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import Line, State
 from ngdiff.data.problem import LMProblem
 from ngdiff.engine import Engine
 from ngdiff.methods import NGDiff
-from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import Line, State
 from ngdiff.store.cache import probe_file
 
 Row = dict[str, Any]

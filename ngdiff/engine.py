@@ -7,7 +7,7 @@ runs under plain `python` and under `accelerate launch`, whose processes, backen
                On one device the two share 4 bytes (`ngdiff.master`); FSDP2's mixed precision does the same on several.
     sharding   over several processes: "shard" cuts weights, gradients and optimizer state with FSDP2 (`fully_shard`);
                "replicate" keeps a copy each (DDP). Either way the run is that of one process up to rounding.
-    memory     swap | recompute (`ngdiff.phases`); checkpointing: block by block, activations are computed twice.
+    memory     swap | recompute (`ngdiff.core.gradients`); checkpointing: block by block, activations are computed twice.
 
 References: Rajbhandari et al. 2020, arXiv 1910.02054 (sharded optimizers); Chen et al. 2016, arXiv 1604.06174 (checkpoints).
 """
@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ngdiff.core.gradients import MODES
+from ngdiff.core.processes import Processes
 from ngdiff.master import Master, split
-from ngdiff.phases import MODES
-from ngdiff.processes import Processes
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]  # from parameter groups
 PRECISIONS = ("float32", "bfloat16")

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from ngdiff import methods
+from ngdiff.core.step import UnlearningStep
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine import Engine
 from ngdiff.lora import ADAPTER
-from ngdiff.step import UnlearningStep
 from ngdiff.trials import OPTIMIZERS, rule_of
 
 PLACES = ("forget", "retain", "holdout", "out")  # what is in the files counts, not where they are

@@ -12,11 +12,11 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ngdiff import lora, zoo
+from ngdiff.core.processes import whole_state
 from ngdiff.data.benchmark import Prompt
 from ngdiff.data.tokens import Example, encode
 from ngdiff.hub import fetch, prompt_of, without_bars
 from ngdiff.lora import ADAPTER, base_of, put_on
-from ngdiff.processes import whole_state
 from ngdiff.store.cache import atomic_folder, probe_writable
 
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model

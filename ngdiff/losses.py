@@ -26,6 +26,7 @@ from typing import Any
 import torch
 
 from ngdiff import baselines, published
+from ngdiff.core.probe import evaluating
 from ngdiff.data import files
 from ngdiff.data.benchmark import Row, form_of
 from ngdiff.data.rows import RowsLoss, batch_of, start_of
@@ -36,7 +37,6 @@ from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.texts import blind, encode
 from ngdiff.lm import LM, load
 from ngdiff.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
-from ngdiff.probe import evaluating
 from ngdiff.store.cache import atomic_write, probe_file
 from ngdiff.store.rows import stamp
 

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff import vector
-from ngdiff.point import Point
+from ngdiff.core import vector
+from ngdiff.core.point import Point
 
 BUCKET = 2**26  # weights that are float32 at the same time
 

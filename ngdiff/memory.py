@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ngdiff import rng, vector
+from ngdiff.core import rng, vector
 from ngdiff.engine import blocks, checkpointing
 from ngdiff.master import BUCKET
 from ngdiff.meters import allocated

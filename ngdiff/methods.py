@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ngdiff import baselines
-from ngdiff import directions as rules
+from ngdiff.core import directions as rules
 from ngdiff.objectives import CE, Objective
 from ngdiff.objectives import KL as KLObjective
 from ngdiff.objectives import NPO as NPOObjective

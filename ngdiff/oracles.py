@@ -1,7 +1,7 @@
 """Two-task rules of other papers, written from their own formulas on gradient vectors, to test ours against.
 
 Tasks are the rows of G = (g_1, g_2) = (g_R, −g_F), both to be descended: the minus sign of the forget objective is
-already in. Nothing here is used by a training step; `ngdiff.directions` holds the closed forms on the Gramian.
+already in. Nothing here is used by a training step; `ngdiff.core.directions` holds the closed forms on the Gramian.
 """
 
 from __future__ import annotations

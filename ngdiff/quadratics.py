@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ngdiff.directions import Direction
-from ngdiff.step import Info, UnlearningStep
-from ngdiff.stepsize import StepSize
+from ngdiff.core.directions import Direction
+from ngdiff.core.step import Info, UnlearningStep
+from ngdiff.core.stepsize import StepSize
 
 
 @dataclass

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ngdiff import oracles
-from ngdiff.autolr import AutoLR, fit, parabola
-from ngdiff.directions import MGDA, Direction, GradDiff, NGDiff, PCGrad
+from ngdiff.core.autolr import AutoLR, fit, parabola
+from ngdiff.core.directions import MGDA, Direction, GradDiff, NGDiff, PCGrad
+from ngdiff.core.stepsize import StepSize
 from ngdiff.quadratics import Pair, walk
-from ngdiff.stepsize import StepSize
 
 EPS = torch.finfo(torch.float64).eps
 EXACT = AutoLR(lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True)  # η* at every step, on a quadratic
@@ -141,7 +141,7 @@ def one_step(P: Pair, theta: Tensor, d: Tensor, eta: float) -> float:
 
 @dataclass(frozen=True)
 class Ray:
-    """A `Line` of `ngdiff.stepsize`: R along −d from θ on a pair."""
+    """A `Line` of `ngdiff.core.stepsize`: R along −d from θ on a pair."""
 
     P: Pair
     theta: Tensor

@@ -26,10 +26,10 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff import suites
-from ngdiff.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
 from ngdiff.data import Benchmark
 from ngdiff.profiles import Profile, profile
-from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
 from ngdiff.store.cache import cache_dir, cached, content_key, found
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 
@@ -44,7 +44,7 @@ STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run
 OPTIMIZERS = ("adamw", "sgd")
 # what a trial's numbers depend on, beside its settings and its models
 SOURCES = (
-    *("vector", "directions", "stepsize", "autolr", "info", "probe", "step", "unlearn"),
+    *(f"core/{name}" for name in ("vector", "directions", "stepsize", "autolr", "info", "probe", "step", "loop")),
     *("objectives", "baselines", "methods", "lm", "trials", "suites"),
     *("data/benchmark", "data/problem", "data/rows", "data/tokens", "data/refusals"),
 )
@@ -112,7 +112,7 @@ def run(trial: Trial, refresh: bool = False) -> Row:
 
 
 def history(trial: Trial) -> list[Row]:
-    """One row a step (`ngdiff.step.Info`), running the trial if it has not been."""
+    """One row a step (`ngdiff.core.step.Info`), running the trial if it has not been."""
     return read_rows(_entry(trial, False) / "history.parquet")
 
 
@@ -197,8 +197,8 @@ def scores(metrics: Row, start: Row, reference: Row) -> Row:
 def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     """The `Run` of a trial, not cached: the unlearned model itself."""
     from ngdiff import methods
-    from ngdiff.info import ForgetLevel
-    from ngdiff.unlearn import unlearn
+    from ngdiff.core.info import ForgetLevel
+    from ngdiff.core.loop import unlearn
 
     shape = (trial.profile, trial.split, trial.data, trial.target_seed)
     (start, _), problem = levels(*shape), _problem(*shape)

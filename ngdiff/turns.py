@@ -28,12 +28,13 @@ import torch
 from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ngdiff import meters, vector
-from ngdiff.autolr import AutoLR
-from ngdiff.directions import NGDiff
+from ngdiff import meters
+from ngdiff.core import vector
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import NGDiff
+from ngdiff.core.gradients import MODES
+from ngdiff.core.step import UnlearningStep
 from ngdiff.engine import PRECISIONS, Engine
-from ngdiff.phases import MODES
-from ngdiff.step import UnlearningStep
 
 Row = dict[str, Any]
 EVERY, LR = 10, 1e-6

@@ -1,6 +1,6 @@
 """The obvious NGDiff, slow and plain: clone the gradients, flatten them, compute in float64.
 
-The reference beside the fast step: every way `ngdiff.step` runs (memory modes, microbatches, masters, adapters, several
+The reference beside the fast step: every way `ngdiff.core.step` runs (memory modes, microbatches, masters, adapters, several
 processes) is tested against these few lines. Nothing else uses them.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ngdiff.directions import Direction
+from ngdiff.core.directions import Direction
 
 
 def flat_gradient(loss: Callable[[], Tensor] | Sequence[Callable[[], Tensor]], params: Sequence[Tensor]) -> Tensor:

@@ -24,19 +24,19 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ngdiff.core.info import ForgetLevel, Info
+from ngdiff.core.loop import Run, unlearn
+from ngdiff.core.processes import whole_state
 from ngdiff.data import files
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine import Engine
 from ngdiff.evaluate.forward import loss
-from ngdiff.info import ForgetLevel, Info
 from ngdiff.job import PLACES, WHERE, Job
 from ngdiff.lm import LM, load, save
 from ngdiff.lora import ADAPTER, adapt
 from ngdiff.memory import Watch
-from ngdiff.processes import whole_state
 from ngdiff.store.cache import atomic_folder, atomic_write, lock, probe_writable
 from ngdiff.store.rows import stamp, write_rows
-from ngdiff.unlearn import Run, unlearn
 
 CHECKPOINT, START, RUN = "checkpoint.safetensors", "start.json", "run.json"
 ENDS = {
@@ -263,7 +263,7 @@ def _finish(job: Job, done: Run, settings: dict[str, Any], level: float, before:
             write_rows(temporary / "history.jsonl", done.rows())
             (temporary / RUN).write_text(json.dumps(row, indent=1), "utf-8")
         (job.work / CHECKPOINT).unlink(missing_ok=True)
-        end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.info.Info')}"
+        end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.core.info.Info')}"
         if done.stopped == "forget_level" and not updates:
             end += " before any update: the model knows these rows no better than that"
         print(f"{end}\n  {updates} updates, {done.seconds:.1f} s: {job.out}", flush=True)

@@ -27,7 +27,7 @@ import torch
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
 from ngdiff import theorems
-from ngdiff.autolr import parabola
+from ngdiff.core.autolr import parabola
 from ngdiff.figures import saved, style, theory
 from ngdiff.quadratics import pair, walk
 

@@ -144,7 +144,7 @@ def test_help_is_light(arguments: list[str]) -> None:
 def test_public_names_are_what_they_say() -> None:
     code = """
 import types, ngdiff, ngdiff.unlearn, ngdiff.evaluate
-from ngdiff.unlearn import Run
+from ngdiff.core.loop import Run
 assert isinstance(ngdiff.unlearn, types.FunctionType), ngdiff.unlearn
 assert isinstance(ngdiff.evaluate, types.FunctionType), ngdiff.evaluate
 for name in ngdiff.__all__:

@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from ngdiff import bench_probes
-from ngdiff.autolr import AutoLR, _scatter, _student, fit
+from ngdiff.core.autolr import AutoLR, _scatter, _student, fit
+from ngdiff.core.directions import NGDiff
+from ngdiff.core.point import Point
+from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import EPS
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.directions import NGDiff
 from ngdiff.master import Master
-from ngdiff.point import Point
-from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import EPS
 from tests.helpers import micro
 from tests.helpers.twin import Net
 

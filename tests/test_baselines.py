@@ -13,15 +13,15 @@ from torch.nn import functional as fn
 import ngdiff as ng
 from ngdiff import lora, methods, published
 from ngdiff.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp, control
+from ngdiff.core.directions import NGDiff
+from ngdiff.core.stepsize import Constant
 from ngdiff.data import refusals
 from ngdiff.data.problem import LMProblem
 from ngdiff.data.refusals import REFUSALS, refusal
 from ngdiff.data.rows import forward
 from ngdiff.data.tokens import IGNORE, Example
-from ngdiff.directions import NGDiff
 from ngdiff.methods import Method
 from ngdiff.objectives import CE, KL, Tokens, start_values, token_counts
-from ngdiff.stepsize import Constant
 from tests.helpers import micro
 from tests.test_objectives import HALF, LABELS, LN2, hand, random_batch, value
 from tests.test_problem import BENCH, problem, weights

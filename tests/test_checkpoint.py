@@ -14,11 +14,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ngdiff as ng
-from ngdiff.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import GradDiff, NGDiff
+from ngdiff.core.step import ForgetLevel
+from ngdiff.core.stepsize import Constant
 from ngdiff.data.problem import LMProblem
-from ngdiff.directions import GradDiff, NGDiff
-from ngdiff.step import ForgetLevel
-from ngdiff.stepsize import Constant
 from tests.helpers import micro
 from tests.helpers.twin import Lion, NetProblem
 from tests.test_problem import BENCH
@@ -166,7 +166,7 @@ SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch; torch.set_num_threads(1)
-from ngdiff import checkpoint
+from ngdiff.core import checkpoint
 from tests import test_checkpoint
 
 real, calls = checkpoint.save_file, []
@@ -282,7 +282,7 @@ def test_an_unwritable_place_is_refused_before_any_work(tmp_path, below):
 
 
 def test_a_folder_turned_read_only_keeps_the_old_checkpoint(tmp_path, monkeypatch):
-    from ngdiff import checkpoint
+    from ngdiff.core import checkpoint
 
     path = tmp_path / "run"
     go(path, steps=5)

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ngdiff import oracles, theorems
-from ngdiff.autolr import parabola
-from ngdiff.directions import MGDA, GradDiff, LossNorm, NGDiff, PCGrad
+from ngdiff.core.autolr import parabola
+from ngdiff.core.directions import MGDA, GradDiff, LossNorm, NGDiff, PCGrad
 from ngdiff.quadratics import pair
 from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, somewhere, vec
 

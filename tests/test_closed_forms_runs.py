@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ngdiff import theorems
-from ngdiff.directions import GradDiff, NGDiff, PCGrad
+from ngdiff.core.directions import GradDiff, NGDiff, PCGrad
+from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import Constant
 from ngdiff.quadratics import Pair, pair, walk
-from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import Constant
 from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, vec
 
 # ---------------------------------------------------------------------------------------------------------- 7: invariance

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 
 from ngdiff import methods, models
+from ngdiff.core.loop import unlearn
+from ngdiff.core.stepsize import Constant
 from ngdiff.data import authors, load, tofu
 from ngdiff.data.authors import generate, write
 from ngdiff.data.tofu import asked
 from ngdiff.evaluate import evaluate
 from ngdiff.evaluate.items import ATTACKS, UTILITY
 from ngdiff.profiles import profile
-from ngdiff.stepsize import Constant
-from ngdiff.unlearn import unlearn
 
 ROOT = Path(__file__).resolve().parents[1]
 TOFU = Path(os.environ.get("NGDIFF_TOFU", ROOT.parent / "shared" / "data" / "tofu"))

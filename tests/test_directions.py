@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ngdiff import vector
-from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
+from ngdiff.core import vector
+from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 
 RULES = (GradAscent(), GradDiff(0.1), GradDiff(0.5), GradDiff(0.9), Sum(), LossNorm(), NGDiff(), PCGrad(), MGDA())
 SAFE = (NGDiff(), PCGrad(), MGDA())  # Eq. 7 for any pair of gradients

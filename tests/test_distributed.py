@@ -18,12 +18,12 @@ import pytest
 import torch
 from torch import nn
 
-from ngdiff import processes, vector
-from ngdiff.directions import NGDiff
+from ngdiff.core import processes, vector
+from ngdiff.core.directions import NGDiff
+from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import Constant
 from ngdiff.engine import Engine
 from ngdiff.lm import load
-from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import Constant
 from ngdiff.store.cache import lock
 from tests.helpers import distributed_worker as worker
 from tests.helpers.distributed_worker import CASES, RESUME

@@ -20,16 +20,16 @@ from torch import nn
 
 import ngdiff as ng
 from ngdiff import methods
-from ngdiff.autolr import AutoLR
-from ngdiff.checkpoint import load
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.checkpoint import load
+from ngdiff.core.directions import NGDiff
+from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.problem import LMProblem
-from ngdiff.directions import NGDiff
 from ngdiff.engine import Engine, blocks
 from ngdiff.lm import LM
 from ngdiff.master import Master
-from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import Constant
 from tests.helpers import micro
 from tests.test_problem import BENCH, rows
 
@@ -421,7 +421,7 @@ SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch; torch.set_num_threads(1)
-from ngdiff import checkpoint
+from ngdiff.core import checkpoint
 from tests import test_engine
 
 real, calls = checkpoint.save_file, []
@@ -490,7 +490,7 @@ def test_a_launch_s_mixed_precision_is_not_ignored(monkeypatch):
 
 
 def test_a_run_has_the_same_name_on_every_device():
-    from ngdiff.unlearn import _name
+    from ngdiff.core.loop import _name
 
     x = [torch.nn.Parameter(torch.ones(2))]
     names = {_name(torch.optim.AdamW(x, lr=1e-3, fused=fused), "start") for fused in (None, True)}

@@ -14,6 +14,8 @@ import pytest
 import torch
 
 from ngdiff import methods
+from ngdiff.core.loop import unlearn
+from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.muse import Parts
 from ngdiff.data.news import news
@@ -25,8 +27,6 @@ from ngdiff.evaluate.muse_score import NAMES, TEXTS
 from ngdiff.evaluate.report import Report
 from ngdiff.models import LM
 from ngdiff.profiles import profile
-from ngdiff.stepsize import Constant
-from ngdiff.unlearn import unlearn
 from tests.helpers import micro
 
 OURS, MUSE, OPEN = (CONVENTIONS[name] for name in ("ngdiff", "muse", "open-unlearning"))

@@ -15,12 +15,13 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from ngdiff import directions, figures, tables, theorems
+from ngdiff import figures, tables, theorems
+from ngdiff.core import directions
+from ngdiff.core.stepsize import Constant
 from ngdiff.figures import runs, style, theory
 from ngdiff.figures import suites as pictures
 from ngdiff.methods import METHODS
 from ngdiff.quadratics import Pair, pair, walk
-from ngdiff.stepsize import Constant
 from ngdiff.store.rows import read_rows
 
 

@@ -14,15 +14,15 @@ from torch.func import functional_call
 
 import ngdiff as ng
 from ngdiff import lora, methods
-from ngdiff.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import NGDiff
+from ngdiff.core.stepsize import Constant
 from ngdiff.data.problem import LMProblem, _kind
-from ngdiff.directions import NGDiff
 from ngdiff.engine import Engine
 from ngdiff.lm import LM
 from ngdiff.master import Master
 from ngdiff.models import load, save
 from ngdiff.objectives import Tokens, start_values
-from ngdiff.stepsize import Constant
 from ngdiff.twin import twin_direction
 from tests.helpers import micro
 from tests.test_engine import weights

@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from ngdiff import lora, methods
 from ngdiff import losses as module
 from ngdiff.cli import app
+from ngdiff.core.directions import NGDiff
 from ngdiff.data.problem import LMProblem
 from ngdiff.data.tokens import IGNORE, collate
-from ngdiff.directions import NGDiff
 from ngdiff.evaluate.conventions import CONVENTIONS, convention
 from ngdiff.evaluate.texts import encode
 from ngdiff.lm import LM, save

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ngdiff import master as master_module
-from ngdiff.autolr import AutoLR
-from ngdiff.directions import NGDiff
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import NGDiff
+from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import Constant
 from ngdiff.master import Master, join, split
-from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import Constant
 from tests.helpers.twin import OPTIMIZERS
 from tests.test_step import Look, seen
 

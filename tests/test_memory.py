@@ -9,15 +9,15 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ngdiff import lora, memory
-from ngdiff.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.loop import unlearn
+from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine import Engine
 from ngdiff.memory import Footprint
 from ngdiff.meters import allocated
 from ngdiff.methods import KL, NGDiff
-from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import Constant
-from ngdiff.unlearn import unlearn
 from tests.helpers import micro
 
 CPU = torch.device("cpu")

@@ -21,14 +21,14 @@ import torch
 
 import ngdiff as ng
 from ngdiff import batch, models, train
-from ngdiff.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import GradDiff, LossNorm, NGDiff
+from ngdiff.core.stepsize import Constant
 from ngdiff.data import authors
 from ngdiff.data.problem import LMProblem
-from ngdiff.directions import GradDiff, LossNorm, NGDiff
 from ngdiff.methods import Method
 from ngdiff.objectives import CE, KL, SimNPO
 from ngdiff.reproduce import reproduce
-from ngdiff.stepsize import Constant
 from ngdiff.store.cache import cache_dir, found
 from tests.helpers import micro
 from tests.helpers.micro_trials import MICRO

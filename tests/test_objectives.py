@@ -9,9 +9,9 @@ import torch
 
 import ngdiff as ng
 from ngdiff import methods
+from ngdiff.core.stepsize import Constant
 from ngdiff.data.tokens import IGNORE
 from ngdiff.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
-from ngdiff.stepsize import Constant
 from tests.helpers import micro
 
 LN2 = math.log(2)

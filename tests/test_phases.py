@@ -12,10 +12,10 @@ import pytest
 import torch
 from torch import nn
 
-from ngdiff.autolr import AutoLR
-from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
-from ngdiff.step import ForgetLevel, RetainBound, UnlearningStep
-from ngdiff.stepsize import Constant, WarmupCosine
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
+from ngdiff.core.step import ForgetLevel, RetainBound, UnlearningStep
+from ngdiff.core.stepsize import Constant, WarmupCosine
 from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_step
 from tests.test_step import BAD, Reads, bits, line_problem, same
 

@@ -10,13 +10,13 @@ import torch
 
 import ngdiff as ng
 from ngdiff import methods
-from ngdiff.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import NGDiff
+from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.problem import LMProblem
-from ngdiff.directions import NGDiff
 from ngdiff.lm import LM
 from ngdiff.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
-from ngdiff.stepsize import Constant
 from tests.helpers import micro
 
 

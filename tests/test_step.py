@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 from torch.overrides import TorchFunctionMode
 
 import ngdiff as ng
-from ngdiff import vector
-from ngdiff.autolr import AutoLR
-from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
-from ngdiff.step import ForgetLevel, RetainBound, UnlearningStep
-from ngdiff.stepsize import Constant, State
+from ngdiff.core import vector
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
+from ngdiff.core.step import ForgetLevel, RetainBound, UnlearningStep
+from ngdiff.core.stepsize import Constant, State
 from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_direction, twin_step
 
 RULES = [GradAscent(), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff(), PCGrad(), MGDA()]

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngdiff.autolr import AutoLR, Fit, fit, parabola
-from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.core.autolr import AutoLR, Fit, fit, parabola
+from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
 
 EPS_32 = 2.0**-23
 

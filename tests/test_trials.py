@@ -10,8 +10,8 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from ngdiff import models, profiles, trials
-from ngdiff.autolr import AutoLR
-from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
 from ngdiff.store.cache import cache_dir, found
 from ngdiff.trials import STEPSIZES, Trial, rule_of
 from tests.helpers import micro_trials
@@ -232,7 +232,7 @@ def killed(t: Trial, refresh: bool, where: str) -> int:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def child():
-        from ngdiff.step import UnlearningStep
+        from ngdiff.core.step import UnlearningStep
 
         write, step = trials.write_rows, UnlearningStep.__call__
         if where == "a step":

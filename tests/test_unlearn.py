@@ -6,13 +6,13 @@ import math
 
 import pytest
 import torch
-from tests.helpers.twin import Lion, NetProblem
 
 import ngdiff as ng
-from ngdiff.autolr import AutoLR
-from ngdiff.directions import GradAscent, GradDiff, LossNorm, NGDiff
-from ngdiff.step import ForgetLevel, RetainBound, UnlearningStep
-from ngdiff.stepsize import Constant, WarmupCosine
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import GradAscent, GradDiff, LossNorm, NGDiff
+from ngdiff.core.step import ForgetLevel, RetainBound, UnlearningStep
+from ngdiff.core.stepsize import Constant, WarmupCosine
+from tests.helpers.twin import Lion, NetProblem
 
 
 def weights(model):

@@ -186,7 +186,7 @@ def test_documents(given, tmp_path):
 # -------------------------------------------------------------------------------------------------------- going on
 KILLED = """
 import os, signal, sys
-from ngdiff import checkpoint
+from ngdiff.core import checkpoint
 real, calls = checkpoint.save_file, []
 def half(tensors, path, **kw):
     calls.append(path)

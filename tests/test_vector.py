@@ -1,4 +1,4 @@
-"""`ngdiff.vector`: a list of tensors is one vector, `None` is zero, and nothing is copied that need not be."""
+"""`ngdiff.core.vector`: a list of tensors is one vector, `None` is zero, and nothing is copied that need not be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import math
 import pytest
 import torch
 
-from ngdiff import vector
+from ngdiff.core import vector
 from ngdiff.master import Master
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 2)]

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from ngdiff import lora, methods
+from ngdiff.core.probe import evaluating
 from ngdiff.data.refusals import refusal
 from ngdiff.data.rows import RowsLoss, batch_of, start_of
 from ngdiff.data.tokens import Example, collate
 from ngdiff.engine import Engine, Make
 from ngdiff.objectives import Objective, token_counts
-from ngdiff.probe import evaluating
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row

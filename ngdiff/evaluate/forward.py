@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ngdiff.core.probe import evaluating
 from ngdiff.data.tokens import Example
 from ngdiff.evaluate.metrics import mean_nll
-from ngdiff.probe import evaluating
 
 HEAD = 2**24  # logits turned into fp32 statistics at once: 64 MiB
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 import torch
 
+from ngdiff.core.probe import evaluating
 from ngdiff.data.semeval import kind as kind_of
 from ngdiff.data.semeval import mia_note
 from ngdiff.data.tokens import IGNORE, Example
@@ -34,7 +35,6 @@ from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import declared, greedy, stop_tokens
 from ngdiff.evaluate.items import Items
 from ngdiff.evaluate.report import Report, Say, check_reference, speaker, ticker
-from ngdiff.probe import evaluating
 from ngdiff.store.cache import atomic_folder
 
 if TYPE_CHECKING:

@@ -18,16 +18,17 @@ import torch
 from torch import distributed as dist
 
 import ngdiff as ng
-from ngdiff import lora, methods, vector
-from ngdiff.autolr import AutoLR
+from ngdiff import lora, methods
+from ngdiff.core import vector
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.point import Point
+from ngdiff.core.processes import whole_state
+from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import Constant
 from ngdiff.data.problem import LMProblem
 from ngdiff.data.tokens import collate
 from ngdiff.engine import Engine
 from ngdiff.lm import LM, save
-from ngdiff.point import Point
-from ngdiff.processes import whole_state
-from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import Constant
 from tests.helpers import micro
 from tests.test_problem import BENCH
 

@@ -19,12 +19,12 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ngdiff import rng
+from ngdiff.core import rng
+from ngdiff.core.vector import gathered, like
 from ngdiff.store.cache import atomic_write, probe_writable
-from ngdiff.vector import gathered, like
 
 if TYPE_CHECKING:
-    from ngdiff.step import UnlearningStep
+    from ngdiff.core.step import UnlearningStep
 
 FORMAT = 2  # of the saved state
 

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ngdiff import vector
-from ngdiff.point import Point
-from ngdiff.processes import Processes
-from ngdiff.stepsize import EPS
+from ngdiff.core import vector
+from ngdiff.core.point import Point
+from ngdiff.core.processes import Processes
+from ngdiff.core.stepsize import EPS
 
 
 class UpdateLine:

@@ -14,10 +14,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from ngdiff import checkpoint as ckpt
-from ngdiff import vector
-from ngdiff.step import Info, Phase, Stop, UnlearningStep
-from ngdiff.stepsize import StepSize
+from ngdiff.core import checkpoint as ckpt
+from ngdiff.core import vector
+from ngdiff.core.step import Info, Phase, Stop, UnlearningStep
+from ngdiff.core.stepsize import StepSize
 
 Make = Callable[[Any], torch.optim.Optimizer]  # from parameters, or groups of them
 

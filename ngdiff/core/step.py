@@ -24,15 +24,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff import processes as procs
-from ngdiff import vector
-from ngdiff.directions import Direction
-from ngdiff.info import ForgetLevel, Info, RetainBound, Stop, outcome
-from ngdiff.phases import MODES, Loss, Swap
-from ngdiff.point import Point
-from ngdiff.probe import UpdateLine, evaluating
-from ngdiff.processes import Processes
-from ngdiff.stepsize import State, StepSize
+from ngdiff.core import processes as procs
+from ngdiff.core import vector
+from ngdiff.core.directions import Direction
+from ngdiff.core.gradients import MODES, Loss, Swap
+from ngdiff.core.info import ForgetLevel, Info, RetainBound, Stop, outcome
+from ngdiff.core.point import Point
+from ngdiff.core.probe import UpdateLine, evaluating
+from ngdiff.core.processes import Processes
+from ngdiff.core.stepsize import State, StepSize
 
 __all__ = ["ForgetLevel", "Info", "Loss", "Phase", "RetainBound", "Stop", "UnlearningStep"]
 
@@ -44,9 +44,9 @@ class UnlearningStep:
     """The step for any torch model and any torch optimizer.
 
     model: an `nn.Module`, or a list of parameters. optimizer: None is the bare step θ ← θ − η·d, η from the `stepsize`.
-    direction: a rule of `ngdiff.directions`. stepsize: a rule of `ngdiff.stepsize`; None leaves the optimizer's own
+    direction: a rule of `ngdiff.core.directions`. stepsize: a rule of `ngdiff.core.stepsize`; None leaves the optimizer's own
     rates alone. η is the rate of the first parameter group that has one; the others keep their ratio to it.
-    memory: how the two gradients are held, "swap" or "recompute" (`ngdiff.phases`). stop: rules that may end the run
+    memory: how the two gradients are held, "swap" or "recompute" (`ngdiff.core.gradients`). stop: rules that may end the run
     before an update. measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the step really taken (two more copies of the
     parameters). dtype: what the forward rounds the weights to, if that is coarser than they are (FSDP2's mixed precision).
 

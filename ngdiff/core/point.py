@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff import vector
+from ngdiff.core import vector
 
 SAMPLE = 2**14  # numbers of a tensor that `blur` looks at
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ngdiff.stepsize import EPS, Line, State
+from ngdiff.core.stepsize import EPS, Line, State
 
 ROWS = 8  # from which on their scatter measures the noise of a coarse forward
 

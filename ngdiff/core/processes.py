@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from ngdiff import vector
+from ngdiff.core import vector
 
 
 class Processes:

@@ -1,4 +1,4 @@
-"""Step-size rules: what one is, and those known in advance (Constant, warm-up schedules). AutoLR: `ngdiff.autolr`.
+"""Step-size rules: what one is, and those known in advance (Constant, warm-up schedules). AutoLR: `ngdiff.core.autolr`.
 
 A rule is a frozen dataclass; what changes from step to step is an explicit `State`. `init()` makes the first state and
 `step(state, line)` the next one, whose `eta` is used for the update. `line` is the retain loss seen along the update
