@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ngdiff import data, figures, lora, methods, models, objectives, quadratics
+    from ngdiff import data, figures, lora, methods, models, objectives
     from ngdiff.core.autolr import AutoLR
     from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
     from ngdiff.core.info import ForgetLevel, RetainBound
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ngdiff.master import Master
     from ngdiff.profiles import profile
     from ngdiff.store import rows as results
+    from ngdiff.theory import quadratics
 
 __version__ = "0.1.0"
 __all__ = [
@@ -70,7 +71,7 @@ _HOME = {
 }  # public name -> the module that defines it
 _MODULES = {
     **{"data": "ngdiff.data", "figures": "ngdiff.figures", "lora": "ngdiff.lora", "methods": "ngdiff.methods"},
-    **{"models": "ngdiff.models", "objectives": "ngdiff.objectives", "quadratics": "ngdiff.quadratics"},
+    **{"models": "ngdiff.models", "objectives": "ngdiff.objectives", "quadratics": "ngdiff.theory.quadratics"},
     "results": "ngdiff.store.rows",
 }  # public name -> the module it is
 

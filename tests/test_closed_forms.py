@@ -1,6 +1,6 @@
 """The closed forms 1 to 6, by number, each a property over random families: directions and single steps.
 
-The statements are functions of `ngdiff.theorems`, which the notebooks call too; beside each stand what must fail where
+The statements are functions of `ngdiff.theory.theorems`, which the notebooks call too; beside each stand what must fail where
 the statement does not reach, and checks of it that share no code with it.
 """
 
@@ -16,10 +16,10 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ngdiff import oracles, theorems
 from ngdiff.core.autolr import parabola
 from ngdiff.core.directions import MGDA, GradDiff, LossNorm, NGDiff, PCGrad
-from ngdiff.quadratics import pair
+from ngdiff.theory import oracles, theorems
+from ngdiff.theory.quadratics import pair
 from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, somewhere, vec
 
 

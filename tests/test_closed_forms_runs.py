@@ -10,11 +10,11 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ngdiff import theorems
 from ngdiff.core.directions import GradDiff, NGDiff, PCGrad
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
-from ngdiff.quadratics import Pair, pair, walk
+from ngdiff.theory import theorems
+from ngdiff.theory.quadratics import Pair, pair, walk
 from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, vec
 
 # ---------------------------------------------------------------------------------------------------------- 7: invariance

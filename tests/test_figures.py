@@ -15,14 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from ngdiff import figures, tables, theorems
+from ngdiff import figures, tables
 from ngdiff.core import directions
 from ngdiff.core.stepsize import Constant
 from ngdiff.figures import runs, style, theory
 from ngdiff.figures import suites as pictures
 from ngdiff.methods import METHODS
-from ngdiff.quadratics import Pair, pair, walk
 from ngdiff.store.rows import read_rows
+from ngdiff.theory import theorems
+from ngdiff.theory.quadratics import Pair, pair, walk
 
 
 # --------------------------------------------------------------------------------------------------------------- style

@@ -23,7 +23,7 @@ from ngdiff.lm import LM
 from ngdiff.master import Master
 from ngdiff.models import load, save
 from ngdiff.objectives import Tokens, start_values
-from ngdiff.twin import twin_direction
+from ngdiff.theory.twin import twin_direction
 from tests.helpers import micro
 from tests.test_engine import weights
 from tests.test_problem import BENCH

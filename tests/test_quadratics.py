@@ -9,12 +9,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ngdiff import quadratics
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import GradDiff, NGDiff
 from ngdiff.core.loop import unlearn
 from ngdiff.core.stepsize import Constant
-from ngdiff.quadratics import Pair, pair, walk
+from ngdiff.theory import quadratics
+from ngdiff.theory.quadratics import Pair, pair, walk
 
 FAMILIES = pytest.mark.parametrize("family", ["concave", "convex"])
 ANGLES, CONDITIONS, RATIOS = st.floats(1, 179), st.floats(1, 1e3), st.floats(-3, 3).map(lambda x: 10**x)

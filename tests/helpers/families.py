@@ -9,7 +9,7 @@ import torch
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ngdiff.quadratics import Pair, pair
+from ngdiff.theory.quadratics import Pair, pair
 
 FAMILIES = pytest.mark.parametrize("family", ["concave", "convex"])
 SEEDS = st.integers(0, 10**6)

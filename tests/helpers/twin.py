@@ -1,4 +1,4 @@
-"""Small models and optimizers to hold the fast step against its twin (`ngdiff.twin`)."""
+"""Small models and optimizers to hold the fast step against its twin (`ngdiff.theory.twin`)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from ngdiff.twin import flat_gradient, twin_direction, twin_step
+from ngdiff.theory.twin import flat_gradient, twin_direction, twin_step
 
 __all__ = ["OPTIMIZERS", "Lion", "Net", "NetProblem", "flat_gradient", "twin_direction", "twin_step"]
 

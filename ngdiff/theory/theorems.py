@@ -13,11 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ngdiff import oracles
 from ngdiff.core.autolr import AutoLR, fit, parabola
 from ngdiff.core.directions import MGDA, Direction, GradDiff, NGDiff, PCGrad
 from ngdiff.core.stepsize import StepSize
-from ngdiff.quadratics import Pair, walk
+from ngdiff.theory import oracles
+from ngdiff.theory.quadratics import Pair, walk
 
 EPS = torch.finfo(torch.float64).eps
 EXACT = AutoLR(lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True)  # η* at every step, on a quadratic
