@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from ngdiff.core.info import ForgetLevel, RetainBound
     from ngdiff.core.loop import UnlearningStep, unlearn
     from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
-    from ngdiff.engine import Engine
+    from ngdiff.engine.engine import Engine
+    from ngdiff.engine.master import Master
     from ngdiff.evaluate import evaluate
-    from ngdiff.master import Master
     from ngdiff.profiles import profile
     from ngdiff.store import rows as results
     from ngdiff.theory import quadratics
@@ -65,8 +65,8 @@ _HOME = {
     **{
         "evaluate": "ngdiff.evaluate",
         "profile": "ngdiff.profiles",
-        "Engine": "ngdiff.engine",
-        "Master": "ngdiff.master",
+        "Engine": "ngdiff.engine.engine",
+        "Master": "ngdiff.engine.master",
     },
 }  # public name -> the module that defines it
 _MODULES = {

@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from ngdiff import meters
+from ngdiff.engine import meters
 from ngdiff.store.cache import probe_file, probe_writable
 from ngdiff.store.rows import read_rows, stamp, write_rows
 from ngdiff.turns import BASES, LARGE, MOMENTS, SIZES, Case, Row, Subject, measure

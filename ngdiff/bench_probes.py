@@ -23,7 +23,7 @@ from ngdiff.core.autolr import AutoLR, Fit, fit
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Line, State
 from ngdiff.data.problem import LMProblem
-from ngdiff.engine import Engine
+from ngdiff.engine.engine import Engine
 from ngdiff.methods import NGDiff
 from ngdiff.store.cache import probe_file
 

@@ -141,7 +141,7 @@ def _small(lm: Any) -> bool:
 
 
 def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
-    from ngdiff.engine import device_named
+    from ngdiff.engine.engine import device_named
     from ngdiff.lm import load
 
     verbatim = bench.prompt if bench.prompt != Prompt() else None  # a benchmark that says how it is asked

@@ -14,7 +14,7 @@ import torch
 from ngdiff import methods
 from ngdiff.core.step import UnlearningStep
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.engine import Engine
+from ngdiff.engine.engine import Engine
 from ngdiff.lora import ADAPTER
 from ngdiff.trials import OPTIMIZERS, rule_of
 

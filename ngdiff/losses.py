@@ -31,7 +31,7 @@ from ngdiff.data import files
 from ngdiff.data.benchmark import Row, form_of
 from ngdiff.data.rows import RowsLoss, batch_of, start_of
 from ngdiff.data.tokens import Example
-from ngdiff.engine import device_named
+from ngdiff.engine.engine import device_named
 from ngdiff.evaluate import conventions
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.texts import blind, encode

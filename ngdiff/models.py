@@ -32,7 +32,7 @@ from ngdiff import train, zoo
 from ngdiff.data import tokens
 from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
 from ngdiff.data.tokens import train_tokenizer
-from ngdiff.engine import device_named
+from ngdiff.engine.engine import device_named
 from ngdiff.lm import LM, load, save
 from ngdiff.profiles import Profile, TinyLM, Training, profile
 from ngdiff.store.cache import cache_dir, cached, content_key, found, probe_writable
@@ -43,7 +43,7 @@ ROLES = ("target", "reference")
 
 
 def device_of(P: Profile) -> torch.device:
-    """The profile's device (`ngdiff.engine.device_named`)."""
+    """The profile's device (`ngdiff.engine.engine.device_named`)."""
     return device_named(P.device)
 
 

@@ -220,7 +220,7 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
 def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
     """The start as a problem; kept, because a worker's next trial is most often of the same one."""
     from ngdiff import models
-    from ngdiff.engine import Engine
+    from ngdiff.engine.engine import Engine
 
     P, bench = profile(name), benchmark(name, split, data)
     engine = Engine(precision="bfloat16") if P.dtype == "bfloat16" else None  # bfloat16 weights alone do not move

@@ -29,12 +29,12 @@ from ngdiff.core.loop import Run, unlearn
 from ngdiff.core.processes import whole_state
 from ngdiff.data import files
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.engine import Engine
+from ngdiff.engine.engine import Engine
+from ngdiff.engine.footprint import Watch
 from ngdiff.evaluate.forward import loss
 from ngdiff.job import PLACES, WHERE, Job
 from ngdiff.lm import LM, load, save
 from ngdiff.lora import ADAPTER, adapt
-from ngdiff.memory import Watch
 from ngdiff.store.cache import atomic_folder, atomic_write, lock, probe_writable
 from ngdiff.store.rows import stamp, write_rows
 

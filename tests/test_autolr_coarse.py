@@ -16,7 +16,7 @@ from ngdiff.core.point import Point
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import EPS
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.master import Master
+from ngdiff.engine.master import Master
 from tests.helpers import micro
 from tests.helpers.twin import Net
 

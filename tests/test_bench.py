@@ -14,9 +14,10 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ngdiff import bench, cli, meters, readme, turns
+from ngdiff import bench, cli, readme, turns
 from ngdiff.bench import step_table
-from ngdiff.master import Master
+from ngdiff.engine import meters
+from ngdiff.engine.master import Master
 from ngdiff.store.rows import read_rows, write_rows
 from ngdiff.turns import BASES, EVERY, OURS, VARIANTS, Case, Subject, Variant, measure
 

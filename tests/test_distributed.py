@@ -22,7 +22,7 @@ from ngdiff.core import processes, vector
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
-from ngdiff.engine import Engine
+from ngdiff.engine.engine import Engine
 from ngdiff.lm import load
 from ngdiff.store.cache import lock
 from tests.helpers import distributed_worker as worker

@@ -27,9 +27,9 @@ from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.problem import LMProblem
-from ngdiff.engine import Engine, blocks
+from ngdiff.engine.engine import Engine, blocks
+from ngdiff.engine.master import Master
 from ngdiff.lm import LM
-from ngdiff.master import Master
 from tests.helpers import micro
 from tests.test_problem import BENCH, rows
 

@@ -18,9 +18,9 @@ from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.problem import LMProblem, _kind
-from ngdiff.engine import Engine
+from ngdiff.engine.engine import Engine
+from ngdiff.engine.master import Master
 from ngdiff.lm import LM
-from ngdiff.master import Master
 from ngdiff.models import load, save
 from ngdiff.objectives import Tokens, start_values
 from ngdiff.theory.twin import twin_direction

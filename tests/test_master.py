@@ -11,12 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from ngdiff import master as master_module
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
-from ngdiff.master import Master, join, split
+from ngdiff.engine import master as master_module
+from ngdiff.engine.master import Master, join, split
 from tests.helpers.twin import OPTIMIZERS
 from tests.test_step import Look, seen
 

@@ -8,15 +8,16 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ngdiff import lora, memory
+from ngdiff import lora
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.loop import unlearn
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.engine import Engine
-from ngdiff.memory import Footprint
-from ngdiff.meters import allocated
+from ngdiff.engine import footprint as memory
+from ngdiff.engine.engine import Engine
+from ngdiff.engine.footprint import Footprint
+from ngdiff.engine.meters import allocated
 from ngdiff.methods import KL, NGDiff
 from tests.helpers import micro
 

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 from ngdiff import unlearn_command as command
 from ngdiff.cli import app
 from ngdiff.data import files
-from ngdiff.engine import Engine
+from ngdiff.engine.engine import Engine
 from ngdiff.evaluate import evaluate
 from ngdiff.job import Job
 from ngdiff.models import load, save

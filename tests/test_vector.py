@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from ngdiff.core import vector
-from ngdiff.master import Master
+from ngdiff.engine.master import Master
 
 SHAPES = [(3, 4), (5,), (), (2, 3, 2)]
 

@@ -28,7 +28,7 @@ class Problem(Protocol):
     `batch(step)` → (retain, forget) phases; `probe(step, fresh)` → the retain phase on the step's rows and `fresh`
     times as many new ones, or None to probe the step's own; `bind(method, seed)` → a copy ready to be unlearned, whose
     losses are the method's objectives; `optimizer(make)` → an optimizer over `parameters`, made from parameter groups by
-    `make`, the problem's usual one without it. A problem may have `options`: where its steps run (`ngdiff.engine`).
+    `make`, the problem's usual one without it. A problem may have `options`: where its steps run (`ngdiff.engine.engine`).
     """
 
     model: Any
@@ -74,7 +74,7 @@ def unlearn(
     method: a direction rule, or a recipe of `ngdiff.methods` (objectives and a direction). seed: the order of the data.
     The run ends at `steps`, at a stop rule, or at a step that makes no update (see `Info.outcome`). With `checkpoint`,
     weights, optimizer, rule and history are saved atomically every `save_every` steps, and a run found there goes on
-    where it stopped, bit for bit; a checkpoint of another run is refused. watch: a `ngdiff.memory.Watch`.
+    where it stopped, bit for bit; a checkpoint of another run is refused. watch: a `ngdiff.engine.footprint.Watch`.
     """
     if steps < 0 or save_every < 1:
         raise ValueError(f"unlearn needs steps ≥ 0 and save_every ≥ 1, got {steps} and {save_every}")

@@ -18,7 +18,7 @@ SAMPLE = 2**14  # numbers of a tensor that `blur` looks at
 
 
 class Point:
-    """Parameters that hold θ themselves. `ngdiff.master.Master` has the one for parameters that hold it rounded."""
+    """Parameters that hold θ themselves. `ngdiff.engine.master.Master` has the one for parameters that hold it rounded."""
 
     def __init__(self, params: Sequence[Tensor], optimizer: torch.optim.Optimizer, module: nn.Module | None) -> None:
         self.params, self.optimizer = params, optimizer

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ngdiff.data.tokens import Example, collate
-from ngdiff.engine import blocks
+from ngdiff.engine.engine import blocks
 from ngdiff.objectives import Objective, Tokens, start_values
 
 

@@ -94,7 +94,7 @@ def read(path: Path) -> float:
 
 def command(model: str, json: Path, data: str = HUB, limit: int | None = None, device: str = "auto") -> None:
     """`ngdiff mmlu`: the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score semeval --mmlu`."""
-    from ngdiff.engine import device_named
+    from ngdiff.engine.engine import device_named
     from ngdiff.lm import load
 
     probe_file(json)

@@ -27,7 +27,7 @@ from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.problem import LMProblem
 from ngdiff.data.tokens import collate
-from ngdiff.engine import Engine
+from ngdiff.engine.engine import Engine
 from ngdiff.lm import LM, save
 from tests.helpers import micro
 from tests.test_problem import BENCH

@@ -4,7 +4,7 @@ An `Engine` prepares a model and gives the optimizer and the options of `Unlearn
 runs under plain `python` and under `accelerate launch`, whose processes, backend and device it takes.
 
     precision  float32, or bfloat16: the forward rounds weights to bfloat16, while float32 weights are what is updated.
-               On one device the two share 4 bytes (`ngdiff.master`); FSDP2's mixed precision does the same on several.
+               On one device the two share 4 bytes (`ngdiff.engine.master`); FSDP2's mixed precision does the same on several.
     sharding   over several processes: "shard" cuts weights, gradients and optimizer state with FSDP2 (`fully_shard`);
                "replicate" keeps a copy each (DDP). Either way the run is that of one process up to rounding.
     memory     swap | recompute (`ngdiff.core.gradients`); checkpointing: block by block, activations are computed twice.
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from ngdiff.core.gradients import MODES
 from ngdiff.core.processes import Processes
-from ngdiff.master import Master, split
+from ngdiff.engine.master import Master, split
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]  # from parameter groups
 PRECISIONS = ("float32", "bfloat16")

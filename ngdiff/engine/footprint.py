@@ -6,7 +6,7 @@ bytes of weights and optimizer state, G of gradients, A_R and A_F of activations
     phase R                     A_R or G, whichever is more (the one shrinks as the other grows); A_R + G when accumulating
     phase F, swap               G + the same of the forget phase
     phase F, recompute          G + A_F
-    update                      G and, in bfloat16, the weights that are float32 at the same time (`ngdiff.master`)
+    update                      G and, in bfloat16, the weights that are float32 at the same time (`ngdiff.engine.master`)
     probe                       θ₀ and u: twice the weights that move, in the memory of the gradients; and a forward of all
                                 rows it looks at, which keeps nothing for a backward
 
@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from ngdiff.core import rng, vector
-from ngdiff.engine import blocks, checkpointing
-from ngdiff.master import BUCKET
-from ngdiff.meters import allocated
+from ngdiff.engine.engine import blocks, checkpointing
+from ngdiff.engine.master import BUCKET
+from ngdiff.engine.meters import allocated
 
 if TYPE_CHECKING:
     from ngdiff.data.problem import LMProblem
