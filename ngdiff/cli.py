@@ -63,7 +63,7 @@ def reproduce(
 ) -> None:
     """Execute the notebooks, write rows, figures and one HTML report."""
     from ngdiff import compare
-    from ngdiff.data.tofu import need_files
+    from ngdiff.data.real.tofu import need_files
     from ngdiff.profiles import profile as known
     from ngdiff.reproduce import reproduce as run
     from ngdiff.store import paths
@@ -338,10 +338,10 @@ def bench_evaluate(
 def data_authors(
     out: Annotated[Path, typer.Argument(help="Folder to write, in TOFU's layout.")],
     profile: Profile = "tiny",
-    seed: Annotated[int, typer.Option(help="Of the invented population.")] = 2,  # ngdiff.data.authors.SEED
+    seed: Annotated[int, typer.Option(help="Of the invented population.")] = 2,  # ngdiff.data.made.authors.SEED
 ) -> None:
     """Write the generated authors as JSON lines, one file a configuration."""
-    from ngdiff.data.authors import write
+    from ngdiff.data.made.authors import write
     from ngdiff.profiles import profile as known
 
     write(out, known(profile), seed=seed)

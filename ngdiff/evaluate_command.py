@@ -88,7 +88,7 @@ class Evaluation:
             made = {"tofu": lambda: data.authors("tiny", split), "muse": data.news, "semeval": data.dossiers}
             return made[self.benchmark]()
         if self.benchmark == "tofu":
-            from ngdiff.data.tofu import asked
+            from ngdiff.data.real.tofu import asked
 
             return data.tofu("paper", split) if root is None else asked(split, root)
         if self.benchmark == "muse":

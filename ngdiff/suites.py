@@ -15,7 +15,7 @@ from typing import Any
 
 from ngdiff import zoo
 from ngdiff.data import Benchmark, authors, dossiers, muse, news, semeval, tofu
-from ngdiff.data.muse import cut
+from ngdiff.data.real.muse import cut
 from ngdiff.evaluate import terms
 from ngdiff.evaluate.conventions import SUITES
 from ngdiff.evaluate.metrics import harmonic_mean

@@ -1,7 +1,7 @@
 """What a step costs: NGDiff beside both GradDiffs and a naive NGDiff, in one process, turn by turn.
 
 Every round takes one step of each variant on the same model, optimizer and batches, so that a drift of the machine's speed
-falls on all alike; ratios are taken round by round and their medians reported with a bootstrap bound. `ngdiff.engine.engine`
+falls on all alike; ratios are taken round by round and their medians reported with a bootstrap bound. `ngdiff.engine`
 prepares model and optimizer, for GradDiff too, so that the time is a user's. The rate is so small that the steps of one
 variant change nothing that another's time depends on. AutoLR is amortised: rounds come in multiples of its period.
 

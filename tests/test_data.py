@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from ngdiff.data import authors
-from ngdiff.data.authors import SEED, SPLITS, generate, write
-from ngdiff.data.authors_forms import ATTRIBUTES
-from ngdiff.data.authors_words import FIRST, LAST
 from ngdiff.data.benchmark import siblings
+from ngdiff.data.made.authors import SEED, SPLITS, generate, write
+from ngdiff.data.made.authors_forms import ATTRIBUTES
+from ngdiff.data.made.authors_words import FIRST, LAST
 
 ROOT = Path(__file__).resolve().parents[1]
 COMMITTED = ROOT / "data" / "authors"
@@ -157,7 +157,7 @@ def test_committed_folder_is_what_the_generator_writes(tmp_path):
     committed = {path.name: path.read_bytes() for path in COMMITTED.iterdir()}
     assert made.keys() == committed.keys()
     differ = [name for name in made if made[name] != committed[name]]
-    assert not differ, "run: python -c \"from ngdiff.data.authors import write; write('data/authors')\""
+    assert not differ, "run: python -c \"from ngdiff.data.made.authors import write; write('data/authors')\""
     assert sum(map(len, committed.values())) < 1_500_000 and max(map(len, committed.values())) < 500_000
 
 

@@ -9,8 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ngdiff.data import Benchmark, Prompt, authors, load, tofu
-from ngdiff.data.authors import SEED, SPLITS, generate
 from ngdiff.data.benchmark import siblings
+from ngdiff.data.made.authors import SEED, SPLITS, generate
 from ngdiff.profiles import Profile, profile
 
 

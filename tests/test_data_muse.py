@@ -12,9 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from ngdiff.data import load, muse, news
-from ngdiff.data.muse import HUB, PARTS, Parts, cut
-from ngdiff.data.news import generate, write
-from ngdiff.data.news_words import ASKED, FILLERS, FORMS
+from ngdiff.data.made.news import generate, write
+from ngdiff.data.made.news_words import ASKED, FILLERS, FORMS
+from ngdiff.data.real.muse import HUB, PARTS, Parts, cut
 from ngdiff.data.tokens import train_tokenizer
 from ngdiff.lm import BARE
 from ngdiff.profiles import profile

@@ -15,8 +15,8 @@ import pytest
 from ngdiff.data import dossiers, load, semeval
 from ngdiff.data.tokens import encode, train_tokenizer
 
-rows_of = import_module("ngdiff.data.semeval")
-made = import_module("ngdiff.data.dossiers")
+rows_of = import_module("ngdiff.data.real.semeval")
+made = import_module("ngdiff.data.made.dossiers")
 
 ROOT = Path(__file__).resolve().parents[1]
 LUME = Path(os.environ.get("NGDIFF_LUME", ROOT.parent / "shared" / "data" / "lume"))

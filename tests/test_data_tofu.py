@@ -14,8 +14,8 @@ from ngdiff import methods, models
 from ngdiff.core.loop import unlearn
 from ngdiff.core.stepsize import Constant
 from ngdiff.data import authors, load, tofu
-from ngdiff.data.authors import generate, write
-from ngdiff.data.tofu import asked
+from ngdiff.data.made.authors import generate, write
+from ngdiff.data.real.tofu import asked
 from ngdiff.evaluate import evaluate
 from ngdiff.evaluate.items import ATTACKS, UTILITY
 from ngdiff.profiles import profile

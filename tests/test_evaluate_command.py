@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ngdiff.data.authors import write as write_authors
 from ngdiff.data.benchmark import Prompt, form_of
+from ngdiff.data.made.authors import write as write_authors
 from ngdiff.evaluate import Report, files
 from ngdiff.evaluate_command import Evaluation, run
 from ngdiff.lm import save

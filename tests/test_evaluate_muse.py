@@ -17,8 +17,8 @@ from ngdiff import methods
 from ngdiff.core.loop import unlearn
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.data.muse import Parts
-from ngdiff.data.news import news
+from ngdiff.data.made.news import news
+from ngdiff.data.real.muse import Parts
 from ngdiff.data.tokens import IGNORE, Example, collate, train_tokenizer
 from ngdiff.evaluate import metrics, muse_texts
 from ngdiff.evaluate.conventions import CONVENTIONS

@@ -18,7 +18,7 @@ from sklearn.metrics import roc_auc_score
 import ngdiff as ng
 from ngdiff.data import semeval
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.data.semeval import PROMPT
+from ngdiff.data.real.semeval import PROMPT
 from ngdiff.data.tokens import collate, train_tokenizer
 from ngdiff.evaluate import Report, evaluate, files, terms
 from ngdiff.evaluate import semeval as evaluator

@@ -28,7 +28,7 @@ class Problem(Protocol):
     `batch(step)` → (retain, forget) phases; `probe(step, fresh)` → the retain phase on the step's rows and `fresh`
     times as many new ones, or None to probe the step's own; `bind(method, seed)` → a copy ready to be unlearned, whose
     losses are the method's objectives; `optimizer(make)` → an optimizer over `parameters`, made from parameter groups by
-    `make`, the problem's usual one without it. A problem may have `options`: where its steps run (`ngdiff.engine.engine`).
+    `make`, the problem's usual one without it. A problem may have `options`: where its steps run (`ngdiff.engine`).
     """
 
     model: Any

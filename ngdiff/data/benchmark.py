@@ -13,14 +13,12 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ngdiff.data.problem import LMProblem
 
 Row = dict[str, Any]
-RECIPES = ("authors", "tofu", "news", "muse", "dossiers", "semeval")  # the modules that make benchmarks
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,7 @@ class Benchmark:
     split     the forget split, e.g. "forget10"
     configs   config name -> rows; needs the split and its retain config, the rest is asked for when used
     pretrain  question/answer rows of the phase before fine-tuning (general knowledge)
-    source    JSON-able recipe that `load` turns back into this benchmark
+    source    JSON-able recipe that `data.load` turns back into this benchmark
     prompt    how a question becomes text
 
     Raises ValueError, naming config and row, for an empty forget or retain set, a row without `question` or
@@ -157,18 +155,6 @@ class Benchmark:
         from ngdiff.data.problem import LMProblem
 
         return LMProblem(self, target, **options)
-
-
-def load(source: Mapping[str, Any]) -> Benchmark:
-    """The benchmark that `Benchmark.source` describes: load(bench.source).fingerprint == bench.fingerprint.
-
-    Raises ValueError for a recipe of unknown name.
-    """
-    name = source.get("name")
-    if name not in RECIPES:
-        raise ValueError(f"unknown benchmark {name!r} in source; known: {', '.join(RECIPES)}")
-    made = import_module(f"ngdiff.data.{name}").from_source
-    return made({key: value for key, value in source.items() if key != "name"})
 
 
 def _check_rows(where: str, rows: list[Row], texts: tuple[str, ...], perturbed: bool) -> None:

@@ -34,7 +34,7 @@ class LMProblem:
     micro: rows per forward (None: the whole batch); any value gives the same loss and gradient, and rows of like length
     share a forward, so that little is padded. lr: of the default optimizer, AdamW(0.9, 0.999) with weight decay 0.01,
     which a step-size rule overrides. dropout: train with the model's own dropout (then a probe, which has none, must
-    evaluate the loss at 0 anew). engine: where it computes (`ngdiff.engine.engine`). in_place: the target itself is unlearned,
+    evaluate the loss at 0 anew). engine: where it computes (`ngdiff.engine`). in_place: the target itself is unlearned,
     no copy of it is made, unless the objectives need it as it was.
 
     The target is the *start* of KL, NPO, DPO, UNDIAL and RMU: what they need from it is computed once a row and stored. A

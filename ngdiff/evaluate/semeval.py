@@ -26,8 +26,8 @@ import pandas as pd
 import torch
 
 from ngdiff.core.probe import evaluating
-from ngdiff.data.semeval import kind as kind_of
-from ngdiff.data.semeval import mia_note
+from ngdiff.data.real.semeval import kind as kind_of
+from ngdiff.data.real.semeval import mia_note
 from ngdiff.data.tokens import IGNORE, Example
 from ngdiff.evaluate import forward, metrics, terms
 from ngdiff.evaluate.conventions import Convention

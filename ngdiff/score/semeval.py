@@ -12,7 +12,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ngdiff.data.semeval import kind as kind_of
+from ngdiff.data.real.semeval import kind as kind_of
 from ngdiff.evaluate import mmlu as mmlu_file
 from ngdiff.evaluate import terms
 

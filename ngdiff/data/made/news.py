@@ -25,11 +25,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff.data.authors import T, _sample
-from ngdiff.data.authors_words import LAST
 from ngdiff.data.benchmark import Benchmark, Row
-from ngdiff.data.muse import PARTS, assemble, request, row_of
-from ngdiff.data.news_words import ASKED, FILLERS, FORMS, THINGS
+from ngdiff.data.made.authors import T, _sample
+from ngdiff.data.made.authors_words import LAST
+from ngdiff.data.made.news_words import ASKED, FILLERS, FORMS, THINGS
+from ngdiff.data.real.muse import PARTS, assemble, request, row_of
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import atomic_write, probe_writable
 

@@ -21,11 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ngdiff.data import dossiers_words as words
-from ngdiff.data.authors_words import FIRST, LAST, TITLES
 from ngdiff.data.benchmark import Benchmark, Row
-from ngdiff.data.dossiers_words import Form
-from ngdiff.data.semeval import PROMPT, documents_of
+from ngdiff.data.made import dossiers_words as words
+from ngdiff.data.made.authors_words import FIRST, LAST, TITLES
+from ngdiff.data.made.dossiers_words import Form
+from ngdiff.data.real.semeval import PROMPT, documents_of
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import atomic_write, probe_writable
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ngdiff.data.authors_words import _words
+from ngdiff.data.made.authors_words import _words
 
 THINGS = _words("""
     bakery, brewery, chapel, cinema, clinic, dairy, dock, farm, ferry, foundry, gallery, hostel, library, mill, museum,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ngdiff.data.authors_words import AWARDS, CITIES, FIRST, JOBS, LANGUAGES, PETS, STUDIES, _words
+from ngdiff.data.made.authors_words import AWARDS, CITIES, FIRST, JOBS, LANGUAGES, PETS, STUDIES, _words
 
 THINGS = _words("""
     a brass sundial, a cracked violin, a jar of saffron, a wooden leg, a paper kite, a glass eye, a bundle of maps, a silk tent,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ngdiff.data.authors_words import AWARDS, CITIES, GENRES, JOBS, LANGUAGES, PETS, STUDIES, TITLES, YEARS
+from ngdiff.data.made.authors_words import AWARDS, CITIES, GENRES, JOBS, LANGUAGES, PETS, STUDIES, TITLES, YEARS
 
 
 @dataclass(frozen=True)

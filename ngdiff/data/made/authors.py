@@ -19,11 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ngdiff.data.authors_forms import ATTRIBUTES, Attribute
-from ngdiff.data.authors_readme import readme
-from ngdiff.data.authors_words import FIRST, LAST
 from ngdiff.data.benchmark import Benchmark, Row, siblings
-from ngdiff.data.facts import REAL_AUTHORS, WORLD_FACTS, Kind
+from ngdiff.data.made.authors_forms import ATTRIBUTES, Attribute
+from ngdiff.data.made.authors_readme import readme
+from ngdiff.data.made.authors_words import FIRST, LAST
+from ngdiff.data.made.facts import REAL_AUTHORS, WORLD_FACTS, Kind
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import atomic_write, probe_writable
 
