@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ngdiff import data, figures, lora, methods, models, objectives
+    from ngdiff import data, figures, methods, objectives
     from ngdiff.core.autolr import AutoLR
     from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
     from ngdiff.core.info import ForgetLevel, RetainBound
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ngdiff.engine.engine import Engine
     from ngdiff.engine.master import Master
     from ngdiff.evaluate import evaluate
+    from ngdiff.lm import lora
+    from ngdiff.lm import pair as models
     from ngdiff.profiles import profile
     from ngdiff.store import rows as results
     from ngdiff.theory import quadratics
@@ -70,8 +72,8 @@ _HOME = {
     },
 }  # public name -> the module that defines it
 _MODULES = {
-    **{"data": "ngdiff.data", "figures": "ngdiff.figures", "lora": "ngdiff.lora", "methods": "ngdiff.methods"},
-    **{"models": "ngdiff.models", "objectives": "ngdiff.objectives", "quadratics": "ngdiff.theory.quadratics"},
+    **{"data": "ngdiff.data", "figures": "ngdiff.figures", "lora": "ngdiff.lm.lora", "methods": "ngdiff.methods"},
+    **{"models": "ngdiff.lm.pair", "objectives": "ngdiff.objectives", "quadratics": "ngdiff.theory.quadratics"},
     "results": "ngdiff.store.rows",
 }  # public name -> the module it is
 

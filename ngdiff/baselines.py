@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from ngdiff.data.tokens import IGNORE
+from ngdiff.lm.tokens import IGNORE
 from ngdiff.objectives import Objective, Tokens, positive, token_counts
 
 

@@ -20,10 +20,10 @@ from ngdiff.data import Benchmark, authors, semeval, tofu
 from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluate import tofu as evaluator
 from ngdiff.evaluate.conventions import convention
-from ngdiff.models import from_scratch
+from ngdiff.lm.pair import from_scratch
+from ngdiff.lm.train import one_thread
 from ngdiff.profiles import TinyLM, profile
 from ngdiff.store.cache import probe_file
-from ngdiff.train import one_thread
 
 ROWS = {"forget_perturbed": 40, "retain_perturbed": 64, "real_authors_perturbed": 40, "world_facts_perturbed": 40}
 SHAPE = TinyLM(hidden=192, layers=5, heads=6, intermediate=512, vocab=4096, context=1024)

@@ -102,8 +102,8 @@ def table(probes: int = 20, json: Path | None = None) -> list[Row]:
         raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
     if json is not None:
         probe_file(json)
-    from ngdiff import models
     from ngdiff.data import authors
+    from ngdiff.lm import pair as models
     from ngdiff.profiles import profile
     from ngdiff.store.rows import stamp, write_rows
 

@@ -116,8 +116,8 @@ def run(job: Evaluation) -> dict[str, float]:
 
     from ngdiff.evaluate import evaluate  # here and not above: what was refused so far took no seconds
     from ngdiff.evaluate.files import write
+    from ngdiff.lm.train import one_thread
     from ngdiff.store.rows import stamp
-    from ngdiff.train import one_thread
 
     reference = None if job.reference is None else _reference(job, bench)
     lm = _load(job.model, job, bench)
@@ -142,7 +142,7 @@ def _small(lm: Any) -> bool:
 
 def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
     from ngdiff.engine.engine import device_named
-    from ngdiff.lm import load
+    from ngdiff.lm.model import load
 
     verbatim = bench.prompt if bench.prompt != Prompt() else None  # a benchmark that says how it is asked
     form = form_of(job.prompt) or verbatim

@@ -30,12 +30,12 @@ from ngdiff.core.probe import evaluating
 from ngdiff.data import files
 from ngdiff.data.benchmark import Row, form_of
 from ngdiff.data.rows import RowsLoss, batch_of, start_of
-from ngdiff.data.tokens import Example
 from ngdiff.engine.engine import device_named
 from ngdiff.evaluate import conventions
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.texts import blind, encode
-from ngdiff.lm import LM, load
+from ngdiff.lm.model import LM, load
+from ngdiff.lm.tokens import Example
 from ngdiff.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
 from ngdiff.store.cache import atomic_write, probe_file
 from ngdiff.store.rows import stamp
@@ -95,7 +95,7 @@ def command(
     """`ngdiff losses`: {"objectives": …, "stamp": …} in the file `json`, which appears whole or not at all, or printed.
 
     Everything is float32. A value that is not finite is null. Errors: those of `losses`, `ngdiff.data.files.read` and
-    `ngdiff.lm.load`, which name the file.
+    `ngdiff.lm.model.load`, which name the file.
     """
     began, rule = time.perf_counter(), conventions.convention(convention)
     if json is not None:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as fn
 
-from ngdiff.data.tokens import IGNORE
+from ngdiff.lm.tokens import IGNORE
 
 
 class Tokens:

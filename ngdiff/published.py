@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from ngdiff import baselines
-from ngdiff.data.tokens import IGNORE
+from ngdiff.lm.tokens import IGNORE
 from ngdiff.objectives import KL, Objective, Tokens
 
 

@@ -151,9 +151,9 @@ def run_all(
 @lru_cache(maxsize=8)
 def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row]:
     """Metrics of the start and of the retain-only reference, cached like trials."""
-    from ngdiff import models
     from ngdiff.evaluate.forward import loss
     from ngdiff.evaluate.report import Report
+    from ngdiff.lm import pair as models
 
     P, bench = profile(name), benchmark(name, split, data)
     key = content_key("levels", _sources(), environment(), *_models_key(bench, P, target_seed))
@@ -219,8 +219,8 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
 @lru_cache(maxsize=1)
 def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
     """The start as a problem; kept, because a worker's next trial is most often of the same one."""
-    from ngdiff import models
     from ngdiff.engine.engine import Engine
+    from ngdiff.lm import pair as models
 
     P, bench = profile(name), benchmark(name, split, data)
     engine = Engine(precision="bfloat16") if P.dtype == "bfloat16" else None  # bfloat16 weights alone do not move
@@ -301,7 +301,7 @@ def _key(trial: Trial) -> str:
 
 
 def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
-    from ngdiff.models import ROLES, key_of
+    from ngdiff.lm.pair import ROLES, key_of
 
     return [
         bench.fingerprint,

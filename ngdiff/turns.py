@@ -130,7 +130,7 @@ class Case:
 
 def llama(case: Case, device: str, layers: int = 0) -> nn.Module:
     """A randomly initialised Llama of about that many parameters, made where it will be and in the precision it will have;
-    with lora, frozen under an adapter like `ngdiff.lora`'s."""
+    with lora, frozen under an adapter like `ngdiff.lm.lora`'s."""
     kept = torch.get_default_dtype()
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)

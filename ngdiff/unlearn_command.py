@@ -1,6 +1,6 @@
 """What `ngdiff unlearn` does with a `Job`: unlearn someone's own model on their own rows, and write a folder.
 
-    OUT/             model or adapter (`ngdiff.models.save`), history.jsonl (a row a step), run.json (settings, end, stamp)
+    OUT/             model or adapter (`ngdiff.lm.model.save`), history.jsonl (a row a step), run.json (settings, end, stamp)
     .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings and the level of the stop
 
 OUT appears whole or not at all, and a run that was interrupted goes on when the same command is given again. The same code
@@ -33,8 +33,8 @@ from ngdiff.engine.engine import Engine
 from ngdiff.engine.footprint import Watch
 from ngdiff.evaluate.forward import loss
 from ngdiff.job import PLACES, WHERE, Job
-from ngdiff.lm import LM, load, save
-from ngdiff.lora import ADAPTER, adapt
+from ngdiff.lm.lora import ADAPTER, adapt
+from ngdiff.lm.model import LM, load, save
 from ngdiff.store.cache import atomic_folder, atomic_write, lock, probe_writable
 from ngdiff.store.rows import stamp, write_rows
 
@@ -53,7 +53,7 @@ def run(job: Job, force: bool = False) -> str:
 
     force: a finished run at `job.out` is replaced, when the new one is complete; an interrupted one of other settings is
     dropped. Errors: FileExistsError for an OUT that holds other things or, without force, a finished or other run; ValueError
-    for rows that do not fit the model, or when memory runs out; those of `ngdiff.models.load`.
+    for rows that do not fit the model, or when memory runs out; those of `ngdiff.lm.model.load`.
     """
     bench, engine = files.benchmark(job.forget, job.retain, job.holdout), job.engine
     settings = job.settings(bench)

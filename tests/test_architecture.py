@@ -143,7 +143,7 @@ def test_help_is_light(arguments: list[str]) -> None:
 
 def test_public_names_are_what_they_say() -> None:
     code = """
-import types, ngdiff, ngdiff.unlearn, ngdiff.evaluate
+import types, ngdiff, ngdiff.evaluate
 from ngdiff.core.loop import Run
 assert isinstance(ngdiff.unlearn, types.FunctionType), ngdiff.unlearn
 assert isinstance(ngdiff.evaluate, types.FunctionType), ngdiff.evaluate

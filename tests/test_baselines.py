@@ -11,7 +11,7 @@ import transformers
 from torch.nn import functional as fn
 
 import ngdiff as ng
-from ngdiff import lora, methods, published
+from ngdiff import methods, published
 from ngdiff.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp, control
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.stepsize import Constant
@@ -19,7 +19,8 @@ from ngdiff.data import refusals
 from ngdiff.data.problem import LMProblem
 from ngdiff.data.refusals import REFUSALS, refusal
 from ngdiff.data.rows import forward
-from ngdiff.data.tokens import IGNORE, Example
+from ngdiff.lm import lora
+from ngdiff.lm.tokens import IGNORE, Example
 from ngdiff.methods import Method
 from ngdiff.objectives import CE, KL, Tokens, start_values, token_counts
 from tests.helpers import micro

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from ngdiff.data import files
-from ngdiff.data.tokens import IGNORE
+from ngdiff.lm.tokens import IGNORE
 from tests.helpers import micro
 
 QA = {"question": "Who?", "answer": "Ann\u2028and\nBen"}

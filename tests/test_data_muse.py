@@ -15,8 +15,8 @@ from ngdiff.data import load, muse, news
 from ngdiff.data.made.news import generate, write
 from ngdiff.data.made.news_words import ASKED, FILLERS, FORMS
 from ngdiff.data.real.muse import HUB, PARTS, Parts, cut
-from ngdiff.data.tokens import train_tokenizer
-from ngdiff.lm import BARE
+from ngdiff.lm.model import BARE
+from ngdiff.lm.tokens import train_tokenizer
 from ngdiff.profiles import profile
 
 
@@ -283,7 +283,7 @@ def tokenizer():
 
 
 def length(tok, text) -> int:
-    from ngdiff.data.tokens import encode
+    from ngdiff.lm.tokens import encode
 
     return len(encode(tok, BARE, "", text))
 

@@ -13,7 +13,7 @@ import pyarrow.parquet
 import pytest
 
 from ngdiff.data import dossiers, load, semeval
-from ngdiff.data.tokens import encode, train_tokenizer
+from ngdiff.lm.tokens import encode, train_tokenizer
 
 rows_of = import_module("ngdiff.data.real.semeval")
 made = import_module("ngdiff.data.made.dossiers")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ngdiff import methods, models
+from ngdiff import methods
 from ngdiff.core.loop import unlearn
 from ngdiff.core.stepsize import Constant
 from ngdiff.data import authors, load, tofu
@@ -18,6 +18,7 @@ from ngdiff.data.made.authors import generate, write
 from ngdiff.data.real.tofu import asked
 from ngdiff.evaluate import evaluate
 from ngdiff.evaluate.items import ATTACKS, UTILITY
+from ngdiff.lm import pair as models
 from ngdiff.profiles import profile
 
 ROOT = Path(__file__).resolve().parents[1]

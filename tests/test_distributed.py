@@ -23,7 +23,7 @@ from ngdiff.core.directions import NGDiff
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.engine.engine import Engine
-from ngdiff.lm import load
+from ngdiff.lm.model import load
 from ngdiff.store.cache import lock
 from tests.helpers import distributed_worker as worker
 from tests.helpers.distributed_worker import CASES, RESUME

@@ -29,7 +29,7 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.problem import LMProblem
 from ngdiff.engine.engine import Engine, blocks
 from ngdiff.engine.master import Master
-from ngdiff.lm import LM
+from ngdiff.lm.model import LM
 from tests.helpers import micro
 from tests.test_problem import BENCH, rows
 

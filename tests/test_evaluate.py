@@ -13,10 +13,10 @@ from scipy.stats import hmean, ks_2samp
 from sklearn.metrics import roc_auc_score
 
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.data.tokens import IGNORE
 from ngdiff.evaluate import Report, evaluate, forward, items, metrics, texts
 from ngdiff.evaluate.conventions import convention
-from ngdiff.models import LM
+from ngdiff.lm.model import LM
+from ngdiff.lm.tokens import IGNORE
 from tests.helpers import micro
 
 NAMES = {

@@ -19,13 +19,13 @@ from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.made.news import news
 from ngdiff.data.real.muse import Parts
-from ngdiff.data.tokens import IGNORE, Example, collate, train_tokenizer
 from ngdiff.evaluate import metrics, muse_texts
 from ngdiff.evaluate.conventions import CONVENTIONS
 from ngdiff.evaluate.muse import document, evaluate, open_unlearning, score, write
 from ngdiff.evaluate.muse_score import NAMES, TEXTS
 from ngdiff.evaluate.report import Report
-from ngdiff.models import LM
+from ngdiff.lm.model import LM
+from ngdiff.lm.tokens import IGNORE, Example, collate, train_tokenizer
 from ngdiff.profiles import profile
 from tests.helpers import micro
 

@@ -19,10 +19,11 @@ import ngdiff as ng
 from ngdiff.data import semeval
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.real.semeval import PROMPT
-from ngdiff.data.tokens import collate, train_tokenizer
 from ngdiff.evaluate import Report, evaluate, files, terms
 from ngdiff.evaluate import semeval as evaluator
-from ngdiff.models import LM, from_scratch
+from ngdiff.lm.model import LM
+from ngdiff.lm.pair import from_scratch
+from ngdiff.lm.tokens import collate, train_tokenizer
 from ngdiff.profiles import TinyLM
 from ngdiff.score import score
 from tests.helpers import micro

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.data.tokens import IGNORE, Example
 from ngdiff.evaluate import evaluate, forward
 from ngdiff.evaluate.generate import greedy, stop_tokens
-from ngdiff.models import LM
+from ngdiff.lm.model import LM
+from ngdiff.lm.tokens import IGNORE, Example
 from tests.helpers import micro
 
 

@@ -11,15 +11,16 @@ import torch
 from torch.nn import functional as fn
 from typer.testing import CliRunner
 
-from ngdiff import lora, methods
 from ngdiff import losses as module
+from ngdiff import methods
 from ngdiff.cli import app
 from ngdiff.core.directions import NGDiff
 from ngdiff.data.problem import LMProblem
-from ngdiff.data.tokens import IGNORE, collate
 from ngdiff.evaluate.conventions import CONVENTIONS, convention
 from ngdiff.evaluate.texts import encode
-from ngdiff.lm import LM, save
+from ngdiff.lm import lora
+from ngdiff.lm.model import LM, save
+from ngdiff.lm.tokens import IGNORE, collate
 from ngdiff.losses import OBJECTIVES, command, losses
 from ngdiff.store.rows import write_rows
 from tests.helpers import micro

@@ -8,7 +8,6 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ngdiff import lora
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.loop import unlearn
 from ngdiff.core.step import UnlearningStep
@@ -18,6 +17,7 @@ from ngdiff.engine import footprint as memory
 from ngdiff.engine.engine import Engine
 from ngdiff.engine.footprint import Footprint
 from ngdiff.engine.meters import allocated
+from ngdiff.lm import lora
 from ngdiff.methods import KL, NGDiff
 from tests.helpers import micro
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from ngdiff.cli import app
 from ngdiff.evaluate import mmlu
-from ngdiff.lm import save
+from ngdiff.lm.model import save
 from tests.helpers import micro
 
 

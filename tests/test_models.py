@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from ngdiff import hub, models
 from ngdiff.data.benchmark import Benchmark, Prompt
-from ngdiff.data.tokens import IGNORE, Example, collate, encode, train_tokenizer
+from ngdiff.lm import hub
+from ngdiff.lm import pair as models
+from ngdiff.lm.tokens import IGNORE, Example, collate, encode, train_tokenizer
+from ngdiff.lm.train import Progress, batches, fit, label_loss, rate
 from ngdiff.profiles import TinyLM, Training, profile
-from ngdiff.train import Progress, batches, fit, label_loss, rate
 
 PROMPT = Prompt()
 

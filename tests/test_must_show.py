@@ -20,12 +20,14 @@ import pytest
 import torch
 
 import ngdiff as ng
-from ngdiff import batch, models, train
+from ngdiff import batch
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import GradDiff, LossNorm, NGDiff
 from ngdiff.core.stepsize import Constant
 from ngdiff.data import authors
 from ngdiff.data.problem import LMProblem
+from ngdiff.lm import pair as models
+from ngdiff.lm import train
 from ngdiff.methods import Method
 from ngdiff.objectives import CE, KL, SimNPO
 from ngdiff.reproduce import reproduce

@@ -10,7 +10,7 @@ import torch
 import ngdiff as ng
 from ngdiff import methods
 from ngdiff.core.stepsize import Constant
-from ngdiff.data.tokens import IGNORE
+from ngdiff.lm.tokens import IGNORE
 from ngdiff.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
 from tests.helpers import micro
 

@@ -15,7 +15,7 @@ from ngdiff.core.directions import NGDiff
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.problem import LMProblem
-from ngdiff.lm import LM
+from ngdiff.lm.model import LM
 from ngdiff.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
 from tests.helpers import micro
 

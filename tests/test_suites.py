@@ -58,7 +58,7 @@ def test_documents_are_cut_to_the_context():
     tokenizer = trials  # never asked: authors have no documents
     other = suites.benchmark("tiny", "", "")
     assert suites.fitted(other, tokenizer) is other
-    from ngdiff.models import from_scratch
+    from ngdiff.lm.pair import from_scratch
 
     lm = from_scratch(
         [row["answer"] for row in bench.full], replace(profile("tiny").lm, context=64), bench.prompt, 0, "short"

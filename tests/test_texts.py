@@ -10,10 +10,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from ngdiff.data.benchmark import Prompt
-from ngdiff.data.tokens import IGNORE
 from ngdiff.evaluate import texts
 from ngdiff.evaluate.conventions import CONVENTIONS
-from ngdiff.hub import chat_prompt, prompt_of
+from ngdiff.lm.hub import chat_prompt, prompt_of
+from ngdiff.lm.tokens import IGNORE
 
 CHAT = (
     "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>\n{% endfor %}"
@@ -28,7 +28,7 @@ class Asked:
         self.tokenizer, self.prompt, self.context = tokenizer, prompt, context
 
     def encode(self, question, answer):
-        from ngdiff.data.tokens import encode
+        from ngdiff.lm.tokens import encode
 
         return encode(self.tokenizer, self.prompt, question, answer, self.context)
 

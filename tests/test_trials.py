@@ -9,9 +9,10 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from ngdiff import models, profiles, trials
+from ngdiff import profiles, trials
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.lm import pair as models
 from ngdiff.store.cache import cache_dir, found
 from ngdiff.trials import STEPSIZES, Trial, rule_of
 from tests.helpers import micro_trials

@@ -23,7 +23,7 @@ from ngdiff.data import files
 from ngdiff.engine.engine import Engine
 from ngdiff.evaluate import evaluate
 from ngdiff.job import Job
-from ngdiff.models import load, save
+from ngdiff.lm.model import load, save
 from ngdiff.store.rows import read_rows, write_rows
 from tests.helpers import micro
 

@@ -9,10 +9,11 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import ngdiff as ng
-from ngdiff import models, zoo
+from ngdiff import zoo
 from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluate import forward
-from ngdiff.lm import LM, load, save
+from ngdiff.lm import pair as models
+from ngdiff.lm.model import LM, load, save
 from ngdiff.profiles import profile
 from tests.helpers import micro
 from tests.test_problem import BENCH

@@ -15,17 +15,18 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ngdiff import lora, methods
+from ngdiff import methods
 from ngdiff.core.probe import evaluating
 from ngdiff.data.refusals import refusal
 from ngdiff.data.rows import RowsLoss, batch_of, start_of
-from ngdiff.data.tokens import Example, collate
 from ngdiff.engine.engine import Engine, Make
+from ngdiff.lm import lora
+from ngdiff.lm.tokens import Example, collate
 from ngdiff.objectives import Objective, token_counts
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row
-    from ngdiff.models import LM
+    from ngdiff.lm.model import LM
 
 
 class LMProblem:
@@ -38,7 +39,7 @@ class LMProblem:
     no copy of it is made, unless the objectives need it as it was.
 
     The target is the *start* of KL, NPO, DPO, UNDIAL and RMU: what they need from it is computed once a row and stored. A
-    target with a fresh adapter (`ngdiff.lora`) is its own start, with the adapter switched off: the base is never copied.
+    target with a fresh adapter (`ngdiff.lm.lora`) is its own start, with the adapter switched off: the base is never copied.
     DPO sets each forget answer against a refusal to its question (`ngdiff.data.refusals`); microbatches count the pairs.
     Over several processes each sees its share of every batch's rows.
     Errors: ValueError for a row longer than the model's context, before anything is trained, for a start that would need

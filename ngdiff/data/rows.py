@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff.data.tokens import Example, collate
 from ngdiff.engine.engine import blocks
+from ngdiff.lm.tokens import Example, collate
 from ngdiff.objectives import Objective, Tokens, start_values
 
 

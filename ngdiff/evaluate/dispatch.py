@@ -10,7 +10,7 @@ from ngdiff import suites
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
     from ngdiff.evaluate.report import Report
-    from ngdiff.lm import LM
+    from ngdiff.lm.model import LM
 
 
 def evaluate(

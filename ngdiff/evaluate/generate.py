@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from ngdiff.core.probe import evaluating
-from ngdiff.data.tokens import Example
 from ngdiff.evaluate.forward import batches, context, pad, visible
 from ngdiff.evaluate.forward import positions as positions_of
+from ngdiff.lm.tokens import Example
 
 
 def declared(model: Any) -> set[int]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from ngdiff.store.cache import atomic_write, probe_file
 
 if TYPE_CHECKING:
-    from ngdiff.lm import LM
+    from ngdiff.lm.model import LM
 
 HUB = "cais/mmlu"
 THRESHOLD = 0.371  # what a 7B entry of SemEval-2025 Task 4 must stay above
@@ -95,7 +95,7 @@ def read(path: Path) -> float:
 def command(model: str, json: Path, data: str = HUB, limit: int | None = None, device: str = "auto") -> None:
     """`ngdiff mmlu`: the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score semeval --mmlu`."""
     from ngdiff.engine.engine import device_named
-    from ngdiff.lm import load
+    from ngdiff.lm.model import load
 
     probe_file(json)
     found = mmlu(load(model, device=device_named(device)), data, limit=limit)

@@ -7,7 +7,7 @@
 
 Values are fractions (MUSE's script multiplies ROUGE by 100). What a convention changes:
 
-    ngdiff            a prompt's last space is left to the model's own first token, as in `ngdiff.data.tokens`
+    ngdiff            a prompt's last space is left to the model's own first token, as in `ngdiff.lm.tokens`
     muse              prompts verbatim
     open-unlearning   as muse, and: stemmer; texts are stripped; prompt and continuation are joined by a space; the last token
                       of what is scored is dropped as if it were EOS; documents and true continuations are cut to 2048 tokens,
@@ -24,7 +24,6 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from ngdiff.data.tokens import Example, encode
 from ngdiff.evaluate import forward, items, metrics, muse_score, muse_texts, texts
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
@@ -32,12 +31,13 @@ from ngdiff.evaluate.generate import greedy
 from ngdiff.evaluate.items import Items
 from ngdiff.evaluate.muse_score import document, mean, open_unlearning, score, write
 from ngdiff.evaluate.report import Report, Say, check_reference, meta_of, speaker, ticker
-from ngdiff.lm import BARE
+from ngdiff.lm.model import BARE
+from ngdiff.lm.tokens import Example, encode
 from ngdiff.store.cache import content_key
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
-    from ngdiff.lm import LM
+    from ngdiff.lm.model import LM
 
 __all__ = ["document", "evaluate", "open_unlearning", "score", "write"]
 

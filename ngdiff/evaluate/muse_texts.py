@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ngdiff.data.tokens import IGNORE, Example, encode
 from ngdiff.evaluate import texts
 from ngdiff.evaluate.conventions import Convention
-from ngdiff.lm import BARE
+from ngdiff.lm.model import BARE
+from ngdiff.lm.tokens import IGNORE, Example, encode
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Row
-    from ngdiff.lm import LM
+    from ngdiff.lm.model import LM
 
 LONGEST = 2048  # tokens of a document, or of a continuation, under open-unlearning
 ANSWER = 32  # new tokens of an answer

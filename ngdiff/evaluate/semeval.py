@@ -28,18 +28,18 @@ import torch
 from ngdiff.core.probe import evaluating
 from ngdiff.data.real.semeval import kind as kind_of
 from ngdiff.data.real.semeval import mia_note
-from ngdiff.data.tokens import IGNORE, Example
 from ngdiff.evaluate import forward, metrics, terms
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.conventions import convention as convention_of
 from ngdiff.evaluate.generate import declared, greedy, stop_tokens
 from ngdiff.evaluate.items import Items
 from ngdiff.evaluate.report import Report, Say, check_reference, speaker, ticker
+from ngdiff.lm.tokens import IGNORE, Example
 from ngdiff.store.cache import atomic_folder
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row
-    from ngdiff.models import LM
+    from ngdiff.lm.model import LM
 
 FOLDS, SIDES = ("forget", "retain"), ("member", "nonmember")
 COLUMNS = ("id", "task", "input", "expected_output", "model_output", "nll")

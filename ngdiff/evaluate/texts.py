@@ -14,12 +14,12 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
-from ngdiff.data import tokens
 from ngdiff.data.benchmark import Prompt
-from ngdiff.data.tokens import IGNORE, Example, fits, named
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.generate import declared, stop_tokens
-from ngdiff.hub import chat_prompt, render
+from ngdiff.lm import tokens
+from ngdiff.lm.hub import chat_prompt, render
+from ngdiff.lm.tokens import IGNORE, Example, fits, named
 
 
 def encode(lm: Any, question: str, answer: str, convention: Convention) -> Example:

@@ -25,7 +25,7 @@ from ngdiff.evaluate.report import Report, Say, check_reference, meta_of, speake
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
-    from ngdiff.models import LM
+    from ngdiff.lm.model import LM
 
 Rows = dict[str, list[Row]]
 

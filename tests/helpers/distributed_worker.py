@@ -18,7 +18,7 @@ import torch
 from torch import distributed as dist
 
 import ngdiff as ng
-from ngdiff import lora, methods
+from ngdiff import methods
 from ngdiff.core import vector
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.point import Point
@@ -26,9 +26,10 @@ from ngdiff.core.processes import whole_state
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.problem import LMProblem
-from ngdiff.data.tokens import collate
 from ngdiff.engine.engine import Engine
-from ngdiff.lm import LM, save
+from ngdiff.lm import lora
+from ngdiff.lm.model import LM, save
+from ngdiff.lm.tokens import collate
 from tests.helpers import micro
 from tests.test_problem import BENCH
 

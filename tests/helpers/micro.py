@@ -9,8 +9,8 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.data.tokens import IGNORE, Example, collate, train_tokenizer
-from ngdiff.models import LM
+from ngdiff.lm.model import LM
+from ngdiff.lm.tokens import IGNORE, Example, collate, train_tokenizer
 
 TOWNS = ["Oslo", "Łódź", "東京", "Rio de Janeiro", "Paris", "Quito", "Bonn", "Ulm"]
 

@@ -11,12 +11,13 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
-from ngdiff import lora, zoo
+from ngdiff import zoo
 from ngdiff.core.processes import whole_state
 from ngdiff.data.benchmark import Prompt
-from ngdiff.data.tokens import Example, encode
-from ngdiff.hub import fetch, prompt_of, without_bars
-from ngdiff.lora import ADAPTER, base_of, put_on
+from ngdiff.lm import lora
+from ngdiff.lm.hub import fetch, prompt_of, without_bars
+from ngdiff.lm.lora import ADAPTER, base_of, put_on
+from ngdiff.lm.tokens import Example, encode
 from ngdiff.store.cache import atomic_folder, probe_writable
 
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
@@ -80,7 +81,7 @@ def load(
     model's tokenizer is (`ngdiff.zoo`).
 
     A folder with a peft adapter gives its base model with the adapter on it, frozen but for the adapter.
-    The prompt is the given one, else the one saved beside the weights, else `ngdiff.hub.prompt_of` the tokenizer.
+    The prompt is the given one, else the one saved beside the weights, else `ngdiff.lm.hub.prompt_of` the tokenizer.
     Raises FileNotFoundError for a folder that does not exist, ValueError for one that holds no model, and OSError
     saying what to do for a hub model that is gated, unknown or cannot be reached.
     """

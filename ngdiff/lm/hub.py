@@ -57,7 +57,7 @@ def _is_path(path_or_id: str | Path) -> bool:
 
 
 def fetch(loader: Callable[..., Any], path_or_id: str | Path, trust_remote_code: bool = False, **options: Any) -> Any:
-    """loader(path_or_id, **options) for a folder or hub id; errors as `ngdiff.models.load` says."""
+    """loader(path_or_id, **options) for a folder or hub id; errors as `ngdiff.load` says."""
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():

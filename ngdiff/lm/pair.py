@@ -28,17 +28,17 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from ngdiff import train, zoo
-from ngdiff.data import tokens
+from ngdiff import zoo
 from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
-from ngdiff.data.tokens import train_tokenizer
 from ngdiff.engine.engine import device_named
-from ngdiff.lm import LM, load, save
+from ngdiff.lm import tokens, train
+from ngdiff.lm.model import LM, load, save
+from ngdiff.lm.tokens import train_tokenizer
+from ngdiff.lm.train import fit, one_thread
 from ngdiff.profiles import Profile, TinyLM, Training, profile
 from ngdiff.store.cache import cache_dir, cached, content_key, found, probe_writable
-from ngdiff.train import fit, one_thread
 
-__all__ = ["LM", "ROLES", "key_of", "load", "pair", "reference", "save", "target"]
+__all__ = ["ROLES", "key_of", "pair", "reference", "target"]
 ROLES = ("target", "reference")
 
 
@@ -178,10 +178,10 @@ def pair(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> tuple[LM
 
 def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
     """Both models in processes of one thread each; what they print appears here line by line."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NGDIFF_CACHE": str(cache_dir()), "PYTHONPATH": path}
-    command = [sys.executable, "-P", "-c", "from ngdiff.models import _worker; _worker()"]
+    command = [sys.executable, "-P", "-c", "from ngdiff.lm.pair import _worker; _worker()"]
     reader, writer = os.pipe()  # one pipe for both: lines shorter than a page stay whole
     workers = []
     try:

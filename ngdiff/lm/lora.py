@@ -7,25 +7,36 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import torch
 from torch import nn
 
-if TYPE_CHECKING:
-    from ngdiff.lm import LM
-
 ADAPTER = "adapter_config.json"  # the file that makes a folder one of peft's
 
 
+class Adaptable(Protocol):
+    """What `adapt` needs of an `LM`: a dataclass with these fields."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    model: Any
+    path: Any
+
+    @property
+    def adapted(self) -> bool: ...
+
+
+L = TypeVar("L", bound=Adaptable)
+
+
 def adapt(
-    lm: LM, r: int = 16, *, alpha: float = 32, dropout: float = 0.0, targets: str | Sequence[str] = "all-linear",
+    lm: L, r: int = 16, *, alpha: float = 32, dropout: float = 0.0, targets: str | Sequence[str] = "all-linear",
     seed: int = 0,
-) -> LM:  # fmt: skip
+) -> L:  # fmt: skip
     """The model with a fresh LoRA adapter, W + (alpha/r)·B·A, B = 0: it answers as before. The base is shared, not copied,
     and frozen.
 
-    targets: module names as peft takes them, or "all-linear" (all but the output layer). Saved by `ngdiff.models.save`
+    targets: module names as peft takes them, or "all-linear" (all but the output layer). Saved by `ngdiff.save`
     in peft's own format. Errors: ValueError for a model that has an adapter already, or names that match no module.
     """
     from peft import LoraConfig, get_peft_model

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from ngdiff.data.tokens import IGNORE, Example, collate
+from ngdiff.lm.tokens import IGNORE, Example, collate
 from ngdiff.profiles import Training
 
 FLOOR = 0.02  # last learning rate over the highest
