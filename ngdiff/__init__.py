@@ -14,7 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ngdiff import data, figures, methods, objectives
+    from ngdiff import data, figures, methods
     from ngdiff.core.autolr import AutoLR
     from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
     from ngdiff.core.info import ForgetLevel, RetainBound
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ngdiff.evaluate import evaluate
     from ngdiff.lm import lora
     from ngdiff.lm import pair as models
+    from ngdiff.methods import objectives
     from ngdiff.profiles import profile
     from ngdiff.store import rows as results
     from ngdiff.theory import quadratics
@@ -73,7 +74,7 @@ _HOME = {
 }  # public name -> the module that defines it
 _MODULES = {
     **{"data": "ngdiff.data", "figures": "ngdiff.figures", "lora": "ngdiff.lm.lora", "methods": "ngdiff.methods"},
-    **{"models": "ngdiff.lm.pair", "objectives": "ngdiff.objectives", "quadratics": "ngdiff.theory.quadratics"},
+    **{"models": "ngdiff.lm.pair", "objectives": "ngdiff.methods.objectives", "quadratics": "ngdiff.theory.quadratics"},
     "results": "ngdiff.store.rows",
 }  # public name -> the module it is
 

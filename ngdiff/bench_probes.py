@@ -22,9 +22,9 @@ import torch
 from ngdiff.core.autolr import AutoLR, Fit, fit
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Line, State
-from ngdiff.data.problem import LMProblem
 from ngdiff.engine.engine import Engine
-from ngdiff.methods import NGDiff
+from ngdiff.methods.problem import LMProblem
+from ngdiff.methods.recipes import NGDiff
 from ngdiff.store.cache import probe_file
 
 Row = dict[str, Any]

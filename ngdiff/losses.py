@@ -1,8 +1,8 @@
 """Every objective's value and gradient norm on a few rows: how the field compares implementations.
 
 The value is the one that is *minimised*, as papers print it: R of a retain objective, −F of a forget objective. All rows are
-one right-padded batch, in eval mode; the objects that are computed are those that unlearn (`ngdiff.objectives`,
-`ngdiff.baselines`), and under `convention` what published code makes of them (`ngdiff.published`).
+one right-padded batch, in eval mode; the objects that are computed are those that unlearn (`ngdiff.methods.objectives`,
+`ngdiff.methods.baselines`), and under `convention` what published code makes of them (`ngdiff.methods.variants`).
 
     ce_retain, kl, rmu_retain                     on the retain rows
     ce_forget (= −CE), npo, simnpo, undial, wga, satimp, ceu, rmu (c = 2)      on the forget rows
@@ -25,18 +25,19 @@ from typing import Any
 
 import torch
 
-from ngdiff import baselines, published
 from ngdiff.core.probe import evaluating
 from ngdiff.data import files
 from ngdiff.data.benchmark import Row, form_of
-from ngdiff.data.rows import RowsLoss, batch_of, start_of
 from ngdiff.engine.engine import device_named
 from ngdiff.evaluate import conventions
 from ngdiff.evaluate.conventions import Convention
 from ngdiff.evaluate.texts import blind, encode
 from ngdiff.lm.model import LM, load
 from ngdiff.lm.tokens import Example
-from ngdiff.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
+from ngdiff.methods import baselines
+from ngdiff.methods import variants as published
+from ngdiff.methods.loss import RowsLoss, batch_of, start_of
+from ngdiff.methods.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
 from ngdiff.store.cache import atomic_write, probe_file
 from ngdiff.store.rows import stamp
 

@@ -45,8 +45,8 @@ OPTIMIZERS = ("adamw", "sgd")
 # what a trial's numbers depend on, beside its settings and its models
 SOURCES = (
     *(f"core/{name}" for name in ("vector", "directions", "stepsize", "autolr", "info", "probe", "step", "loop")),
-    *("objectives", "baselines", "methods", "lm", "trials", "suites"),
-    *("data/benchmark", "data/problem", "data/rows", "data/tokens", "data/refusals"),
+    *(f"methods/{name}" for name in ("objectives", "baselines", "recipes", "problem", "loss", "refusals")),
+    *("lm/model", "lm/tokens", "data/benchmark", "trials", "suites"),
 )
 
 
@@ -73,7 +73,7 @@ class Trial:
     mmlu: bool = False
 
     def __post_init__(self) -> None:
-        from ngdiff.methods import method
+        from ngdiff.methods.recipes import method
 
         method(self.method)
         profile(self.profile)

@@ -11,18 +11,19 @@ import transformers
 from torch.nn import functional as fn
 
 import ngdiff as ng
-from ngdiff import methods, published
-from ngdiff.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp, control
+from ngdiff import methods
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.stepsize import Constant
-from ngdiff.data import refusals
-from ngdiff.data.problem import LMProblem
-from ngdiff.data.refusals import REFUSALS, refusal
-from ngdiff.data.rows import forward
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import IGNORE, Example
-from ngdiff.methods import Method
-from ngdiff.objectives import CE, KL, Tokens, start_values, token_counts
+from ngdiff.methods import refusals
+from ngdiff.methods import variants as published
+from ngdiff.methods.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp, control
+from ngdiff.methods.loss import forward
+from ngdiff.methods.objectives import CE, KL, Tokens, start_values, token_counts
+from ngdiff.methods.problem import LMProblem
+from ngdiff.methods.recipes import Method
+from ngdiff.methods.refusals import REFUSALS, refusal
 from tests.helpers import micro
 from tests.test_objectives import HALF, LABELS, LN2, hand, random_batch, value
 from tests.test_problem import BENCH, problem, weights

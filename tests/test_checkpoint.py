@@ -18,7 +18,7 @@ from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import GradDiff, NGDiff
 from ngdiff.core.step import ForgetLevel
 from ngdiff.core.stepsize import Constant
-from ngdiff.data.problem import LMProblem
+from ngdiff.methods.problem import LMProblem
 from tests.helpers import micro
 from tests.helpers.twin import Lion, NetProblem
 from tests.test_problem import BENCH

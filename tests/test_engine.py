@@ -26,10 +26,10 @@ from ngdiff.core.directions import NGDiff
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.data.problem import LMProblem
 from ngdiff.engine.engine import Engine, blocks
 from ngdiff.engine.master import Master
 from ngdiff.lm.model import LM
+from ngdiff.methods.problem import LMProblem
 from tests.helpers import micro
 from tests.test_problem import BENCH, rows
 

@@ -20,7 +20,7 @@ from ngdiff.core import directions
 from ngdiff.core.stepsize import Constant
 from ngdiff.figures import runs, style, theory
 from ngdiff.figures import suites as pictures
-from ngdiff.methods import METHODS
+from ngdiff.methods.recipes import METHODS
 from ngdiff.store.rows import read_rows
 from ngdiff.theory import theorems
 from ngdiff.theory.quadratics import Pair, pair, walk

@@ -17,12 +17,12 @@ from ngdiff import methods
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.stepsize import Constant
-from ngdiff.data.problem import LMProblem, _kind
 from ngdiff.engine.engine import Engine
 from ngdiff.engine.master import Master
 from ngdiff.lm import lora
 from ngdiff.lm.model import LM, load, save
-from ngdiff.objectives import Tokens, start_values
+from ngdiff.methods.objectives import Tokens, start_values
+from ngdiff.methods.problem import LMProblem, _kind
 from ngdiff.theory.twin import twin_direction
 from tests.helpers import micro
 from tests.test_engine import weights

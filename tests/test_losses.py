@@ -15,13 +15,13 @@ from ngdiff import losses as module
 from ngdiff import methods
 from ngdiff.cli import app
 from ngdiff.core.directions import NGDiff
-from ngdiff.data.problem import LMProblem
 from ngdiff.evaluate.conventions import CONVENTIONS, convention
 from ngdiff.evaluate.texts import encode
 from ngdiff.lm import lora
 from ngdiff.lm.model import LM, save
 from ngdiff.lm.tokens import IGNORE, collate
 from ngdiff.losses import OBJECTIVES, command, losses
+from ngdiff.methods.problem import LMProblem
 from ngdiff.store.rows import write_rows
 from tests.helpers import micro
 from tests.helpers.distributed_worker import trained

@@ -18,7 +18,7 @@ from ngdiff.engine.engine import Engine
 from ngdiff.engine.footprint import Footprint
 from ngdiff.engine.meters import allocated
 from ngdiff.lm import lora
-from ngdiff.methods import KL, NGDiff
+from ngdiff.methods.recipes import KL, NGDiff
 from tests.helpers import micro
 
 CPU = torch.device("cpu")

@@ -9,13 +9,13 @@ import torch
 
 import ngdiff as ng
 from ngdiff import methods
-from ngdiff.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.core.stepsize import Constant
-from ngdiff.data.problem import LMProblem
-from ngdiff.methods import DEFAULTS, METHODS, Method, method
-from ngdiff.objectives import CE, KL, NPO, SimNPO
+from ngdiff.methods.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp
+from ngdiff.methods.objectives import CE, KL, NPO, SimNPO
+from ngdiff.methods.problem import LMProblem
+from ngdiff.methods.recipes import DEFAULTS, METHODS, Method, method
 from ngdiff.trials import STEPSIZES
 from tests.helpers import micro
 from tests.test_problem import BENCH

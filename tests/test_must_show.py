@@ -25,11 +25,11 @@ from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import GradDiff, LossNorm, NGDiff
 from ngdiff.core.stepsize import Constant
 from ngdiff.data import authors
-from ngdiff.data.problem import LMProblem
 from ngdiff.lm import pair as models
 from ngdiff.lm import train
-from ngdiff.methods import Method
-from ngdiff.objectives import CE, KL, SimNPO
+from ngdiff.methods.objectives import CE, KL, SimNPO
+from ngdiff.methods.problem import LMProblem
+from ngdiff.methods.recipes import Method
 from ngdiff.reproduce import reproduce
 from ngdiff.store.cache import cache_dir, found
 from tests.helpers import micro

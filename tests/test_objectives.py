@@ -11,7 +11,7 @@ import ngdiff as ng
 from ngdiff import methods
 from ngdiff.core.stepsize import Constant
 from ngdiff.lm.tokens import IGNORE
-from ngdiff.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
+from ngdiff.methods.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
 from tests.helpers import micro
 
 LN2 = math.log(2)

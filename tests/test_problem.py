@@ -14,9 +14,9 @@ from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.data.problem import LMProblem
 from ngdiff.lm.model import LM
-from ngdiff.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
+from ngdiff.methods.objectives import CE, KL, NPO, SimNPO, Tokens, start_values, token_counts
+from ngdiff.methods.problem import LMProblem
 from tests.helpers import micro
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ngdiff import compare, suites, tables, trials, zoo
-from ngdiff.methods import METHODS
+from ngdiff.methods.recipes import METHODS
 from ngdiff.profiles import profile
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows, write_rows

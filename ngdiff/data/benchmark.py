@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ngdiff.data.problem import LMProblem
+    from ngdiff.methods.problem import LMProblem
 
 Row = dict[str, Any]
 
@@ -152,7 +152,7 @@ class Benchmark:
 
     def problem(self, target: Any, **options: Any) -> LMProblem:
         """The unlearning problem of this benchmark for a target model; options as `LMProblem` takes them."""
-        from ngdiff.data.problem import LMProblem
+        from ngdiff.methods.problem import LMProblem
 
         return LMProblem(self, target, **options)
 

@@ -33,7 +33,7 @@ from ngdiff.engine.master import BUCKET
 from ngdiff.engine.meters import allocated
 
 if TYPE_CHECKING:
-    from ngdiff.data.problem import LMProblem
+    from ngdiff.methods.problem import LMProblem
 
 
 def size(bytes_: float) -> str:

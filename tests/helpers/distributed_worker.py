@@ -25,11 +25,11 @@ from ngdiff.core.point import Point
 from ngdiff.core.processes import whole_state
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
-from ngdiff.data.problem import LMProblem
 from ngdiff.engine.engine import Engine
 from ngdiff.lm import lora
 from ngdiff.lm.model import LM, save
 from ngdiff.lm.tokens import collate
+from ngdiff.methods.problem import LMProblem
 from tests.helpers import micro
 from tests.test_problem import BENCH
 

@@ -1,9 +1,9 @@
-"""The forget objectives of the other baselines, and RMU's retain objective, in the convention of `ngdiff.objectives`.
+"""The forget objectives of the other baselines, and RMU's retain objective, in the convention of `ngdiff.methods.objectives`.
 
 Their papers minimise a loss; here F = −loss is ascended. p is the model's probability of an answer token, nll = −log p,
 logp a row's summed log-probability, n a row's number of answer tokens. Where a part is detached (WGA, SatImp, CE-U) the
 gradient is not that of the value, which may fall along it: read `forget_ce` in a run's history. What published code
-computes where it differs from its formula is in `ngdiff.published`.
+computes where it differs from its formula is in `ngdiff.methods.variants`.
 
 References: Rafailov et al. 2023, arXiv 2305.18290 and Maini et al. 2024, arXiv 2401.06121 (DPO on refusals); Li et al.
 2024, arXiv 2403.03218 (RMU); Dong et al. 2024, arXiv 2402.10052 (UNDIAL); Wang et al. 2025, arXiv 2502.19301 (WGA); Yang
@@ -22,14 +22,14 @@ from torch import Tensor
 from torch.nn import functional as fn
 
 from ngdiff.lm.tokens import IGNORE
-from ngdiff.objectives import Objective, Tokens, positive, token_counts
+from ngdiff.methods.objectives import Objective, Tokens, positive, token_counts
 
 
 @dataclass(frozen=True)
 class DPO(Objective):
     """F = (2/β)·mean over rows of log σ(β[(logp − logp_start)(refusal) − (logp − logp_start)(answer)]); start: nll (2·rows,).
 
-    Each row is a pair of texts, the forget answer and a refusal to the same question (`ngdiff.data.refusals`), in one
+    Each row is a pair of texts, the forget answer and a refusal to the same question (`ngdiff.methods.refusals`), in one
     forward. Bounded above by 0; at the start F = −(2/β)·ln 2, as of NPO, which is this without the refusals.
     """
 

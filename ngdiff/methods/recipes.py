@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from ngdiff import baselines
 from ngdiff.core import directions as rules
-from ngdiff.objectives import CE, Objective
-from ngdiff.objectives import KL as KLObjective
-from ngdiff.objectives import NPO as NPOObjective
-from ngdiff.objectives import SimNPO as SimNPOObjective
+from ngdiff.methods import baselines
+from ngdiff.methods.objectives import CE, Objective
+from ngdiff.methods.objectives import KL as KLObjective
+from ngdiff.methods.objectives import NPO as NPOObjective
+from ngdiff.methods.objectives import SimNPO as SimNPOObjective
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ objective is ascended**: NPO and SimNPO therefore return minus the loss their pa
 
 `start` says what the objective needs from the model before unlearning, computed once and stored: nothing (None), the
 summed NLL of each row ("nll"), the log-probabilities at each answer token ("logp"), or a layer's activations there
-("hidden"). `floor` is the gradient norm that is rounding noise for it. The other baselines are in `ngdiff.baselines`.
+("hidden"). `floor` is the gradient norm that is rounding noise for it. The other baselines are in `ngdiff.methods.baselines`.
 
 References: Zhang et al. 2024, arXiv 2404.05868 (NPO); Fan et al. 2024, arXiv 2410.07163 (SimNPO); Maini et al. 2024,
 arXiv 2401.06121 (gradient ascent, difference and KL on TOFU).

@@ -20,9 +20,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ngdiff import baselines
 from ngdiff.lm.tokens import IGNORE
-from ngdiff.objectives import KL, Objective, Tokens
+from ngdiff.methods import baselines
+from ngdiff.methods.objectives import KL, Objective, Tokens
 
 
 @dataclass(frozen=True)

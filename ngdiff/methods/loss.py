@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ngdiff.engine.engine import blocks
 from ngdiff.lm.tokens import Example, collate
-from ngdiff.objectives import Objective, Tokens, start_values
+from ngdiff.methods.objectives import Objective, Tokens, start_values
 
 
 class RowsLoss:

@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ngdiff import methods
 from ngdiff.core.probe import evaluating
-from ngdiff.data.refusals import refusal
-from ngdiff.data.rows import RowsLoss, batch_of, start_of
 from ngdiff.engine.engine import Engine, Make
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import Example, collate
-from ngdiff.objectives import Objective, token_counts
+from ngdiff.methods import recipes
+from ngdiff.methods.loss import RowsLoss, batch_of, start_of
+from ngdiff.methods.objectives import Objective, token_counts
+from ngdiff.methods.refusals import refusal
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row
@@ -40,7 +40,7 @@ class LMProblem:
 
     The target is the *start* of KL, NPO, DPO, UNDIAL and RMU: what they need from it is computed once a row and stored. A
     target with a fresh adapter (`ngdiff.lm.lora`) is its own start, with the adapter switched off: the base is never copied.
-    DPO sets each forget answer against a refusal to its question (`ngdiff.data.refusals`); microbatches count the pairs.
+    DPO sets each forget answer against a refusal to its question (`ngdiff.methods.refusals`); microbatches count the pairs.
     Over several processes each sees its share of every batch's rows.
     Errors: ValueError for a row longer than the model's context, before anything is trained, for a start that would need
     an adapter which is no longer fresh, and for what a method asks of rows that they do not have.
@@ -63,7 +63,7 @@ class LMProblem:
         self.bench, self.target, self.batch_size, self.micro, self.lr = bench, target, batch_size, micro, lr
         self.dropout, self.engine, self.in_place = dropout, engine or Engine(), in_place
         self.forget, self.retain = self._encode(bench.forget), self._encode(bench.retain)
-        self.model, self.method, self.seed = target, methods.NGDiff, 0
+        self.model, self.method, self.seed = target, recipes.NGDiff, 0
         self.module: torch.nn.Module = target.model  # what is called: the model, or what several processes wrap it in
         self._low: dict[Tensor, Tensor] = {}
         self.refusals: list[Example] = []  # to the forget rows, where the method pairs them
@@ -75,7 +75,7 @@ class LMProblem:
         bound = object.__new__(LMProblem)
         bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
         bound.seed = seed
-        bound.method = method if isinstance(method, methods.Method) else methods.Method(repr(method), method)
+        bound.method = method if isinstance(method, recipes.Method) else recipes.Method(repr(method), method)
         if bound.method.retain.pairs:
             raise ValueError(f"{bound.method.retain} pairs answers with refusals: it is a forget objective only")
         if bound.method.forget.pairs:
