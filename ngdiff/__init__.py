@@ -9,8 +9,6 @@ The public names load on first use (PEP 562), so `import ngdiff` costs milliseco
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -22,7 +20,7 @@ if TYPE_CHECKING:
     from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
     from ngdiff.engine.engine import Engine
     from ngdiff.engine.master import Master
-    from ngdiff.evaluate import evaluate
+    from ngdiff.evaluation import evaluate
     from ngdiff.lm import lora
     from ngdiff.lm import pair as models
     from ngdiff.methods import objectives
@@ -66,7 +64,7 @@ _HOME = {
     "AutoLR": "ngdiff.core.autolr",
     **dict.fromkeys(("ForgetLevel", "RetainBound"), "ngdiff.core.info"),
     **{
-        "evaluate": "ngdiff.evaluate",
+        "evaluate": "ngdiff.evaluation",
         "profile": "ngdiff.profiles",
         "Engine": "ngdiff.engine.engine",
         "Master": "ngdiff.engine.master",
@@ -90,19 +88,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
-
-
-class _Package(ModuleType):
-    """Keeps `ng.unlearn` and `ng.evaluate` the functions.
-
-    Importing the submodule of the same name makes Python store the *module* on the package; what is stored
-    here is the module's function. `from ngdiff.core.loop import Run` is unaffected.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == f"ngdiff.{name}":
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -18,8 +18,8 @@ import torch
 
 from ngdiff.data import Benchmark, authors, semeval, tofu
 from ngdiff.data.benchmark import Prompt
-from ngdiff.evaluate import tofu as evaluator
-from ngdiff.evaluate.conventions import convention
+from ngdiff.evaluation import tofu as evaluator
+from ngdiff.evaluation.conventions import convention
 from ngdiff.lm.pair import from_scratch
 from ngdiff.lm.train import one_thread
 from ngdiff.profiles import TinyLM, profile
@@ -69,7 +69,7 @@ def _plain(lm: Any, rows: dict[str, list[Row]]) -> None:
 def measure_semeval(root: str) -> list[Row]:
     """Seconds of SemEval's whole validation split, 254 + 278 rows and the MIA's documents, with a random model of the tiny
     profile's shape: each generation has its full 256 tokens."""
-    from ngdiff.evaluate import evaluate
+    from ngdiff.evaluation import evaluate
 
     bench = semeval("tiny", "validation", root=root)
     texts = [f"{row['question']} {row['answer']}" for rows in bench.configs.values() for row in rows]

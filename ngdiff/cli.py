@@ -221,7 +221,7 @@ def mmlu(
 ) -> None:
     """MMLU, 5-shot, by lm-eval, which the package's extra `mmlu` installs."""
     settings = dict(locals())
-    from ngdiff.evaluate.mmlu import command
+    from ngdiff.evaluation.mmlu import command
 
     command(**settings)
 

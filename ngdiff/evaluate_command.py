@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.data.benchmark import Benchmark, Prompt, form_of
-from ngdiff.evaluate.conventions import SUITES, convention
+from ngdiff.evaluation.conventions import SUITES, convention
 from ngdiff.store.cache import probe_file, probe_writable
 
 DEFAULT = {"tofu": "forget10", "muse": "news", "semeval": "validation"}  # splits
@@ -108,14 +108,14 @@ def run(job: Evaluation) -> dict[str, float]:
     if job.max_new_tokens is not None:
         options["max_new_tokens"] = job.max_new_tokens
     if job.benchmark == "semeval" and job.mmlu is not None:
-        from ngdiff.evaluate.mmlu import read
+        from ngdiff.evaluation.mmlu import read
 
         options["mmlu"] = read(job.mmlu)
     if job.benchmark == "tofu":
         options["gradnorm"] = job.gradnorm
 
-    from ngdiff.evaluate import evaluate  # here and not above: what was refused so far took no seconds
-    from ngdiff.evaluate.files import write
+    from ngdiff.evaluation import evaluate  # here and not above: what was refused so far took no seconds
+    from ngdiff.evaluation.files import write
     from ngdiff.lm.train import one_thread
     from ngdiff.store.rows import stamp
 
@@ -157,8 +157,8 @@ def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
 
 
 def _reference(job: Evaluation, bench: Benchmark) -> Any:
-    from ngdiff.evaluate.muse import reference_rows
-    from ngdiff.evaluate.report import Report, check_reference
+    from ngdiff.evaluation.muse import reference_rows
+    from ngdiff.evaluation.report import Report, check_reference
 
     path = Path(job.reference or "").expanduser()
     if not path.is_file():

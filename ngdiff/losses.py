@@ -29,9 +29,9 @@ from ngdiff.core.probe import evaluating
 from ngdiff.data import files
 from ngdiff.data.benchmark import Row, form_of
 from ngdiff.engine.engine import device_named
-from ngdiff.evaluate import conventions
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.texts import blind, encode
+from ngdiff.evaluation import conventions
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.texts import blind, encode
 from ngdiff.lm.model import LM, load
 from ngdiff.lm.tokens import Example
 from ngdiff.methods import baselines

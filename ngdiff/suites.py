@@ -16,9 +16,9 @@ from typing import Any
 from ngdiff import zoo
 from ngdiff.data import Benchmark, authors, dossiers, muse, news, semeval, tofu
 from ngdiff.data.real.muse import cut
-from ngdiff.evaluate import terms
-from ngdiff.evaluate.conventions import SUITES
-from ngdiff.evaluate.metrics import harmonic_mean
+from ngdiff.evaluation import terms
+from ngdiff.evaluation.metrics import harmonic_mean
+from ngdiff.evaluation.suites import of
 from ngdiff.profiles import Profile, profile
 
 STAND_INS: dict[str, Callable[..., Benchmark]] = {"": authors, "news": news, "dossiers": dossiers}
@@ -41,11 +41,6 @@ def benchmark(name: str, split: str = "", data: str = "") -> Benchmark:
     if suite == "muse" and P.model:  # a target is of one corpus
         split = split or next((key.split()[1] for key in zoo.model(P.model).ready if key.startswith("muse")), "")
     return REAL[suite](P, split or DEFAULT.get(suite, P.tofu_split), root=None if place == "hub" else place)
-
-
-def of(bench: Benchmark) -> str:
-    """The suite whose metrics are asked: "muse", "semeval", or "tofu" for it and all that has its form."""
-    return bench.name if bench.name in SUITES else "tofu"
 
 
 def convention(P: Profile, bench: Benchmark) -> str:

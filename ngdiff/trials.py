@@ -117,8 +117,8 @@ def history(trial: Trial) -> list[Row]:
 
 
 def report(trial: Trial) -> Any:
-    """The trial's evaluation, with every item and generation (`ngdiff.evaluate.report.Report`)."""
-    from ngdiff.evaluate.report import Report
+    """The trial's evaluation, with every item and generation (`ngdiff.evaluation.report.Report`)."""
+    from ngdiff.evaluation.report import Report
 
     return Report.from_json(_entry(trial, False) / "report.json")
 
@@ -151,8 +151,8 @@ def run_all(
 @lru_cache(maxsize=8)
 def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row]:
     """Metrics of the start and of the retain-only reference, cached like trials."""
-    from ngdiff.evaluate.forward import loss
-    from ngdiff.evaluate.report import Report
+    from ngdiff.evaluation.forward import loss
+    from ngdiff.evaluation.report import Report
     from ngdiff.lm import pair as models
 
     P, bench = profile(name), benchmark(name, split, data)
@@ -281,8 +281,8 @@ def _summary(steps: Sequence[Any]) -> Row:
 
 
 def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, general: bool = False):
-    from ngdiff.evaluate import evaluate
-    from ngdiff.evaluate.mmlu import mmlu
+    from ngdiff.evaluation import evaluate
+    from ngdiff.evaluation.mmlu import mmlu
 
     # TOFU's answers are cut to the profile's length; MUSE and SemEval say themselves how long theirs are
     own = {"max_new_tokens": P.max_new_tokens} if suites.of(bench) == "tofu" else {}
@@ -318,7 +318,7 @@ def _sources() -> str:
     """Hash of the source that decides a trial's numbers: a cached trial of other code is never taken."""
     home = Path(__file__).parent
     files = [home / f"{name}.py" for name in SOURCES]
-    files += sorted((home / "evaluate").glob("*.py"))
+    files += sorted((home / "evaluation").glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
 
 

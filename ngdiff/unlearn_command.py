@@ -31,7 +31,7 @@ from ngdiff.data import files
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.engine import Engine
 from ngdiff.engine.footprint import Watch
-from ngdiff.evaluate.forward import loss
+from ngdiff.evaluation.forward import loss
 from ngdiff.job import PLACES, WHERE, Job
 from ngdiff.lm.lora import ADAPTER, adapt
 from ngdiff.lm.model import LM, load, save

@@ -18,7 +18,7 @@ import numpy as np
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
 from ngdiff import trials
-from ngdiff.evaluate.generate import answers
+from ngdiff.evaluation.generate import answers
 from ngdiff.figures import runs, style
 
 P = ng.profile(profile)

@@ -71,7 +71,7 @@ fig
 # those of the retain-only one. Model utility is the harmonic mean of nine numbers, 0 as soon as one is 0:
 
 # %%
-from ngdiff.evaluate.items import UTILITY
+from ngdiff.evaluation.items import UTILITY
 
 nine = {name: before[name] for name in UTILITY}
 for name, value in nine.items():

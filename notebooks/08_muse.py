@@ -167,11 +167,11 @@ for row in tables.means(tables.reported(done), ("privleak", "mia_min_k")):
 # `privleak_forget` and `privleak_holdout` (higher: less likely a member). With A = 1 − AUC, compute
 # (A − A_ret)/A_ret · 100.
 #
-# *Hint*: `ngdiff.evaluate.metrics.auc(member, nonmember)`; a memorising model has AUC 1, so A = 0.
+# *Hint*: `ngdiff.evaluation.metrics.auc(member, nonmember)`; a memorising model has AUC 1, so A = 0.
 
 # %% tags=["exercise-solution"]
-from ngdiff.evaluate.items import column
-from ngdiff.evaluate.metrics import auc
+from ngdiff.evaluation.items import column
+from ngdiff.evaluation.metrics import auc
 
 leak = None
 # solution

@@ -24,8 +24,8 @@ from dataclasses import replace
 import ngdiff as ng
 from ngdiff import compare, suites, tables, trials
 from ngdiff.store import paths, rows as results
-from ngdiff.evaluate.forward import loss
-from ngdiff.evaluate.mmlu import THRESHOLD, mmlu
+from ngdiff.evaluation.forward import loss
+from ngdiff.evaluation.mmlu import THRESHOLD, mmlu
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
@@ -139,7 +139,7 @@ else:
 import tempfile
 from pathlib import Path
 
-from ngdiff.evaluate import semeval as evaluator
+from ngdiff.evaluation import semeval as evaluator
 from ngdiff.score import score
 
 report = ng.evaluate(start, bench, progress=False)

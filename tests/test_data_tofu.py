@@ -16,8 +16,8 @@ from ngdiff.core.stepsize import Constant
 from ngdiff.data import authors, load, tofu
 from ngdiff.data.made.authors import generate, write
 from ngdiff.data.real.tofu import asked
-from ngdiff.evaluate import evaluate
-from ngdiff.evaluate.items import ATTACKS, UTILITY
+from ngdiff.evaluation import evaluate
+from ngdiff.evaluation.items import ATTACKS, UTILITY
 from ngdiff.lm import pair as models
 from ngdiff.profiles import profile
 

@@ -13,8 +13,8 @@ from scipy.stats import hmean, ks_2samp
 from sklearn.metrics import roc_auc_score
 
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.evaluate import Report, evaluate, forward, items, metrics, texts
-from ngdiff.evaluate.conventions import convention
+from ngdiff.evaluation import Report, evaluate, forward, items, metrics, texts
+from ngdiff.evaluation.conventions import convention
 from ngdiff.lm.model import LM
 from ngdiff.lm.tokens import IGNORE
 from tests.helpers import micro

@@ -12,8 +12,8 @@ import torch
 
 from ngdiff.data.benchmark import Prompt, form_of
 from ngdiff.data.made.authors import write as write_authors
-from ngdiff.evaluate import Report, files
 from ngdiff.evaluate_command import Evaluation, run
+from ngdiff.evaluation import Report, files
 from ngdiff.lm.model import save
 from ngdiff.score import score
 from tests.helpers import micro

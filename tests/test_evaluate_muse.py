@@ -19,11 +19,11 @@ from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.made.news import news
 from ngdiff.data.real.muse import Parts
-from ngdiff.evaluate import metrics, muse_texts
-from ngdiff.evaluate.conventions import CONVENTIONS
-from ngdiff.evaluate.muse import document, evaluate, open_unlearning, score, write
-from ngdiff.evaluate.muse_score import NAMES, TEXTS
-from ngdiff.evaluate.report import Report
+from ngdiff.evaluation import metrics, muse_texts
+from ngdiff.evaluation.conventions import CONVENTIONS
+from ngdiff.evaluation.muse import document, evaluate, open_unlearning, score, write
+from ngdiff.evaluation.muse_score import NAMES, TEXTS
+from ngdiff.evaluation.report import Report
 from ngdiff.lm.model import LM
 from ngdiff.lm.tokens import IGNORE, Example, collate, train_tokenizer
 from ngdiff.profiles import profile
@@ -121,7 +121,7 @@ def test_a_reference_of_other_documents_is_refused():
 
 
 def test_scoring_a_file_loads_no_torch():
-    code = "import sys, ngdiff.evaluate.muse_score; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    code = "import sys, ngdiff.evaluation.muse_score; print('torch' in sys.modules, 'transformers' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ngdiff.evaluate import Report
-from ngdiff.evaluate.report import ticker
+from ngdiff.evaluation import Report
+from ngdiff.evaluation.report import ticker
 
 
 @pytest.fixture

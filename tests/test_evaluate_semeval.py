@@ -19,8 +19,8 @@ import ngdiff as ng
 from ngdiff.data import semeval
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.real.semeval import PROMPT
-from ngdiff.evaluate import Report, evaluate, files, terms
-from ngdiff.evaluate import semeval as evaluator
+from ngdiff.evaluation import Report, evaluate, files, terms
+from ngdiff.evaluation import semeval as evaluator
 from ngdiff.lm.model import LM
 from ngdiff.lm.pair import from_scratch
 from ngdiff.lm.tokens import collate, train_tokenizer

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.evaluate import evaluate, forward
-from ngdiff.evaluate.generate import greedy, stop_tokens
+from ngdiff.evaluation import evaluate, forward
+from ngdiff.evaluation.generate import greedy, stop_tokens
 from ngdiff.lm.model import LM
 from ngdiff.lm.tokens import IGNORE, Example
 from tests.helpers import micro

@@ -15,8 +15,8 @@ from ngdiff import losses as module
 from ngdiff import methods
 from ngdiff.cli import app
 from ngdiff.core.directions import NGDiff
-from ngdiff.evaluate.conventions import CONVENTIONS, convention
-from ngdiff.evaluate.texts import encode
+from ngdiff.evaluation.conventions import CONVENTIONS, convention
+from ngdiff.evaluation.texts import encode
 from ngdiff.lm import lora
 from ngdiff.lm.model import LM, save
 from ngdiff.lm.tokens import IGNORE, collate

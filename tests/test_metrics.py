@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from ngdiff.evaluate import metrics
-from ngdiff.evaluate.conventions import convention
+from ngdiff.evaluation import metrics
+from ngdiff.evaluation.conventions import convention
 
 NAN, INF, LN2 = float("nan"), float("inf"), math.log(2)
 EPS = convention("open-unlearning").eps

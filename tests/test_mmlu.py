@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from ngdiff.cli import app
-from ngdiff.evaluate import mmlu
+from ngdiff.evaluation import mmlu
 from ngdiff.lm.model import save
 from tests.helpers import micro
 

@@ -13,8 +13,8 @@ import pytest
 from scipy.stats import ks_2samp
 
 from ngdiff import score
-from ngdiff.evaluate.conventions import convention
-from ngdiff.evaluate.items import UTILITY as UTILITY_NAMES
+from ngdiff.evaluation.conventions import convention
+from ngdiff.evaluation.items import UTILITY as UTILITY_NAMES
 from ngdiff.score import documents, muse, open_unlearning, semeval, tofu
 
 EPS = convention("open-unlearning").eps

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from ngdiff.evaluate import terms
+from ngdiff.evaluation import terms
 
 NAN = float("nan")
 DOC = '"2ebbbb06-ab81"'  # Task1's documents carry literal quotes

@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from ngdiff.data.benchmark import Prompt
-from ngdiff.evaluate import texts
-from ngdiff.evaluate.conventions import CONVENTIONS
+from ngdiff.evaluation import texts
+from ngdiff.evaluation.conventions import CONVENTIONS
 from ngdiff.lm.hub import chat_prompt, prompt_of
 from ngdiff.lm.tokens import IGNORE
 
@@ -163,7 +163,7 @@ def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from ngdiff.evaluate import forward
+    from ngdiff.evaluation import forward
 
     tokenizer = words("<|user|>")
     tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m['content'] }}<eos>{% endfor %}"

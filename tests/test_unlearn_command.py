@@ -21,7 +21,7 @@ from ngdiff import unlearn_command as command
 from ngdiff.cli import app
 from ngdiff.data import files
 from ngdiff.engine.engine import Engine
-from ngdiff.evaluate import evaluate
+from ngdiff.evaluation import evaluate
 from ngdiff.job import Job
 from ngdiff.lm.model import load, save
 from ngdiff.store.rows import read_rows, write_rows

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import ngdiff as ng
 from ngdiff import zoo
 from ngdiff.data.benchmark import Prompt
-from ngdiff.evaluate import forward
+from ngdiff.evaluation import forward
 from ngdiff.lm import pair as models
 from ngdiff.lm.model import LM, load, save
 from ngdiff.profiles import profile
@@ -82,7 +82,7 @@ def test_a_folder_of_this_class_is_loaded_evaluated_and_unlearned(kind, tmp_path
 
 
 def test_left_padded_generation_is_that_of_each_alone():
-    from ngdiff.evaluate.generate import greedy
+    from ngdiff.evaluation.generate import greedy
 
     for kind in KINDS:
         lm = tiny(kind)

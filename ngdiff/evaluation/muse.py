@@ -24,13 +24,13 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluate import forward, items, metrics, muse_score, muse_texts, texts
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.conventions import convention as convention_of
-from ngdiff.evaluate.generate import greedy
-from ngdiff.evaluate.items import Items
-from ngdiff.evaluate.muse_score import document, mean, open_unlearning, score, write
-from ngdiff.evaluate.report import Report, Say, check_reference, meta_of, speaker, ticker
+from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts, texts
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.conventions import convention as convention_of
+from ngdiff.evaluation.generate import greedy
+from ngdiff.evaluation.items import Items
+from ngdiff.evaluation.muse_score import document, mean, open_unlearning, score, write
+from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
 from ngdiff.lm.model import BARE
 from ngdiff.lm.tokens import Example, encode
 from ngdiff.store.cache import content_key

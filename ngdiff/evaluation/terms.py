@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ngdiff.evaluate import metrics
+from ngdiff.evaluation import metrics
 
 REGURGITATION, KNOWLEDGE = "regurgitation-score", "knowledge-score"
 SCORE = {"sc": REGURGITATION, "qa": KNOWLEDGE}

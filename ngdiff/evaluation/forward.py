@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ngdiff.core.probe import evaluating
-from ngdiff.evaluate.metrics import mean_nll
+from ngdiff.evaluation.metrics import mean_nll
 from ngdiff.lm.tokens import Example
 
 HEAD = 2**24  # logits turned into fp32 statistics at once: 64 MiB

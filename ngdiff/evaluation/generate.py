@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from ngdiff.core.probe import evaluating
-from ngdiff.evaluate.forward import batches, context, pad, visible
-from ngdiff.evaluate.forward import positions as positions_of
+from ngdiff.evaluation.forward import batches, context, pad, visible
+from ngdiff.evaluation.forward import positions as positions_of
 from ngdiff.lm.tokens import Example
 
 

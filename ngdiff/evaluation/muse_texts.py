@@ -1,4 +1,4 @@
-"""How MUSE's rows become tokens, and tokens a response, under each convention (`ngdiff.evaluate.muse`)."""
+"""How MUSE's rows become tokens, and tokens a response, under each convention (`ngdiff.evaluation.muse`)."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluate import texts
-from ngdiff.evaluate.conventions import Convention
+from ngdiff.evaluation import texts
+from ngdiff.evaluation.conventions import Convention
 from ngdiff.lm.model import BARE
 from ngdiff.lm.tokens import IGNORE, Example, encode
 

@@ -19,10 +19,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff.evaluate import metrics
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.conventions import convention as convention_of
-from ngdiff.evaluate.report import INFINITE, Report, plain
+from ngdiff.evaluation import metrics
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.conventions import convention as convention_of
+from ngdiff.evaluation.report import INFINITE, Report, plain
 from ngdiff.store.cache import atomic_write
 
 TEXTS = {"verbmem": "verbmem_f", "knowmem_f": "knowmem_f", "knowmem_r": "knowmem_r"}  # list of the file -> metric

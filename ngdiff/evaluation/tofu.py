@@ -16,12 +16,12 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluate import forward, items, metrics, texts
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.conventions import convention as convention_of
-from ngdiff.evaluate.generate import greedy
-from ngdiff.evaluate.items import UTILITY, Items, Row, Table
-from ngdiff.evaluate.report import Report, Say, check_reference, meta_of, speaker, ticker
+from ngdiff.evaluation import forward, items, metrics, texts
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.conventions import convention as convention_of
+from ngdiff.evaluation.generate import greedy
+from ngdiff.evaluation.items import UTILITY, Items, Row, Table
+from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark

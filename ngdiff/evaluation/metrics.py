@@ -22,8 +22,8 @@ from numpy.typing import ArrayLike
 from scipy.stats import ks_2samp, rankdata
 from sklearn.metrics import roc_auc_score
 
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.conventions import convention as convention_of
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.conventions import convention as convention_of
 
 # Likelihood -------------------------------------------------------------------------------------------------------
 

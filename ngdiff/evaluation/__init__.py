@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-_HOME = {"evaluate": "dispatch", "Report": "report"}
+_HOME = {"evaluate": "suites", "Report": "report"}
 __all__ = ["Report", "evaluate"]
 
 

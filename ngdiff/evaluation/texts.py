@@ -15,8 +15,8 @@ from functools import lru_cache
 from typing import Any
 
 from ngdiff.data.benchmark import Prompt
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.generate import declared, stop_tokens
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.generate import declared, stop_tokens
 from ngdiff.lm import tokens
 from ngdiff.lm.hub import chat_prompt, render
 from ngdiff.lm.tokens import IGNORE, Example, fits, named

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from ngdiff.evaluate.items import ATTACKS, RATIO
-from ngdiff.evaluate.report import Report
+from ngdiff.evaluation.items import ATTACKS, RATIO
+from ngdiff.evaluation.report import Report
 from ngdiff.store.cache import atomic_write
 
 LOGS = {
@@ -28,7 +28,7 @@ LOGS = {
 def write(report: Report, suite: str, folder: Path) -> list[Path]:
     """Writes the files of the suite's benchmark into the folder, each whole or not at all; returns their paths."""
     if suite == "muse":
-        from ngdiff.evaluate import muse
+        from ngdiff.evaluation import muse
 
         with atomic_write(folder / "MUSE_EVAL.json") as temporary:
             temporary.write_text(
@@ -36,7 +36,7 @@ def write(report: Report, suite: str, folder: Path) -> list[Path]:
             )
         return [muse.write(report, folder / "MUSE.json"), folder / "MUSE_EVAL.json"]
     if suite == "semeval":
-        from ngdiff.evaluate import semeval
+        from ngdiff.evaluation import semeval
 
         return [semeval.write(report, folder)]
     log, (whole, summary) = tofu_log(report), open_unlearning(report)

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ngdiff.evaluate import metrics
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.conventions import convention as convention_of
+from ngdiff.evaluation import metrics
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.conventions import convention as convention_of
 
 if TYPE_CHECKING:
-    from ngdiff.evaluate.forward import Stats  # torch: scoring a file does without
+    from ngdiff.evaluation.forward import Stats  # torch: scoring a file does without
 
 Row = dict[str, Any]
 Items = dict[str, dict[int, Any]]

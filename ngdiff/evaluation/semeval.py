@@ -28,12 +28,12 @@ import torch
 from ngdiff.core.probe import evaluating
 from ngdiff.data.real.semeval import kind as kind_of
 from ngdiff.data.real.semeval import mia_note
-from ngdiff.evaluate import forward, metrics, terms
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.conventions import convention as convention_of
-from ngdiff.evaluate.generate import declared, greedy, stop_tokens
-from ngdiff.evaluate.items import Items
-from ngdiff.evaluate.report import Report, Say, check_reference, speaker, ticker
+from ngdiff.evaluation import forward, metrics, terms
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.conventions import convention as convention_of
+from ngdiff.evaluation.generate import declared, greedy, stop_tokens
+from ngdiff.evaluation.items import Items
+from ngdiff.evaluation.report import Report, Say, check_reference, speaker, ticker
 from ngdiff.lm.tokens import IGNORE, Example
 from ngdiff.store.cache import atomic_folder
 
