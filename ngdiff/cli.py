@@ -62,11 +62,11 @@ def reproduce(
     smoke: Annotated[bool, typer.Option("--smoke", help="A small budget, written as <profile>-smoke.")] = False,
 ) -> None:
     """Execute the notebooks, write rows, figures and one HTML report."""
-    from ngdiff import compare
     from ngdiff.data.real.tofu import need_files
     from ngdiff.profiles import profile as known
     from ngdiff.reproduce import reproduce as run
     from ngdiff.store import paths
+    from ngdiff.study import plan as compare
 
     P = known(profile)
     if data and data != "hub":

@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from ngdiff.claims import OURS, select
-from ngdiff.figures.style import label, ordered
-from ngdiff.findings import average, sentences, share
+from ngdiff.methods.labels import label, ordered
 from ngdiff.store.rows import read_rows
+from ngdiff.study.claims import OURS, select
+from ngdiff.study.sentences import average, sentences, share
 
 Row = dict[str, Any]
 NOT_RUN = "not run"
@@ -119,7 +119,7 @@ def swings(root: Path) -> str:
 
 
 def findings(root: Path) -> str:
-    """The grid in sentences (`ngdiff.findings`)."""
+    """The grid in sentences (`ngdiff.study.sentences`)."""
     parts = ("matched.parquet", "tuning.parquet", "starts.parquet", "fixed.parquet", "claims.jsonl")
     files = [_saved(root / "data/results/tiny" / f"grid_{name}") for name in parts]
     return "\n".join(f"- {line}" for line in sentences(*files)) if all(files) else NOT_RUN

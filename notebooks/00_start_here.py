@@ -22,7 +22,7 @@ data = ""  # a folder with TOFU's files: the same on real rows
 # %%
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
-from ngdiff import trials
+from ngdiff.study import trials
 from ngdiff.evaluation.generate import answers
 
 P = ng.profile(profile)

@@ -26,7 +26,7 @@ import torch
 
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
-from ngdiff import trials
+from ngdiff.study import trials
 from ngdiff.figures import runs, style
 from ngdiff.core.autolr import fit, parabola
 

@@ -17,7 +17,7 @@ import numpy as np
 
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
-from ngdiff import trials
+from ngdiff.study import trials
 from ngdiff.evaluation.generate import answers
 from ngdiff.figures import runs, style
 

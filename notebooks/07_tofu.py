@@ -19,7 +19,8 @@ data = ""
 import time
 
 import ngdiff as ng
-from ngdiff import compare, methods, tables, trials
+from ngdiff.study import plan as compare, tables, trials
+from ngdiff import methods
 from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 

@@ -20,7 +20,7 @@ data = ""
 import time
 
 import ngdiff as ng
-from ngdiff import compare, suites, tables, trials
+from ngdiff.study import plan as compare, setup as suites, tables, trials
 from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures

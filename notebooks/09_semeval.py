@@ -22,7 +22,7 @@ import time
 from dataclasses import replace
 
 import ngdiff as ng
-from ngdiff import compare, suites, tables, trials
+from ngdiff.study import plan as compare, setup as suites, tables, trials
 from ngdiff.store import paths, rows as results
 from ngdiff.evaluation.forward import loss
 from ngdiff.evaluation.mmlu import THRESHOLD, mmlu

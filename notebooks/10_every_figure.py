@@ -14,7 +14,7 @@ smoke = False
 data = ""
 
 # %%
-from ngdiff import claims
+from ngdiff.study import claims
 from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures

@@ -24,7 +24,7 @@ out = ""  # a file for the rows
 from pathlib import Path
 
 from ngdiff.store import rows as results
-from ngdiff import trials
+from ngdiff.study import trials
 
 data = "" if benchmark == "authors" else benchmark
 settings = {"rule": rule, "profile": profile, "split": split, "data": data, "steps": steps, "optimizer": optimizer}

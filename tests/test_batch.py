@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ngdiff import batch
-from ngdiff.trials import Trial
+from ngdiff.study.trials import Trial
 
 CELL = """# %% tags=["parameters"]
 method = "ngdiff"

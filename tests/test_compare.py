@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 
-from ngdiff import claims, compare
-from ngdiff.claims import OURS, Interval, interval, paired
-from ngdiff.compare import BASELINES, COMPOSED, RATES, STARTS, TUNING_SEED, plan
+from ngdiff.study import claims
+from ngdiff.study import plan as compare
+from ngdiff.study.claims import OURS, Interval, interval, paired
+from ngdiff.study.plan import BASELINES, COMPOSED, RATES, STARTS, TUNING_SEED, plan
 
 SEEDS = (0, 1, 2)
 PLANS = ("smoke", "live", "real", "grid")

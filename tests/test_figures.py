@@ -15,13 +15,15 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
-from ngdiff import figures, tables
+from ngdiff import figures
 from ngdiff.core import directions
 from ngdiff.core.stepsize import Constant
 from ngdiff.figures import runs, style, theory
 from ngdiff.figures import suites as pictures
+from ngdiff.methods import labels
 from ngdiff.methods.recipes import METHODS
 from ngdiff.store.rows import read_rows
+from ngdiff.study import tables
 from ngdiff.theory import theorems
 from ngdiff.theory.quadratics import Pair, pair, walk
 
@@ -33,7 +35,8 @@ def luminance(colour: str) -> float:
 
 def test_every_method_has_its_look_and_ngdiff_is_the_darkest() -> None:
     assert set(METHODS) <= set(style.METHODS), "a method of the command line has no colour"
-    looks = [(shade, dashes) for _, shade, dashes in style.METHODS.values()]
+    assert list(style.METHODS) == list(labels.LABELS), "a colour for each label, in the same order"
+    looks = list(style.METHODS.values())
     assert len(set(looks)) == len(looks)
     assert min(style.METHODS, key=lambda name: luminance(style.colour(name))) == "ngdiff"
 

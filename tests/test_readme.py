@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.helpers.micro_trials import MICRO
 
-from ngdiff import findings, readme
+from ngdiff import readme
+from ngdiff.study import sentences as findings
+from tests.helpers.micro_trials import MICRO
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "README.md"

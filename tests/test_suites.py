@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from ngdiff import compare, suites, tables, trials, zoo
+from ngdiff import zoo
 from ngdiff.methods.recipes import METHODS
 from ngdiff.profiles import profile
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows, write_rows
+from ngdiff.study import plan as compare
+from ngdiff.study import setup as suites
+from ngdiff.study import tables, trials
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -9,12 +9,13 @@ from dataclasses import asdict, fields, replace
 
 import pytest
 
-from ngdiff import profiles, trials
+from ngdiff import profiles
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
 from ngdiff.lm import pair as models
 from ngdiff.store.cache import cache_dir, found
-from ngdiff.trials import STEPSIZES, Trial, rule_of
+from ngdiff.study import trials
+from ngdiff.study.trials import STEPSIZES, Trial, rule_of
 from tests.helpers import micro_trials
 from tests.helpers.micro_trials import MICRO
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ngdiff import profiles, trials
+from ngdiff import profiles
 from ngdiff.profiles import TinyLM, Training
+from ngdiff.study import trials
 
 MICRO = replace(
     profiles.profile("tiny"),

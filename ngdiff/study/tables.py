@@ -11,10 +11,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff import claims, zoo
-from ngdiff.figures import style
+from ngdiff import zoo
+from ngdiff.methods import labels
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows
+from ngdiff.study import claims
 
 Row = dict[str, Any]
 NOT_RUN = "not run"
@@ -86,7 +87,7 @@ def means(rows: Iterable[Row], values: Iterable[str]) -> list[Row]:
     """A row for each method and rate, in the order of every table: `n` runs, means of the values over them, and `reached`, the
     share that ended at the hold-out level."""
     seen = [row | {"reached": float(row["stopped"] == "forget_level")} for row in rows]
-    order = style.ordered({r["method"] for r in seen})
+    order = labels.ordered({r["method"] for r in seen})
     seen.sort(key=lambda r: (order.index(r["method"]), r["stepsize"]))
     keys = ("method", "stepsize", "lr")
     found = claims.table(seen, [*values, "reached"], lambda r: tuple(r[key] for key in keys))
@@ -107,7 +108,7 @@ def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: i
 def run_name(row: Row, edges: Collection[float] = ()) -> str:
     """A run in a table: its method and rate, † where the rate is one of `edges`."""
     auto = row["stepsize"] == "autolr"
-    return style.label(row["method"]) + (" + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges))
+    return labels.label(row["method"]) + (" + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges))
 
 
 def _cell(value: Mapping[str, float | None]) -> str:

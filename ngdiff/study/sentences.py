@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ngdiff.claims import OURS, mean, select
-from ngdiff.figures.style import label, ordered
+from ngdiff.methods.labels import label, ordered
+from ngdiff.study.claims import OURS, mean, select
 
 Row = dict[str, Any]
 Rows = Sequence[Row]

@@ -3,7 +3,7 @@
 Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the tuning seed, which
 is never reported, by the score itself among the runs that reached the level; then tuned Constant and AutoLR, which is
 tuned on no run (its defaults were developed on this benchmark: the log), run on the reported seeds. What the rows then
-say: `ngdiff.claims`.
+say: `ngdiff.study.claims`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ngdiff import suites, trials
-from ngdiff.claims import OURS, Row, claims
 from ngdiff.store.rows import stamp, write_rows
-from ngdiff.trials import Trial, run_all
+from ngdiff.study import setup as suites
+from ngdiff.study import trials
+from ngdiff.study.claims import OURS, Row, claims
+from ngdiff.study.trials import Trial, run_all
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 STARTS = (1e-5, 1e-4, 1e-3, 1e-2)  # AutoLR's starting rates: three decades

@@ -25,13 +25,13 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from ngdiff import suites
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
 from ngdiff.data import Benchmark
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import cache_dir, cached, content_key, found
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
+from ngdiff.study import setup as suites
 
 Row = dict[str, Any]
 STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run) -> rule
@@ -46,7 +46,7 @@ OPTIMIZERS = ("adamw", "sgd")
 SOURCES = (
     *(f"core/{name}" for name in ("vector", "directions", "stepsize", "autolr", "info", "probe", "step", "loop")),
     *(f"methods/{name}" for name in ("objectives", "baselines", "recipes", "problem", "loss", "refusals")),
-    *("lm/model", "lm/tokens", "data/benchmark", "trials", "suites"),
+    *("lm/model", "lm/tokens", "data/benchmark", "study/trials", "study/setup"),
 )
 
 
@@ -55,7 +55,7 @@ class Trial:
     """Settings of one run.
 
     lr: the rate (constant) or the starting rate (AutoLR). stepsize: as in `rule_of`. seed: order of the rows;
-    target_seed: the models'. rule: matched | fixed. data: which benchmark (`ngdiff.suites`; "" = generated authors).
+    target_seed: the models'. rule: matched | fixed. data: which benchmark (`ngdiff.study.setup`; "" = generated authors).
     steps: None = the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain). mmlu: asked too, of SemEval.
     """
 
@@ -316,7 +316,7 @@ def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
 @lru_cache(maxsize=1)
 def _sources() -> str:
     """Hash of the source that decides a trial's numbers: a cached trial of other code is never taken."""
-    home = Path(__file__).parent
+    home = Path(__file__).parents[1]
     files = [home / f"{name}.py" for name in SOURCES]
     files += sorted((home / "evaluation").glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()
