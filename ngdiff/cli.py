@@ -292,7 +292,7 @@ def bench_step(
     json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
 ) -> None:
     """Time and peak memory of one step, relative to GradDiff and to a naive NGDiff."""
-    from ngdiff.bench import step_table
+    from ngdiff.timing.step import step_table
 
     names = tuple(name.strip() for name in variants.split(",") if name.strip())
     step_table(json, size=size, tokens=tokens, length=length, pairs=pairs, minutes=minutes, precision=precision, lora=lora,
@@ -305,7 +305,7 @@ def bench_suite(
     minutes: Annotated[float, typer.Option(min=1, help="All the time there is.")] = 8.0,
 ) -> None:
     """What the performance targets ask of this device, each case in a process of its own."""
-    from ngdiff.bench import suite
+    from ngdiff.timing.step import suite
 
     suite(json_dir, minutes)
 
@@ -316,7 +316,7 @@ def bench_probes(
     json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
 ) -> None:
     """AutoLR's rate in bfloat16 against float32: the same weights and rows, a probe in each."""
-    from ngdiff.bench_probes import table
+    from ngdiff.timing.probes import table
 
     table(probes, json)
 
@@ -329,7 +329,7 @@ def bench_evaluate(
     json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
 ) -> None:
     """Time of an evaluation on one thread: likelihoods, greedy answers, gradient norms."""
-    from ngdiff.bench_evaluate import table
+    from ngdiff.timing.evaluate import table
 
     table(data, lume, rounds, json)
 

@@ -164,7 +164,7 @@ def bench(root: Path) -> str:
 
 def probes(root: Path) -> str:
     """`ngdiff bench probes`, in a sentence."""
-    from ngdiff.bench_probes import summary
+    from ngdiff.timing.probes import summary
 
     return _sentence(
         root, "probes_tiny", lambda rows: f"{len(rows)} probes on the tiny target, {{device}}: {summary(rows)}."
@@ -173,7 +173,7 @@ def probes(root: Path) -> str:
 
 def evaluation(root: Path) -> str:
     """`ngdiff bench evaluate`, in a sentence."""
-    from ngdiff.bench_evaluate import summary
+    from ngdiff.timing.evaluate import summary
 
     return _sentence(
         root, "evaluate", lambda rows: f"{summary(rows)}; {rows[0]['stamp']['config']['data']}, {{device}}."

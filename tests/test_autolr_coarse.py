@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from ngdiff import bench_probes
 from ngdiff.core.autolr import AutoLR, _scatter, _student, fit
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.point import Point
@@ -17,6 +16,7 @@ from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import EPS
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.master import Master
+from ngdiff.timing import probes as bench_probes
 from tests.helpers import micro
 from tests.helpers.twin import Net
 

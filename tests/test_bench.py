@@ -14,12 +14,14 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ngdiff import bench, cli, readme, turns
-from ngdiff.bench import step_table
+from ngdiff import cli, readme
 from ngdiff.engine import meters
 from ngdiff.engine.master import Master
 from ngdiff.store.rows import read_rows, write_rows
-from ngdiff.turns import BASES, EVERY, OURS, VARIANTS, Case, Subject, Variant, measure
+from ngdiff.timing import step as bench
+from ngdiff.timing import turns
+from ngdiff.timing.step import step_table
+from ngdiff.timing.turns import BASES, EVERY, OURS, VARIANTS, Case, Subject, Variant, measure
 
 AUTOLR = ("ngdiff+autolr-2", "ngdiff+autolr-1", "ngdiff+autolr")
 MICRO = (32, 1, 2, 64, 256)  # 18 528 parameters, the output layer tied
@@ -509,12 +511,12 @@ class Without(PathFinder):
         return None if name.split(".")[0] in gone else super().find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
-runpy.run_module("ngdiff.bench", run_name="__main__", alter_sys=True)
+runpy.run_module("ngdiff.timing.step", run_name="__main__", alter_sys=True)
 """
     options = asdict(Case("1M", 16, pairs=1, lora=2, variants=TWO)) | {"json": str(tmp_path / "rows.jsonl")}
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(options)], capture_output=True, text=True,
-        cwd=Path(bench.__file__).parent.parent,
+        cwd=Path(bench.__file__).parents[2],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert [row["variant"] for row in read_rows(tmp_path / "rows.jsonl")] == list(TWO)

@@ -6,8 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from ngdiff import bench_evaluate
 from ngdiff.profiles import TinyLM
+from ngdiff.timing import evaluate as bench_evaluate
 from tests.helpers import micro
 
 

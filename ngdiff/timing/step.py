@@ -1,4 +1,4 @@
-"""`ngdiff bench`: a case measured (`ngdiff.turns`), its table, its rows saved; a suite of cases, each in a process of its own.
+"""`ngdiff bench`: a case measured (`ngdiff.timing.turns`), its table, its rows saved; a suite of cases, each in a process of its own.
 
 A case that does not fit on the device is refused with an estimate of what it needs and of the changes that would fit.
 """
@@ -24,7 +24,7 @@ import torch
 from ngdiff.engine import meters
 from ngdiff.store.cache import probe_file, probe_writable
 from ngdiff.store.rows import read_rows, stamp, write_rows
-from ngdiff.turns import BASES, LARGE, MOMENTS, SIZES, Case, Row, Subject, measure
+from ngdiff.timing.turns import BASES, LARGE, MOMENTS, SIZES, Case, Row, Subject, measure
 
 
 def device() -> str:
@@ -230,8 +230,8 @@ def _apart(case: Case, path: Path, seconds: float) -> list[Row]:
     """The rows of a case measured in a process of its own, at most so many seconds, saved; or one row, its outcome."""
     began = time.perf_counter()
     given = text.dumps({**asdict(case), "json": str(path)})
-    home = os.pathsep.join([str(Path(__file__).resolve().parent.parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "ngdiff.bench", given]
+    home = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "ngdiff.timing.step", given]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=seconds, env=os.environ | {"PYTHONPATH": home}
