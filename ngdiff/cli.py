@@ -62,9 +62,9 @@ def reproduce(
     smoke: Annotated[bool, typer.Option("--smoke", help="A small budget, written as <profile>-smoke.")] = False,
 ) -> None:
     """Execute the notebooks, write rows, figures and one HTML report."""
+    from ngdiff.book.reproduce import reproduce as run
     from ngdiff.data.real.tofu import need_files
     from ngdiff.profiles import profile as known
-    from ngdiff.reproduce import reproduce as run
     from ngdiff.store import paths
     from ngdiff.study import plan as compare
 
@@ -90,7 +90,7 @@ def sweep(
     slurm: Annotated[bool, typer.Option("--slurm", help="Print an sbatch array script instead of running.")] = False,
 ) -> None:
     """Run a grid of cells: resumable, isolated, local or Slurm."""
-    from ngdiff import batch
+    from ngdiff.book import sweep as batch
     from ngdiff.store import paths
 
     if not grid.is_file():
@@ -256,8 +256,7 @@ def book(
     label: Annotated[str, typer.Option(help="Outputs come from this run's executed notebooks.")] = "tiny",
 ) -> None:
     """Build notebooks/*.ipynb and the exercises from the .py sources, and the README's tables from saved rows."""
-    from ngdiff import book as build
-    from ngdiff import readme
+    from ngdiff.book import build, readme
     from ngdiff.store import paths
     from ngdiff.store.cache import atomic_write
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ngdiff import batch
+from ngdiff.book import sweep as batch
 from ngdiff.study.trials import Trial
 
 CELL = """# %% tags=["parameters"]

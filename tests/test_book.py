@@ -11,9 +11,9 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from tests.helpers.toy_checkout import add
 
-from ngdiff import book
+from ngdiff.book import build as book
+from tests.helpers.toy_checkout import add
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 BODY = """# %%

@@ -20,7 +20,8 @@ import pytest
 import torch
 
 import ngdiff as ng
-from ngdiff import batch
+from ngdiff.book import sweep as batch
+from ngdiff.book.reproduce import reproduce
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import GradDiff, LossNorm, NGDiff
 from ngdiff.core.stepsize import Constant
@@ -30,7 +31,6 @@ from ngdiff.lm import train
 from ngdiff.methods.objectives import CE, KL, SimNPO
 from ngdiff.methods.problem import LMProblem
 from ngdiff.methods.recipes import Method
-from ngdiff.reproduce import reproduce
 from ngdiff.store.cache import cache_dir, found
 from tests.helpers import micro
 from tests.helpers.micro_trials import MICRO

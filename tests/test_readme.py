@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ngdiff import readme
+from ngdiff.book import readme
 from ngdiff.study import sentences as findings
 from tests.helpers.micro_trials import MICRO
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ngdiff import report
+from ngdiff.book import report
 from ngdiff.store.rows import write_rows
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from ngdiff import execute, report
-from ngdiff.records import Records
-from ngdiff.reproduce import Reproduction, choose, plan, reproduce
+from ngdiff.book import execute, report
+from ngdiff.book.ledger import Records
+from ngdiff.book.reproduce import Reproduction, choose, plan, reproduce
 from ngdiff.store import paths
 from ngdiff.store.rows import write_rows
 from tests.helpers.toy_checkout import HEAD, WRITE, add
@@ -160,7 +160,7 @@ def test_a_killed_reproduction_leaves_nothing_that_looks_done(repo: Path) -> Non
     )
     add(repo, "00_a", body + WRITE.format(name="00_a", value=1))
     package = str(Path(__file__).resolve().parent.parent)
-    code = f"import sys; sys.path.insert(0, {package!r}); from ngdiff.reproduce import reproduce; reproduce()"
+    code = f"import sys; sys.path.insert(0, {package!r}); from ngdiff.book.reproduce import reproduce; reproduce()"
     killed = subprocess.Popen([sys.executable, "-c", code], cwd=repo, stdout=subprocess.DEVNULL)
     wait_for((repo / "pid").exists)
     killed.kill()

@@ -1,4 +1,4 @@
-"""`ngdiff bench`: a case measured (`ngdiff.timing.turns`), its table, its rows saved; a suite of cases, each in a process of its own.
+"""`ngdiff bench`: a case measured (`turns`), its table, its rows saved; a suite of cases, each in a process of its own.
 
 A case that does not fit on the device is refused with an estimate of what it needs and of the changes that would fit.
 """

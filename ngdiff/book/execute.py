@@ -1,6 +1,6 @@
 """One notebook, executed by papermill in a process of its own, with a kernel that is this very interpreter.
 
-`run` starts `python -m ngdiff.execute`, which reports each cell as a line of JSON; notebooks, sweeps and smoke tests
+`run` starts `python -m ngdiff.book.execute`, which reports each cell as a line of JSON; notebooks, sweeps and smoke tests
 all go through it, and none can disturb another.
 """
 
@@ -26,23 +26,9 @@ from ngdiff.store.rows import environment
 T = TypeVar("T")
 R = TypeVar("R")
 SHELL = (
-    "cli",
-    "__main__",
-    "__init__",
-    "report",
-    "reproduce",
-    "batch",
-    "book",
-    "execute",
-    "readme",
-    "findings",
-    "records",
-    "paths",
-    "bench",
-    "bench_evaluate",
-    "job",
-    "unlearn_command",
-    "evaluate_command",
+    *("__init__", "__main__", "store/paths", "study/sentences", "timing/step", "timing/evaluate"),
+    *(f"book/{name}" for name in ("__init__", "build", "execute", "ledger", "readme", "report", "reproduce", "sweep")),
+    *("cli", "job", "unlearn_command", "evaluate_command"),
 )
 DATA = (".json", ".jsonl", ".parquet", ".csv", ".md")  # of a folder that a parameter names
 
@@ -73,7 +59,7 @@ class Outcome:
 # --------------------------------------------------------------------------------------------------------- what it is
 def package_sources() -> dict[str, str]:
     """Text of every file of the package that a number can depend on (the command line cannot change one)."""
-    root = Path(__file__).parent
+    root = Path(__file__).parents[1]
     files = [*root.rglob("*.py"), *root.rglob("*.mplstyle"), *root.rglob("*.json")]
     names = {path.relative_to(root).as_posix(): path for path in files}
     return {
@@ -101,7 +87,7 @@ def kernel_environment(cache: Path) -> dict[str, str]:
     argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     with atomic_write(spec) as temporary:
         temporary.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}), "utf-8")
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     env = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # the kernel draws inline
     env["JUPYTER_PATH"] = str(spec.parents[2])
     env["IPYTHONDIR"] = str(cache / "ipython")
@@ -128,7 +114,7 @@ def run(
     written.unlink(missing_ok=True)
     env = kernel_environment(cache) | {"NGDIFF_JOBS": str(jobs), "NGDIFF_WRITTEN": str(written)}
     spec = {"source": str(source.resolve()), "out": str(out.resolve()), "parameters": dict(parameters)}
-    command = [sys.executable, "-m", "ngdiff.execute", json.dumps(spec)]
+    command = [sys.executable, "-m", "ngdiff.book.execute", json.dumps(spec)]
     start, cells, failure, done = time.perf_counter(), 0, None, False
     with open(out.with_suffix(".log"), "w+", encoding="utf-8") as log:
         pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": log, "stdin": subprocess.DEVNULL}
@@ -170,7 +156,7 @@ def _execute(source: Path, out: Path, parameters: Mapping[str, Any], say: Callab
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
-    from ngdiff.book import notebook
+    from ngdiff.book.build import notebook
 
     nb = notebook(source)
     total = len(nb.cells)

@@ -24,7 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ngdiff import book, execute
+from ngdiff.book import build as book
+from ngdiff.book import execute
 from ngdiff.store import paths
 from ngdiff.store.cache import atomic_write, content_key, probe_writable, sha256
 from ngdiff.store.rows import read_rows, write_rows

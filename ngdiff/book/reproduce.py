@@ -16,8 +16,9 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from ngdiff import book, execute, report
-from ngdiff.records import Progress, Records
+from ngdiff.book import build as book
+from ngdiff.book import execute, report
+from ngdiff.book.ledger import Progress, Records
 from ngdiff.store import paths
 from ngdiff.store.cache import probe_writable
 from ngdiff.store.rows import stamp, write_rows
