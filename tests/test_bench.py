@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ngdiff import cli
+from ngdiff.commands import cli
 from ngdiff.book import readme
 from ngdiff.engine import meters
 from ngdiff.engine.master import Master

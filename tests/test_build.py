@@ -12,7 +12,7 @@ import pytest
 
 
 def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ngdiff.cli import main; main()"
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ngdiff.commands.cli import main; main()"
     package = str(Path(__file__).resolve().parent.parent)
     return subprocess.run([sys.executable, "-c", code, package, *arguments], cwd=cwd, capture_output=True, text=True)
 

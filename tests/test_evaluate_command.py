@@ -12,7 +12,7 @@ import torch
 
 from ngdiff.data.benchmark import Prompt, form_of
 from ngdiff.data.made.authors import write as write_authors
-from ngdiff.evaluate_command import Evaluation, run
+from ngdiff.commands.evaluate import Evaluation, run
 from ngdiff.evaluation import Report, files
 from ngdiff.lm.model import save
 from ngdiff.score import score

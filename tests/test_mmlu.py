@@ -9,7 +9,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 from typer.testing import CliRunner
 
-from ngdiff.cli import app
+from ngdiff.commands.cli import app
 from ngdiff.evaluation import mmlu
 from ngdiff.lm.model import save
 from tests.helpers import micro

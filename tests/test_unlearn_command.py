@@ -17,12 +17,12 @@ import torch
 from safetensors.torch import load_file
 from typer.testing import CliRunner
 
-from ngdiff import unlearn_command as command
-from ngdiff.cli import app
+from ngdiff.commands import unlearn as command
+from ngdiff.commands.cli import app
 from ngdiff.data import files
 from ngdiff.engine.engine import Engine
 from ngdiff.evaluation import evaluate
-from ngdiff.job import Job
+from ngdiff.commands.job import Job
 from ngdiff.lm.model import load, save
 from ngdiff.store.rows import read_rows, write_rows
 from tests.helpers import micro
@@ -195,7 +195,7 @@ def half(tensors, path, **kw):
         os.truncate(path, os.path.getsize(path) // 2)
         os.kill(os.getpid(), signal.SIGKILL)
 checkpoint.save_file = half
-from ngdiff.cli import main
+from ngdiff.commands.cli import main
 main()
 """
 
@@ -284,14 +284,14 @@ def test_two_processes_are_one(given, tmp_path):
 
 FAILING = """
 import os
-from ngdiff import unlearn_command as command
+from ngdiff.commands import unlearn as command
 seen = command._Bar.__call__
 def bar(self, info):
     if info.step == 2 and os.environ["RANK"] == "1":
         raise ValueError("the second process is broken")
     seen(self, info)
 command._Bar.__call__ = bar
-from ngdiff.cli import main
+from ngdiff.commands.cli import main
 main()
 """
 

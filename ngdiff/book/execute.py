@@ -28,7 +28,7 @@ R = TypeVar("R")
 SHELL = (
     *("__init__", "__main__", "store/paths", "study/sentences", "timing/step", "timing/evaluate"),
     *(f"book/{name}" for name in ("__init__", "build", "execute", "ledger", "readme", "report", "reproduce", "sweep")),
-    *("cli", "job", "unlearn_command", "evaluate_command"),
+    *(f"commands/{name}" for name in ("__init__", "cli", "job", "unlearn", "evaluate")),
 )
 DATA = (".json", ".jsonl", ".parquet", ".csv", ".md")  # of a folder that a parameter names
 

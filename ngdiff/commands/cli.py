@@ -133,8 +133,8 @@ def unlearn(
 ) -> None:
     """Make a model forget rows and keep others; `accelerate launch -m ngdiff unlearn …` does it on several GPUs."""
     settings = {name: value for name, value in locals().items() if name != "force"}
-    from ngdiff.job import Job
-    from ngdiff.unlearn_command import run
+    from ngdiff.commands.job import Job
+    from ngdiff.commands.unlearn import run
 
     raise typer.Exit(1 if run(Job(**settings), force) == "nonfinite" else 0)
 
@@ -170,7 +170,7 @@ def evaluate(
 ) -> None:
     """Measure a model on TOFU, MUSE or SemEval-2025 Task 4, item by item."""
     settings = dict(locals())
-    from ngdiff.evaluate_command import Evaluation, run
+    from ngdiff.commands.evaluate import Evaluation, run
 
     run(Evaluation(**settings))
 
@@ -245,7 +245,7 @@ def losses(
 ) -> None:
     """Value and gradient norm of every objective on a few rows: the way to compare implementations."""
     settings = dict(locals())
-    from ngdiff.losses import command
+    from ngdiff.commands.losses import command
 
     command(**settings)
 

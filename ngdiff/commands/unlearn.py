@@ -32,7 +32,7 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.engine import Engine
 from ngdiff.engine.footprint import Watch
 from ngdiff.evaluation.forward import loss
-from ngdiff.job import PLACES, WHERE, Job
+from ngdiff.commands.job import PLACES, WHERE, Job
 from ngdiff.lm.lora import ADAPTER, adapt
 from ngdiff.lm.model import LM, load, save
 from ngdiff.store.cache import atomic_folder, atomic_write, lock, probe_writable
