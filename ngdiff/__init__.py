@@ -12,9 +12,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ngdiff import data, figures, methods
+    from ngdiff import data, figures, methods, score, study
     from ngdiff.core.autolr import AutoLR
-    from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
+    from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
     from ngdiff.core.info import ForgetLevel, RetainBound
     from ngdiff.core.loop import UnlearningStep, unlearn
     from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from ngdiff.engine.master import Master
     from ngdiff.evaluation import evaluate
     from ngdiff.lm import lora
-    from ngdiff.lm import pair as models
+    from ngdiff.lm.model import load, save
+    from ngdiff.lm.pair import pair, reference, target
     from ngdiff.methods import objectives
+    from ngdiff.methods.problem import problem
+    from ngdiff.methods.recipes import Method
     from ngdiff.profiles import profile
-    from ngdiff.store import rows as results
     from ngdiff.theory import quadratics
 
 __version__ = "0.1.0"
@@ -39,48 +41,52 @@ __all__ = [
     "GradDiff",
     "LossNorm",
     "Master",
+    "Method",
     "NGDiff",
     "PCGrad",
     "RetainBound",
+    "Sum",
     "UnlearningStep",
     "WarmupCosine",
     "WarmupLinear",
     "data",
     "evaluate",
     "figures",
+    "load",
     "lora",
     "methods",
-    "models",
     "objectives",
+    "pair",
+    "problem",
     "profile",
     "quadratics",
-    "results",
+    "reference",
+    "save",
+    "score",
+    "study",
+    "target",
     "unlearn",
 ]
 _HOME = {
-    **dict.fromkeys(("unlearn", "UnlearningStep"), "ngdiff.core.loop"),
-    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA"), "ngdiff.core.directions"),
-    **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "ngdiff.core.stepsize"),
-    "AutoLR": "ngdiff.core.autolr",
-    **dict.fromkeys(("ForgetLevel", "RetainBound"), "ngdiff.core.info"),
-    **{
-        "evaluate": "ngdiff.evaluation",
-        "profile": "ngdiff.profiles",
-        "Engine": "ngdiff.engine.engine",
-        "Master": "ngdiff.engine.master",
-    },
-}  # public name -> the module that defines it
+    **dict.fromkeys(("unlearn", "UnlearningStep"), "core.loop"),
+    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA", "Sum"), "core.directions"),
+    **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "core.stepsize"),
+    **{"AutoLR": "core.autolr", **dict.fromkeys(("ForgetLevel", "RetainBound"), "core.info")},
+    **{"Engine": "engine.engine", "Master": "engine.master", "profile": "profiles"},
+    **{**dict.fromkeys(("load", "save"), "lm.model"), **dict.fromkeys(("target", "reference", "pair"), "lm.pair")},
+    **{"Method": "methods.recipes", "problem": "methods.problem", "evaluate": "evaluation"},
+}  # public name -> the module that defines it; the other names of __all__ are modules
 _MODULES = {
-    **{"data": "ngdiff.data", "figures": "ngdiff.figures", "lora": "ngdiff.lm.lora", "methods": "ngdiff.methods"},
-    **{"models": "ngdiff.lm.pair", "objectives": "ngdiff.methods.objectives", "quadratics": "ngdiff.theory.quadratics"},
-    "results": "ngdiff.store.rows",
-}  # public name -> the module it is
+    "lora": "lm.lora",
+    "objectives": "methods.objectives",
+    "quadratics": "theory.quadratics",
+}  # of another folder
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'ngdiff' has no attribute {name!r}; public names: {', '.join(__all__)}")
-    module = importlib.import_module(_HOME[name] if name in _HOME else _MODULES[name])
+    module = importlib.import_module(f"ngdiff.{_HOME.get(name) or _MODULES.get(name, name)}")
     value = getattr(module, name) if name in _HOME else module
     globals()[name] = value
     return value

@@ -88,7 +88,7 @@ print(f"{'model_utility':28}{before['model_utility']:.3f}   retain-only {ideal['
 
 # %%
 began = time.perf_counter()
-start, reference = ng.models.pair(bench, P)
+start, reference = ng.pair(bench, P)
 conventions = []
 for name in ("ngdiff", "tofu", "open-unlearning"):
     of_reference = ng.evaluate(reference, bench, convention=name, generate=False, gradnorm=False, progress=False)

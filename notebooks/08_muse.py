@@ -76,7 +76,7 @@ fig
 # The same article three ways: its text, a question on it, its membership score. The start and the retain-only model:
 
 # %%
-start, reference = ng.models.pair(bench, P)
+start, reference = ng.pair(bench, P)
 report = {lm.name: ng.evaluate(lm, bench, progress=False) for lm in (start, reference)}
 for name, found in report.items():
     first = {kind: next(iter(found.items[kind].values())) for kind in ("verbmem", "knowmem_f")}
@@ -102,7 +102,7 @@ def requests(kind, k, lm):
     fold = suites.fitted(
         ng.data.news(P, fold=(kind, k)) if source == "news" else ng.data.muse(P, root=real or None, fold=(kind, k)), lm
     )
-    run = ng.unlearn(fold.problem(lm, batch_size=P.batch_documents), ng.methods.NGDiff, ng.AutoLR(), steps=20 if smoke else P.steps,
+    run = ng.unlearn(ng.problem(fold, lm, batch_size=P.batch_documents), ng.methods.NGDiff, ng.AutoLR(), steps=20 if smoke else P.steps,
                      stop=ng.ForgetLevel(before["loss_holdout"]))  # fmt: skip
     found = ng.evaluate(run.model, bench, report["reference"], progress=False)
     return run.model, {"folds": kind, "k": k, "stopped": run.stopped, "updates": len(run.history), **found.metrics}

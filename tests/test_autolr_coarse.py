@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+import ngdiff as ng
 from ngdiff.core.autolr import AutoLR, _scatter, _student, fit
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.point import Point
@@ -173,7 +174,7 @@ def probed():
     retain = [{"question": f"Where does Gil {i} work?", "answer": f"In {micro.TOWNS[i % 8]}."} for i in range(64)]
     holdout = micro.bench().holdout
     bench = Benchmark("many", "forget", {"forget": forget, "retain": retain, "holdout": holdout}, [], {"name": "many"})
-    return bench_probes.compare(bench.problem(micro.memorised(), batch_size=16), 20)
+    return bench_probes.compare(ng.problem(bench, micro.memorised(), batch_size=16), 20)
 
 
 def test_twenty_probes_agree_with_float32(probed):

@@ -14,8 +14,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ngdiff.commands import cli
 from ngdiff.book import readme
+from ngdiff.commands import cli
 from ngdiff.engine import meters
 from ngdiff.engine.master import Master
 from ngdiff.store.rows import read_rows, write_rows

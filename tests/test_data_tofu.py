@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import ngdiff as ng
 from ngdiff import methods
 from ngdiff.core.loop import unlearn
 from ngdiff.core.stepsize import Constant
@@ -171,7 +172,7 @@ def test_a_slice_of_tofu_is_learnt_unlearned_and_evaluated_with_every_metric():
     before = evaluate(target, bench, reference, max_new_tokens=8)
     assert before.metrics["loss_forget"] < before.metrics["loss_holdout"], "it knows its own rows better than others"
     for method in (methods.NGDiff, methods.GradDiff):
-        run = unlearn(bench.problem(target, batch_size=8), method, Constant(2e-3), steps=4)
+        run = unlearn(ng.problem(bench, target, batch_size=8), method, Constant(2e-3), steps=4)
         after = evaluate(run.model, bench, reference, max_new_tokens=8)
         assert after.metrics["loss_forget"] > before.metrics["loss_forget"]
         assert (

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from ngdiff.commands.evaluate import Evaluation, run
 from ngdiff.data.benchmark import Prompt, form_of
 from ngdiff.data.made.authors import write as write_authors
-from ngdiff.commands.evaluate import Evaluation, run
 from ngdiff.evaluation import Report, files
 from ngdiff.lm.model import save
 from ngdiff.score import score

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 
+import ngdiff as ng
 from ngdiff import methods
 from ngdiff.core.loop import unlearn
 from ngdiff.core.stepsize import Constant
@@ -435,7 +436,7 @@ def test_four_requests_in_a_row_are_unlearned_and_evaluated():
     gaps = [reference.metrics["loss_forget"] - reference.metrics["loss_retain"]]
     for k in (1, 2, 3, 4):
         request = news(P, fold=("sust", k))
-        lm = unlearn(request.problem(lm, batch_size=4), methods.NGDiff, Constant(3e-3), steps=3).model
+        lm = unlearn(ng.problem(request, lm, batch_size=4), methods.NGDiff, Constant(3e-3), steps=3).model
         report = evaluate(lm, small, reference, generate=k == 4, max_new_tokens=4)
         gaps.append(report.metrics["loss_forget"] - report.metrics["loss_retain"])
         assert evaluate(lm, request, reference, generate=False).metrics["privleak"] == report.metrics["privleak"]

@@ -11,16 +11,16 @@ import torch
 from torch.nn import functional as fn
 from typer.testing import CliRunner
 
-from ngdiff.commands import losses as module
 from ngdiff import methods
+from ngdiff.commands import losses as module
 from ngdiff.commands.cli import app
+from ngdiff.commands.losses import OBJECTIVES, command, losses
 from ngdiff.core.directions import NGDiff
 from ngdiff.evaluation.conventions import CONVENTIONS, convention
 from ngdiff.evaluation.texts import encode
 from ngdiff.lm import lora
 from ngdiff.lm.model import LM, save
 from ngdiff.lm.tokens import IGNORE, collate
-from ngdiff.commands.losses import OBJECTIVES, command, losses
 from ngdiff.methods.problem import LMProblem
 from ngdiff.store.rows import write_rows
 from tests.helpers import micro

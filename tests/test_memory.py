@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+import ngdiff as ng
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.loop import unlearn
 from ngdiff.core.step import UnlearningStep
@@ -42,7 +43,7 @@ def model():
 def compared(engine=None, rule=RATE, method=NGDiff, adapter=False, **options):
     """(the estimate, bytes at the fullest moment of a step as the allocator saw them)."""
     lm = lora.adapt(model(), 4) if adapter else model()
-    made = bench().problem(lm, engine=engine, in_place=adapter, **options).bind(method, 0)
+    made = ng.problem(bench(), lm, engine=engine, in_place=adapter, **options).bind(method, 0)
     optimizer, probes = made.optimizer(), isinstance(rule, AutoLR)
     found = memory.footprint(made, optimizer, rule.fresh if probes else None)
     step = UnlearningStep(made.module, optimizer, method.direction, rule, **made.options)
@@ -79,7 +80,7 @@ def test_the_estimate_is_what_happens(case):
 
 
 def test_estimating_changes_nothing():
-    made = bench().problem(model(), engine=Engine(checkpointing=True)).bind(NGDiff, 0)
+    made = ng.problem(bench(), model(), engine=Engine(checkpointing=True)).bind(NGDiff, 0)
     before = [p.detach().clone() for p in made.parameters]
     forwards = [(layer.forward.func, layer.forward.args) for layer in made.module.model.layers]
     memory.footprint(made, made.optimizer(), 3)
@@ -172,14 +173,14 @@ def test_the_start_of_kl_counts_its_second_copy():
 
 def test_a_run_says_the_estimate_and_then_what_happened():
     said = []
-    made = bench().problem(model(), batch_size=4)
+    made = ng.problem(bench(), model(), batch_size=4)
     unlearn(made, NGDiff, RATE, 3, watch=memory.Watch(said.append))
     assert len(said) == 2 and said[0].startswith("  memory, estimated: ") and "of the estimate" in said[1]
     assert float(said[1].split()[-4]) == pytest.approx(1.0, abs=0.15)
 
 
 def test_a_run_that_meets_the_limit_says_what_would_fit(monkeypatch):
-    made = bench().problem(model(), batch_size=16)
+    made = ng.problem(bench(), model(), batch_size=16)
     monkeypatch.setattr(memory, "capacity", lambda device: 80_000_000)
 
     def full(*_):

@@ -204,7 +204,7 @@ def test_kl_at_the_start_is_zero_and_so_is_its_gradient():
 
 def test_what_rounding_makes_of_kl_at_the_start_is_named_zero_retain():
     """A row's stored log p may come from a batch of another width: rounding, below the floor, never a direction."""
-    problem = micro.bench().problem(micro.lm(), batch_size=3)
+    problem = ng.problem(micro.bench(), micro.lm(), batch_size=3)
     (loss,) = problem.bind(methods.NGDiffKL, 0).batch(0)[0]  # fills the store
     for key, stored in problem._start.items():
         problem._start[key] = stored * (

@@ -292,7 +292,7 @@ def test_the_usual_optimizer_is_adamw_at_the_rate_given(target):
 
 
 def test_benchmark_makes_its_problem(target):
-    made = BENCH.problem(target, batch_size=3, micro=2, lr=1e-4)
+    made = ng.problem(BENCH, target, batch_size=3, micro=2, lr=1e-4)
     assert (made.batch_size, made.micro, made.lr) == (3, 2, 1e-4) and made.target is target
 
 
@@ -309,5 +309,5 @@ def test_a_row_longer_than_the_context_is_refused_before_any_weight_changes(targ
     bench = replace(BENCH, configs={**BENCH.configs, phase: [*PHASES[phase], long]})
     before = weights(target)
     with pytest.raises(ValueError, match=r"'Tell all\?' is \d+ tokens long, the model's context is 96.*drop this row"):
-        bench.problem(target)
+        ng.problem(bench, target)
     assert torch.equal(weights(target), before)

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from ngdiff.commands import unlearn as command
 from ngdiff.commands.cli import app
+from ngdiff.commands.job import Job
 from ngdiff.data import files
 from ngdiff.engine.engine import Engine
 from ngdiff.evaluation import evaluate
-from ngdiff.commands.job import Job
 from ngdiff.lm.model import load, save
 from ngdiff.store.rows import read_rows, write_rows
 from tests.helpers import micro

@@ -72,7 +72,7 @@ def test_a_folder_of_this_class_is_loaded_evaluated_and_unlearned(kind, tmp_path
     report = ng.evaluate(lm, micro.bench(), progress=False, max_new_tokens=6)
     assert 0 < report.metrics["forget_Q_A_Prob"] < 1 and "model_utility" in report.metrics
     before = [p.detach().clone() for p in lm.model.parameters()]
-    run = ng.unlearn(BENCH.problem(lm, batch_size=4), ng.methods.NGDiff, ng.AutoLR(every=2), steps=3)
+    run = ng.unlearn(ng.problem(BENCH, lm, batch_size=4), ng.methods.NGDiff, ng.AutoLR(every=2), steps=3)
     assert [i.outcome for i in run.history] == ["ok"] * 3
     moved = [not torch.equal(p, q) for p, q in zip(run.model.model.parameters(), before, strict=True)]
     assert sum(moved) > len(moved) / 2

@@ -96,7 +96,7 @@ def command(
     """`ngdiff losses`: {"objectives": …, "stamp": …} in the file `json`, which appears whole or not at all, or printed.
 
     Everything is float32. A value that is not finite is null. Errors: those of `losses`, `ngdiff.data.files.read` and
-    `ngdiff.lm.model.load`, which name the file.
+    `ngdiff.load`, which name the file.
     """
     began, rule = time.perf_counter(), conventions.convention(convention)
     if json is not None:

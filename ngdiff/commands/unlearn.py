@@ -1,6 +1,6 @@
 """What `ngdiff unlearn` does with a `Job`: unlearn someone's own model on their own rows, and write a folder.
 
-    OUT/             model or adapter (`ngdiff.lm.model.save`), history.jsonl (a row a step), run.json (settings, end, stamp)
+    OUT/             model or adapter (`ngdiff.save`), history.jsonl (a row a step), run.json (settings, end, stamp)
     .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings and the level of the stop
 
 OUT appears whole or not at all, and a run that was interrupted goes on when the same command is given again. The same code
@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ngdiff.commands.job import PLACES, WHERE, Job
 from ngdiff.core.info import ForgetLevel, Info
 from ngdiff.core.loop import Run, unlearn
 from ngdiff.core.processes import whole_state
@@ -32,9 +33,9 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.engine import Engine
 from ngdiff.engine.footprint import Watch
 from ngdiff.evaluation.forward import loss
-from ngdiff.commands.job import PLACES, WHERE, Job
 from ngdiff.lm.lora import ADAPTER, adapt
 from ngdiff.lm.model import LM, load, save
+from ngdiff.methods.problem import LMProblem
 from ngdiff.store.cache import atomic_folder, atomic_write, lock, probe_writable
 from ngdiff.store.rows import stamp, write_rows
 
@@ -53,7 +54,7 @@ def run(job: Job, force: bool = False) -> str:
 
     force: a finished run at `job.out` is replaced, when the new one is complete; an interrupted one of other settings is
     dropped. Errors: FileExistsError for an OUT that holds other things or, without force, a finished or other run; ValueError
-    for rows that do not fit the model, or when memory runs out; those of `ngdiff.lm.model.load`.
+    for rows that do not fit the model, or when memory runs out; those of `ngdiff.load`.
     """
     bench, engine = files.benchmark(job.forget, job.retain, job.holdout), job.engine
     settings = job.settings(bench)
@@ -64,8 +65,8 @@ def run(job: Job, force: bool = False) -> str:
         level = _first(engine, lambda: _level(job, settings, lm, bench))
         if engine.main:
             print(_plan(job, lm, bench, level), flush=True)
-        problem: Any = bench.problem(
-            lm, batch_size=job.batch_size, micro=job.micro, dropout=job.dropout, engine=engine, in_place=True
+        problem: Any = LMProblem(
+            bench, lm, batch_size=job.batch_size, micro=job.micro, dropout=job.dropout, engine=engine, in_place=True
         )
         stop = [] if math.isnan(level) else [ForgetLevel(level)]
         checkpoint = job.work / CHECKPOINT if job.save_every else None

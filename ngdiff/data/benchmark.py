@@ -13,10 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ngdiff.methods.problem import LMProblem
+from typing import Any
 
 Row = dict[str, Any]
 
@@ -149,12 +146,6 @@ class Benchmark:
         content = [self.split, dict(self.configs), self.pretrain, asdict(self.prompt)]
         text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def problem(self, target: Any, **options: Any) -> LMProblem:
-        """The unlearning problem of this benchmark for a target model; options as `LMProblem` takes them."""
-        from ngdiff.methods.problem import LMProblem
-
-        return LMProblem(self, target, **options)
 
 
 def _check_rows(where: str, rows: list[Row], texts: tuple[str, ...], perturbed: bool) -> None:

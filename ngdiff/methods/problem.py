@@ -224,6 +224,11 @@ class LMProblem:
             self._start.update({(kind, i, forget): v.cpu() for i, v in zip(members, values, strict=True)})
 
 
+def problem(bench: Benchmark, target: LM, **options: Any) -> LMProblem:
+    """The unlearning problem of a benchmark for a target model; options as `LMProblem` takes them."""
+    return LMProblem(bench, target, **options)
+
+
 def _kind(objective: Objective) -> tuple[Any, ...]:
     """Which stored start values are an objective's."""
     return objective.start, objective.pairs, objective.layer, objective.everywhere and type(objective)

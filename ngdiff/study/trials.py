@@ -221,12 +221,13 @@ def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
     """The start as a problem; kept, because a worker's next trial is most often of the same one."""
     from ngdiff.engine.engine import Engine
     from ngdiff.lm import pair as models
+    from ngdiff.methods.problem import LMProblem
 
     P, bench = profile(name), benchmark(name, split, data)
     engine = Engine(precision="bfloat16") if P.dtype == "bfloat16" else None  # bfloat16 weights alone do not move
     start = models.target(bench, replace(P, dtype="float32"), target_seed)
     rows = P.batch_size if suites.of(bench) == "tofu" else P.batch_documents
-    return suites.fitted(bench, start).problem(start, batch_size=rows, engine=engine)
+    return LMProblem(suites.fitted(bench, start), start, batch_size=rows, engine=engine)
 
 
 def _steps(trial: Trial) -> int:

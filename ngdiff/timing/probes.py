@@ -110,7 +110,7 @@ def table(probes: int = 20, json: Path | None = None) -> list[Row]:
     P = profile("tiny")
     bench = authors(P)
     began = time.perf_counter()
-    rows = compare(bench.problem(models.target(bench, P), batch_size=P.batch_size), probes)
+    rows = compare(LMProblem(bench, models.target(bench, P), batch_size=P.batch_size), probes)
     mark = stamp({"probes": probes}, 0, time.perf_counter() - began)
     for row in rows:
         print(f"{row['seed']} {row['step']:3} η* float32 {row['float32']:.2e}, bfloat16 {row['bfloat16']:.2e} at radius "
