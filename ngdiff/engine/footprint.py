@@ -22,18 +22,32 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from ngdiff.core import rng, vector
-from ngdiff.engine.engine import blocks, checkpointing
+from ngdiff.engine.engine import Engine, blocks, checkpointing
 from ngdiff.engine.master import BUCKET
 from ngdiff.engine.meters import allocated
 
-if TYPE_CHECKING:
-    from ngdiff.methods.problem import LMProblem
+
+class Bound(Protocol):
+    """What the estimate asks of a problem that is bound to a method: LMProblem's batches, module and engine."""
+
+    module: torch.nn.Module
+    engine: Engine
+    batch_size: int
+    forget: list[Any]
+    retain: list[Any]
+
+    @property
+    def parameters(self) -> list[Tensor]: ...
+    @property
+    def start(self) -> torch.nn.Module | None: ...
+    def batch(self, step: int) -> tuple[list[Any], list[Any]]: ...
+    def longest(self, step: int, forget: bool) -> Any: ...
 
 
 def size(bytes_: float) -> str:
@@ -108,7 +122,7 @@ def _parts(now: int, rows: int) -> list[int]:
     return [*more, rows] if rows > now else [now]
 
 
-def footprint(problem: LMProblem, optimizer: torch.optim.Optimizer, fresh: int | None = None) -> Footprint:
+def footprint(problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | None = None) -> Footprint:
     """The estimate for a problem that is bound and prepared; fresh: of a step-size rule that probes, None without one."""
     params, device = problem.parameters, problem.parameters[0].device
     with torch.no_grad():
@@ -133,7 +147,7 @@ def footprint(problem: LMProblem, optimizer: torch.optim.Optimizer, fresh: int |
     )  # fmt: skip
 
 
-def _activations(problem: LMProblem, forget: bool, device: torch.device) -> tuple[int, int, int, int]:
+def _activations(problem: Bound, forget: bool, device: torch.device) -> tuple[int, int, int, int]:
     """Bytes that a batch's rows keep for the backward, without and with checkpointing, how many microbatches, and the most
     bytes of their forward without a backward; from the longest row alone."""
     phase, one = problem.batch(0)[forget], problem.longest(0, forget)
@@ -176,7 +190,7 @@ class Watch:
     def __init__(self, say: Callable[[str], None] = print) -> None:
         self.say, self.measured, self.steps = say, 0, 0
 
-    def begin(self, problem: LMProblem, optimizer: torch.optim.Optimizer, fresh: int | None) -> None:
+    def begin(self, problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | None) -> None:
         self.device, size = problem.parameters[0].device, problem.engine.processes.size
         self.rows = -(
             -min(problem.batch_size, max(len(problem.forget), len(problem.retain))) // size
