@@ -1,9 +1,9 @@
 """What goes wrong is named before a weight changes and loses nothing: the cases that span several modules.
 
-Elsewhere: non-finite and zero gradients of any model (test_step), empty and overlapping sets (test_data_benchmark), rows
-beyond the context (test_problem, test_models, test_evaluate), damaged caches (test_results, test_models, test_trials),
-unknown names (test_methods, test_trials, test_data_benchmark, test_build), killed processes (test_results,
-test_checkpoint, test_trials, test_reproduce).
+Elsewhere: non-finite and zero gradients of any model (core/test_step), empty and overlapping sets (data/test_benchmark),
+rows beyond the context (methods/test_problem, lm/test_pair, evaluation/test_tofu), damaged caches (store/test_results,
+lm/test_pair, study/test_trials), unknown names (methods/test_recipes, study/test_trials, data/test_benchmark,
+commands/test_build), killed processes (store/test_results, core/test_checkpoint, study/test_trials, book/test_reproduce).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from ngdiff.store.cache import cache_dir, found
 from tests.helpers import micro
 from tests.helpers.micro_trials import MICRO
 from tests.helpers.toy_checkout import WRITE, add
-from tests.test_problem import BENCH
+from tests.methods.test_problem import BENCH
 
 
 def weights(lm) -> torch.Tensor:

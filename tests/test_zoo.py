@@ -16,7 +16,7 @@ from ngdiff.lm import pair as models
 from ngdiff.lm.model import LM, load, save
 from ngdiff.profiles import profile
 from tests.helpers import micro
-from tests.test_problem import BENCH
+from tests.methods.test_problem import BENCH
 
 SMALL = {
     "phi": {"partial_rotary_factor": 0.5},

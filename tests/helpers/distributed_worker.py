@@ -31,7 +31,7 @@ from ngdiff.lm.model import LM, save
 from ngdiff.lm.tokens import collate
 from ngdiff.methods.problem import LMProblem
 from tests.helpers import micro
-from tests.test_problem import BENCH
+from tests.methods.test_problem import BENCH
 
 STEPS, EVERY = 10, 5  # two probes
 OPTIMIZERS = {

@@ -17,8 +17,8 @@ from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.engine import master as master_module
 from ngdiff.engine.master import Master, join, split
+from tests.core.test_step import Look, seen
 from tests.helpers.twin import OPTIMIZERS
-from tests.test_step import Look, seen
 
 KINDS = OPTIMIZERS | {
     "rmsprop": lambda groups: torch.optim.RMSprop(groups, lr=0.01),

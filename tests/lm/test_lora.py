@@ -24,9 +24,9 @@ from ngdiff.lm.model import LM, load, save
 from ngdiff.methods.objectives import Tokens, start_values
 from ngdiff.methods.problem import LMProblem, _kind
 from ngdiff.theory.twin import twin_direction
+from tests.engine.test_engine import weights
 from tests.helpers import micro
-from tests.test_engine import weights
-from tests.test_problem import BENCH
+from tests.methods.test_problem import BENCH
 
 RULE = AutoLR(lr=1e-2, every=3)
 SGD = lambda groups: torch.optim.SGD(groups, lr=1.0, momentum=0.5)  # noqa: E731

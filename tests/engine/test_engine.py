@@ -31,7 +31,7 @@ from ngdiff.engine.master import Master
 from ngdiff.lm.model import LM
 from ngdiff.methods.problem import LMProblem
 from tests.helpers import micro
-from tests.test_problem import BENCH, rows
+from tests.methods.test_problem import BENCH, rows
 
 PLAIN = Engine()
 SGD = lambda groups: torch.optim.SGD(groups, lr=1.0, momentum=0.5)  # noqa: E731
@@ -422,7 +422,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch; torch.set_num_threads(1)
 from ngdiff.core import checkpoint
-from tests import test_engine
+from tests.engine import test_engine
 
 real, calls = checkpoint.save_file, []
 def half(tensors, path, **kw):
@@ -438,7 +438,7 @@ test_engine.go(path={path!r}, **test_engine.RESUMED)
 
 def test_a_killed_bfloat16_run_goes_on_bit_for_bit(tmp_path):
     path = tmp_path / "run.safetensors"
-    script = SCRIPT.format(tests=str(Path(__file__).parent.parent), path=str(path))
+    script = SCRIPT.format(tests=str(Path(__file__).resolve().parents[2]), path=str(path))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     seen = []

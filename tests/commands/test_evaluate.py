@@ -135,7 +135,7 @@ def run_report(folder: Path) -> Report:
         ({"benchmark": "muse", "data": "stand-in", "split": "books"}, "--data stand-in has its own documents"),
         ({"benchmark": "semeval", "files": Path("x"), "generate": False}, "SemEval's files hold generations"),
         ({"files": Path(__file__).parent}, "holds files already: choose a new folder"),
-        ({"files": Path(__file__)}, "test_evaluate_command.py is a file: choose a new folder"),
+        ({"files": Path(__file__)}, "test_evaluate.py is a file: choose a new folder"),
     ],
     ids=str,
 )

@@ -25,7 +25,7 @@ from ngdiff.methods.problem import LMProblem
 from ngdiff.store.rows import write_rows
 from tests.helpers import micro
 from tests.helpers.distributed_worker import trained
-from tests.test_problem import BENCH
+from tests.methods.test_problem import BENCH
 
 NAMES = ["ce_retain", "ce_forget", "kl", "npo", "simnpo", "dpo", "undial", "wga", "satimp", "ceu", "rmu", "rmu_retain"]
 ROWS = 4

@@ -159,7 +159,7 @@ def test_a_killed_reproduction_leaves_nothing_that_looks_done(repo: Path) -> Non
         "while not (here / 'go').exists():\n    time.sleep(0.1)\n\n"
     )
     add(repo, "00_a", body + WRITE.format(name="00_a", value=1))
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     code = f"import sys; sys.path.insert(0, {package!r}); from ngdiff.book.reproduce import reproduce; reproduce()"
     killed = subprocess.Popen([sys.executable, "-c", code], cwd=repo, stdout=subprocess.DEVNULL)
     wait_for((repo / "pid").exists)
@@ -209,7 +209,7 @@ def test_plan_gives_only_declared_parameters(repo: Path) -> None:
 
 def test_package_sources_are_what_numbers_depend_on() -> None:
     names = set(execute.package_sources())
-    assert {"vector.py", "evaluate/metrics.py"} <= names and not {"cli.py", "report.py"} & names
+    assert {"core/vector.py", "evaluation/metrics.py"} <= names and not {"commands/cli.py", "book/report.py"} & names
 
 
 def test_the_key_is_of_sources_and_parameters(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:

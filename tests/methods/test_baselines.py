@@ -25,8 +25,8 @@ from ngdiff.methods.problem import LMProblem
 from ngdiff.methods.recipes import Method
 from ngdiff.methods.refusals import REFUSALS, refusal
 from tests.helpers import micro
-from tests.test_objectives import HALF, LABELS, LN2, hand, random_batch, value
-from tests.test_problem import BENCH, problem, weights
+from tests.methods.test_objectives import HALF, LABELS, LN2, hand, random_batch, value
+from tests.methods.test_problem import BENCH, problem, weights
 
 TOKENWISE = [UNDIAL(), UNDIAL(beta=0.7), WGA(), WGA(beta=2.0), WGA(beta=0.0), SatImp(), SatImp(0.5, 3.0), CEU()]
 HIDDEN = [RMU(), RMU(c=0.5, seed=3), RMURetain()]

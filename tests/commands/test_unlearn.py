@@ -27,7 +27,7 @@ from ngdiff.lm.model import load, save
 from ngdiff.store.rows import read_rows, write_rows
 from tests.helpers import micro
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 FIXED = ("--optimizer", "sgd", "--stepsize", "constant", "--lr", "0.02")  # rounding is not amplified
 
 

@@ -18,7 +18,7 @@ from ngdiff.methods.problem import LMProblem
 from ngdiff.methods.recipes import DEFAULTS, METHODS, Method, method
 from ngdiff.study.trials import STEPSIZES
 from tests.helpers import micro
-from tests.test_problem import BENCH
+from tests.methods.test_problem import BENCH
 
 
 @pytest.fixture(scope="module")

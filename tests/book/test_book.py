@@ -15,7 +15,7 @@ import pytest
 from ngdiff.book import build as book
 from tests.helpers.toy_checkout import add
 
-NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 BODY = """# %%
 1 + 1
 

@@ -17,7 +17,7 @@ from ngdiff.study import plan as compare
 from ngdiff.study import setup as suites
 from ngdiff.study import tables, trials
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(

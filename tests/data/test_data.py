@@ -14,7 +14,7 @@ from ngdiff.data.made.authors import SEED, SPLITS, generate, write
 from ngdiff.data.made.authors_forms import ATTRIBUTES
 from ngdiff.data.made.authors_words import FIRST, LAST
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 COMMITTED = ROOT / "data" / "authors"
 
 QA = {"question", "answer"}

@@ -28,7 +28,7 @@ from ngdiff.profiles import TinyLM
 from ngdiff.score import score
 from tests.helpers import micro
 
-LUME = Path(os.environ.get("NGDIFF_LUME", Path(__file__).resolve().parents[2] / "shared" / "data" / "lume"))
+LUME = Path(os.environ.get("NGDIFF_LUME", Path(__file__).resolve().parents[3] / "shared" / "data" / "lume"))
 real_lume = pytest.mark.skipif(
     not (LUME / "semeval2025/validation/forget.jsonl").is_file(),
     reason=f"no LUME folder at {LUME}; set NGDIFF_LUME to one",

@@ -18,7 +18,7 @@ from ngdiff.lm.tokens import encode, train_tokenizer
 rows_of = import_module("ngdiff.data.real.semeval")
 made = import_module("ngdiff.data.made.dossiers")
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 LUME = Path(os.environ.get("NGDIFF_LUME", ROOT.parent / "shared" / "data" / "lume"))
 real_lume = pytest.mark.skipif(
     not (LUME / "semeval2025/validation/forget.jsonl").is_file(),

@@ -13,7 +13,7 @@ import pytest
 
 def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ngdiff.commands.cli import main; main()"
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     return subprocess.run([sys.executable, "-c", code, package, *arguments], cwd=cwd, capture_output=True, text=True)
 
 

@@ -16,8 +16,8 @@ from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.core.step import ForgetLevel, RetainBound, UnlearningStep
 from ngdiff.core.stepsize import Constant, WarmupCosine
+from tests.core.test_step import BAD, Reads, bits, line_problem, same
 from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_step
-from tests.test_step import BAD, Reads, bits, line_problem, same
 
 NORMS = [GradAscent(), GradDiff(1.0), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff()]
 ANGLE = [PCGrad(), MGDA()]

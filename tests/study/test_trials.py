@@ -183,17 +183,19 @@ def test_other_code_is_another_trial(monkeypatch):
 
 def test_the_sources_are_those_that_decide_the_numbers(monkeypatch, tmp_path):
     """A change to any of them changes the hash; it is of files that exist."""
-    home = trials.Path(trials.__file__).parent
-    for name in ("objectives", "methods", "directions", "stepsize", "step", "probe", "vector", "unlearn", "trials"):
+    home = trials.Path(trials.__file__).parents[1]
+    for name in (
+        *(f"core/{name}" for name in ("directions", "stepsize", "step", "probe", "vector", "loop")),
+        *("methods/objectives", "methods/recipes", "study/trials"),
+    ):
         assert name in trials.SOURCES and (home / f"{name}.py").is_file()
     digest = trials._sources.__wrapped__
     copy = tmp_path / "ngdiff"
-    (copy / "data").mkdir(parents=True)
-    (copy / "evaluate").mkdir()
-    parts = [*(f"{n}.py" for n in trials.SOURCES), "data/problem.py", "data/tokens.py", "evaluate/metrics.py"]
+    parts = [*(f"{n}.py" for n in trials.SOURCES), "methods/problem.py", "lm/tokens.py", "evaluation/metrics.py"]
     for part in parts:
+        (copy / part).parent.mkdir(parents=True, exist_ok=True)
         (copy / part).write_bytes((home / part).read_bytes())
-    monkeypatch.setattr(trials, "__file__", str(copy / "trials.py"))
+    monkeypatch.setattr(trials, "__file__", str(copy / "study" / "trials.py"))
     seen = {digest()}
     for part in parts:
         (copy / part).write_bytes((copy / part).read_bytes() + b"\n# changed\n")

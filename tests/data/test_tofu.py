@@ -22,7 +22,7 @@ from ngdiff.evaluation.items import ATTACKS, UTILITY
 from ngdiff.lm import pair as models
 from ngdiff.profiles import profile
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 TOFU = Path(os.environ.get("NGDIFF_TOFU", ROOT.parent / "shared" / "data" / "tofu"))
 real_tofu = pytest.mark.skipif(
     not (TOFU / "full.json").is_file(), reason=f"no TOFU folder at {TOFU}; set NGDIFF_TOFU to one"

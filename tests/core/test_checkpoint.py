@@ -21,7 +21,7 @@ from ngdiff.core.stepsize import Constant
 from ngdiff.methods.problem import LMProblem
 from tests.helpers import micro
 from tests.helpers.twin import Lion, NetProblem
-from tests.test_problem import BENCH
+from tests.methods.test_problem import BENCH
 
 RULES = [AutoLR(lr=1e-3, every=4), AutoLR.paper(), AutoLR(forwards=1, fresh=0), Constant(0.01)]
 OPTIMIZERS = {
@@ -167,7 +167,7 @@ import os, signal, sys
 sys.path.insert(0, {tests!r})
 import torch; torch.set_num_threads(1)
 from ngdiff.core import checkpoint
-from tests import test_checkpoint
+from tests.core import test_checkpoint
 
 real, calls = checkpoint.save_file, []
 def half(tensors, path, **kw):
@@ -183,7 +183,7 @@ test_checkpoint.go({path!r})
 
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     path = tmp_path / "run.safetensors"
-    script = SCRIPT.format(tests=str(Path(__file__).parent.parent), path=str(path))
+    script = SCRIPT.format(tests=str(Path(__file__).resolve().parents[2]), path=str(path))
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     seen = []
