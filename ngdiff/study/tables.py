@@ -79,7 +79,7 @@ def grid(rows: Iterable[Row], columns: Mapping[str, str], name: Callable[[Row], 
 
 
 def reported(done: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """The runs of `compare.carry_out` on the reported seeds: matched ones, and better rates that had not arrived in tuning."""
+    """The runs of `plan.carry_out` on the reported seeds: matched ones, and better rates that had not arrived in tuning."""
     return [*done["matched"], *done.get("unmatched", ())]
 
 
@@ -95,7 +95,7 @@ def means(rows: Iterable[Row], values: Iterable[str]) -> list[Row]:
 
 
 def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: int = 10) -> str:
-    """The start, the retain-only model and the reported runs of `compare.carry_out` as text, with the marks of `FOOT`."""
+    """The start, the retain-only model and the reported runs of `plan.carry_out` as text, with the marks of `FOOT`."""
     tried = {r["lr"] for r in done["tuning"]}
     edges = {min(tried), max(tried)} if len(tried) > 1 else set()
 
@@ -138,7 +138,7 @@ def saved(profile: str, benchmark: str, model: str) -> list[Row]:
 def run_sheet(benchmark: str, models: Sequence[str], runs: int, steps: int, tokens: int, trained: int = 0) -> list[Row]:
     """What one table of the paper profile takes, a row a model.
 
-    runs: in all (`compare.Plan.runs`); tokens: of one step, retain and forget together; trained: tokens of the fine-tuning of
+    runs: in all (`plan.Plan.runs`); tokens: of one step, retain and forget together; trained: tokens of the fine-tuning of
     one model where none is published (epochs × tokens of the rows). GPU hours = FLOPs/(989·10¹²·0.40): 8·N FLOPs a token of a
     step (activations computed twice), 6·N a token of fine-tuning; evaluation and the probes of AutoLR are not in it. Disk:
     weights of target and retain-only model, 2 bytes a parameter published, 4 fine-tuned. Memory: 16 bytes a parameter, of

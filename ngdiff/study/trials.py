@@ -177,7 +177,7 @@ def scores(metrics: Row, start: Row, reference: Row) -> Row:
     """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0, 1].
 
     kept = min(1, U/U_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1); U, S: utility and memory of the
-    benchmark (`suites.axes`; TOFU: model utility, the forget set's ROUGE-L recall).
+    benchmark (`setup.axes`; TOFU: model utility, the forget set's ROUGE-L recall).
     ValueError where the start has no utility, or recalls no more of the forget set than the reference does.
     """
     (utility, memory), (before, known), (_, ideal) = (suites.axes(m) for m in (metrics, start, reference))
