@@ -9,21 +9,26 @@ The public names load on first use (PEP 562), so `import ngdiff` costs milliseco
 from __future__ import annotations
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ngdiff import data, figures, lora, methods, models, objectives, quadratics, results
-    from ngdiff.autolr import AutoLR
-    from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad
-    from ngdiff.engine import Engine
-    from ngdiff.evaluate import evaluate
-    from ngdiff.info import ForgetLevel, RetainBound
-    from ngdiff.master import Master
+    from ngdiff import data, figures, methods, score, study
+    from ngdiff.core.autolr import AutoLR
+    from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
+    from ngdiff.core.info import ForgetLevel, RetainBound
+    from ngdiff.core.loop import UnlearningStep, unlearn
+    from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
+    from ngdiff.engine.engine import Engine
+    from ngdiff.engine.master import Master
+    from ngdiff.evaluation import evaluate
+    from ngdiff.lm import lora
+    from ngdiff.lm.model import load, save
+    from ngdiff.lm.pair import pair, reference, target
+    from ngdiff.methods import objectives
+    from ngdiff.methods.problem import problem
+    from ngdiff.methods.recipes import Method
     from ngdiff.profiles import profile
-    from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
-    from ngdiff.unlearn import UnlearningStep, unlearn
+    from ngdiff.theory import quadratics
 
 __version__ = "0.1.0"
 __all__ = [
@@ -36,38 +41,52 @@ __all__ = [
     "GradDiff",
     "LossNorm",
     "Master",
+    "Method",
     "NGDiff",
     "PCGrad",
     "RetainBound",
+    "Sum",
     "UnlearningStep",
     "WarmupCosine",
     "WarmupLinear",
     "data",
     "evaluate",
     "figures",
+    "load",
     "lora",
     "methods",
-    "models",
     "objectives",
+    "pair",
+    "problem",
     "profile",
     "quadratics",
-    "results",
+    "reference",
+    "save",
+    "score",
+    "study",
+    "target",
     "unlearn",
 ]
 _HOME = {
-    **dict.fromkeys(("unlearn", "UnlearningStep"), "unlearn"),
-    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA"), "directions"),
-    **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "stepsize"),
-    "AutoLR": "autolr",
-    **dict.fromkeys(("ForgetLevel", "RetainBound"), "info"),
-    **{"evaluate": "evaluate", "profile": "profiles", "Engine": "engine", "Master": "master"},
+    **dict.fromkeys(("unlearn", "UnlearningStep"), "core.loop"),
+    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA", "Sum"), "core.directions"),
+    **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "core.stepsize"),
+    **{"AutoLR": "core.autolr", **dict.fromkeys(("ForgetLevel", "RetainBound"), "core.info")},
+    **{"Engine": "engine.engine", "Master": "engine.master", "profile": "profiles"},
+    **{**dict.fromkeys(("load", "save"), "lm.model"), **dict.fromkeys(("target", "reference", "pair"), "lm.pair")},
+    **{"Method": "methods.recipes", "problem": "methods.problem", "evaluate": "evaluation"},
 }  # public name -> the module that defines it; the other names of __all__ are modules
+_MODULES = {
+    "lora": "lm.lora",
+    "objectives": "methods.objectives",
+    "quadratics": "theory.quadratics",
+}  # of another folder
 
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'ngdiff' has no attribute {name!r}; public names: {', '.join(__all__)}")
-    module = importlib.import_module(f"ngdiff.{_HOME.get(name, name)}")
+    module = importlib.import_module(f"ngdiff.{_HOME.get(name) or _MODULES.get(name, name)}")
     value = getattr(module, name) if name in _HOME else module
     globals()[name] = value
     return value
@@ -75,19 +94,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
-
-
-class _Package(ModuleType):
-    """Keeps `ng.unlearn` and `ng.evaluate` the functions.
-
-    Importing the submodule of the same name makes Python store the *module* on the package; what is stored
-    here is the module's function. `from ngdiff.unlearn import Run` is unaffected.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _HOME.get(name) == name:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -1,6 +1,6 @@
 """`python -m ngdiff` is `ngdiff`."""
 
-from ngdiff.cli import main
+from ngdiff.commands.cli import main
 
 if __name__ == "__main__":
     main()

@@ -1,6 +1,6 @@
 """The paper profile's models: where base model, tokenizer, targets and retain-only models are on the hub, by name.
 
-Where a benchmark's authors published a target, it is the start of unlearning; elsewhere `ngdiff.models` fine-tunes the base
+Where a benchmark's authors published a target, it is the start of unlearning; elsewhere `ngdiff.lm.pair` fine-tunes the base
 by the benchmark's recipe. The paper names Phi-1.5, Falcon-1B, GPT2-XL, Llama2-7B and Mistral-7B without repositories: those
 of `base` are our reading. Nothing here is downloaded on import.
 """

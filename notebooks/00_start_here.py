@@ -28,8 +28,9 @@ data = ""  # a folder with TOFU's files: the same on real rows
 
 # %%
 import ngdiff as ng
-from ngdiff import paths, results, trials
-from ngdiff.evaluate.generate import answers
+from ngdiff.store import paths, rows as results
+from ngdiff.study import trials
+from ngdiff.evaluation.generate import answers
 
 P = ng.profile(profile)
 bench = trials.benchmark(profile, "", data)
@@ -41,13 +42,13 @@ print(f"{bench.name} {bench.split}: {len(bench.forget)} rows to forget, {len(ben
 # Both are trained here, once, and cached.
 
 # %%
-start, reference = ng.models.pair(bench, P)
+start, reference = ng.pair(bench, P)
 before, ideal = trials.levels(profile, "", data, 0)
 level = before["loss_holdout"]  # the start's loss on authors it has never seen: forgotten means no better than that
 print(f"forget loss now {before['loss_forget']:.3f}, of unseen authors {level:.3f} nats per token")
 
 # %%
-problem = bench.problem(start, batch_size=P.batch_size)
+problem = ng.problem(bench, start, batch_size=P.batch_size)
 run = ng.unlearn(problem, ng.methods.NGDiff, ng.AutoLR(), steps=P.steps, seed=seeds[0], stop=ng.ForgetLevel(level))
 print(f"stopped by {run.stopped!r} after {len(run.history)} steps and {run.seconds:.1f} s")
 

@@ -34,9 +34,10 @@ import time
 import torch
 
 import ngdiff as ng
-from ngdiff import paths, results, theorems
+from ngdiff.store import paths, rows as results
+from ngdiff.theory import theorems
 from ngdiff.figures import saved, style, theory
-from ngdiff.quadratics import pair, walk
+from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "01", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
 rows_folder, figures_folder = (f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder))

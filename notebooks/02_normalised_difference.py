@@ -29,9 +29,10 @@ import time
 import torch
 
 import ngdiff as ng
-from ngdiff import oracles, paths, theorems
+from ngdiff.theory import oracles, theorems
+from ngdiff.store import paths
 from ngdiff.figures import saved, style, theory
-from ngdiff.quadratics import pair, walk
+from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "02", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
 rows_folder, figures_folder = (f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder))
@@ -95,7 +96,7 @@ print(f"ρ = {info.cosine:.3f}; to first order R changes by {info.dR:+.4f} and F
 
 # %% [markdown]
 # ## Proved by assertion
-# `ngdiff.theorems` has one function per statement. It takes gradients, checks the statement and raises with the numbers
+# `ngdiff.theory.theorems` has one function per statement. It takes gradients, checks the statement and raises with the numbers
 # where it fails. The tests call the same functions on many more.
 
 # %%

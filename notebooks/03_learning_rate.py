@@ -32,9 +32,10 @@ import math
 import torch
 
 import ngdiff as ng
-from ngdiff import paths, results, trials
+from ngdiff.store import paths, rows as results
+from ngdiff.study import trials
 from ngdiff.figures import runs, style
-from ngdiff.autolr import fit, parabola
+from ngdiff.core.autolr import fit, parabola
 
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
 

@@ -32,10 +32,11 @@ import time
 import torch
 
 import ngdiff as ng
-from ngdiff import paths, results, theorems
-from ngdiff.autolr import parabola
+from ngdiff.store import paths, rows as results
+from ngdiff.theory import theorems
+from ngdiff.core.autolr import parabola
 from ngdiff.figures import saved, style, theory
-from ngdiff.quadratics import pair, walk
+from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "04", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
 rows_folder, figures_folder = (f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder))
@@ -90,7 +91,7 @@ assert last["convex", "η = 0.02", "GradDiff(c=0.5)"].norm() > 3 * pairs["convex
 
 # %% [markdown]
 # ## Taken apart: the statements, one by one
-# `ngdiff.theorems` has one function per statement, and the tests call the same functions. Each raises with its numbers
+# `ngdiff.theory.theorems` has one function per statement, and the tests call the same functions. Each raises with its numbers
 # where the statement fails. We run them at random points of random pairs: start angle 1–179°, condition number up to
 # 1000, κ from 1/1000 to 1000, dimension 2 to 20.
 

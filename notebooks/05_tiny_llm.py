@@ -23,14 +23,15 @@ data = ""
 import numpy as np
 
 import ngdiff as ng
-from ngdiff import paths, results, trials
-from ngdiff.evaluate.generate import answers
+from ngdiff.store import paths, rows as results
+from ngdiff.study import trials
+from ngdiff.evaluation.generate import answers
 from ngdiff.figures import runs, style
 
 P = ng.profile(profile)
 bench = trials.benchmark(profile, "", data)
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
-start, reference = ng.models.pair(bench, P)
+start, reference = ng.pair(bench, P)
 before, ideal = trials.levels(profile, "", data, 0)
 
 # %% [markdown]
@@ -88,7 +89,7 @@ if refresh and not (smoke or data):
     found = []
     for seed in range(6):
         other = ng.data.authors(P, seed=seed)
-        report = ng.evaluate(ng.models.reference(other, P), other, gradnorm=False, generate=False)
+        report = ng.evaluate(ng.reference(other, P), other, gradnorm=False, generate=False)
         row = {"seed": seed, **{k: report.metrics[k] for k in ("mia_loss", "loss_forget", "loss_holdout")}}
         found.append(
             row | {"stamp": results.stamp({"profile": profile, "population": seed}, 0, report.meta["seconds"])}

@@ -29,7 +29,8 @@ smoke = False
 data = ""
 
 # %%
-from ngdiff import compare, paths, tables, trials
+from ngdiff.study import plan as compare, tables, trials
+from ngdiff.store import paths
 from ngdiff.figures import runs, style
 
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
@@ -185,4 +186,4 @@ assert data or smoke or max(r["kept"] for r in ascent) < 0.05, "without a stop p
 # Equal forgetting, equal steps, tuned baselines, paired seeds. Anything less flatters somebody.
 #
 # ## References
-# The protocol is `ngdiff/compare.py`, what the rows say is `ngdiff/claims.py`; reasons and changes: `data/results/LOG.md`.
+# The protocol is `ngdiff/study/plan.py`, what the rows say is `ngdiff/study/claims.py`; reasons and changes: `data/results/LOG.md`.

@@ -26,7 +26,9 @@ data = ""
 import time
 
 import ngdiff as ng
-from ngdiff import compare, methods, paths, results, tables, trials
+from ngdiff.study import plan as compare, tables, trials
+from ngdiff import methods
+from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 
 data = data if paths.kind(data) in ("", "tofu") else ""
@@ -78,7 +80,7 @@ fig
 # those of the retain-only one. Model utility is the harmonic mean of nine numbers, 0 as soon as one is 0:
 
 # %%
-from ngdiff.evaluate.items import UTILITY
+from ngdiff.evaluation.items import UTILITY
 
 nine = {name: before[name] for name in UTILITY}
 for name, value in nine.items():
@@ -94,7 +96,7 @@ print(f"{'model_utility':28}{before['model_utility']:.3f}   retain-only {ideal['
 
 # %%
 began = time.perf_counter()
-start, reference = ng.models.pair(bench, P)
+start, reference = ng.pair(bench, P)
 conventions = []
 for name in ("ngdiff", "tofu", "open-unlearning"):
     of_reference = ng.evaluate(reference, bench, convention=name, generate=False, gradnorm=False, progress=False)

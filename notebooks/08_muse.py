@@ -27,7 +27,8 @@ data = ""
 import time
 
 import ngdiff as ng
-from ngdiff import compare, paths, results, suites, tables, trials
+from ngdiff.study import plan as compare, setup as suites, tables, trials
+from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
@@ -83,7 +84,7 @@ fig
 # The same article three ways: its text, a question on it, its membership score. The start and the retain-only model:
 
 # %%
-start, reference = ng.models.pair(bench, P)
+start, reference = ng.pair(bench, P)
 report = {lm.name: ng.evaluate(lm, bench, progress=False) for lm in (start, reference)}
 for name, found in report.items():
     first = {kind: next(iter(found.items[kind].values())) for kind in ("verbmem", "knowmem_f")}
@@ -109,7 +110,7 @@ def requests(kind, k, lm):
     fold = suites.fitted(
         ng.data.news(P, fold=(kind, k)) if source == "news" else ng.data.muse(P, root=real or None, fold=(kind, k)), lm
     )
-    run = ng.unlearn(fold.problem(lm, batch_size=P.batch_documents), ng.methods.NGDiff, ng.AutoLR(), steps=20 if smoke else P.steps,
+    run = ng.unlearn(ng.problem(fold, lm, batch_size=P.batch_documents), ng.methods.NGDiff, ng.AutoLR(), steps=20 if smoke else P.steps,
                      stop=ng.ForgetLevel(before["loss_holdout"]))  # fmt: skip
     found = ng.evaluate(run.model, bench, report["reference"], progress=False)
     return run.model, {"folds": kind, "k": k, "stopped": run.stopped, "updates": len(run.history), **found.metrics}
@@ -174,11 +175,11 @@ for row in tables.means(tables.reported(done), ("privleak", "mia_min_k")):
 # `privleak_forget` and `privleak_holdout` (higher: less likely a member). With A = 1 − AUC, compute
 # (A − A_ret)/A_ret · 100.
 #
-# *Hint*: `ngdiff.evaluate.metrics.auc(member, nonmember)`; a memorising model has AUC 1, so A = 0.
+# *Hint*: `ngdiff.evaluation.metrics.auc(member, nonmember)`; a memorising model has AUC 1, so A = 0.
 
 # %% tags=["exercise-solution"]
-from ngdiff.evaluate.items import column
-from ngdiff.evaluate.metrics import auc
+from ngdiff.evaluation.items import column
+from ngdiff.evaluation.metrics import auc
 
 leak = None
 # solution

@@ -29,9 +29,10 @@ import time
 from dataclasses import replace
 
 import ngdiff as ng
-from ngdiff import compare, paths, results, suites, tables, trials
-from ngdiff.evaluate.forward import loss
-from ngdiff.evaluate.mmlu import THRESHOLD, mmlu
+from ngdiff.study import plan as compare, setup as suites, tables, trials
+from ngdiff.store import paths, rows as results
+from ngdiff.evaluation.forward import loss
+from ngdiff.evaluation.mmlu import THRESHOLD, mmlu
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
@@ -56,7 +57,7 @@ for task in ("Task1", "Task2", "Task3"):
 # six retain values) and achieved forgetting (mean of the six forget values): no single zero makes it zero.
 
 # %%
-start, reference = ng.models.pair(bench, P)
+start, reference = ng.pair(bench, P)
 general, why = None, "MMLU asks a model of billions of parameters, this one knows nothing of the world"
 if P.model:  # asked first: where it cannot be, no run waits for it
     try:
@@ -146,7 +147,7 @@ else:
 import tempfile
 from pathlib import Path
 
-from ngdiff.evaluate import semeval as evaluator
+from ngdiff.evaluation import semeval as evaluator
 from ngdiff.score import score
 
 report = ng.evaluate(start, bench, progress=False)
@@ -164,11 +165,11 @@ if lume:
     began = time.perf_counter()
     wide = replace(P, lm=replace(P.lm, context=2048))
     slice_ = ng.data.semeval(wide, "train", root=lume, documents=2)
-    model, retained = ng.models.pair(slice_, wide)
+    model, retained = ng.pair(slice_, wide)
     first = ng.evaluate(model, slice_, retained, progress=False)
     level = loss(model, slice_.holdout)
     run = ng.unlearn(
-        slice_.problem(model, batch_size=8), ng.methods.NGDiff, ng.AutoLR(), steps=60, stop=ng.ForgetLevel(level)
+        ng.problem(slice_, model, batch_size=8), ng.methods.NGDiff, ng.AutoLR(), steps=60, stop=ng.ForgetLevel(level)
     )
     last = ng.evaluate(run.model, slice_, retained, progress=False)
     made = results.stamp(

@@ -23,7 +23,8 @@ out = ""  # a file for the rows
 # %%
 from pathlib import Path
 
-from ngdiff import results, trials
+from ngdiff.store import rows as results
+from ngdiff.study import trials
 
 data = "" if benchmark == "authors" else benchmark
 settings = {"rule": rule, "profile": profile, "split": split, "data": data, "steps": steps, "optimizer": optimizer}

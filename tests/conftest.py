@@ -45,7 +45,7 @@ def checkout() -> Path:
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A checkout without notebooks yet, outside git (see toy_checkout.add); the package's sources count as fixed."""
-    monkeypatch.setattr("ngdiff.execute.fingerprint_of", lambda text: "1")
+    monkeypatch.setattr("ngdiff.book.execute.fingerprint_of", lambda text: "1")
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "ngdiff"\n')
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "data/results/tiny").mkdir(parents=True)

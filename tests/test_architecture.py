@@ -11,96 +11,89 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "ngdiff"
-CORE = (
-    *("vector", "processes", "rng", "directions", "stepsize", "autolr", "point", "master", "phases", "probe", "info"),
-    *("step", "checkpoint", "unlearn", "quadratics", "theorems", "oracles", "twin"),
+# bottom up: a folder imports itself and what stands before it, lazily and for annotations too
+ORDER = (
+    *("zoo", "profiles", "store", "core", "theory", "engine", "data", "lm", "methods", "evaluation", "study"),
+    *("score", "figures", "timing", "book", "__init__", "commands", "__main__"),
 )
-SHELL = ("cli", "reproduce", "report", "records", "batch", "book", "execute", "__main__", "job", "unlearn_command",
-         "evaluate_command")  # fmt: skip
-APPLICATION = ("data", "models", "train", "hub", "profiles", "objectives", "methods", "evaluate", "figures", "engine",
-               "baselines", "published", "losses", "suites", "tables", "zoo", "score")  # fmt: skip
 LANGUAGE = {"transformers", "tokenizers", "datasets", "peft", "accelerate", "rouge_score"}
 
 
 def modules() -> dict[str, Path]:
-    """Dotted name inside the package -> file; a package is its __init__."""
+    """Dotted name inside the package -> file; a folder's __init__ is called by the folder, the package's __init__."""
     files = {
         path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path for path in PACKAGE.rglob("*.py")
     }
-    return {name.removesuffix(".__init__"): path for name, path in files.items() if name != "__init__"}
+    return {name.removesuffix(".__init__"): path for name, path in files.items()}
 
 
-def resolve(name: str) -> str | None:
-    """The module that `ngdiff.name` names: a name inside a module counts as that module."""
-    known = modules()
-    parts = name.split(".")
-    while parts and ".".join(parts) not in known:
-        parts.pop()
-    return ".".join(parts) or None
+def resolve(full: str, known: dict[str, Path]) -> str:
+    """The module that `ngdiff.…` names: a name inside a module counts as that module, a name of the package as `__init__`."""
+    parts = full.split(".")[1:]
+    return next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in known), "__init__")
 
 
-def imports(path: Path, lazy: bool = True) -> set[str]:
-    """Everything a file imports, as dotted names; `lazy=False` leaves out what is imported inside functions.
-
-    Imports under `if TYPE_CHECKING:` are for annotations and are no arrows.
-    """
+def imports(path: Path) -> set[str]:
+    """Everything a file imports, as dotted names, wherever the statement stands."""
     found: set[str] = set()
-
-    def visit(node: ast.AST) -> None:
-        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
-            return
-        if not lazy and isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            return
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: write absolute imports"
             found.update(f"{node.module}.{alias.name}" for alias in node.names)
-        for child in ast.iter_child_nodes(node):
-            visit(child)
-
-    visit(ast.parse(path.read_text("utf-8")))
     return found
 
 
-def arrows(lazy: bool) -> dict[str, set[str]]:
-    inside = {}
-    for name, path in modules().items():
-        named = {resolve(full.removeprefix("ngdiff.")) for full in imports(path, lazy) if full.startswith("ngdiff.")}
-        inside[name] = {target for target in named if target and target != name}
-    return inside
+def arrows() -> dict[str, set[str]]:
+    """Module -> the modules it imports."""
+    known = modules()
+    inside = {
+        name: {resolve(full, known) for full in imports(path) if full.split(".")[0] == "ngdiff"}
+        for name, path in known.items()
+    }
+    return {name: targets - {name} for name, targets in inside.items()}
 
 
-def reachable(start: str, graph: dict[str, set[str]]) -> set[str]:
-    seen, todo = set(), [start]
-    while todo:
-        for target in graph[todo.pop()] - seen:
-            seen.add(target)
-            todo.append(target)
-    return seen
+def place(name: str) -> int:
+    return ORDER.index(name.split(".")[0])
 
 
-@pytest.mark.parametrize("name", [name for name in CORE if (PACKAGE / f"{name}.py").exists()])
-def test_the_core_knows_no_language_model(name: str) -> None:
-    graph = arrows(lazy=True)
-    family = {name, *reachable(name, graph)}
-    wrong = {module for module in family if module.split(".")[0] in APPLICATION}
-    assert not wrong, f"{name} reaches {sorted(wrong)}"
-    outside = {full.split(".")[0] for module in family for full in imports(modules()[module])}
-    assert not outside & LANGUAGE
+def test_the_arrows_go_one_way() -> None:
+    wrong = [f"{a} -> {b}" for a, targets in arrows().items() for b in targets if place(b) > place(a)]
+    assert not wrong, f"against the order of the folders: {sorted(wrong)}"
+
+
+def test_the_order_names_what_is_there() -> None:
+    assert {name.split(".")[0] for name in modules()} == set(ORDER)
 
 
 def test_no_import_cycles() -> None:
     try:
-        tuple(graphlib.TopologicalSorter(arrows(lazy=False)).static_order())
+        tuple(graphlib.TopologicalSorter(arrows()).static_order())
     except graphlib.CycleError as error:
         pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
 
 
-def test_nothing_imports_the_command_line() -> None:
-    for name, targets in arrows(lazy=True).items():
-        if name not in SHELL:
-            assert not targets & set(SHELL), f"{name} imports {sorted(targets & set(SHELL))}"
+def test_few_files_at_the_top_and_each_folder_says_what_lives_there() -> None:
+    assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 6
+    for name, path in modules().items():
+        assert path.name != "__init__.py" or ast.get_docstring(ast.parse(path.read_text("utf-8"))), name
+
+
+def test_the_core_knows_no_language_model() -> None:
+    for name in modules():
+        if name.split(".")[0] in ("core", "theory"):
+            assert not {full.split(".")[0] for full in imports(modules()[name])} & LANGUAGE, name
+
+
+def test_every_module_is_found_by_its_name() -> None:
+    """`import ngdiff.a.b as m` gives the module: no package has a function by the name of one of its modules."""
+    names = [f"ngdiff.{name}" for name in modules() if not name.endswith("__")]
+    code = "\n".join(f"import {name} as m; assert getattr(m, '__name__', m) == {name!r}, m" for name in names)
+    code += f"\nimport sys; assert sys.modules['ngdiff'].__file__ == {str(PACKAGE / '__init__.py')!r}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
 
 
 def loaded_by(*arguments: str) -> set[str]:
@@ -143,8 +136,7 @@ def test_help_is_light(arguments: list[str]) -> None:
 
 def test_public_names_are_what_they_say() -> None:
     code = """
-import types, ngdiff, ngdiff.unlearn, ngdiff.evaluate
-from ngdiff.unlearn import Run
+import types, ngdiff, ngdiff.core.loop, ngdiff.evaluation, ngdiff.profiles
 assert isinstance(ngdiff.unlearn, types.FunctionType), ngdiff.unlearn
 assert isinstance(ngdiff.evaluate, types.FunctionType), ngdiff.evaluate
 for name in ngdiff.__all__:

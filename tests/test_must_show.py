@@ -1,9 +1,9 @@
 """What goes wrong is named before a weight changes and loses nothing: the cases that span several modules.
 
-Elsewhere: non-finite and zero gradients of any model (test_step), empty and overlapping sets (test_data_benchmark), rows
-beyond the context (test_problem, test_models, test_evaluate), damaged caches (test_results, test_models, test_trials),
-unknown names (test_methods, test_trials, test_data_benchmark, test_build), killed processes (test_results,
-test_checkpoint, test_trials, test_reproduce).
+Elsewhere: non-finite and zero gradients of any model (core/test_step), empty and overlapping sets (data/test_benchmark),
+rows beyond the context (methods/test_problem, lm/test_pair, evaluation/test_tofu), damaged caches (store/test_results,
+lm/test_pair, study/test_trials), unknown names (methods/test_recipes, study/test_trials, data/test_benchmark,
+commands/test_build), killed processes (store/test_results, core/test_checkpoint, study/test_trials, book/test_reproduce).
 """
 
 from __future__ import annotations
@@ -16,24 +16,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
-import micro
 import pytest
 import torch
-from micro_trials import MICRO
-from test_problem import BENCH
-from toy_checkout import WRITE, add
 
 import ngdiff as ng
-from ngdiff import batch, models, train
-from ngdiff.autolr import AutoLR
-from ngdiff.cache import cache_dir, found
+from ngdiff.book import sweep as batch
+from ngdiff.book.reproduce import reproduce
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import GradDiff, LossNorm, NGDiff
+from ngdiff.core.stepsize import Constant
 from ngdiff.data import authors
-from ngdiff.data.problem import LMProblem
-from ngdiff.directions import GradDiff, LossNorm, NGDiff
-from ngdiff.methods import Method
-from ngdiff.objectives import CE, KL, SimNPO
-from ngdiff.reproduce import reproduce
-from ngdiff.stepsize import Constant
+from ngdiff.lm import pair as models
+from ngdiff.lm import train
+from ngdiff.methods.objectives import CE, KL, SimNPO
+from ngdiff.methods.problem import LMProblem
+from ngdiff.methods.recipes import Method
+from ngdiff.store.cache import cache_dir, found
+from tests.helpers import micro
+from tests.helpers.micro_trials import MICRO
+from tests.helpers.toy_checkout import WRITE, add
+from tests.methods.test_problem import BENCH
 
 
 def weights(lm) -> torch.Tensor:

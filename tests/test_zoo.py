@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import micro
 import pytest
 import torch
-from test_problem import BENCH
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import ngdiff as ng
-from ngdiff import models, zoo
+from ngdiff import zoo
 from ngdiff.data.benchmark import Prompt
-from ngdiff.evaluate import forward
-from ngdiff.lm import LM, load, save
+from ngdiff.evaluation import forward
+from ngdiff.lm import pair as models
+from ngdiff.lm.model import LM, load, save
 from ngdiff.profiles import profile
+from tests.helpers import micro
+from tests.methods.test_problem import BENCH
 
 SMALL = {
     "phi": {"partial_rotary_factor": 0.5},
@@ -71,7 +72,7 @@ def test_a_folder_of_this_class_is_loaded_evaluated_and_unlearned(kind, tmp_path
     report = ng.evaluate(lm, micro.bench(), progress=False, max_new_tokens=6)
     assert 0 < report.metrics["forget_Q_A_Prob"] < 1 and "model_utility" in report.metrics
     before = [p.detach().clone() for p in lm.model.parameters()]
-    run = ng.unlearn(BENCH.problem(lm, batch_size=4), ng.methods.NGDiff, ng.AutoLR(every=2), steps=3)
+    run = ng.unlearn(ng.problem(BENCH, lm, batch_size=4), ng.methods.NGDiff, ng.AutoLR(every=2), steps=3)
     assert [i.outcome for i in run.history] == ["ok"] * 3
     moved = [not torch.equal(p, q) for p, q in zip(run.model.model.parameters(), before, strict=True)]
     assert sum(moved) > len(moved) / 2
@@ -81,7 +82,7 @@ def test_a_folder_of_this_class_is_loaded_evaluated_and_unlearned(kind, tmp_path
 
 
 def test_left_padded_generation_is_that_of_each_alone():
-    from ngdiff.evaluate.generate import greedy
+    from ngdiff.evaluation.generate import greedy
 
     for kind in KINDS:
         lm = tiny(kind)

@@ -13,10 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ngdiff.data.problem import LMProblem
+from typing import Any
 
 Row = dict[str, Any]
 
@@ -74,7 +71,7 @@ class Benchmark:
     split     the forget split, e.g. "forget10"
     configs   config name -> rows; needs the split and its retain config, the rest is asked for when used
     pretrain  question/answer rows of the phase before fine-tuning (general knowledge)
-    source    JSON-able recipe that `ngdiff.data.load` turns back into this benchmark
+    source    JSON-able recipe that `data.load` turns back into this benchmark
     prompt    how a question becomes text
 
     Raises ValueError, naming config and row, for an empty forget or retain set, a row without `question` or
@@ -149,12 +146,6 @@ class Benchmark:
         content = [self.split, dict(self.configs), self.pretrain, asdict(self.prompt)]
         text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).hexdigest()
-
-    def problem(self, target: Any, **options: Any) -> LMProblem:
-        """The unlearning problem of this benchmark for a target model; options as `LMProblem` takes them."""
-        from ngdiff.data.problem import LMProblem
-
-        return LMProblem(self, target, **options)
 
 
 def _check_rows(where: str, rows: list[Row], texts: tuple[str, ...], perturbed: bool) -> None:

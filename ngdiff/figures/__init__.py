@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff.results import read_rows, stamp, write_rows
+from ngdiff.store.rows import read_rows, stamp, write_rows
 
 
 def saved(

@@ -57,7 +57,7 @@ def plane(
     """Memory (x) against utility (y), each a metric and its label: means over seeds (bars: range), ● tuned constant rate, ○
     untuned AutoLR, × a constant rate, + AutoLR of which not every run reached the hold-out level.
 
-    levels: the start and the retain-only reference of each seed of the models (`compare.levels`); unmatched: runs at a rate
+    levels: the start and the retain-only reference of each seed of the models (`plan.levels`); unmatched: runs at a rate
     that scored higher in tuning than the tuned one without having arrived: ♦, or × again.
     """
     fig, ax = style.subplots(1, 1, height=3.6)

@@ -1,4 +1,4 @@
-"""One colour, one name and one place in the order for each method, everywhere; saving as vector pdf and png.
+"""One colour for each method, everywhere (name and place in the order: `ngdiff.methods.labels`); saving as vector pdf and png.
 
 Colours are Okabe & Ito's colour-blind safe set and shades of it; NGDiff is the darkest. A method is named as on the
 command line ("graddiff-0.5") or as in a legend ("GradDiff(0.5)"): both find the same colour.
@@ -14,65 +14,48 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ngdiff.cache import atomic_write
+from ngdiff.methods.labels import label, name_of, ordered
+from ngdiff.store.cache import atomic_write
 
-SHEET = Path(__file__).resolve().parent.parent / "ngdiff.mplstyle"
+SHEET = Path(__file__).resolve().with_name("ngdiff.mplstyle")
 WIDTH = 6.5  # inches, a text column
 house = plt.style.context(SHEET)  # decorates a function that draws: titles take their size when they are set
 GOOD, BAD = "#0072B2", "#D55E00"
-# command-line name -> (legend name, colour, dashes), in the order of every table and legend
-METHODS: dict[str, tuple[str, str, Any]] = {
-    "ngdiff": ("NGDiff", "#000000", "-"),
-    "ngdiff-npo": ("NGDiff on NPO", "#444444", "--"),
-    "ngdiff-kl": ("NGDiff on KL", "#777777", ":"),
-    "gradascent": ("GradAscent", "#D55E00", "-"),
-    "graddiff-0.1": ("GradDiff(0.1)", "#F0C300", "-"),
-    "graddiff-0.5": ("GradDiff(0.5)", "#E69F00", "-"),
-    "graddiff-0.9": ("GradDiff(0.9)", "#B06A00", "-"),
-    "graddiff-0.9-npo": ("GradDiff(0.9) on NPO", "#B06A00", "--"),
-    "kl": ("KL", "#56B4E9", "-"),
-    "lossnorm": ("LossNorm", "#009E73", "-"),
-    "npo": ("NPO", "#0072B2", "-"),
-    "simnpo": ("SimNPO", "#CC79A7", "-"),
-    "dpo": ("DPO", "#332288", "-"),
-    "rmu": ("RMU", "#117733", "-"),
-    "undial": ("UNDIAL", "#999933", "--"),
-    "wga": ("WGA", "#AA4499", "--"),
-    "satimp": ("SatImp", "#CC6677", "-."),
-    "ceu": ("CE-U", "#88CCEE", "-."),
-    "retain-ft": ("Retain-only fine-tuning", "#A67B5B", ":"),
-    "pcgrad": ("PCGrad", "#882255", "-"),
-    "mgda": ("MGDA", "#44AA99", "-"),
+# command-line name -> (colour, dashes)
+METHODS: dict[str, tuple[str, Any]] = {
+    "ngdiff": ("#000000", "-"),
+    "ngdiff-npo": ("#444444", "--"),
+    "ngdiff-kl": ("#777777", ":"),
+    "gradascent": ("#D55E00", "-"),
+    "graddiff-0.1": ("#F0C300", "-"),
+    "graddiff-0.5": ("#E69F00", "-"),
+    "graddiff-0.9": ("#B06A00", "-"),
+    "graddiff-0.9-npo": ("#B06A00", "--"),
+    "kl": ("#56B4E9", "-"),
+    "lossnorm": ("#009E73", "-"),
+    "npo": ("#0072B2", "-"),
+    "simnpo": ("#CC79A7", "-"),
+    "dpo": ("#332288", "-"),
+    "rmu": ("#117733", "-"),
+    "undial": ("#999933", "--"),
+    "wga": ("#AA4499", "--"),
+    "satimp": ("#CC6677", "-."),
+    "ceu": ("#88CCEE", "-."),
+    "retain-ft": ("#A67B5B", ":"),
+    "pcgrad": ("#882255", "-"),
+    "mgda": ("#44AA99", "-"),
 }
-_BY_LABEL = {label: name for name, (label, _, _) in METHODS.items()}
-
-
-def _name(method: str) -> str:
-    """The command-line name behind a name, a legend or a rule's repr ("NGDiff()", "GradDiff(c=0.5)")."""
-    text = method.removesuffix("()").replace("(c=", "(")
-    return method if method in METHODS else _BY_LABEL.get(text, text)
 
 
 def colour(method: str) -> str:
     """The method's colour; grey for a method that has none."""
-    return METHODS.get(_name(method), ("", "#999999", "-"))[1]
-
-
-def label(method: str) -> str:
-    """The method's name in legends and tables."""
-    return METHODS.get(_name(method), (_name(method), "", ""))[0]
+    return METHODS.get(name_of(method), ("#999999", "-"))[0]
 
 
 def line(method: str) -> dict[str, Any]:
     """Keywords of `plot` for the method: colour, dashes, label, and NGDiff on top."""
-    _, shade, dashes = METHODS.get(_name(method), ("", "#999999", "-"))
-    return {"color": shade, "ls": dashes, "label": label(method), "zorder": 4 if _name(method) == "ngdiff" else 3}
-
-
-def ordered(methods: Iterable[str]) -> list[str]:
-    """Methods in the order of every table; unknown ones last, by name."""
-    place = {name: i for i, name in enumerate(METHODS)}
-    return sorted(methods, key=lambda m: (place.get(_name(m), len(place)), m))
+    shade, dashes = METHODS.get(name_of(method), ("#999999", "-"))
+    return {"color": shade, "ls": dashes, "label": label(method), "zorder": 4 if name_of(method) == "ngdiff" else 3}
 
 
 def subplots(rows: int, columns: int, height: float, width: float = WIDTH, **options: Any) -> tuple[Figure, Any]:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ngdiff.cache import atomic_write
+from ngdiff.store.cache import atomic_write
 
 OPTIONS = {
     "tofu": ("reference", "convention"),

@@ -1,4 +1,4 @@
-"""MUSE's numbers from a file of responses and Min-40 % scores; the form is ours, `ngdiff.evaluate.muse_score` says it.
+"""MUSE's numbers from a file of responses and Min-40 % scores; the form is ours, `ngdiff.evaluation.muse_score` says it.
 
 Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024).
 """
@@ -8,9 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ngdiff.evaluate import muse_score
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.conventions import convention as convention_of
+from ngdiff.evaluation import muse_score
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.score import documents
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from ngdiff.evaluate import items, metrics
-from ngdiff.evaluate.conventions import convention as convention_of
+from ngdiff.evaluation import items, metrics
+from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.score import documents
 
 HOW = convention_of("open-unlearning")

@@ -12,9 +12,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ngdiff.data.semeval import kind as kind_of
-from ngdiff.evaluate import mmlu as mmlu_file
-from ngdiff.evaluate import terms
+from ngdiff.data.real.semeval import kind as kind_of
+from ngdiff.evaluation import mmlu as mmlu_file
+from ngdiff.evaluation import terms
 
 COLUMNS = ("id", "task", "expected_output", "model_output")
 KINDS = {"regurgitation-score": "sc", "knowledge-score": "qa"}

@@ -10,10 +10,10 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ngdiff.evaluate import items, metrics
-from ngdiff.evaluate.conventions import Convention
-from ngdiff.evaluate.conventions import convention as convention_of
-from ngdiff.evaluate.files import LOGS
+from ngdiff.evaluation import items, metrics
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.conventions import convention as convention_of
+from ngdiff.evaluation.files import LOGS
 from ngdiff.score import documents
 
 NEEDED = ("avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss", "rougeL_recall")

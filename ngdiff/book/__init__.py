@@ -1,0 +1,1 @@
+"""Notebooks as products: built, executed, reproduced, reported, and the README filled from their rows."""

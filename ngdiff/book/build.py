@@ -1,0 +1,251 @@
+"""One-way build of the notebooks: NN_name.py (py:percent) -> NN_name.ipynb, and the exercises.
+
+The .py is the source. Sources, cell ids and metadata of the .ipynb are a pure function of it, so a rebuild is
+byte-identical and a diff shows only what an author changed; outputs ride along, lightened, wherever the cell they
+belong to is unchanged. Solutions are written, exercises are generated from them (after scikit-learn-mooc, Inria).
+"""
+
+from __future__ import annotations
+
+import ast
+import base64
+import copy
+import hashlib
+import io
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import jupytext
+import nbformat
+from nbformat import NotebookNode
+
+from ngdiff.store.cache import atomic_write
+
+SOLUTION = "exercise-solution"  # tag of a cell whose solution the exercise leaves out
+BEGIN, END = (
+    "# solution",
+    "# end solution",
+)  # lines around the part left out; without them all but leading comments
+BUDGET = 500_000  # bytes of one built notebook
+WIDTH = 900  # pixels; about 100 dpi at the width of a page
+TEXT = 20_000  # characters of one text output
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+# ------------------------------------------------------------------------------------------------------------ sources
+def sources(folder: Path) -> list[Path]:
+    """The notebook sources NN_name.py of a folder, in their order, then cell.py where there is one."""
+    return [*sorted(folder.glob("[0-9][0-9]_*.py")), *folder.glob("cell.py")]
+
+
+def notebook(source: Path) -> NotebookNode:
+    """The notebook of a py:percent file: without outputs, with stable ids and no metadata but tags and its header.
+
+    Raises ValueError where the file has no single cell tagged `parameters`.
+    """
+    read = jupytext.read(source, fmt="py:percent")
+    own = {"ngdiff": read.metadata["ngdiff"]} if "ngdiff" in read.metadata else {}
+    nb = nbformat.v4.new_notebook(metadata=copy.deepcopy(METADATA) | own)
+    nb.nbformat_minor = 5
+    make = {"code": nbformat.v4.new_code_cell, "markdown": nbformat.v4.new_markdown_cell}
+    for cell in read.cells:
+        tags = list(cell.metadata.get("tags", ()))
+        metadata = {"tags": tags} if tags else {}
+        nb.cells.append(make.get(cell.cell_type, nbformat.v4.new_raw_cell)(cell.source, metadata=metadata))
+    _number(nb, source.stem)
+    parameters(nb, source)
+    return nb
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a notebook says of itself, in the YAML header of its source under `jupyter: ngdiff:`.
+
+    question: what it answers, in one line. needs: numbers of the notebooks whose results it reads; ("all",) makes it
+    run after all others, every time.
+    """
+
+    question: str = ""
+    needs: tuple[str, ...] = ()
+
+
+def header(source: Path) -> Header:
+    """Return the header of a notebook source, an empty one where there is none.
+
+    Errors: ValueError for an entry that `Header` does not have, and for a need that is no number in quotes.
+    """
+    found = dict(jupytext.read(source, fmt="py:percent").metadata.get("ngdiff", {}))
+    if unknown := set(found) - {field.name for field in fields(Header)}:
+        raise ValueError(f"{source}: its header has an unknown entry {sorted(unknown)[0]!r}; known: question, needs")
+    needs = found.get("needs", [])
+    if not (isinstance(needs, list) and all(isinstance(need, str) for need in needs)):
+        raise ValueError(f'{source}: needs = {needs!r}; write numbers in quotes, such as ["00", "05"], or ["all"]')
+    return Header(found.get("question", ""), tuple(needs))
+
+
+def _number(nb: NotebookNode, stem: str) -> None:
+    """Cell ids from notebook, kind and source (and the count of equal cells before): stable, unique, position-free."""
+    seen: dict[str, int] = {}
+    for cell in nb.cells:
+        digest = hashlib.sha256(f"{stem}\0{cell.cell_type}\0{cell.source}".encode()).hexdigest()[:12]
+        count = seen[digest] = seen.get(digest, 0) + 1
+        cell["id"] = digest if count == 1 else f"{digest}-{count}"
+
+
+def parameters(nb: NotebookNode, source: Path) -> dict[str, Any]:
+    """Names and default values of the one cell tagged `parameters`, which holds plain literal assignments only."""
+    cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
+    if len(cells) != 1:
+        raise ValueError(f'{source}: {len(cells)} cells are tagged parameters; write one `# %% tags=["parameters"]`')
+    found = {}
+    for statement in ast.parse(cells[0].source).body:
+        try:
+            assert isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
+            found[statement.targets[0].id] = ast.literal_eval(statement.value)
+        except (AssertionError, ValueError) as error:
+            line = ast.unparse(statement)
+            raise ValueError(f"{source}: parameters are `name = literal` lines; {line!r} is not") from error
+    return found
+
+
+def exercise(nb: NotebookNode, stem: str) -> NotebookNode | None:
+    """The notebook with its solutions left out; None where it has none."""
+    nb = copy.deepcopy(nb)
+    solved = [cell for cell in nb.cells if SOLUTION in cell.metadata.get("tags", ())]
+    for cell in solved:
+        cell.source = _hole(cell.source)
+        cell.metadata = {"tags": ["exercise"]}
+    _number(nb, f"exercises/{stem}")
+    return nb if solved else None
+
+
+def _hole(text: str) -> str:
+    """`text` with each part from a line BEGIN to END (or to the end) replaced by `...`, at its indentation."""
+    lines = text.splitlines()
+    if not any(line.strip() == BEGIN for line in lines):
+        first = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
+        return "\n".join([*lines[:first], "...  # your turn"])
+    kept, inside = [], False
+    for line in lines:
+        if line.strip() == BEGIN:
+            inside = True
+            kept.append(line.replace(BEGIN, "...  # your turn"))
+        elif line.strip() == END:
+            inside = False
+        elif not inside:
+            kept.append(line)
+    return "\n".join(kept)
+
+
+# ------------------------------------------------------------------------------------------------------------ outputs
+def _light_png(data: str, width: int, colours: int) -> str:
+    from PIL import Image
+
+    image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
+    if image.width > width:
+        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def _light(outputs: Iterable[NotebookNode], width: int, colours: int) -> list[NotebookNode]:
+    """Outputs without stderr (progress, warnings), widgets and timing; pictures scaled down, long texts cut."""
+    kept = []
+    for output in copy.deepcopy(list(outputs)):
+        if output.output_type == "stream":
+            if output.name == "stdout":
+                output.text = output.text[:TEXT]
+                kept.append(output)
+            continue
+        if "data" in output:
+            data = {kind: value for kind, value in output.data.items() if "widget" not in kind}
+            if "image/png" in data:
+                data["image/png"] = _light_png(data["image/png"], width, colours)
+            output.data, output.metadata = data, {}
+        kept.append(output)
+    return kept
+
+
+def add_outputs(nb: NotebookNode, executed: NotebookNode, name: str = "") -> None:
+    """Gives every code cell the light outputs of the executed cell with the same id.
+
+    The pictures get smaller until the notebook is within BUDGET; ValueError naming it where that is not enough.
+    """
+    found = {cell.id: cell.outputs for cell in executed.cells if cell.get("execution_count")}
+    for width, colours in ((WIDTH, 256), (WIDTH, 64), (700, 64), (500, 32)):
+        count = 0
+        for cell in nb.cells:
+            if cell.cell_type == "code" and cell.id in found:
+                count += 1
+                cell.outputs, cell.execution_count = _light(found[cell.id], width, colours), count
+                for output in cell.outputs:
+                    if output.output_type == "execute_result":
+                        output.execution_count = count
+        if len(dumps(nb).encode()) <= BUDGET:
+            return
+    raise ValueError(f"{name}: outputs are larger than {BUDGET} bytes; print and draw less")
+
+
+# -------------------------------------------------------------------------------------------------------------- build
+def dumps(nb: NotebookNode) -> str:
+    """The file's text: sorted keys, one trailing newline."""
+    nbformat.validate(nb)
+    return nbformat.writes(nb).rstrip("\n") + "\n"
+
+
+def bare(nb: NotebookNode) -> str:
+    """The text without outputs and counts: what a rebuild must reproduce byte for byte."""
+    nb = copy.deepcopy(nb)
+    for cell in nb.cells:
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+    return dumps(nb)
+
+
+def targets(folder: Path) -> dict[Path, NotebookNode]:
+    """Every file the build makes and its notebook, without outputs."""
+    made = {}
+    for source in sources(folder):
+        nb = notebook(source)
+        made[source.with_suffix(".ipynb")] = nb
+        if (part := exercise(nb, source.stem)) is not None:
+            made[folder / "exercises" / f"{source.stem}.ipynb"] = part
+    return made
+
+
+def stale(folder: Path) -> list[Path]:
+    """The built files that differ from a rebuild, outputs apart, or are missing, or have lost their source."""
+    made = targets(folder)
+    there = {*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")}
+    wrong = {path for path in there & set(made) if bare(nbformat.read(path, as_version=4)) != bare(made[path])}
+    return sorted(wrong | there ^ set(made))
+
+
+def _whole(executed: Path) -> bool:
+    """Whether this is a notebook that ran to its end."""
+    try:
+        run = nbformat.read(executed, as_version=4).metadata.get("papermill", {})
+    except (OSError, nbformat.reader.NotJSONError):  # not there, or cut off by a kill
+        return False
+    return bool(run.get("end_time")) and not run.get("exception")
+
+
+def build(folder: Path, executed: Path | None = None) -> list[Path]:
+    """Writes every built notebook; outputs come from `executed`/NAME.ipynb, else from the file being replaced."""
+    made = targets(folder)
+    for path, nb in made.items():
+        run = executed / path.name if executed and path.parent == folder else path
+        donor = run if _whole(run) else path
+        if donor.exists() and path.parent == folder:
+            add_outputs(nb, nbformat.read(donor, as_version=4), path.name)
+        with atomic_write(path) as temporary:
+            temporary.write_text(dumps(nb), "utf-8")
+    for path in set(folder.glob("exercises/*.ipynb")) - set(made):
+        path.unlink()
+    return sorted(made)

@@ -1,0 +1,208 @@
+"""One notebook, executed by papermill in a process of its own, with a kernel that is this very interpreter.
+
+`run` starts `python -m ngdiff.book.execute`, which reports each cell as a line of JSON; notebooks, sweeps and smoke tests
+all go through it, and none can disturb another.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TextIO, TypeVar
+
+from ngdiff.store.cache import atomic_write, content_key, sha256
+from ngdiff.store.code import fingerprint_of
+from ngdiff.store.rows import environment
+
+T = TypeVar("T")
+R = TypeVar("R")
+DATA = (".json", ".jsonl", ".parquet", ".csv", ".md")  # of a folder that a parameter names
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Where and why a notebook stopped; `cell` counts from 1 and is 0 where no cell is to blame."""
+
+    cell: int
+    of: int
+    source: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Of one execution: wall seconds, cells in the notebook, the failure if there was one, the files it wrote.
+
+    files: resolved paths of what went through `atomic_write` in the kernel and the processes it started.
+    """
+
+    seconds: float
+    cells: int
+    failure: Failure | None = None
+    files: frozenset[Path] = frozenset()
+
+
+# --------------------------------------------------------------------------------------------------------- what it is
+def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | None = None) -> str:
+    """Return the content key of all that an execution's results depend on.
+
+    That is: the notebook, its parameters, the package code it uses (`ngdiff.store.code`), the files under `protocol` (the
+    committed rates), the environment. A parameter that names a folder counts with the data files in it.
+    """
+
+    def content(folder: Path) -> dict[str, str | None]:
+        files = (path for path in folder.rglob("*") if path.suffix in DATA)
+        return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+    folders = {
+        name: content(folder)
+        for name, value in parameters.items()
+        if value and isinstance(value, str) and (folder := source.parent / value).is_dir()  # where the kernel runs
+    }
+    rates, text = content(protocol) if protocol else {}, source.read_text("utf-8")
+    return content_key(text, dict(parameters), folders, rates, fingerprint_of(text), environment())
+
+
+# ------------------------------------------------------------------------------------------------------------- parent
+def kernel_environment(cache: Path) -> dict[str, str]:
+    """os.environ with a `python3` kernel that is sys.executable, first on JUPYTER_PATH; one thread, no user files."""
+    spec = cache / "jupyter" / "kernels" / "python3" / "kernel.json"
+    argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    with atomic_write(spec) as temporary:
+        temporary.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}), "utf-8")
+    package = str(Path(__file__).resolve().parent.parent)
+    env = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # the kernel draws inline
+    env["JUPYTER_PATH"] = str(spec.parents[2])
+    env["IPYTHONDIR"] = str(cache / "ipython")
+    env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH", ""))))
+    for name, value in {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}.items():
+        env.setdefault(name, value)
+    return env
+
+
+def run(
+    source: Path,
+    out: Path,
+    parameters: Mapping[str, Any],
+    cache: Path,
+    on_cell: Callable[[int, int], None] = lambda k, n: None,
+    jobs: int = 1,
+    extra: Mapping[str, str] | None = None,
+) -> Outcome:
+    """Execute the notebook source (.py) in its folder, saved as `out`; a failing cell is an Outcome, not an error.
+
+    jobs: how many worker processes the notebook may start (NGDIFF_JOBS). extra: more environment variables.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = out.resolve().with_suffix(".written")
+    written.unlink(missing_ok=True)
+    env = kernel_environment(cache) | {"NGDIFF_JOBS": str(jobs), "NGDIFF_WRITTEN": str(written), **(extra or {})}
+    spec = {"source": str(source.resolve()), "out": str(out.resolve()), "parameters": dict(parameters)}
+    command = [sys.executable, "-m", "ngdiff.book.execute", json.dumps(spec)]
+    start, cells, failure, done = time.perf_counter(), 0, None, False
+    with open(out.with_suffix(".log"), "w+", encoding="utf-8") as log:
+        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": log, "stdin": subprocess.DEVNULL}
+        process = subprocess.Popen(command, text=True, env=env, cwd=source.parent, **pipes)
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                news = json.loads(line)
+                if "cell" in news:
+                    cells = news["of"]
+                    on_cell(news["cell"], cells)
+                failure = Failure(**news["failure"]) if "failure" in news else failure
+                done = done or "done" in news
+        finally:
+            if process.poll() is None:
+                process.terminate()
+            process.wait()
+        if not done and failure is None:
+            log.seek(0)
+            failure = Failure(0, cells, "", f"exit code {process.returncode}: {log.read()[-500:].strip()}")
+    lines = written.read_bytes().splitlines() if written.exists() else []
+    return Outcome(time.perf_counter() - start, cells, failure, frozenset(Path(os.fsdecode(line)) for line in lines))
+
+
+def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:
+    """(item, work(item)) as they finish, `workers` at a time; an error or Ctrl-C starts no further item."""
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        futures = {pool.submit(work, item): item for item in items}
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+# -------------------------------------------------------------------------------------------------------------- child
+def _execute(source: Path, out: Path, parameters: Mapping[str, Any], say: Callable[..., None]) -> None:
+    import papermill
+    from papermill.exceptions import PapermillExecutionError
+
+    from ngdiff.book.build import notebook
+
+    nb = notebook(source)
+    total = len(nb.cells)
+
+    def started(cell: Any, cell_index: int) -> None:
+        say(cell=min(cell_index + 1, total), of=total)
+
+    options = {
+        "kernel_name": "python3",
+        "progress_bar": False,
+        "cwd": str(source.parent),
+        "on_cell_start": started,
+    }
+    try:
+        papermill.execute_notebook(nb, str(out), parameters=dict(parameters), **options)
+    except PapermillExecutionError as error:
+        nb_out = json.loads(out.read_text("utf-8"))
+        index = [cell for cell in nb_out["cells"] if "papermill-error-cell-tag" not in _tags(cell)]
+        stopped = next(i for i, cell in enumerate(index) if cell["metadata"]["papermill"].get("exception"))
+        injected = sum("injected-parameters" in _tags(cell) for cell in index[:stopped])
+        message = f"{error.ename}: {error.evalue}"
+        say(failure={"cell": stopped + 1 - injected, "of": total, "source": error.source, "error": message})
+    else:
+        say(done=True)
+
+
+def _tell(pipe: TextIO, **news: Any) -> None:
+    pipe.write(json.dumps(news) + "\n")
+    pipe.flush()
+
+
+def _tags(cell: Mapping[str, Any]) -> list[str]:
+    return cell["metadata"].get("tags", [])
+
+
+def _die_with(parent: int) -> None:
+    """Ends this process, and so its kernel, soon after its parent was killed: no orphan writes over a later run."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+def _child(text: str) -> None:
+    # the parent's pipe is ours alone: whatever else this process, its kernel or a library prints goes to the log
+    pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through the clean-up, which stops the kernel
+    spec = json.loads(text)
+    say = functools.partial(_tell, pipe)
+    _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"], say)
+
+
+if __name__ == "__main__":
+    _child(sys.argv[1])

@@ -1,0 +1,170 @@
+"""`ngdiff sweep`: a grid of cells, each one papermill execution of notebooks/cell.py; resumable and isolated.
+
+    # notebooks/grid.toml is an example
+    rows = "data/results/tiny/cells.jsonl"      # where the rows of all cells are gathered
+    [grid]                                      # a list is swept over, anything else is the same in every cell
+    profile = "tiny"
+    method  = ["ngdiff", "graddiff-0.5"]
+    lr      = [1e-4, 1e-3]
+    seeds   = [0, 1, 2]                         # one cell a seed
+
+A cell is done when its record names this cell's content key and the sha256 of the rows it wrote. A failing cell is
+recorded and stops no other; the rows are gathered when every cell is done.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import math
+import tomllib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ngdiff.book import build as book
+from ngdiff.book import execute
+from ngdiff.store import paths
+from ngdiff.store.cache import atomic_write, content_key, probe_writable, sha256
+from ngdiff.store.rows import read_rows, write_rows
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One point of the grid; `folder` holds <key>.jsonl (rows), .ipynb (executed) and .json (record)."""
+
+    parameters: dict[str, Any]
+    key: str
+    folder: Path
+
+    def file(self, suffix: str) -> Path:
+        return self.folder / f"{self.key}{suffix}"
+
+    def done(self) -> bool:
+        """Whether the record is whole, of this key, and its rows have their bytes."""
+        try:
+            record = json.loads(self.file(".json").read_text("utf-8"))
+            rows = sha256(self.file(".jsonl"))
+            return record["key"] == self.key and record["error"] is None and record["rows"] == rows
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def __str__(self) -> str:
+        return " ".join(f"{k}={v}" for k, v in self.parameters.items() if k != "out")
+
+
+def expand(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Every combination of the grid's lists, in the order written; a seed becomes `seeds=[seed]`."""
+    axes = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
+    if empty := [name for name, values in axes.items() if not values]:
+        raise ValueError(f"the grid's {empty[0]} is an empty list: give it a value or leave it out")
+    points = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+    return [point | ({"seeds": [point["seeds"]]} if "seeds" in point else {}) for point in points]
+
+
+def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
+    """The cells of a grid file and where their rows are gathered.
+
+    ValueError on a file that is no grid, and on a parameter that cell.py does not have.
+    """
+    try:
+        text = tomllib.loads(grid_file.read_text("utf-8"))
+    except ValueError as error:  # of the encoding or of TOML's form; neither names the file
+        raise ValueError(f"{grid_file} is not TOML: {error}") from error
+    if unknown := set(text) - {"rows", "grid"}:
+        raise ValueError(f"{grid_file}: unknown entry {sorted(unknown)[0]!r}; there are `rows` and the table [grid]")
+    if not isinstance(text.get("grid"), dict):
+        raise ValueError(f"{grid_file} has no table [grid]: write one with the parameters to sweep over")
+    where = text.get("rows", "rows.jsonl")
+    if not (isinstance(where, str) and where.endswith((".jsonl", ".parquet"))):
+        raise ValueError(f"{grid_file}: rows = {where!r} is no name of a .jsonl or .parquet file")
+    for name, value in text["grid"].items():
+        _check_values(f"{grid_file}: {name}", value if isinstance(value, list) else [value])
+    declared = book.parameters(book.notebook(source), source)
+    if unknown := set(text["grid"]) - set(declared) or {"out"} - set(declared):
+        raise ValueError(f"{source} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(declared)}")
+    folder = root / ".cache" / "sweep" / grid_file.stem
+    made = []
+    base = functools.cache(lambda texts: execute.execution_key(source, dict(texts)))  # hashes the folders they name
+    for point in expand(text["grid"]):
+        settings = declared | point | {"out": None, "refresh": None}
+        texts = tuple((name, value) for name, value in settings.items() if isinstance(value, str))
+        key = content_key(base(texts), settings)
+        made.append(Cell(point | {"out": str(folder / f"{key}.jsonl")}, key, folder))
+    return made, root / text.get("rows", folder / "rows.jsonl")
+
+
+def _check_values(where: str, values: list[Any]) -> None:
+    """ValueError for a value that no parameter can take, and for one that stands twice."""
+    for value in values:
+        if not isinstance(value, (bool, int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{where} = {value}: a parameter is a text, a finite number, true or false")
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{where} names {twice[0]} twice: leave one out")
+
+
+def run_cell(cell: Cell, source: Path, root: Path) -> str | None:
+    """Executes one cell and records how it ended; the error, None when it wrote its rows."""
+    cell.file(".json").unlink(missing_ok=True)
+    outcome = execute.run(source, cell.file(".ipynb"), cell.parameters, root / ".cache", jobs=1)
+    error = f"cell {outcome.failure.cell}: {outcome.failure.error}" if outcome.failure else None
+    if error is None and not cell.file(".jsonl").exists():
+        error = f"{source.name} wrote nothing to its parameter `out`"
+    record = {"key": cell.key, "parameters": cell.parameters, "error": error, "seconds": round(outcome.seconds, 3)}
+    with atomic_write(cell.file(".json")) as temporary:
+        temporary.write_text(json.dumps(record | {"rows": sha256(cell.file(".jsonl"))}, indent=1), "utf-8")
+    return error
+
+
+def sweep(
+    grid_file: Path,
+    jobs: int = 2,
+    index: int | None = None,
+    root: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> int:
+    """Runs what is not done yet (`index`: that cell alone), gathers the rows; exit code 0, or 1 if a cell failed."""
+    root = root or paths.need_checkout()
+    source = root / "notebooks" / "cell.py"
+    every, rows = cells(grid_file, source, root)
+    if index is not None and not 0 <= index < len(every):
+        raise ValueError(f"cell {index} of {grid_file}: it has the cells 0 to {len(every) - 1}")
+    probe_writable(every[0].folder)
+    probe_writable(rows.parent)
+    chosen = every if index is None else [every[index]]
+    todo = [cell for cell in chosen if not cell.done()]
+    say(f"{len(chosen)} cells, {len(chosen) - len(todo)} already done")
+    failed: list[str] = []
+    outcomes = execute.in_parallel(lambda cell: run_cell(cell, source, root), todo, jobs)
+    for k, (cell, error) in enumerate(outcomes, start=1):
+        failed += [f"{cell}\n  {error}\n  as far as it got: {cell.file('.ipynb')}"] if error else []
+        say(f"[{k}/{len(todo)}] {cell}  {'FAILED' if error else 'done'}")
+    if index is None:
+        gather(every, rows, say)
+    for text in failed:
+        say(f"failed: {text}")
+    return 1 if failed else 0
+
+
+def gather(every: Sequence[Cell], rows: Path, say: Callable[[str], None]) -> None:
+    """Writes the rows of all cells to one file; while cells are not done it says how many and leaves the file alone."""
+    if missing := sum(not cell.done() for cell in every):
+        say(f"{missing} of {len(every)} cells are not done: {rows} is left as it was")
+        return
+    write_rows(rows, [row for cell in every for row in read_rows(cell.file(".jsonl"))])
+    say(f"rows of {len(every)} cells: {rows}")
+
+
+def slurm(grid_file: Path, count: int) -> str:
+    """An sbatch script, one array task a cell; afterwards `ngdiff sweep` alone gathers the rows."""
+    return f"""#!/bin/bash
+#SBATCH --job-name=ngdiff-{grid_file.stem}
+#SBATCH --array=0-{count - 1}
+#SBATCH --gpus=1
+#SBATCH --time=04:00:00
+#SBATCH --output=.cache/slurm-%A_%a.log
+# submit from the checkout; then `ngdiff sweep {grid_file}` runs what failed and gathers the rows
+srun ngdiff sweep {grid_file} --cell "$SLURM_ARRAY_TASK_ID"
+"""

@@ -1,0 +1,1 @@
+"""The command line: `ngdiff …`, each command with its options."""

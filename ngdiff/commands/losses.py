@@ -1,0 +1,159 @@
+"""Every objective's value and gradient norm on a few rows: how the field compares implementations.
+
+The value is the one that is *minimised*, as papers print it: R of a retain objective, −F of a forget objective. All rows are
+one right-padded batch, in eval mode; the objects that are computed are those that unlearn (`ngdiff.methods.objectives`,
+`ngdiff.methods.baselines`), and under `convention` what published code makes of them (`ngdiff.methods.variants`).
+
+    ce_retain, kl, rmu_retain                     on the retain rows
+    ce_forget (= −CE), npo, simnpo, undial, wga, satimp, ceu, rmu (c = 2)      on the forget rows
+    dpo                                           forget row i against retain row i, which plays its refusal
+
+kl and rmu_retain are KL(start‖θ) and the distance of activations alone, without a forget term. RMU looks at layer 7, or at the
+last one of a smaller model, and its direction is torch.rand(1, 1, d) under torch.manual_seed(0), over its norm.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from json import dumps
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ngdiff.core.probe import evaluating
+from ngdiff.data import files
+from ngdiff.data.benchmark import Row, form_of
+from ngdiff.engine.engine import device_named
+from ngdiff.evaluation import conventions
+from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.texts import blind, encode
+from ngdiff.lm.model import LM, load
+from ngdiff.lm.tokens import Example
+from ngdiff.methods import baselines
+from ngdiff.methods import variants as published
+from ngdiff.methods.loss import RowsLoss, batch_of, start_of
+from ngdiff.methods.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
+from ngdiff.store.cache import atomic_write, probe_file
+from ngdiff.store.rows import stamp
+
+OBJECTIVES: dict[str, tuple[str, Objective]] = {  # name -> (rows, objective); those on retain rows are minimised
+    "ce_retain": ("retain", CE()),
+    "ce_forget": ("forget", CE()),
+    "kl": ("retain", KL()),
+    "npo": ("forget", NPO()),
+    "simnpo": ("forget", SimNPO()),
+    "dpo": ("forget", baselines.DPO()),
+    "undial": ("forget", baselines.UNDIAL()),
+    "wga": ("forget", baselines.WGA()),
+    "satimp": ("forget", baselines.SatImp()),
+    "ceu": ("forget", baselines.CEU()),
+    "rmu": ("forget", baselines.RMU()),
+    "rmu_retain": ("retain", baselines.RMURetain()),
+}
+
+
+def losses(
+    model: LM, start: LM | None, forget: Sequence[Row], retain: Sequence[Row], rows: int = 4,
+    convention: str | Convention = "ngdiff", names: tuple[str, str] = ("forget", "retain"),
+) -> dict[str, dict[str, float]]:  # fmt: skip
+    """{objective: {"loss", "grad_norm"}} on the first `rows` rows of each set, in the model's own precision.
+
+    start: the model before unlearning; None: the model itself, as it is. grad_norm: L2 over the trainable parameters (of a
+    model with an adapter, those of the adapter). names: of the sets, in messages. Errors: ValueError for fewer rows than asked,
+    a row longer than the context, a convention that is not known, and a start of another size.
+    """
+    rule, start = conventions.convention(convention), start or model
+    rule = replace(rule, cut=rule.trained or rule.cut)
+    _enough(dict(zip(names, (forget, retain), strict=True)), rows)
+    _alike(model, start)
+    texts = {
+        on: [encode(model, row["question"], row["answer"], rule) for row in every[:rows]]
+        for on, every in (("forget", forget), ("retain", retain))
+    }
+    texts["pairs"] = [text for pair in zip(texts["forget"], texts["retain"], strict=True) for text in pair]
+    params, found = [p for p in model.model.parameters() if p.requires_grad], {}
+    with evaluating(model.model), evaluating(start.model):
+        for name, (on, objective) in OBJECTIVES.items():
+            objective = published.under(rule.name, objective)
+            phase = _phase(model, start, objective, texts["pairs" if objective.pairs else on], rule)
+            value = phase().sum()
+            grads = torch.autograd.grad(value, params, allow_unused=True)
+            norms = [g.norm().double().cpu() for g in grads if g is not None]  # None: a parameter that takes no part
+            loss = value.item() if on == "retain" else 0.0 - value.item()  # minimised; never −0
+            found[name] = {"loss": loss, "grad_norm": torch.stack(norms).norm().item()}
+    return found
+
+
+def command(
+    model: str, forget: Path, retain: Path, start: str | None = None, rows: int = 4, convention: str = "ngdiff",
+    json: Path | None = None, device: str = "auto", prompt: str = "", tokenizer: str | None = None,
+) -> None:  # fmt: skip
+    """`ngdiff losses`: {"objectives": …, "stamp": …} in the file `json`, which appears whole or not at all, or printed.
+
+    Everything is float32. A value that is not finite is null. Errors: those of `losses`, `ngdiff.data.files.read` and
+    `ngdiff.load`, which name the file.
+    """
+    began, rule = time.perf_counter(), conventions.convention(convention)
+    if json is not None:
+        probe_file(json)
+    names, sets = (f"--forget {forget}", f"--retain {retain}"), (files.read(forget), files.read(retain))
+    _enough(dict(zip(names, sets, strict=True)), rows)
+    options: dict[str, Any] = {"device": device_named(device), "prompt": form_of(prompt), "tokenizer": tokenizer}
+    lm = load(model, **options)
+    before = None if start is None else load(start, **options)
+    if before is None:
+        print("no --start: kl, npo, dpo, undial and rmu_retain compare the model with itself", file=sys.stderr)
+    found = losses(lm, before, sets[0], sets[1], rows, rule, names)
+    plain = {name: {k: v if math.isfinite(v) else None for k, v in pair.items()} for name, pair in found.items()}
+    config = {"model": model, "start": start, "forget": forget, "retain": retain, "rows": rows, "convention": rule.name}
+    config |= {"prompt": prompt, "tokenizer": tokenizer}
+    result = {"objectives": plain, "stamp": stamp(config, None, time.perf_counter() - began)}
+    text = dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    if json is None:
+        print(text, end="")
+        return
+    with atomic_write(json) as temporary:
+        temporary.write_text(text, "utf-8")
+    print(f"wrote {json}", file=sys.stderr)
+
+
+def _phase(model: LM, start: LM, objective: Objective, texts: list[Example], rule: Convention) -> RowsLoss:
+    width = min(rule.trained, model.context or rule.trained) if rule.trained and objective.everywhere else None
+    batch = batch_of(texts, _pad(model, rule), model.device, objective.everywhere, width)
+    if blind(model, rule) is not None:  # its collator masks whatever is called padding, a real token too
+        batch["attention_mask"] = (batch["input_ids"] != _pad(model, rule)).long()
+    elif rule.trained:  # a row's EOS is the first of its padding
+        for mask, text in zip(batch["attention_mask"], texts, strict=True):
+            mask[len(text) - (text.input_ids[-1] == model.tokenizer.eos_token_id) :] = 0
+    values = torch.cat(start_of(start.model, batch, objective)).to(model.device) if objective.start else None
+    total, tokens = objective.counts(batch["labels"]).sum().item(), int(token_counts(batch["labels"]).sum())
+    return RowsLoss(model.model, objective, batch, values, total or 1, tokens or 1)
+
+
+def _pad(model: LM, rule: Convention) -> int:
+    token = model.tokenizer.eos_token_id if rule.trained else blind(model, rule)
+    return model.pad_id if token is None else token
+
+
+def _enough(sets: dict[str, Sequence[Row]], rows: int) -> None:
+    if rows < 1:
+        raise ValueError(f"at least one row is needed, got rows={rows}")
+    counts = ", ".join(f"{name}: {len(found)}" for name, found in sets.items())
+    if short := [name for name, found in sets.items() if len(found) < rows]:
+        raise ValueError(
+            f"{short[0]} has fewer than the {rows} rows asked for ({counts}): as many are taken of both sets, and dpo pairs "
+            "them; ask for fewer (--rows)"
+        )
+
+
+def _alike(model: LM, start: LM) -> None:
+    """Errors: ValueError where the two do not compare number by number."""
+    for name in ("vocab_size", "hidden_size", "num_hidden_layers"):
+        mine, its = (getattr(lm.model.config, name, None) for lm in (model, start))
+        if mine != its:
+            raise ValueError(f"the start has {name} {its}, the model {mine}: --start takes the model before unlearning")

@@ -1,0 +1,273 @@
+"""What `ngdiff unlearn` does with a `Job`: unlearn someone's own model on their own rows, and write a folder.
+
+    OUT/             model or adapter (`ngdiff.save`), history.jsonl (a row a step), run.json (settings, end, stamp)
+    .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings and the level of the stop
+
+OUT appears whole or not at all, and a run that was interrupted goes on when the same command is given again. The same code
+runs in one process and in each of several (`accelerate launch -m ngdiff unlearn …`): every one of them reads the rows and
+loads the model, the first alone prints and writes.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ngdiff.commands.job import PLACES, WHERE, Job
+from ngdiff.core.info import ForgetLevel, Info
+from ngdiff.core.loop import Run, unlearn
+from ngdiff.core.processes import whole_state
+from ngdiff.data import files
+from ngdiff.data.benchmark import Benchmark
+from ngdiff.engine.engine import Engine
+from ngdiff.engine.footprint import Watch
+from ngdiff.evaluation.forward import loss
+from ngdiff.lm.lora import ADAPTER, adapt
+from ngdiff.lm.model import LM, load, save
+from ngdiff.methods.problem import LMProblem
+from ngdiff.store.cache import atomic_folder, atomic_write, lock, probe_writable
+from ngdiff.store.rows import stamp, write_rows
+
+CHECKPOINT, START, RUN = "checkpoint.safetensors", "start.json", "run.json"
+ENDS = {
+    "steps": "all its steps are made",
+    "forget_level": "the forget loss has reached the level",
+    "aligned": "the two gradients align, no direction lowers one loss and raises the other",
+    "zero_both": "both gradients are zero",
+    "nonfinite": "a loss or gradient is no number any more: take a lower rate (--lr), or stop earlier",
+}
+
+
+def run(job: Job, force: bool = False) -> str:
+    """Unlearns and writes `job.out`; returns why it stopped (`Run.stopped`). Every process of a launch must call.
+
+    force: a finished run at `job.out` is replaced, when the new one is complete; an interrupted one of other settings is
+    dropped. Errors: FileExistsError for an OUT that holds other things or, without force, a finished or other run; ValueError
+    for rows that do not fit the model, or when memory runs out; those of `ngdiff.load`.
+    """
+    bench, engine = files.benchmark(job.forget, job.retain, job.holdout), job.engine
+    settings = job.settings(bench)
+    torch.manual_seed(job.seed + engine.processes.rank)  # of dropout; the order of the rows has its own
+    with ExitStack() as held, _explained(engine):
+        _first(engine, lambda: _claim(job, settings, force, held))
+        lm = _model(job)
+        level = _first(engine, lambda: _level(job, settings, lm, bench))
+        if engine.main:
+            print(_plan(job, lm, bench, level), flush=True)
+        problem: Any = LMProblem(
+            bench, lm, batch_size=job.batch_size, micro=job.micro, dropout=job.dropout, engine=engine, in_place=True
+        )
+        stop = [] if math.isnan(level) else [ForgetLevel(level)]
+        checkpoint = job.work / CHECKPOINT if job.save_every else None
+        with _Bar(job.steps, engine.main) as bar:
+            done = unlearn(
+                problem, job.recipe, job.rule, job.steps, job.seed, stop=stop, optimizer=job.make,
+                checkpoint=checkpoint, save_every=job.save_every or 1, progress=bar, watch=Watch(bar.say),
+            )  # fmt: skip
+        _finish(job, done, settings, level, len(done.history) if bar.before is None else bar.before)
+    return done.stopped
+
+
+# ------------------------------------------------------------------------------------------------- before the steps
+def _first(engine: Engine, work: Callable[[], float | None]) -> float:
+    """What `work()` gives in the first process, in every one (None: NaN); where it fails there, the others end too."""
+    failure, value = None, None
+    if engine.main:
+        try:
+            value = work()
+        except Exception as error:
+            if engine.processes.size == 1:
+                raise
+            failure = error
+    mine = [math.nan if value is None else value, float(failure is not None)] if engine.main else [0.0, 0.0]
+    if engine.processes.size > 1:
+        mine = engine.processes.sum(torch.tensor(mine, dtype=torch.float64, device=engine.place)).tolist()
+    if failure:
+        raise failure
+    if mine[1]:
+        time.sleep(1)  # the launcher ends all of them at the first that ends: the one that knows why must have said so
+        raise SystemExit(2)
+    return mine[0]
+
+
+def _claim(job: Job, settings: dict[str, Any], force: bool, held: ExitStack) -> None:
+    """Makes sure that OUT may be written, and that no other process writes it; drops what is to be dropped."""
+    _refuse(job.folder, settings, force)
+    probe_writable(job.folder.parent)
+    job.work.mkdir(exist_ok=True)
+    held.enter_context(lock(job.work / "lock", str(job.out)))
+    held.callback(_sweep, job)
+    _sweep(job, keep=True)
+    _refuse(job.folder, settings, force)  # the process waited for may have finished it
+    if not (job.work / CHECKPOINT).exists():
+        return
+    if other := _differences(_read(job.work / START).get("settings", {}), settings):
+        if not force:
+            raise FileExistsError(f"{job.out} has an interrupted run of other settings ({other}): give those again and it "
+                                  "goes on, or drop it with --force")  # fmt: skip
+        (job.work / CHECKPOINT).unlink()
+
+
+def _sweep(job: Job, keep: bool = False) -> None:
+    """What a killed write left goes, and (unless `keep`) all of an unfinished run that has no checkpoint to go on from."""
+    left = re.compile(rf"\.{{1,2}}{re.escape(job.folder.name)}(\.[0-9a-f]{{32}}(\.old)?\.tmp)+")  # of `atomic_folder`
+    for path in [*job.work.glob(".*.tmp"), *(p for p in job.folder.parent.iterdir() if left.fullmatch(p.name))]:
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if not keep and not (job.work / CHECKPOINT).exists():
+        shutil.rmtree(job.work, ignore_errors=True)
+
+
+def _refuse(folder: Path, settings: dict[str, Any], force: bool) -> None:
+    if folder.is_file():
+        raise FileExistsError(f"{folder} is a file: --out takes a folder")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not (folder / RUN).is_file():
+        raise FileExistsError(f"{folder} holds things that are no finished run: choose another folder")
+    if not force:
+        other = _differences(_read(folder / RUN).get("settings", {}), settings)
+        what = f"a finished run of other settings ({other})" if other else "the finished run of these very settings"
+        raise FileExistsError(f"{folder} holds {what}: choose another folder, or make it again with --force")
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON object of a file; empty where there is none, or a damaged one."""
+    try:
+        return dict(json.loads(path.read_text("utf-8")))
+    except (OSError, ValueError, TypeError):
+        return {}
+
+
+def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
+    """In words; empty where the two agree."""
+    return ", ".join(
+        f"{key}: {there.get(key)} there, {value} here" for key, value in here.items() if there.get(key) != value
+    )
+
+
+def _model(job: Job) -> LM:
+    """On the host; with an adapter the frozen weights come as the precision wants them, else the exact ones do."""
+    adapted = job.lora is not None or (Path(job.place) / ADAPTER).is_file()
+    lm = load(job.place, dtype=job.precision if adapted else "float32")
+    if job.lora is None:
+        return lm
+    targets = job.lora_targets if job.lora_targets == "all-linear" else job.lora_targets.split(",")
+    return adapt(lm, job.lora, alpha=job.lora_alpha, targets=targets, seed=job.seed)
+
+
+def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> float | None:
+    """The forget loss at which the run stops, None for nowhere. It is written down: a run that goes on stops at the same."""
+    if (job.work / CHECKPOINT).exists():
+        return _read(job.work / START).get("level")
+    level = job.stop_level
+    if job.holdout:
+        if job.engine.place is not None:
+            lm.model.to(job.engine.place)  # type: ignore[arg-type]
+        level = loss(lm, bench.holdout)
+        if not math.isfinite(level):
+            raise ValueError(f"the start model's loss on {job.holdout} is {level}: this model is broken already")
+    with atomic_write(job.work / START) as temporary:
+        temporary.write_text(json.dumps({"settings": settings, "level": level}, indent=1), "utf-8")
+    return level
+
+
+def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
+    """What is going to happen, in a few lines."""
+    sizes = [(p.numel(), p.requires_grad) for p in lm.model.parameters()]
+    trained, engine = sum(n for n, own in sizes if own), job.engine
+    size = engine.processes.size
+    many = f"{size} processes ({job.sharding})" if size > 1 else "one process"
+    where = f"{many} on {engine.place or lm.device}, {job.precision}, memory {job.memory}"
+    rate = "" if job.lr is None else f" {job.lr:g}"
+    lines = [
+        f"{job.recipe.name}, {job.stepsize}{rate}, {job.optimizer}: {job.model}",
+        f"  {trained:,} of {sum(n for n, _ in sizes):,} parameters trained; {where}",
+        f"  {len(bench.forget)} forget rows, {len(bench.retain)} retain rows, up to {job.batch_size} of each a step; "
+        f"at most {job.steps} steps",
+    ]
+    if math.isnan(level):
+        lines.append(
+            f"  no --holdout, no --stop-level: NO STOP. It makes all {job.steps} steps, and methods of unit norm (NGDiff)\n"
+            "  then forget far past the loss of rows never seen (README, Limits)"
+        )
+    else:
+        seen = f", the start's on {len(bench.holdout)} rows never seen" if job.holdout else ""
+        lines.append(f"  it stops once the batch's forget loss reaches {level:.4g}{seen}")
+    if (job.work / CHECKPOINT).exists():
+        lines.append("  it goes on from its checkpoint")
+    return "\n".join(lines)
+
+
+# ----------------------------------------------------------------------------------------------- during and after them
+class _Bar(tqdm):
+    """A bar of steps: losses, rate, outcome; the first process's alone. `before`: steps that an earlier process made."""
+
+    def __init__(self, steps: int, shown: bool) -> None:
+        super().__init__(total=steps, disable=not shown, unit="step", file=sys.stderr, dynamic_ncols=True)
+        self.before: int | None = None
+
+    def say(self, text: str) -> None:
+        """A line above the bar, of the first process alone."""
+        if not self.disable:
+            self.write(text, file=sys.stdout)
+
+    def __call__(self, info: Info) -> None:
+        self.before = info.step if self.before is None else self.before
+        words = [f"retain {info.retain_ce:.4g}", f"forget {info.forget_ce:.4g}", f"η {info.eta:.2g}", info.stepsize]
+        self.set_postfix_str(" ".join([*filter(None, words), info.outcome]), refresh=False)
+        self.update(info.step + 1 - self.n)
+
+
+@contextmanager
+def _explained(engine: Engine) -> Iterator[None]:
+    """Errors of torch as a ValueError that says what to do, where that is known."""
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ValueError(
+            f"{str(error).splitlines()[0]} What needs less, in this order: --micro 1 (the same result), --checkpointing, "
+            "--memory recompute, --precision bfloat16, --lora 16, more processes (accelerate launch)"
+        ) from error
+    except RuntimeError as error:
+        lost = isinstance(error, torch.distributed.DistError) or "Connection closed by peer" in str(error)
+        if engine.processes.size == 1 or not lost:
+            raise
+        raise ValueError("another process of this launch has ended: what it said is the reason") from error
+
+
+def _finish(job: Job, done: Run, settings: dict[str, Any], level: float, before: int) -> None:
+    """OUT in one rename, then the end of what was unfinished."""
+    engine = job.engine
+    if not engine.main:
+        whole_state(done.model.model)  # the first process asks for the shards of all
+    else:
+        updates = sum(info.updated for info in done.history)
+        where = {name: getattr(job, name) for name in WHERE} | {"processes": engine.processes.size}
+        places = {name: str(getattr(job, name)) for name in PLACES if getattr(job, name)}
+        row: dict[str, Any] = {"settings": settings}
+        row |= {"level": None if math.isnan(level) else level, "stopped": done.stopped, "updates": updates}
+        row |= {"seconds": done.seconds, "steps_before": before}  # seconds: of this process, after the steps before it
+        row["stamp"] = stamp({**places, **where}, job.seed, done.seconds)
+        with atomic_folder(job.folder) as temporary:
+            save(done.model, temporary)
+            write_rows(temporary / "history.jsonl", done.rows())
+            (temporary / RUN).write_text(json.dumps(row, indent=1), "utf-8")
+        (job.work / CHECKPOINT).unlink(missing_ok=True)
+        end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.core.info.Info')}"
+        if done.stopped == "forget_level" and not updates:
+            end += " before any update: the model knows these rows no better than that"
+        print(f"{end}\n  {updates} updates, {done.seconds:.1f} s: {job.out}", flush=True)
+    engine.processes.wait()
+    if engine.processes.size > 1:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,117 @@
+"""A run on disk: one safetensors file, written atomically, never pickle.
+
+Tensors (weights and optimizer state) are the file's tensors; everything else is one JSON text in its metadata, where
+each tensor left its name behind, and a sha256 of it all. A killed run leaves the last whole checkpoint or none.
+
+Over several processes the first one writes the file and all read it: sharded tensors are put together one by one, so
+that a run may go on with another number of processes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from ngdiff.core import rng
+from ngdiff.core.vector import gathered, like
+from ngdiff.store.cache import atomic_write, probe_writable
+
+if TYPE_CHECKING:
+    from ngdiff.core.step import UnlearningStep
+
+FORMAT = 2  # of the saved state
+
+
+def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[str, Any]]) -> None:
+    """Save weights, buffers, optimizer, step-size state and history of the run called `name`; all processes must call."""
+    tensors: dict[str, Tensor] | None = {} if step.processes.rank == 0 else None
+    random = [step.processes.gather(x).split(len(x)) for x in rng.state()]  # of every process, in their order
+    state = {"theta": [*step.params, *_buffers(step)], "step": step.state_dict(), "random": random}
+    stripped = _strip(state, "", tensors)
+    if tensors is not None:
+        text = json.dumps({"format": FORMAT, "name": name, "history": history, "state": stripped})
+        with atomic_write(Path(path)) as temporary:
+            save_file(tensors, temporary, metadata={"run": text, "sha256": _digest(text, tensors)})
+    step.processes.wait()
+
+
+def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, Any]]:
+    """Put a saved run back into `step` and return its history; an absent file is an empty history.
+
+    Errors, before anything is put back: PermissionError when the folder cannot be written, ValueError when the file is
+    damaged or belongs to another run; both say what to do.
+    """
+    path = Path(path)
+    probe_writable(path.parent)
+    if not path.exists():
+        return []
+    try:
+        with safe_open(path, framework="pt") as file:
+            text, digest = (file.metadata()[key] for key in ("run", "sha256"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if digest != _digest(text, tensors):
+            raise ValueError("its contents have changed since it was saved")
+        saved = json.loads(text)
+        state = _fill(saved["state"], tensors)
+    except Exception as error:
+        raise ValueError(f"checkpoint {path} is damaged ({error}); move it away to start the run anew") from error
+    if saved.get("format") != FORMAT:
+        raise ValueError(
+            f"checkpoint {path} was written by another version of ngdiff; move it away to start the run anew"
+        )
+    theta = [*step.params, *_buffers(step)]
+    if saved["name"] != name or [q.shape for q in state["theta"]] != [p.shape for p in theta]:
+        raise ValueError(
+            f"checkpoint {path} belongs to another run:\n  {saved['name']}\nnot\n  {name}\n"
+            "give this run its own file, or move that one away"
+        )
+    with torch.no_grad():
+        for p, q in zip(theta, state["theta"], strict=True):
+            p.copy_(like(q, p))
+    step.load_state_dict(state["step"])
+    if step.processes.rank < len(state["random"][0]):  # a process that was not there before keeps its own
+        rng.restore([of_all[step.processes.rank] for of_all in state["random"]])
+    return saved["history"]
+
+
+def _buffers(step: UnlearningStep) -> list[Tensor]:
+    """What the module changes besides its parameters, such as running means."""
+    return [] if step.module is None else list(step.module.buffers())
+
+
+def _digest(text: str, tensors: dict[str, Tensor]) -> str:
+    """sha256 of the text and of every tensor's bytes, hex."""
+    seen = hashlib.sha256(text.encode())
+    for key in sorted(tensors):
+        seen.update(key.encode())
+        seen.update(tensors[key].reshape(-1).view(torch.uint8).numpy().data)
+    return seen.hexdigest()
+
+
+def _strip(value: Any, name: str, tensors: dict[str, Tensor] | None) -> Any:
+    """`value` with each tensor moved into `tensors`, its name left in its place; None: only takes part in gathering."""
+    if isinstance(value, Tensor):
+        whole = gathered(value)
+        if tensors is not None:
+            tensors[name] = whole.detach().cpu().contiguous().clone()
+        return {"tensor": name}
+    if isinstance(value, dict):
+        return {"items": [[key, _strip(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+    if isinstance(value, (list, tuple)):
+        return [_strip(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
+    return value
+
+
+def _fill(value: Any, tensors: dict[str, Tensor]) -> Any:
+    if isinstance(value, dict):
+        if "tensor" in value:
+            return tensors[value["tensor"]]
+        return {key: _fill(item, tensors) for key, item in value["items"]}
+    return [_fill(item, tensors) for item in value] if isinstance(value, list) else value

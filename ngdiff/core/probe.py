@@ -1,0 +1,64 @@
+"""Looking along the update the optimizer is about to take: R(θ₀ + η·u) for any rate η, without gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+from ngdiff.core import vector
+from ngdiff.core.point import Point
+from ngdiff.core.processes import Processes
+from ngdiff.core.stepsize import EPS
+
+
+class UpdateLine:
+    """η ↦ the rows of R(θ₀ + η·u), a `stepsize.Line`. It leaves θ where it last looked: put it back afterwards.
+
+    `slope` = ⟨g_R, u⟩ and `at_zero` = the rows at η = 0 are known only where the probed rows are the step's own.
+    """
+
+    slope: float | None = None
+    at_zero: list[float] | None = None
+
+    def __init__(
+        self,
+        point: Point,
+        phase: Sequence[Callable[[], Tensor]],
+        processes: Processes,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self.point, self.phase, self.processes = point, phase, processes
+        given = {p.dtype for p in point.params}
+        self.dtype = dtype or max(
+            given, key=lambda kind: torch.finfo(kind).eps
+        )  # in which the forward sees the weights
+        self.eps = torch.finfo(self.dtype).eps
+
+    @torch.no_grad()
+    def __call__(self, eta: float) -> list[float]:
+        self.point.look(eta)
+        return self.read([loss().reshape(-1) for loss in self.phase])
+
+    def blur(self, eta: float) -> float:
+        """What rounding the weights for the forward makes of the way to η, in parts of it; 0 in float32."""
+        return self.point.blur(eta, self.dtype) if self.eps > EPS else 0.0
+
+    def read(self, rows: list[Tensor]) -> list[float]:
+        """The losses of the rows, of every process, as numbers."""
+        return self.processes.gather(torch.cat(rows).to(vector.wide(rows[0].device))).tolist()
+
+
+@contextmanager
+def evaluating(module: nn.Module | None):
+    """Every submodule in eval mode, then each back in its own."""
+    modes = {} if module is None else {m: m.training for m in module.modules()}
+    for m in modes:
+        m.training = False
+    try:
+        yield
+    finally:
+        for m, mode in modes.items():
+            m.training = mode

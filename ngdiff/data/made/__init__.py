@@ -1,0 +1,1 @@
+"""Benchmarks generated in the form of the published ones, without a download."""

@@ -1,0 +1,1 @@
+"""Published benchmarks, from the hub or a folder."""

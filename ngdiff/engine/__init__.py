@@ -1,0 +1,1 @@
+"""Where a step computes: device, precision, memory, several processes."""

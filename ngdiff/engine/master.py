@@ -1,0 +1,203 @@
+"""Exact float32 weights behind a bfloat16 model, in the bytes of float32 weights.
+
+bfloat16 keeps 8 bits of a weight: at usual rates 95 % of the weights do not move at all when an update is added to them.
+Here θ is split, θ = (bfloat16 weight, the 16 low bits of the float32), so that the model computes in bfloat16 and no
+update is lost: 2 + 2 bytes a weight, exactly. Adding the 16-bit integer to the weight's bits gives the float32 back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ngdiff.core import vector
+from ngdiff.core.point import Point
+
+BUCKET = 2**26  # weights that are float32 at the same time
+
+
+def split(theta: Tensor) -> tuple[Tensor, Tensor]:
+    """float32 → (nearest bfloat16, 16 low bits as int16), half away from zero; `join` is its exact inverse."""
+    bits = theta.view(torch.int32)
+    high = (bits + 0x8000) >> 16
+    return high.to(torch.int16).view(torch.bfloat16), (bits - (high << 16)).to(torch.int16)
+
+
+def join(high: Tensor, low: Tensor) -> Tensor:
+    """(bfloat16, int16) → the float32 that `split` took apart."""
+    return ((high.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)).view(torch.float32)
+
+
+def _put(high: Tensor, low: Tensor, theta: Tensor) -> None:
+    """θ into its two halves."""
+    for half, value in zip((high, low), split(theta), strict=True):
+        half.copy_(value)
+
+
+class _SplitPoint(Point):
+    """θ₀ is the saved bfloat16 weights and the master's low bits, which stay θ₀'s until `settle`."""
+
+    optimizer: Master
+
+    def advance(self, s: float) -> None:
+        u = self.optimizer.update(s)
+        self.u = [u[p] if p in u else torch.zeros_like(p, dtype=torch.float32) for p in self.params]
+
+    @torch.no_grad()
+    def look(self, eta: float) -> None:
+        for p, theta in self._at(eta):
+            p.copy_(split(theta)[0] if p in self.optimizer.low else theta)
+
+    @torch.no_grad()
+    def settle(self, eta: float) -> None:
+        for p, theta in self._at(eta):
+            if p in self.optimizer.low:
+                _put(p, self.optimizer.low[p], theta)
+            else:
+                p.copy_(theta)
+
+    def save(self, spent: vector.Vector | None, measure: bool = False) -> None:
+        super().save(spent)
+        self.before = [theta.clone() for theta in self._exact(_whole)] if measure else []  # a step changes the low bits
+
+    def moved(self) -> list[Tensor]:
+        return [
+            (join(p, self.optimizer.low[p]) if p in self.optimizer.low else p) - before
+            for p, before in zip(self.params, self.before, strict=True)
+        ]
+
+    def _exact(self, pick: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+        low = self.optimizer.low
+        pairs = zip(self.params, self.theta_0, strict=True)
+        return (join(pick(h), pick(low[p])) if p in low else pick(h) for p, h in pairs)
+
+    def _at(self, eta: float) -> Iterator[tuple[Tensor, Tensor]]:
+        u = self.u if self.u and eta != 0.0 else [None] * len(self.params)
+        for p, theta, along in zip(self.params, self._exact(_whole), u, strict=True):
+            yield p, theta if along is None else theta.add(along, alpha=eta)
+
+
+class Master(torch.optim.Optimizer):
+    """Any torch optimizer whose state is per parameter (all of torch's) on the exact weights of a bfloat16 model.
+
+        optimizer = Master(model.parameters(), lambda groups: torch.optim.AdamW(groups, lr=1e-5, fused=True))
+
+    params: parameters or groups of them; make: builds the optimizer from the same groups. Its state is float32. The
+    weights are put together a few at a time (BUCKET), so no second copy of the model is ever in memory. Parameters that
+    are not bfloat16 are left as they are. Adding weights later is refused.
+    """
+
+    point = _SplitPoint
+
+    def __init__(self, params: Iterable[Any], make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> None:
+        given = list(params)
+        groups = [dict(g) for g in given] if given and isinstance(given[0], dict) else [{"params": given}]
+        for group in groups:
+            group["params"] = list(group["params"])
+        held = list(dict.fromkeys(p for group in groups for p in group["params"]))
+        if any(vector.sharded(p) for p in held):
+            raise ValueError(
+                "sharded weights are float32 already: FSDP2's mixed precision casts them (Engine does this)"
+            )
+        self.shadow: dict[Tensor, Tensor] = {
+            p: nn.Parameter(_hollow(p)) if p.dtype == torch.bfloat16 else p for p in held
+        }
+        self.low = {p: torch.zeros_like(p, dtype=torch.int16) for p in held if p.dtype == torch.bfloat16}
+        self.inner = make([{**g, "params": [self.shadow[p] for p in g["params"]]} for g in groups])
+        mine = zip(groups, self.inner.param_groups, strict=True)
+        super().__init__([{**whole, "params": g["params"]} for g, whole in mine], dict(self.inner.defaults))
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        if hasattr(self, "param_groups") and len(self.param_groups) == len(self.inner.param_groups):
+            raise ValueError("a Master knows its weights from the start: make a new one")
+        super().add_param_group(param_group)
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        for p, theta in self._steps():
+            (vector.fused(_put, p.device) or _put)(p.detach(), self.low[p], theta.detach())
+
+    @torch.no_grad()
+    def update(self, s: float) -> dict[Tensor, Tensor]:
+        """The step at rate s as u = (θ_s − θ₀)/s in float32; the weights stay, the gradients are used up."""
+        own = {p: p.clone() for p in self.shadow if p not in self.low}
+        u = {}
+        for p, theta in self._steps():
+            u[p] = theta.sub_(join(p, self.low[p])).div_(s)
+            p.grad = None
+        for p, before in own.items():
+            u[p] = (p - before).div_(s)
+            p.copy_(before)
+        return u
+
+    def _steps(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Steps the optimizer bucket by bucket, giving (parameter, its new float32 value)."""
+        self._tell()
+        own = {p: p.grad for p in self.shadow if p not in self.low}  # float32 themselves: stepped last, together
+        for p in own:
+            p.grad = None
+        for bucket in _buckets([p for p in self.low if p.grad is not None]):
+            try:
+                for p in bucket:
+                    self.shadow[p].data = (vector.fused(join, p.device) or join)(p.detach(), self.low[p])
+                    self.shadow[p].grad = p.grad.float()  # type: ignore[union-attr]
+                self.inner.step()
+                for p in bucket:
+                    theta, self.shadow[p].grad = self.shadow[p].data, None
+                    self.shadow[p].data = _hollow(p)
+                    yield p, theta
+            finally:  # an interrupted bucket must not be stepped along with the next one
+                for p in bucket:
+                    self.shadow[p].grad, self.shadow[p].data = None, _hollow(p)
+        for p, gradient in own.items():
+            p.grad = gradient
+        if any(gradient is not None for gradient in own.values()):
+            self.inner.step()
+
+    def _tell(self) -> None:
+        """The inner optimizer what the groups say now."""
+        for group, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
+            inner.update({key: value for key, value in group.items() if key != "params"})
+
+    def exact(self) -> list[Tensor]:
+        """θ in float32, parameter by parameter (all of it: 4 bytes a weight)."""
+        return [join(p, self.low[p]) if p in self.low else p.detach().clone() for p in self.shadow]
+
+    def state_dict(self) -> dict[str, Any]:
+        self._tell()
+        return {"inner": self.inner.state_dict(), "low": list(self.low.values())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        lows = state_dict["low"]
+        if [low.shape for low in lows] != [p.shape for p in self.low]:
+            raise ValueError("the saved state is that of other weights")
+        self.inner.load_state_dict(state_dict["inner"])
+        for (_, mine), low in zip(self.low.items(), lows, strict=True):
+            mine.copy_(low)
+        for group, inner in zip(self.param_groups, self.inner.param_groups, strict=True):
+            group.update({key: value for key, value in inner.items() if key != "params"})
+
+
+def _whole(x: Tensor) -> Tensor:
+    return x
+
+
+def _hollow(p: Tensor) -> Tensor:
+    """float32 in the shape of p, in the memory of one number: what an optimizer needs to make its state."""
+    return torch.zeros((), dtype=torch.float32, device=p.device).expand(p.shape)
+
+
+def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:
+    bucket: list[Tensor] = []
+    size = 0
+    for p in params:
+        if bucket and size + p.numel() > BUCKET:
+            yield bucket
+            bucket, size = [], 0
+        bucket.append(p)
+        size += p.numel()
+    if bucket:
+        yield bucket

@@ -1,0 +1,109 @@
+"""MMLU through lm-eval (the extra `ngdiff[mmlu]`): 5-shot accuracy over the questions of its 57 subjects.
+
+Each question counts once, whatever subject it is from. Prompts, few-shot rows and scoring are lm-eval's own `mmlu` task;
+only where its rows come from can be set, so that a folder does in place of the hub.
+
+References: Hendrycks et al., ICLR 2021; EleutherAI's lm-evaluation-harness.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ngdiff.store.cache import atomic_write, probe_file
+
+if TYPE_CHECKING:
+    from ngdiff.lm.model import LM
+
+HUB = "cais/mmlu"
+THRESHOLD = 0.371  # what a 7B entry of SemEval-2025 Task 4 must stay above
+
+
+def mmlu(
+    lm: LM, data: str | Path = HUB, shots: int = 5, limit: int | None = None, batch_size: int = 8
+) -> dict[str, Any]:
+    """{"average_acc": question-weighted accuracy, "subjects": {name: {"acc", "n"}}}, the evaluator's metrics.json and more.
+
+    data   the hub's data set, or a folder that `datasets.load_dataset` reads like it (a configuration a subject, with the
+           splits test and dev)
+    limit  questions of each subject at most; a number with a limit is no MMLU score
+
+    Errors: ModuleNotFoundError without lm-eval, ConnectionError where the questions cannot be had; each says what to do.
+    """
+    try:
+        import lm_eval
+        from lm_eval.models.huggingface import HFLM
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"MMLU needs lm-eval ({error}): pip install 'ngdiff[mmlu]', or give a metrics.json of another run"
+        ) from error
+    try:
+        # lm-eval settles the padding of the tokenizer it is given
+        model = HFLM(pretrained=lm.model, tokenizer=copy.deepcopy(lm.tokenizer), batch_size=batch_size)
+        tasks: list[Any] = [task | {"dataset_path": str(data)} for task in _tasks()]
+        options = {"num_fewshot": shots, "limit": limit, "log_samples": False, "bootstrap_iters": 0}
+        found = lm_eval.simple_evaluate(model=model, tasks=tasks, **options)
+    except (OSError, ValueError) as error:
+        if (
+            not isinstance(error, OSError)
+            and "dataset" not in str(error).lower()
+            and "config" not in str(error).lower()
+        ):
+            raise  # of another making than questions that are not there
+        raise ConnectionError(
+            f"cannot get MMLU's questions from {data} ({str(error).splitlines()[0]}): connect to the hub (and unset "
+            f"HF_HUB_OFFLINE), or give a folder with the files of {HUB}"
+        ) from error
+    subjects = {
+        name.removeprefix("mmlu_"): {"acc": values["acc,none"], "n": found["n-samples"][name]["effective"]}
+        for name, values in found["results"].items()
+    }
+    asked = sum(s["n"] for s in subjects.values())
+    return {"average_acc": sum(s["acc"] * s["n"] for s in subjects.values()) / asked, "subjects": subjects}
+
+
+def _tasks() -> list[dict[str, Any]]:
+    """The configurations of lm-eval's 57 subjects, their template put in."""
+    import yaml
+
+    folder = resources.files("lm_eval") / "tasks" / "mmlu" / "default"
+    template = yaml.safe_load((folder / "_default_template_yaml").read_text("utf-8"))
+    files = [file for file in folder.iterdir() if file.name.startswith("mmlu_") and file.name.endswith(".yaml")]
+    tasks = [template | yaml.safe_load(file.read_text("utf-8")) for file in sorted(files, key=lambda f: f.name)]
+    return [{key: value for key, value in task.items() if key not in ("include", "tag")} for task in tasks]
+
+
+def read(path: Path) -> float:
+    """`average_acc` of a metrics.json. Errors: FileNotFoundError; ValueError naming the file and what is wrong with it."""
+    try:
+        value = json.loads(Path(path).read_text("utf-8"))["average_acc"]
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"no file {path}: --mmlu takes the metrics.json of an MMLU run") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no average_acc ({error!r}): --mmlu takes the metrics.json of an MMLU run"
+        ) from error
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        raise ValueError(f"{path}: average_acc is {value!r}, which is no share of right answers")
+    return float(value)
+
+
+def command(model: str, json: Path, data: str = HUB, limit: int | None = None, device: str = "auto") -> None:
+    """`ngdiff mmlu`: the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score semeval --mmlu`."""
+    from ngdiff.engine.engine import device_named
+    from ngdiff.lm.model import load
+
+    probe_file(json)
+    found = mmlu(load(model, device=device_named(device)), data, limit=limit)
+    write(found, Path(json).expanduser())
+    print(f"{found['average_acc']:.4f} over {len(found['subjects'])} subjects; wrote {json}")
+
+
+def write(metrics: dict[str, Any], path: Path) -> None:
+    """The evaluator's metrics.json, atomically."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(metrics, indent=1), "utf-8")

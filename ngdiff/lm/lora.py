@@ -1,0 +1,87 @@
+"""Low-rank adapters through peft: the base model stays frozen, and with the adapter off it is the start of unlearning."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, TypeVar
+
+import torch
+from torch import nn
+
+ADAPTER = "adapter_config.json"  # the file that makes a folder one of peft's
+
+
+class Adaptable(Protocol):
+    """What `adapt` needs of an `LM`: a dataclass with these fields."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+    model: Any
+    path: Any
+
+    @property
+    def adapted(self) -> bool: ...
+
+
+L = TypeVar("L", bound=Adaptable)
+
+
+def adapt(
+    lm: L, r: int = 16, *, alpha: float = 32, dropout: float = 0.0, targets: str | Sequence[str] = "all-linear",
+    seed: int = 0,
+) -> L:  # fmt: skip
+    """The model with a fresh LoRA adapter, W + (alpha/r)·B·A, B = 0: it answers as before. The base is shared, not copied,
+    and frozen.
+
+    targets: module names as peft takes them, or "all-linear" (all but the output layer). Saved by `ngdiff.save`
+    in peft's own format. Errors: ValueError for a model that has an adapter already, or names that match no module.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    if lm.adapted:
+        raise ValueError("the model has an adapter already: merge it (merge_and_unload) before adding another")
+    names = targets if isinstance(targets, str) else list(targets)
+    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, task_type="CAUSAL_LM")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return replace(lm, model=get_peft_model(lm.model, config), path=None)
+
+
+@contextlib.contextmanager
+def off(model: nn.Module) -> Iterator[None]:
+    """The base model alone. peft's own `disable_adapter` also freezes the adapter meanwhile, and FSDP2 settles at its first
+    forward in which precision gradients come: it must not see it frozen."""
+    layers: list[Any] = [m for m in model.modules() if hasattr(m, "_disable_adapters")]
+    before = [m._disable_adapters for m in layers]
+    try:
+        for m in layers:
+            m._disable_adapters = True
+        yield
+    finally:
+        for m, was in zip(layers, before, strict=True):
+            m._disable_adapters = was
+
+
+def fresh(model: nn.Module) -> bool:
+    """True while every B is zero: the adapter changes nothing yet."""
+    return not any(p.any() for name, p in model.named_parameters() if "lora_B" in name)
+
+
+def base_of(folder: Path) -> str:
+    """The model that a saved adapter belongs to. Errors: ValueError where the folder does not name one."""
+    config = json.loads((folder / ADAPTER).read_text("utf-8"))
+    if not (base := config.get("base_model_name_or_path")):
+        raise ValueError(f"{folder / ADAPTER} names no base model: add its folder or hub id as base_model_name_or_path")
+    return base
+
+
+def put_on(model: nn.Module, folder: Path) -> nn.Module:
+    """The saved adapter on its base model, ready to be trained on. Errors: ValueError for a damaged one."""
+    from peft import PeftModel
+
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise ValueError(f"{folder} holds no whole adapter: adapter_model.safetensors is missing")
+    return PeftModel.from_pretrained(model, folder, is_trainable=True)

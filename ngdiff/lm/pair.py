@@ -1,0 +1,214 @@
+"""The target (knows forget ∪ retain) and the retain-only reference.
+
+    target    = pre-training rows, then forget ∪ retain        the *start* of unlearning
+    reference = pre-training rows, then retain                 what a perfect unlearner would return
+
+Both are trained once and cached as safetensors under a key of everything they depend on. A profile with an `lm` trains
+a small Llama from scratch, with a byte-level BPE learnt on all rows of the benchmark (a hold-out text is cut into tokens
+as a forget text is: membership must show in the probabilities, not in the tokenizer).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from ngdiff import zoo
+from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
+from ngdiff.engine.engine import device_named
+from ngdiff.lm.model import LM, load, save
+from ngdiff.lm.tokens import train_tokenizer
+from ngdiff.lm.train import fit, one_thread
+from ngdiff.profiles import Profile, TinyLM, Training, profile
+from ngdiff.store.cache import cache_dir, cached, content_key, found, probe_writable
+from ngdiff.store.code import fingerprint
+from ngdiff.store.slots import slot
+
+__all__ = ["LM", "ROLES", "key_of", "load", "pair", "reference", "save", "target"]
+ROLES = ("target", "reference")
+
+
+def device_of(P: Profile) -> torch.device:
+    """The profile's device (`ngdiff.engine.engine.device_named`)."""
+    return device_named(P.device)
+
+
+def _texts(bench: Benchmark) -> list[str]:
+    """Each question and answer once, in an order that does not depend on the split: what the tokenizer learns from.
+
+    Not the *_perturbed configs: they tell forget rows several times over and hold-out rows never, so that names of
+    forgotten authors would become whole tokens while hold-out names stay cut in pieces.
+    """
+    plain = [rows for config, rows in bench.configs.items() if not config.endswith("_perturbed")]
+    return sorted({row[key] for rows in (*plain, bench.pretrain) for row in rows for key in ("question", "answer")})
+
+
+def _rows(bench: Benchmark, role: str) -> list[Row]:
+    return bench.full if role == "target" else bench.retain
+
+
+def from_scratch(texts: list[str], shape: TinyLM, prompt: Prompt, seed: int, name: str) -> LM:
+    """An untrained Llama with tied embeddings and its tokenizer; weights drawn from `seed`, no global generator used.
+
+    Standard deviation of the weights 0.7/√hidden: at width 128 the usual 0.02 needs twice the epochs to learn the facts.
+    """
+    tokenizer = train_tokenizer([*texts, prompt.text("")], shape.vocab)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=shape.hidden, intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, max_position_embeddings=shape.context,
+        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, initializer_range=0.7 / math.sqrt(shape.hidden),
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return LM(LlamaForCausalLM(config), tokenizer, prompt, name)
+
+
+def _train(bench: Benchmark, P: Profile, seed: int, role: str) -> LM:
+    """The two phases: pre-training rows, then the role's rows with some pre-training rows mixed in."""
+    lm = from_scratch(_texts(bench), P.lm, bench.prompt, seed, role) if P.lm else _base(bench, P)
+    lm.name = role
+    lm.model.to(device_of(P))
+    general, facts = (
+        [lm.encode(r["question"], r["answer"]) for r in rows] for rows in (bench.pretrain, _rows(bench, role))
+    )
+    options = {"training": P.training, "seed": seed, "pad_id": lm.pad_id}
+    with one_thread():
+        fit(lm.model, general, (), P.training.pretrain_epochs, what=f"{role}, general", **options)
+        least = P.training.min_steps
+        fit(lm.model, facts, general, P.training.epochs, what=role, min_steps=least, **options)
+    return lm
+
+
+def _base(bench: Benchmark, P: Profile) -> LM:
+    """The hub's model before fine-tuning."""
+    if not (base := zoo.model(P.model).base):
+        raise ValueError(
+            f"no base model of {P.model} is known to fine-tune: it speaks of {', '.join(zoo.model(P.model).ready)}"
+        )
+    return load(base, prompt=_prompt(bench))
+
+
+def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
+    """Cache key of a trained model: rows, tokenizer texts, shape, training, seed, code, versions, device."""
+    versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
+    data = [_texts(bench), bench.pretrain, _rows(bench, role), bench.prompt]
+    return content_key(
+        "model", fingerprint(__name__), data, P.lm, P.model, P.training, seed, versions, device_of(P).type
+    )
+
+
+def _ready_made(bench: Benchmark, P: Profile, role: str) -> str | None:
+    """Hub id of a target or reference that the benchmark's authors trained on the same rows."""
+    part = any(bench.source.get(name) is not None for name in ("retain_rows", "documents", "fold"))
+    if P.model is None or part:  # nobody else trained on a slice
+        return None
+    found = zoo.model(P.model).ready.get(" ".join(filter(None, (bench.source.get("name"), bench.source.get("corpus")))))
+    place = found[ROLES.index(role)] if found else None
+    return place and place.format(retain=siblings(bench.split)[0])
+
+
+def _make(bench: Benchmark, P: Profile, seed: int, role: str) -> Path:
+    """The folder of a trained model, trained first unless it is cached."""
+    what = f"{role} of {bench.name} {bench.split} (profile {P.name}, seed {seed})"
+
+    def build(folder: Path) -> None:
+        save(_train(bench, P, seed, role), folder)
+
+    return cached(cache_dir() / "models", key_of(bench, P, seed, role), build, what)
+
+
+def _get(bench: Benchmark, P: str | Profile, seed: int, role: str) -> LM:
+    P = profile(P)
+    place = _ready_made(bench, P, role) or _make(bench, P, seed, role)
+    return replace(load(place, dtype=P.dtype, device=device_of(P), prompt=_prompt(bench)), name=role)
+
+
+def _prompt(bench: Benchmark) -> Prompt | None:
+    """The benchmark's own form; TOFU's default one (None) gives way to the one that a model was made for."""
+    return bench.prompt if bench.prompt != Prompt() else None
+
+
+def target(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:
+    """The start of unlearning: it knows forget ∪ retain. Trained once, then loaded from the cache.
+
+    Loss: cross-entropy on answer tokens and EOS. `seed` draws the weights and the order of rows; the same arguments
+    give the same bytes on the same machine. ValueError naming the row where one is longer than the model's context.
+    """
+    return _get(bench, P, seed, "target")
+
+
+def reference(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:
+    """The retain-only model: the same training, and the same first weights, as `target` without the forget rows."""
+    return _get(bench, P, seed, "reference")
+
+
+def pair(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> tuple[LM, LM]:
+    """(target, reference); on the CPU, where both are missing, they are trained at the same time, a thread each.
+
+    Raises RuntimeError with the last lines a failed training printed.
+    """
+    P = profile(P)
+    roles = [r for r in ROLES if not _ready_made(bench, P, r)]
+    missing = [r for r in roles if found(cache_dir() / "models", key_of(bench, P, seed, r)) is None]
+    if len(missing) == 2 and device_of(P).type == "cpu":
+        probe_writable(cache_dir() / "models")
+        _train_at_once(bench, P, seed)
+    return target(bench, P, seed), reference(bench, P, seed)
+
+
+def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
+    """Both models in processes of one thread each; what they print appears here line by line."""
+    root = str(Path(__file__).resolve().parent.parent)
+    path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NGDIFF_CACHE": str(cache_dir()), "PYTHONPATH": path}
+    command = [sys.executable, "-P", "-c", "from ngdiff.lm.pair import _worker; _worker()"]
+    reader, writer = os.pipe()  # one pipe for both: lines shorter than a page stay whole
+    workers = []
+    try:
+        for role in ROLES:
+            job = {"bench": asdict(bench), "profile": asdict(P), "seed": seed, "role": role}
+            options = {
+                "stdin": subprocess.PIPE,
+                "stdout": writer,
+                "stderr": subprocess.STDOUT,
+                "env": environment,
+            }
+            worker = subprocess.Popen(command, text=True, **options)
+            workers.append(worker)
+            with contextlib.suppress(BrokenPipeError), worker.stdin as pipe:  # a worker that died says why below
+                json.dump(job, pipe)
+        os.close(writer)
+        last = collections.deque(maxlen=20)
+        with open(reader, errors="replace") as lines:
+            for line in lines:
+                print(line, end="", file=sys.stderr, flush=True)
+                last.append(line)
+        if any([worker.wait() for worker in workers]):
+            raise RuntimeError("training failed:\n" + "".join(last))
+    finally:
+        for worker in workers:
+            worker.terminate()
+            worker.wait()
+
+
+def _worker() -> None:
+    """Trains the model of the job given as JSON on standard input."""
+    job = json.load(sys.stdin)
+    data, fields = job["bench"], job["profile"]
+    bench = Benchmark(**{**data, "prompt": Prompt(**data["prompt"])})
+    shape = TinyLM(**fields["lm"]) if fields["lm"] else None
+    P = Profile(**{**fields, "lm": shape, "training": Training(**fields["training"])})
+    with slot():
+        _make(bench, P, job["seed"], job["role"])

@@ -1,0 +1,180 @@
+"""The comparison on equal terms: its protocol as code, frozen before the first comparison (data/results/LOG.md).
+
+Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the tuning seed, which
+is never reported, by the score itself among the runs that reached the level; then tuned Constant and AutoLR, which is
+tuned on no run (its defaults were developed on this benchmark: the log), run on the reported seeds. What the rows then
+say: `ngdiff.study.claims`.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ngdiff.store.rows import stamp, write_rows
+from ngdiff.study import protocol, trials
+from ngdiff.study import setup as suites
+from ngdiff.study.claims import OURS, Row, claims
+from ngdiff.study.trials import Trial, run_all
+
+RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+STARTS = (1e-5, 1e-4, 1e-3, 1e-2)  # AutoLR's starting rates: three decades
+TUNING_SEED = 100
+MODELS = ("start", "retain-only")
+BASELINES = ("gradascent", "graddiff-0.1", "graddiff-0.5", "graddiff-0.9", "kl", "lossnorm", "npo", "simnpo")
+PUBLISHED = ("dpo", "rmu", "undial", "wga", "satimp", "ceu", "retain-ft")  # of the tables, beside BASELINES
+MUSE = ("gradascent", "graddiff-0.5", "npo", "simnpo", "rmu")  # published beside its target
+ORGANISERS = ("gradascent", "graddiff-0.5", "kl", "npo")  # SemEval-2025 Task 4's
+COMPOSED = ("ngdiff-npo", "ngdiff-kl", "graddiff-0.9-npo")
+
+
+def tuning(methods: Iterable[str], rates: Sequence[float] = RATES, **settings: Any) -> list[Trial]:
+    """One matched trial a method and rate, on the tuning seed."""
+    return [Trial(m, "constant", lr, TUNING_SEED, **settings) for m in methods for lr in rates]
+
+
+def tuned(rows: Iterable[Row], arrived: bool = True) -> dict[str, float]:
+    """method → its best rate: of the runs that reached the hold-out level (of all, where none did) the one with the highest
+    score, the smaller rate on a tie. A run that stops short forgot less than the others and is no match for them.
+    arrived=False: of all runs."""
+    best: dict[str, tuple[tuple[bool, float], float]] = {}
+    for row in sorted(rows, key=lambda r: r["lr"]):
+        rank = (arrived and row["stopped"] == "forget_level", row["score"])
+        if row["method"] not in best or rank > best[row["method"]][0]:
+            best[row["method"]] = rank, row["lr"]
+    return {method: lr for method, (_, lr) in best.items()}
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a comparison runs. `seeds`: the reported ones. `autolr`: the methods that also run with AutoLR; `starts_from`:
+    AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`: those of the second table (none named: the first
+    reported one); `walked`: its methods (None: all). `unmatched`: a rate that scored higher on the tuning seed than the tuned
+    one, without having arrived, is reported as well. `mmlu`: reported runs are asked MMLU too.
+    Errors: ValueError where the tuning seed is to be reported."""
+
+    name: str
+    methods: tuple[str, ...]
+    rates: tuple[float, ...]
+    seeds: tuple[int, ...]
+    autolr: tuple[str, ...] = (OURS,)
+    starts_from: tuple[float, ...] = STARTS
+    targets: tuple[int, ...] = (0,)
+    fixed_seeds: tuple[int, ...] = ()
+    walked: tuple[str, ...] | None = None
+    unmatched: bool = False
+    mmlu: bool = False
+
+    def __post_init__(self) -> None:
+        if TUNING_SEED in self.seeds:
+            raise ValueError(f"seed {TUNING_SEED} chooses the rates and is never reported: leave it out of seeds")
+
+    def tuning(self, **settings: Any) -> list[Trial]:
+        """Return the runs that the rates are chosen from: one matched trial a method and rate, on the tuning seed."""
+        return tuning(self.methods, self.rates, **settings)
+
+    def reported(self, rates: dict[str, float], rule: str, **settings: Any) -> list[Trial]:
+        """Each method at its tuned constant rate, and the methods of `autolr` from AutoLR's default start.
+
+        A fixed budget, the second table, runs on one model and `fixed_seeds`, with AutoLR for ours only, and with pure
+        ascent at every rate: its tuned one may be too slow to arrive anywhere.
+        """
+        settings |= {"mmlu": self.mmlu}
+        targets, seeds = ((0,), self.fixed_seeds or self.seeds[:1]) if rule == "fixed" else (self.targets, self.seeds)
+        pairs = [(t, s) for t in targets for s in seeds]
+        auto, constant = self.autolr, list(rates.items())
+        if rule == "fixed":
+            auto, constant = (OURS,), [(m, lr) for m, lr in constant if self.walked is None or m in self.walked]
+            constant += [("gradascent", lr) for lr in self.rates if "gradascent" in rates and lr != rates["gradascent"]]
+        tuned_runs = [Trial(m, "constant", lr, s, t, rule, **settings) for m, lr in constant for t, s in pairs]
+        return tuned_runs + [Trial(m, "autolr", 1e-3, s, t, rule, **settings) for m in auto for t, s in pairs]
+
+    def short(self, rows: Iterable[Row], **settings: Any) -> list[Trial]:
+        """A method's best rate of all, where that is not its tuned one: `rows` are the tuning ones."""
+        rows = list(rows)
+        rates = tuned(rows)
+        best = [(m, lr) for m, lr in tuned(rows, arrived=False).items() if lr != rates[m]]
+        settings |= {"mmlu": self.mmlu}
+        return [Trial(m, "constant", lr, s, t, **settings) for m, lr in best for t in self.targets for s in self.seeds]
+
+    @property
+    def runs(self) -> int:
+        """How many runs it takes, those of `short` left out."""
+        rates = dict.fromkeys(self.methods, self.rates[0])
+        reported = sum(len(self.reported(rates, rule)) for rule in ("matched", "fixed"))
+        return len(self.tuning()) + len(self.starts()) + reported
+
+    def starts(self, **settings: Any) -> list[Trial]:
+        """NGDiff + AutoLR from each starting rate."""
+        pairs = [(t, s) for t in self.targets for s in self.seeds]
+        return [Trial(OURS, "autolr", lr, s, t, **settings) for lr in self.starts_from for t, s in pairs]
+
+
+def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)) -> Plan:
+    """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the committed one, five targets; tofu,
+    muse, semeval: every method of that benchmark's table, one model and one seed, tuned over `rates`."""
+    everyone, one = (*BASELINES, OURS), seeds[:1]
+    plans = {
+        "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-3,)),
+        "tofu": Plan("tofu", (*everyone, *PUBLISHED), rates, one, starts_from=(), walked=(), unmatched=True),
+        "muse": Plan("muse", (*MUSE, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True),
+        "semeval": Plan("semeval", (*ORGANISERS, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True),
+        "live": Plan("live", everyone, rates, seeds, starts_from=(1e-5, 1e-3, 1e-2),
+                     walked=("gradascent", "graddiff-0.5", "graddiff-0.9", "npo", OURS)),
+        "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-4, 1e-2)),
+        "grid": Plan(
+            "grid", (*everyone, *COMPOSED), RATES, seeds, (*everyone, *COMPOSED),
+            targets=(0, 1, 2, 3, 4), fixed_seeds=seeds,
+        ),
+    }  # fmt: skip
+    if name not in plans:
+        raise ValueError(f"unknown plan {name!r}; choose one of: {', '.join(plans)}")
+    return plans[name]
+
+
+def carry_out(P: Plan, folder: Path, prefix: str = "", refresh: bool = False, **settings: Any) -> dict[str, list[Row]]:
+    """Run a plan's reported trials at the tuned rates and save their rows.
+
+    The rates come from the committed tuning rows (`ngdiff.study.protocol`); `refresh` tunes again. Files written:
+    <folder>/<prefix>{matched, starts, fixed}.parquet, unmatched.parquet too where the plan asks for it, claims.jsonl,
+    and levels.jsonl (start and retain-only reference of each seed of the models). The result also holds `tuning`.
+    """
+    began = time.perf_counter()
+    chosen = protocol.tuning_rows(P.tuning(**settings), refresh, lambda todo: _run({"tuning": todo})["tuning"])
+    rates = tuned(chosen)
+    reported: dict[str, list[Trial]] = {"starts": P.starts(**settings)}
+    reported |= {rule: P.reported(rates, rule, **settings) for rule in ("matched", "fixed")}
+    if P.unmatched:
+        reported["unmatched"] = P.short(chosen, **settings)
+    done = _run(reported)
+    made = stamp({**settings, "plan": repr(P)}, None, time.perf_counter() - began)
+    found = [row | {"stamp": made} for row in claims(done["matched"], chosen, done["starts"], done["fixed"])]
+    for name, rows in done.items():
+        write_rows(folder / f"{prefix}{name}.parquet", rows)
+    known = [row | {"stamp": made} for row in levels(P.targets, **settings)]
+    write_rows(folder / f"{prefix}claims.jsonl", found)
+    write_rows(folder / f"{prefix}levels.jsonl", known)
+    return done | {"tuning": chosen, "claims": found, "levels": known}
+
+
+def levels(targets: Sequence[int], profile: str = "tiny", split: str = "", data: str = "") -> list[Row]:
+    """Metrics of the start and of the retain-only reference of each seed of the models."""
+    how = suites.convention(trials.profile(profile), trials.benchmark(profile, split, data))
+    found = ((t, zip(MODELS, trials.levels(profile, split, data, t), strict=True)) for t in targets)
+    return [
+        {"model": model, "target_seed": t, "convention": how, **{k: v for k, v in metrics.items() if k != "report"}}
+        for t, pair in found
+        for model, metrics in pair
+    ]
+
+
+def _run(parts: dict[str, list[Trial]]) -> dict[str, list[Row]]:
+    """The rows of each part, all run in one pool; progress goes to stderr, which a built notebook leaves out."""
+    say = functools.partial(print, file=sys.stderr, flush=True)
+    rows = iter(run_all([t for trials in parts.values() for t in trials], say=say))
+    return {name: [next(rows) for _ in trials] for name, trials in parts.items()}

@@ -1,0 +1,171 @@
+"""The tables of the benchmarks' pages: our runs, published points beside them, what the paper profile would take.
+
+Published numbers live in data/published/<benchmark>.jsonl, each row with its source; ours are saved rows with a stamp. What
+was not run prints "not run", never a stand-in.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ngdiff import zoo
+from ngdiff.methods import labels
+from ngdiff.store import paths
+from ngdiff.store.rows import read_rows
+from ngdiff.study import claims
+
+Row = dict[str, Any]
+NOT_RUN = "not run"
+# dense matrix products of one H100 or H200 in bfloat16, times the utilisation we ask of a step (docs: 40 %)
+FLOPS = 989e12 * 0.40
+
+
+def published(benchmark: str) -> list[Row]:
+    """The rows of data/published/<benchmark>.jsonl. FileNotFoundError outside a checkout."""
+    path = (paths.checkout() or Path.cwd()) / "data" / "published" / f"{benchmark}.jsonl"
+    if not path.is_file():
+        raise FileNotFoundError(f"no {path}: published numbers are in the repository, not in the installed package")
+    return read_rows(path)
+
+
+def beside(theirs: Iterable[Row], ours: Iterable[Row], keys: Sequence[str], columns: Sequence[str]) -> list[Row]:
+    """One row a published point: its keys, and for each column {"published", "ours", "difference"} (ours − published).
+
+    ours: saved rows with the same keys; the mean over those that agree, None ("not run") where there is none.
+    """
+    own = list(ours)
+    table = []
+    for row in theirs:
+        mine = [r for r in own if all(r.get(key) == row.get(key) for key in keys)]
+        found: Row = {key: row.get(key) for key in keys}
+        for column in columns:
+            values = [r[column] for r in mine if r.get(column) is not None]
+            mean = sum(values) / len(values) if values else None
+            gap = None if mean is None else mean - row[column]
+            found[column] = {"published": row[column], "ours": mean, "difference": gap}
+        table.append(found)
+    return table
+
+
+def printed(table: Sequence[Mapping[str, Any]], keys: Sequence[str], columns: Sequence[str]) -> str:
+    """The table as text: published, ours, difference."""
+    heads = [*keys, *(f"{c} published | ours | difference" for c in columns)]
+    return _aligned([heads, *([str(row[k]) for k in keys] + [_cell(row[c]) for c in columns] for row in table)])
+
+
+def _aligned(lines: Sequence[Sequence[str]]) -> str:
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+
+
+FOOT = (
+    "means over the reported seeds; * not every run reached the hold-out level at which the others stopped: no match for them\n"
+    "† tuned to an end of the grid: a better rate may lie outside"
+)
+
+
+def grid(rows: Iterable[Row], columns: Mapping[str, str], name: Callable[[Row], str], width: int = 10) -> str:
+    """Rows against columns ({metric: heading}) as text; a dash where a row has no such metric."""
+    named = [(name(row), row) for row in rows]
+    first = max([24, *(len(label) for label, _ in named)]) + 2
+    lines = [" " * first + "".join(f"{heading:>{width}}" for heading in columns.values())]
+    for label, row in named:
+        cells = (row.get(column) for column in columns)
+        lines.append(f"{label:{first}}" + "".join(f"{'–' if c is None else format(c, '.3g'):>{width}}" for c in cells))
+    return "\n".join(lines)
+
+
+def reported(done: Mapping[str, Sequence[Row]]) -> list[Row]:
+    """The runs of `plan.carry_out` on the reported seeds: matched ones, and better rates that had not arrived in tuning."""
+    return [*done["matched"], *done.get("unmatched", ())]
+
+
+def means(rows: Iterable[Row], values: Iterable[str]) -> list[Row]:
+    """A row for each method and rate, in the order of every table: `n` runs, means of the values over them, and `reached`, the
+    share that ended at the hold-out level."""
+    seen = [row | {"reached": float(row["stopped"] == "forget_level")} for row in rows]
+    order = labels.ordered({r["method"] for r in seen})
+    seen.sort(key=lambda r: (order.index(r["method"]), r["stepsize"]))
+    keys = ("method", "stepsize", "lr")
+    found = claims.table(seen, [*values, "reached"], lambda r: tuple(r[key] for key in keys))
+    return [row | dict(zip(keys, row["group"], strict=True)) for row in found]
+
+
+def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: int = 10) -> str:
+    """The start, the retain-only model and the reported runs of `plan.carry_out` as text, with the marks of `FOOT`."""
+    tried = {r["lr"] for r in done["tuning"]}
+    edges = {min(tried), max(tried)} if len(tried) > 1 else set()
+
+    def name(row: Row) -> str:
+        return row.get("model") or run_name(row, edges) + " *" * (row["reached"] < 1)
+
+    return grid([*done["levels"], *means(reported(done), columns)], columns, name, width)
+
+
+def run_name(row: Row, edges: Collection[float] = ()) -> str:
+    """A run in a table: its method and rate, † where the rate is one of `edges`."""
+    auto = row["stepsize"] == "autolr"
+    return labels.label(row["method"]) + (" + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges))
+
+
+def _cell(value: Mapping[str, float | None]) -> str:
+    if value["ours"] is None:
+        return f"{value['published']:.3g} | {NOT_RUN}"
+    return f"{value['published']:.3g} | {value['ours']:.3g} | {value['difference']:+.3g}"
+
+
+def saved(profile: str, benchmark: str, model: str) -> list[Row]:
+    """Our matched runs of a table under a profile, on the hub's rows or a folder's, and the models themselves, with `model` in
+    each row; [] where not run."""
+    rows: list[Row] = []
+    folders = [
+        paths.rows_folder(profile).with_name(profile + end) for end in ("", *(f"-{kind}" for kind in paths.KINDS))
+    ]
+    names = ((f"{benchmark}_matched.parquet", "method"), (f"{benchmark}_levels.jsonl", "model"))
+    for folder, (name, key) in itertools.product(folders, names):
+        if (folder / name).is_file():
+            named = {"start": "target"} if key == "model" else {}
+            rows += [
+                row | {"method": named.get(row[key], row[key]), "model": model} for row in read_rows(folder / name)
+            ]
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------- run sheets
+def run_sheet(benchmark: str, models: Sequence[str], runs: int, steps: int, tokens: int, trained: int = 0) -> list[Row]:
+    """What one table of the paper profile takes, a row a model.
+
+    runs: in all (`plan.Plan.runs`); tokens: of one step, retain and forget together; trained: tokens of the fine-tuning of
+    one model where none is published (epochs × tokens of the rows). GPU hours = FLOPs/(989·10¹²·0.40): 8·N FLOPs a token of a
+    step (activations computed twice), 6·N a token of fine-tuning; evaluation and the probes of AutoLR are not in it. Disk:
+    weights of target and retain-only model, 2 bytes a parameter published, 4 fine-tuned. Memory: 16 bytes a parameter, of
+    unlearning (exact bfloat16 weights 4, moments 8, two gradients 4) as of fine-tuning in float32; activations come on top.
+    An estimate: nothing of it was measured.
+    """
+    sheet = []
+    for name in models:
+        m = zoo.model(name)
+        N = m.billions * 1e9
+        ready = next((pair for key, pair in m.ready.items() if key.split()[0] == benchmark), (None, None))
+        flops = 8 * N * tokens * steps * runs + 6 * N * trained * ready.count(None)
+        sheet.append(
+            {
+                "model": name,
+                "target": ready[0] or "fine-tuned by ngdiff",
+                "base": (m.base or "unknown to us") + (" (gated)" if m.gated else ""),
+                "disk_GB": round(sum(4 if place is None else 2 for place in ready) * m.billions, 1),
+                "memory_GB": round(16 * m.billions),
+                "gpu_hours": round(flops / FLOPS / 3600, 1),
+            }
+        )
+    return sheet
+
+
+def sheet(rows: Sequence[Row], notebook: str, data: str, options: str = "") -> str:
+    """The run sheet as text: command, data, and a line a model. options: of the command, beside profile and notebook."""
+    head = f"data: {data}; command, for each model: ngdiff reproduce --profile paper-<model> --only {notebook}{options}"
+    names = ("model", "target", "base", "disk_GB", "memory_GB", "gpu_hours")
+    return head + "\n" + _aligned([names, *([str(row[n]) for n in names] for row in rows)])

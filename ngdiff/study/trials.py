@@ -1,0 +1,340 @@
+"""A trial: one unlearning run with its evaluation, cached under everything it depends on.
+
+The notebooks and the grid of `ngdiff sweep` run nothing else, so that a number has one way to come about. A trial's row
+holds its settings, why it stopped, every metric, the scores of the comparison, and a stamp; its history (a row a step)
+lies beside it.
+
+Two ways to compare methods. "matched": a run ends before the update at which the batch's forget cross-entropy reaches
+the hold-out level (the start model's loss on authors it never saw, known without any reference model), and utility is
+compared at equal forgetting. "fixed": every run makes the same number of steps, which compares how far each one walked.
+"""
+
+from __future__ import annotations
+
+import ast
+import math
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, replace
+from functools import lru_cache
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.data import Benchmark
+from ngdiff.profiles import Profile, profile
+from ngdiff.store.cache import cache_dir, cached, content_key, found
+from ngdiff.store.code import fingerprint
+from ngdiff.store.rows import environment, read_rows, stamp, write_rows
+from ngdiff.store.slots import slot
+from ngdiff.study import setup as suites
+
+Row = dict[str, Any]
+STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run) -> rule
+    "constant": lambda lr, steps: Constant(lr),
+    "linear": lambda lr, steps: WarmupLinear(lr, total=steps),
+    "cosine": lambda lr, steps: WarmupCosine(lr, total=steps),
+    "autolr": lambda lr, steps: AutoLR(lr),
+    "autolr-paper": lambda lr, steps: AutoLR.paper(lr),
+}
+OPTIMIZERS = ("adamw", "sgd")
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Settings of one run.
+
+    lr: the rate (constant) or the starting rate (AutoLR). stepsize: as in `rule_of`. seed: order of the rows;
+    target_seed: the models'. rule: matched | fixed. data: which benchmark (`ngdiff.study.setup`; "" = generated authors).
+    steps: None = the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain). mmlu: asked too, of SemEval.
+    """
+
+    method: str = "ngdiff"
+    stepsize: str = "autolr"
+    lr: float = 1e-3
+    seed: int = 0
+    target_seed: int = 0
+    rule: str = "matched"
+    profile: str = "tiny"
+    split: str = ""
+    data: str = ""
+    steps: int | None = None
+    optimizer: str = "adamw"
+    mmlu: bool = False
+
+    def __post_init__(self) -> None:
+        from ngdiff.methods.recipes import method
+
+        method(self.method)
+        profile(self.profile)
+        rule_of(self.stepsize, self.lr, 1)
+        if self.rule not in ("matched", "fixed"):
+            raise ValueError(f"unknown comparison {self.rule!r}; choose matched or fixed")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"a trial makes at least one step, got steps={self.steps}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {self.optimizer!r}; choose one of: {', '.join(OPTIMIZERS)}")
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.stepsize} {self.lr:g} seed {self.seed}/{self.target_seed} {self.rule}"
+
+
+def rule_of(name: str, lr: float, steps: int) -> Any:
+    """The step-size rule of a name in STEPSIZES, with fields of its own where they follow: "autolr fresh=0 search=0"."""
+    word, *fields = name.split()
+    if word not in STEPSIZES:
+        raise ValueError(f"unknown step-size rule {word!r}; choose one of: {', '.join(STEPSIZES)}")
+    rule = STEPSIZES[word](lr, steps)
+    try:
+        return replace(rule, **{key: ast.literal_eval(value) for key, value in (field.split("=") for field in fields)})
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise ValueError(
+            f"step-size rule {name!r}: {error}; write fields of {type(rule).__name__} as name=value"
+        ) from error
+
+
+benchmark = lru_cache(maxsize=4)(suites.benchmark)
+
+
+def run(trial: Trial, refresh: bool = False) -> Row:
+    """Return the trial's row, from the cache unless `refresh`."""
+    return read_rows(_entry(trial, refresh) / "row.jsonl")[0]
+
+
+def history(trial: Trial) -> list[Row]:
+    """One row a step (`ngdiff.core.step.Info`), running the trial if it has not been."""
+    return read_rows(_entry(trial, False) / "history.parquet")
+
+
+def report(trial: Trial) -> Any:
+    """The trial's evaluation, with every item and generation (`ngdiff.evaluation.report.Report`)."""
+    from ngdiff.evaluation.report import Report
+
+    return Report.from_json(_entry(trial, False) / "report.json")
+
+
+def run_all(
+    trials: Sequence[Trial], jobs: int | None = None, refresh: bool = False, say: Callable[[str], None] = print
+) -> list[Row]:
+    """The rows of many trials in their order, `jobs` one-thread processes at a time; what is cached is not run again.
+
+    jobs: None is what NGDIFF_JOBS allows (set by `reproduce`, which may run two notebooks at once), else 2.
+    """
+    jobs = jobs or int(os.environ.get("NGDIFF_JOBS", "2"))
+    rows: dict[Trial, Row] = {}
+    began = time.perf_counter()
+    for trial in trials:
+        if not refresh and found(_root(), _key(trial)):
+            rows[trial] = run(trial)
+    todo = list(dict.fromkeys(t for t in trials if t not in rows))
+    if todo:
+        for shape in {(t.profile, t.split, t.data, t.target_seed) for t in todo}:
+            levels(*shape)  # train and evaluate the models once, before the workers ask for them
+        with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) as pool:
+            futures = {pool.submit(_in_slot, run, t, refresh): t for t in todo}
+            for n, future in enumerate(as_completed(futures), 1):
+                rows[futures[future]] = future.result()
+                say(f"  trial {n}/{len(todo)}  {time.perf_counter() - began:4.0f} s  {futures[future]}")
+    return [rows[t] for t in trials]
+
+
+def _in_slot(work: Callable[..., Row], trial: Trial, refresh: bool) -> Row:
+    """Run the trial in a worker, which computes only while it holds one of the reproduction's slots."""
+    with slot():
+        return work(trial, refresh)
+
+
+@lru_cache(maxsize=8)
+def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row]:
+    """Metrics of the start and of the retain-only reference, cached like trials."""
+    from ngdiff.evaluation.forward import loss
+    from ngdiff.evaluation.report import Report
+    from ngdiff.lm import pair as models
+
+    P, bench = profile(name), benchmark(name, split, data)
+    key = content_key("levels", fingerprint(__name__), environment(), *_models_key(bench, P, target_seed))
+
+    def build(folder: Path) -> None:
+        rows = suites.unseen(bench)  # before models are fetched or trained
+        start, reference = models.pair(bench, P, target_seed)
+        of_reference = _evaluate(reference, bench, P)
+        of_reference.to_json(folder / "reference.json")
+        of_start = _evaluate(start, bench, P, of_reference)
+        if "loss_holdout" not in of_start.metrics:
+            of_start.metrics["loss_holdout"] = loss(start, rows)
+        of_start.to_json(folder / "start.json")
+
+    entry = cached(_root(), key, build, f"start and reference of {bench.name} {bench.split}, seed {target_seed}")
+    start, reference = (Report.from_json(entry / f"{role}.json") for role in ("start", "reference"))
+    return start.metrics, {**reference.metrics, "report": reference}
+
+
+def scores(metrics: Row, start: Row, reference: Row) -> Row:
+    """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0, 1].
+
+    kept = min(1, U/U_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1); U, S: utility and memory of the
+    benchmark (`setup.axes`; TOFU: model utility, the forget set's ROUGE-L recall).
+    ValueError where the start has no utility, or recalls no more of the forget set than the reference does.
+    """
+    (utility, memory), (before, known), (_, ideal) = (suites.axes(m) for m in (metrics, start, reference))
+    if not (before > 0 and known > ideal):
+        raise ValueError(
+            f"no score: the start has utility {before:.3g} and recalls {known:.3g} of the forget set, against the "
+            f"reference's {ideal:.3g}; train it longer (Profile.training), there is nothing to unlearn or to keep"
+        )
+    if not (math.isfinite(utility) and math.isfinite(memory)):
+        return {"kept": 0.0, "forgot": 0.0, "score": 0.0}  # a model of NaNs is worth nothing
+    kept = min(1.0, utility / before)
+    forgot = 1.0 - min(max((memory - ideal) / (known - ideal), 0.0), 1.0)
+    return {"kept": kept, "forgot": forgot, "score": 2 * kept * forgot / (kept + forgot) if kept + forgot > 0 else 0.0}
+
+
+# ---------------------------------------------------------------------------------------------------------- one trial
+def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
+    """The `Run` of a trial, not cached: the unlearned model itself."""
+    from ngdiff import methods
+    from ngdiff.core.info import ForgetLevel
+    from ngdiff.core.loop import unlearn
+
+    shape = (trial.profile, trial.split, trial.data, trial.target_seed)
+    (start, _), problem = levels(*shape), _problem(*shape)
+    stop = [ForgetLevel(start["loss_holdout"])] if trial.rule == "matched" else []
+    return unlearn(
+        problem,
+        methods.method(trial.method),
+        rule_of(trial.stepsize, trial.lr, _steps(trial)),
+        _steps(trial),
+        trial.seed,
+        stop=stop,
+        optimizer=_sgd if trial.optimizer == "sgd" else None,
+        measure=True,
+        progress=progress,
+    )
+
+
+@lru_cache(maxsize=1)
+def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
+    """The start as a problem; kept, because a worker's next trial is most often of the same one."""
+    from ngdiff.engine.engine import Engine
+    from ngdiff.lm import pair as models
+    from ngdiff.methods.problem import LMProblem
+
+    P, bench = profile(name), benchmark(name, split, data)
+    engine = Engine(precision="bfloat16") if P.dtype == "bfloat16" else None  # bfloat16 weights alone do not move
+    start = models.target(bench, replace(P, dtype="float32"), target_seed)
+    rows = P.batch_size if suites.of(bench) == "tofu" else P.batch_documents
+    return LMProblem(suites.fitted(bench, start), start, batch_size=rows, engine=engine)
+
+
+def _steps(trial: Trial) -> int:
+    return profile(trial.profile).steps if trial.steps is None else trial.steps
+
+
+def _sgd(parameters: Any) -> Any:
+    import torch
+
+    return torch.optim.SGD(parameters, lr=1e-3)
+
+
+def _entry(trial: Trial, refresh: bool) -> Path:
+    def build(folder: Path) -> None:
+        began = time.perf_counter()
+        P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
+        start, reference = levels(trial.profile, trial.split, trial.data, trial.target_seed)
+        scores(start, start, reference)  # nothing to unlearn is said before the run, not after it
+        done = unlearned(trial)
+        found = _evaluate(done.model, bench, P, reference["report"], trial.mmlu)
+        found.to_json(folder / "report.json")
+        metrics = found.metrics
+        row = {**asdict(trial), "stopped": done.stopped, "updates": sum(i.updated for i in done.history)}
+        row |= {
+            "seconds": done.seconds,
+            "convention": found.meta["convention"],
+            **metrics,
+            **scores(metrics, start, reference),
+            **_summary(done.history),
+        }
+        row["stamp"] = stamp(asdict(trial), trial.seed, time.perf_counter() - began)
+        write_rows(folder / "row.jsonl", [row])
+        write_rows(folder / "history.parquet", done.rows())
+
+    return cached(_root(), _key(trial), build, str(trial), refresh)
+
+
+def _summary(steps: Sequence[Any]) -> Row:
+    """Of the history: the share of updates that went against Eq. 7, and the rates used."""
+    taken = [i for i in steps if i.updated]
+    if not taken:
+        return {}
+    return {
+        "uphill_retain": sum(i.dR > 0 for i in taken) / len(taken),
+        "downhill_forget": sum(i.dF < 0 for i in taken) / len(taken),
+        "eta_first": taken[0].eta,
+        "eta_median": statistics.median(i.eta for i in taken),
+        "eta_last": taken[-1].eta,
+        "forget_ce_last": steps[-1].forget_ce,
+        "forwards": taken[-1].forwards,  # spent on probing
+    }
+
+
+def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, general: bool = False):
+    from ngdiff.evaluation import evaluate
+    from ngdiff.evaluation.mmlu import mmlu
+
+    # TOFU's answers are cut to the profile's length; MUSE and SemEval say themselves how long theirs are
+    own = {"max_new_tokens": P.max_new_tokens} if suites.of(bench) == "tofu" else {}
+    own |= {"mmlu": mmlu(lm)["average_acc"]} if general else {}
+    return evaluate(lm, bench, reference, suites.convention(P, bench), progress=False, **own)
+
+
+def _root() -> Path:
+    return cache_dir() / "trials"
+
+
+def _key(trial: Trial) -> str:
+    P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
+    models = _models_key(bench, P, trial.target_seed)
+    return content_key("trial", _settings(trial), fingerprint(__name__), environment(), *models)
+
+
+def setting(trial: Trial) -> str:
+    """Return the key of what a trial is, whatever the code and the machine: its settings and its `population`."""
+    return content_key("setting", _settings(trial), population(trial))
+
+
+def population(trial: Trial) -> str:
+    """Return the key of the rows that a trial works on and of the recipe of its models, seeds left out."""
+    P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
+    return content_key("population", bench.fingerprint, _sizes(P), P.lm, P.model, P.training)
+
+
+def _settings(trial: Trial) -> Trial:
+    """Return the trial with its profile's steps written out; its rows count by content, not by the place they lie in."""
+    return replace(trial, data="", steps=_steps(trial))
+
+
+def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
+    from ngdiff.lm.pair import ROLES, key_of
+
+    return [
+        bench.fingerprint,
+        *_sizes(P),
+        *(key_of(bench, P, seed, role) for role in ROLES),
+    ]
+
+
+def _sizes(P: Profile) -> list[Any]:
+    """Return the fields of a profile that decide a run and its evaluation."""
+    return [P.dtype, P.batch_size, P.batch_documents, P.max_new_tokens]
+
+
+def _one_thread() -> None:
+    os.environ["OMP_NUM_THREADS"] = "1"
+    import torch
+
+    torch.set_num_threads(1)

@@ -1,0 +1,1 @@
+"""Tests: one folder a folder of the package, and what they share in `helpers`."""

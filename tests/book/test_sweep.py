@@ -1,0 +1,100 @@
+"""A sweep is resumable and isolated, and a bad grid is named before anything runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ngdiff.book import sweep as batch
+from ngdiff.study.trials import Trial
+
+CELL = """# %% tags=["parameters"]
+method = "ngdiff"
+lr = 1.0
+seeds = (0,)
+out = ""
+
+# %%
+import json, pathlib
+assert method != "broken", "no such method"
+runs = pathlib.Path(out).with_suffix(".runs")
+runs.write_text(runs.read_text() + "x" if runs.exists() else "x")
+pathlib.Path(out).write_text(json.dumps({"method": method, "lr": lr, "seed": seeds[0]}) + "\\n")
+"""
+
+
+def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
+    (repo / "notebooks/cell.py").write_text(CELL)
+    grid = repo / "grid.toml"
+    grid.write_text('rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff", "broken"]\nlr = 0.1\nseeds = [0, 1]\n')
+    (repo / "rows.jsonl").write_text("committed\n")
+    said: list[str] = []
+    assert batch.sweep(grid, root=repo, say=said.append) == 1
+    text = "\n".join(said)
+    assert text.count("no such method") == 2 and "2 of 4 cells are not done" in text
+    assert (repo / "rows.jsonl").read_text() == "committed\n"  # never replaced by a part
+
+    grid.write_text('rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff"]\nlr = 0.1\nseeds = [0, 1, 2]\n')
+    every, rows = batch.cells(grid, repo / "notebooks/cell.py", repo)
+    every[1].file(".jsonl").write_text('{"half')  # killed while writing
+    assert [cell.done() for cell in every] == [True, False, False]
+    assert batch.sweep(grid, root=repo, say=said.append) == 0
+    assert [len(cell.file(".runs").read_text()) for cell in every] == [1, 2, 1]
+    assert [json.loads(line)["seed"] for line in rows.read_text().splitlines()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[grid]\nnix = "a"\n', "no parameter 'nix'"),
+        ("[grid]\nlr = []\n", "lr is an empty list"),
+        ("[other]\n", "unknown entry 'other'"),
+        ('rows = "a.jsonl"\n', r"no table \[grid\]"),
+        ("grid = 3\n", r"no table \[grid\]"),
+        ("[grid\n", r"grid\.toml is not TOML"),
+        ("rows = 5\n[grid]\nlr = 1\n", "rows = 5 is no name of"),
+        ('rows = "a.csv"\n[grid]\nlr = 1\n', "'a.csv' is no name of"),
+        ("[grid]\nlr = nan\n", r"grid\.toml: lr = nan: a parameter is"),
+        ("[grid]\nlr = 2024-01-01\n", "lr = 2024-01-01: a parameter is"),
+        ("[grid]\nlr = [1, 2, 1]\n", "lr names 1 twice"),
+    ],
+)
+def test_a_bad_grid_is_named(repo: Path, text: str, message: str) -> None:
+    (repo / "notebooks/cell.py").write_text(CELL)
+    grid = repo / "grid.toml"
+    grid.write_text(text)
+    with pytest.raises(ValueError, match=message):
+        batch.cells(grid, repo / "notebooks/cell.py", repo)
+
+
+def test_a_cell_is_of_the_data_it_names(repo: Path) -> None:
+    source = repo / "notebooks/cell.py"
+    source.write_text(CELL.replace('method = "ngdiff"', 'method = "ngdiff"\nbenchmark = "authors"'))
+    grid, data = repo / "grid.toml", repo / "tofu" / "rows.jsonl"
+    data.parent.mkdir()
+    grid.write_text('[grid]\nbenchmark = ["authors", "../tofu"]\nseeds = [0]\n')
+    keys = []
+    for text in ("old", "new"):
+        data.write_text(text)
+        keys.append([cell.key for cell in batch.cells(grid, source, repo)[0]])
+    assert keys[0][0] == keys[1][0] and keys[0][1] != keys[1][1]
+
+
+def test_the_example_grid_is_of_valid_cells(checkout: Path) -> None:
+    notebooks = checkout / "notebooks"
+    every, rows = batch.cells(notebooks / "grid.toml", notebooks / "cell.py", checkout)
+    points = [{k: v for k, v in cell.parameters.items() if k != "out"} for cell in every]
+    for point in points:
+        (seed,) = point.pop("seeds")
+        Trial(**point, seed=seed)
+    assert {(p["method"], p["lr"]) for p in points} == {
+        (m, lr) for m in ("ngdiff", "graddiff-0.5") for lr in (1e-4, 1e-3)
+    }
+    assert len({cell.key for cell in every}) == 4 and rows.parent == checkout / "data/results/tiny"
+
+
+def test_slurm_script_names_every_cell() -> None:
+    text = batch.slurm(Path("grid.toml"), 12)
+    assert "--array=0-11" in text and "ngdiff sweep grid.toml --cell" in text

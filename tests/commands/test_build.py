@@ -1,0 +1,60 @@
+"""The command line and the repository as a whole."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+
+def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ngdiff.commands.cli import main; main()"
+    package = str(Path(__file__).resolve().parents[2])
+    return subprocess.run([sys.executable, "-c", code, package, *arguments], cwd=cwd, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["reproduce"], "no ngdiff checkout"),
+        (["reproduce", "--profile", "huge"], "tiny"),
+        (["reproduce", "--seeds", "a"], "--seeds takes whole numbers"),
+        (["reproduce", "--data", "nowhere"], "no such folder"),
+        (["reproduce", "--data", "."], "forget01.json is missing; get the folder with"),
+        (["reproduce", "--seeds", "0,100"], "seed 100 chooses the rates"),
+        (["sweep", "nothing.toml"], "no grid file"),
+        (["data", "authors", "taken"], "cannot write to taken"),
+        (["data", "authors", "n" * 300], "File name too long"),
+    ],
+)
+def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+    (tmp_path / "taken").touch()
+    done = ngdiff(*arguments, cwd=tmp_path)
+    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
+    assert "Traceback" in ngdiff("--debug", *arguments, cwd=tmp_path).stderr
+
+
+def tracked(root: Path) -> list[Path]:
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=root, capture_output=True, text=True)
+    if names.returncode or not names.stdout:
+        pytest.skip("no git, so it is not known which files belong to the repository")
+    return [path for name in names.stdout.split("\0") if name and (path := root / name).is_file()]
+
+
+def test_no_line_is_longer_than_a_megabyte(checkout: Path) -> None:
+    for path in tracked(checkout):
+        assert max(map(len, path.read_bytes().split(b"\n"))) < 1_000_000, path
+
+
+def test_every_dependency_has_its_pin(checkout: Path) -> None:
+    project = tomllib.loads((checkout / "pyproject.toml").read_text())["project"]
+    pins = dict(re.findall(r"^([\w.-]+)==(\S+)$", (checkout / "constraints.txt").read_text(), re.M))
+    names = {re.sub(r"[-_.]+", "-", name).lower() for name in pins}
+    for line in project["dependencies"] + project["optional-dependencies"]["test"]:
+        name = re.match(r"[\w.-]+", line)
+        assert name and name[0].lower() in names, f"{line} has no pin in constraints.txt"
+    assert pins["torch"] == "2.13.0" and "torch==2.13.0" in project["dependencies"]

@@ -1,0 +1,191 @@
+"""What is labelled and what is generated from, under each convention, on tokenizers made for it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from ngdiff.data.benchmark import Prompt
+from ngdiff.evaluation import texts
+from ngdiff.evaluation.conventions import CONVENTIONS
+from ngdiff.lm.hub import chat_prompt, prompt_of
+from ngdiff.lm.tokens import IGNORE
+
+CHAT = (
+    "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] | trim }}<|end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+)
+
+
+class Asked:
+    """As much of an `LM` as its texts need."""
+
+    def __init__(self, tokenizer, prompt, context=None):
+        self.tokenizer, self.prompt, self.context = tokenizer, prompt, context
+
+    def encode(self, question, answer):
+        from ngdiff.lm.tokens import encode
+
+        return encode(self.tokenizer, self.prompt, question, answer, self.context)
+
+
+def words(*specials, bos=False) -> PreTrainedTokenizerFast:
+    """Every letter is a token, and so is a space with the letter after it: spaces merge as in a BPE of words."""
+    letters = [chr(i) for i in range(33, 127)]
+    vocab = {t: i for i, t in enumerate(["<eos>", "<bos>", "Ġ", "Ċ", *letters, *(f"Ġ{c}" for c in letters)])}
+    merges = [("Ġ", c) for c in letters]
+    tokenizer = Tokenizer(models.BPE(vocab, merges))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(["<eos>", "<bos>", *(AddedToken(s, special=True) for s in specials)])
+    if bos:
+        tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", bos_token="<bos>" if bos else None)
+
+
+def labelled(tokenizer, example) -> list[str]:
+    assert all(label in (IGNORE, token) for token, label in zip(example.input_ids, example.labels, strict=True))
+    return tokenizer.convert_ids_to_tokens([label for label in example.labels if label != IGNORE])
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_where_the_labels_of_a_plain_prompt_begin(bos):
+    """ "Q: a\\nA: bc": the prompt's last space and the answer's first letter are one token."""
+    lm = Asked(words(bos=bos), Prompt("Q: ", "\n", "A: "))
+    got = {name: texts.encode(lm, "a", "bc", how) for name, how in CONVENTIONS.items()}
+    assert len({tuple(e.input_ids) for e in got.values()}) == 1, "the same text"
+    assert labelled(lm.tokenizer, got["ngdiff"]) == ["Ġb", "c", "<eos>"]
+    assert labelled(lm.tokenizer, got["tofu"]) == ["A", ":", "Ġb", "c", "<eos>"]
+    assert labelled(lm.tokenizer, got["open-unlearning"]) == ["c", "<eos>"]  # the prompt alone ends in a token "Ġ"
+    given = {n: lm.tokenizer.convert_ids_to_tokens(texts.prompt_ids(lm, "a", "bc", CONVENTIONS[n])) for n in got}
+    assert given["open-unlearning"][-3:] == ["A", ":", "Ġ"] and given["ngdiff"][-2:] == ["A", ":"]
+    assert given["tofu"][-2:] == ["Ġa", "Ċ"]  # its generation is not given the tag
+    assert texts.truth(lm, "a", "bc", CONVENTIONS["open-unlearning"]) == "bc"
+
+
+def test_an_answer_of_one_token_that_open_unlearning_does_not_label():
+    lm = Asked(words(), Prompt("Q: ", "\n", "A: "))
+    example = texts.encode(lm, "a", "b", CONVENTIONS["open-unlearning"])
+    assert labelled(lm.tokenizer, example) == ["<eos>"]
+
+
+def test_llama_2_has_no_space_before_the_answer():
+    """ "[INST] a [/INST]bc": nothing merges, and every convention labels the same tokens."""
+    lm = Asked(words(), Prompt("[INST] ", " [/INST]", ""))
+    got = [texts.encode(lm, "a", "bc", how) for how in CONVENTIONS.values()]
+    assert all(labelled(lm.tokenizer, e) == ["b", "c", "<eos>"] for e in got)
+
+
+def test_a_chat_template_that_does_not_end_in_eos():
+    """open-unlearning labels all that the template puts after the answer, then its EOS; ours ends at the end of turn."""
+    tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+    tokenizer.chat_template = CHAT
+    lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
+    assert lm.prompt == chat_prompt(tokenizer) and tokenizer.eos_token == "<|end|>"
+    assert labelled(tokenizer, texts.encode(lm, "a", "bc", CONVENTIONS["ngdiff"])) == ["b", "c", "<|end|>"]
+    published = texts.encode(lm, "a", "bc", CONVENTIONS["open-unlearning"])
+    assert labelled(tokenizer, published) == ["b", "c", "<|end|>", "Ċ", "<eos>"]
+    assert tokenizer.decode(published.input_ids).startswith("<|system|>You are a helpful assistant.<|end|>\n<|user|>a")
+    assert texts.truth(lm, "a", " bc ", CONVENTIONS["open-unlearning"]) == "bc"  # the template trims
+
+
+def test_a_chat_template_is_not_used_where_another_prompt_was_given():
+    tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+    tokenizer.chat_template = CHAT
+    lm = Asked(tokenizer, Prompt("Q: ", "\n", "A: "))
+    got = texts.encode(lm, "a", "bc", CONVENTIONS["open-unlearning"])
+    assert tokenizer.decode(got.input_ids) == "Q: a\nA: bc<eos>"
+
+
+@pytest.mark.parametrize("bos", [False, True])
+def test_what_a_cut_leaves(bos):
+    """ "Q: a\nA: bcd…": ten tokens of it (eleven with BOS, which counts)."""
+    lm = Asked(words(bos=bos), Prompt("Q: ", "\n", "A: "))
+    tofu, open_ = (replace(CONVENTIONS[name], cut=10 + bos) for name in ("tofu", "open-unlearning"))
+    whole = lm.encode("a", "bcdefgh")
+    assert lm.tokenizer.decode(whole.input_ids, skip_special_tokens=True) == "Q: a\nA: bcdefgh"
+    got = texts.encode(lm, "a", "bcdefgh", tofu)
+    assert (
+        labelled(lm.tokenizer, got) == ["A", ":", "Ġb", "c", "d", "e"] and got.input_ids == whole.input_ids[: 10 + bos]
+    )
+    assert texts.truth(lm, "a", "bcdefgh", tofu) == "bcde"
+    got = texts.encode(lm, "a", "bcdefgh", open_)
+    assert labelled(lm.tokenizer, got) == ["c", "d", "e", "<eos>"] and texts.truth(lm, "a", "bcdefgh", open_) == "bcde"
+    for short in ("bcd", "bc"):  # fits, its EOS too
+        for how in (tofu, open_):
+            assert texts.encode(lm, "a", short, how) == texts.encode(lm, "a", short, replace(how, cut=None))
+            assert texts.truth(lm, "a", short, how) == short
+    assert labelled(lm.tokenizer, texts.encode(lm, "a", "bcde", tofu))[-1] == "e"  # just as long: TOFU leaves no EOS
+    with pytest.raises(ValueError, match=r"question 'a long question'.*no answer within the first 1[01] tokens.*tofu"):
+        texts.encode(lm, "a long question", "b", tofu)
+    assert labelled(lm.tokenizer, texts.encode(lm, "a long question", "b", open_)) == ["<eos>"]
+
+
+def test_a_cut_row_fits_a_context_that_the_whole_row_does_not():
+    lm, how = Asked(words(), Prompt("[INST] ", " [/INST]", ""), context=20), replace(CONVENTIONS["tofu"], cut=18)
+    given = texts.prompt_ids(lm, "a", "bcdefghijkl", how)
+    assert lm.tokenizer.decode(given) == "[INST] a [/INST]"
+    assert texts.encode(lm, "a", "bcdefghijkl", how).prompt_ids == given
+
+
+def test_a_template_that_brings_its_own_bos_has_it_once_under_each_convention():
+    tokenizer = words("<|user|>", bos=True)
+    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
+    lm = Asked(tokenizer, chat_prompt(tokenizer))
+    for how in CONVENTIONS.values():
+        example = texts.encode(lm, "a", "bc", how)
+        assert example.input_ids.count(tokenizer.bos_token_id) == 1, how.name
+        assert texts.prompt_ids(lm, "a", "bc", how) == example.prompt_ids, how.name
+        assert labelled(tokenizer, example)[:2] == ["b", "c"] or how.labels == "alone", how.name
+
+
+def test_a_document_has_no_eos_under_open_unlearning():
+    lm = Asked(words(), Prompt("Q: ", "\n", "A: "), context=4)
+    assert labelled(lm.tokenizer, texts.encode(lm, "", "abc", CONVENTIONS["open-unlearning"])) == ["b", "c"]
+    with pytest.raises(ValueError, match=r"text 'abcde' is 5 tokens long"):
+        texts.encode(lm, "", "abcde", CONVENTIONS["open-unlearning"])
+
+
+def test_too_long_a_row_is_refused_under_each_convention():
+    lm = Asked(words(), Prompt("Q: ", "\n", "A: "), context=6)
+    for how in CONVENTIONS.values():
+        with pytest.raises(ValueError, match="tokens long"):
+            texts.encode(lm, "a", "bcdef", how)
+
+
+def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
+    """A template with EOS in the prompt, a tokenizer without a padding token: its collator masks every EOS. The likelihoods are
+    those of a plain forward with that mask, positions counted as they stand."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from ngdiff.evaluation import forward
+
+    tokenizer = words("<|user|>")
+    tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m['content'] }}<eos>{% endfor %}"
+    lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
+    how = CONVENTIONS["open-unlearning"]
+    assert texts.blind(lm, how) == 0 and texts.blind(lm, CONVENTIONS["ngdiff"]) is None
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).eval()
+    model.lm_head.weight.data.mul_(20)
+    examples = [texts.encode(lm, q, a, how) for q, a in (("a", "bc"), ("a", "bcd"), ("longer", "x y z"))]
+    found = forward.likelihood(model, examples, blind=0)
+    for example, stats in zip(examples, found, strict=True):
+        ids = torch.tensor([example.input_ids])
+        assert 0 in example.prompt_ids
+        with torch.no_grad():
+            logp = model(ids, attention_mask=(ids != 0).long()).logits[0].log_softmax(-1)
+        at = [t for t, label in enumerate(example.labels) if label != IGNORE]
+        assert stats.logp == pytest.approx([logp[t - 1, ids[0, t]].item() for t in at], abs=1e-5)
+    apart = [abs(a.logp - b.logp).max() for a, b in zip(found, forward.likelihood(model, examples), strict=True)]
+    assert min(apart) > 1e-4  # it matters
+
+
+def test_names_are_what_the_command_line_takes():
+    assert json.dumps([*CONVENTIONS]) == '["ngdiff", "tofu", "open-unlearning", "muse", "semeval"]'

@@ -1,0 +1,162 @@
+"""The import closure: complete against what really runs, sensitive to every module in it, to no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ngdiff.store import code
+
+MAKERS = ("ngdiff.study.trials", "ngdiff.lm.pair", "ngdiff.theory.theorems")  # of cached numbers and models
+CHANGE = "\nCHANGED = 1\n"
+
+
+def modules(home: Path) -> dict[str, Path]:
+    """Dotted name -> file of every module below `home`."""
+    names = {path: (home.name, *path.relative_to(home).with_suffix("").parts) for path in home.rglob("*.py")}
+    return {".".join(parts).removesuffix(".__init__"): path for path, parts in names.items()}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """A copy of the package's sources."""
+    return Path(shutil.copytree(code.HOME, tmp_path / "ngdiff", ignore=shutil.ignore_patterns("__pycache__")))
+
+
+def forget() -> None:
+    """Drop what was read of the files: a process reads each once."""
+    for remembered in (code._source, code._files, code._digest, code._lazy):
+        remembered.cache_clear()
+
+
+@pytest.mark.parametrize("maker", MAKERS)
+def test_a_changed_module_changes_the_hash_if_and_only_if_it_is_in_the_closure(copy: Path, maker: str) -> None:
+    inside, before, every = set(code.closure(maker, copy)), code.fingerprint(maker, copy), modules(copy)
+    assert inside < set(every) and maker in inside
+    for name, file in every.items():
+        text = file.read_text("utf-8")
+        file.write_text(text + CHANGE, "utf-8")
+        forget()
+        assert (code.fingerprint(maker, copy) != before) == (name in inside), name
+        file.write_text(text, "utf-8")
+    forget()
+    assert code.fingerprint(maker, copy) == before
+
+
+def test_wording_and_layout_change_nothing_and_a_sign_does(copy: Path) -> None:
+    file, before = copy / "directions.py", code.fingerprint("ngdiff.study.trials", copy)
+    text = file.read_text("utf-8")
+    worded = text.replace('"""Direction rules:', '"""Rules of direction:').replace("1.0 / norm", "1.0  / (norm)")
+    for changed, same in ((worded + "\n# a remark\n", True), (text.replace("1.0 / norm", "-1.0 / norm"), False)):
+        assert changed != text
+        file.write_text(changed, "utf-8")
+        forget()
+        assert (code.fingerprint("ngdiff.study.trials", copy) == before) == same
+
+
+def package(home: Path, **files: str) -> Path:
+    """A package at `home` with these files; a double underscore in a name is a folder."""
+    for name, text in {"__init__": "", **files}.items():
+        path = home / (name if name == "__init__" else name.replace("__", "/"))
+        path = path.with_name(f"{path.name}.py")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, "utf-8")
+        if not (path.parent / "__init__.py").exists():
+            (path.parent / "__init__.py").write_text("", "utf-8")
+    return home
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("import pkg.b", {"pkg", "pkg.b"}),
+        ("def f():\n    from pkg import b", {"pkg", "pkg.b"}),  # inside a function
+        ("def f():\n    import pkg as p\n    return p.b.x", {"pkg", "pkg.b"}),  # read off the package
+        ("import pkg as p\nX = p.sub.c.y", {"pkg", "pkg.sub", "pkg.sub.c", "pkg.b"}),
+        ("from pkg import Late", {"pkg", "pkg.b"}),  # a name that the package loads on first use
+        ("import pkg as p\nX = p.Late()", {"pkg", "pkg.b"}),
+        ("from . import b", {"pkg", "pkg.b"}),
+        ("from .sub.c import y", {"pkg", "pkg.sub", "pkg.sub.c", "pkg.b"}),
+        ("from .sub import c as d", {"pkg", "pkg.sub", "pkg.sub.c", "pkg.b"}),
+        ("from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pkg import b", set()),
+        ("import json, os.path", set()),
+        ("from importlib import import_module\nX = import_module('json')", set()),
+    ],
+)
+def test_what_counts_as_an_import(tmp_path: Path, text: str, found: set[str]) -> None:
+    init = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pkg.b import Late\n"
+    home = package(tmp_path / "pkg", a=text, b="class Late: pass\nx = 1", sub__c="from ..b import x\ny = x")
+    (home / "__init__.py").write_text(init)
+    forget()
+    assert set(code.closure("pkg.a", home)) == found | {"pkg.a"}
+
+
+def test_a_computed_import_cannot_be_followed_and_is_refused(tmp_path: Path) -> None:
+    home = package(
+        tmp_path / "pkg", a="import importlib\ndef f(n):\n    return importlib.import_module(n)", b="from pkg import a"
+    )
+    for name in ("pkg.a", "pkg.b"):
+        with pytest.raises(ValueError, match=r"pkg\.a imports a module by a computed name"):
+            code.closure(name, home)
+    with pytest.raises(ValueError, match="is no module of"):
+        code.closure("pkg.c", home)
+
+
+def test_no_module_of_the_package_hides_an_import() -> None:
+    for name in modules(code.HOME):
+        assert name in code.closure(name)
+
+
+def test_a_notebook_depends_on_what_it_uses_of_the_package() -> None:
+    used, unused = "import ngdiff as ng\nstep = ng.NGDiff()", "import ngdiff as ng\nprint(ng)"
+    assert code.fingerprint_of(used) != code.fingerprint_of(unused)
+    assert code.fingerprint_of(used) == code.fingerprint_of("from ngdiff import NGDiff")
+
+
+TRIAL = """
+import json, sys
+from dataclasses import replace
+from ngdiff.store import code
+from ngdiff import profiles
+from ngdiff.study import trials
+from ngdiff.profiles import TinyLM, Training
+
+tiny = profiles.profile("tiny")
+shape = TinyLM(hidden=32, layers=1, heads=2, intermediate=64, vocab=512, context=128)
+training = Training(epochs=16, pretrain_epochs=5, lr=1.5e-2, batch_size=16, replay=0.5)
+micro = replace(tiny, name="micro", authors=4, questions=6, lm=shape, training=training, steps=5, batch_size=4,
+                max_new_tokens=8)
+profiles._PROFILES = (*profiles._PROFILES, micro)
+kinds = {"data": "", "profile": "micro", "rule": "fixed", "lr": 3e-3}
+row = trials.run(trials.Trial("graddiff-0.5", "constant", **kinds), refresh=len(sys.argv) > 1)
+loaded = sorted(name for name in sys.modules if name.partition(".")[0] == "ngdiff")
+print(json.dumps({"loss_forget": row["loss_forget"], "loaded": loaded, "closure": code.closure("ngdiff.study.trials")}))
+"""
+
+
+def run(home: Path, cache: Path, *arguments: str) -> dict:
+    """What a fresh process with the package at `home` gets for one small trial."""
+    env = os.environ | {"PYTHONPATH": str(home.parent), "NGDIFF_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", TRIAL, *arguments]
+    done = subprocess.run(command, env=env, cwd=home.parent, capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_a_turned_sign_is_never_served_from_the_cache_nor_its_number_afterwards(copy: Path, tmp_path: Path) -> None:
+    """One sign turned in the step: another number at once; the file restored: the first number again."""
+    file = next(path for path in copy.rglob("*.py") if "class Swap" in path.read_text("utf-8"))
+    text, sign = file.read_text("utf-8"), "combine_(self.g_R, self.g_F, a, b)"
+    assert text.count(sign) == 1
+    first = run(copy, tmp_path / "cache")
+    assert set(first["loaded"]) <= set(first["closure"])  # what really ran is in the closure
+    file.write_text(text.replace(sign, "combine_(self.g_R, self.g_F, a, -b)"), "utf-8")
+    broken = [run(copy, tmp_path / "cache")["loss_forget"], run(copy, tmp_path / "cache", "refresh")["loss_forget"]]
+    assert broken[0] == broken[1] < first["loss_forget"]  # descended, not ascended
+    file.write_text(text, "utf-8")
+    assert run(copy, tmp_path / "cache")["loss_forget"] == first["loss_forget"]
