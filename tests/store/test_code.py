@@ -50,7 +50,7 @@ def test_a_changed_module_changes_the_hash_if_and_only_if_it_is_in_the_closure(c
 
 
 def test_wording_and_layout_change_nothing_and_a_sign_does(copy: Path) -> None:
-    file, before = copy / "directions.py", code.fingerprint("ngdiff.study.trials", copy)
+    file, before = copy / "core" / "directions.py", code.fingerprint("ngdiff.study.trials", copy)
     text = file.read_text("utf-8")
     worded = text.replace('"""Direction rules:', '"""Rules of direction:').replace("1.0 / norm", "1.0  / (norm)")
     for changed, same in ((worded + "\n# a remark\n", True), (text.replace("1.0 / norm", "-1.0 / norm"), False)):
