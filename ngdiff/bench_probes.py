@@ -19,13 +19,15 @@ from typing import Any
 
 import torch
 
-from ngdiff.autolr import AutoLR, Fit, fit
+from ngdiff.autolr import AutoLR
 from ngdiff.cache import probe_file
 from ngdiff.data.problem import LMProblem
 from ngdiff.engine import Engine
 from ngdiff.methods import NGDiff
+from ngdiff.parabola import Fit, fit
+from ngdiff.point import inner
 from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import Line, State
+from ngdiff.stepsize import Line, State, StepSize
 
 Row = dict[str, Any]
 COUNT = ("accepted", "clipped_up", "clipped_down", "bounded")  # outcomes of a fit that counts
@@ -33,7 +35,7 @@ DROWNED = 1e-5  # a radius at which bfloat16 shows nothing but rounding
 
 
 @dataclass(frozen=True)
-class _At:
+class _At(StepSize):
     """AutoLR, and the parabola at one more radius, put into `seen`."""
 
     rule: AutoLR
@@ -59,7 +61,7 @@ class _Twin:
         self.mine = LMProblem(problem.bench, model, batch_size=problem.batch_size, engine=engine).bind(NGDiff, seed)
         self.optimizer = self.mine.optimizer()
         if moments is not None:
-            getattr(self.optimizer, "inner", self.optimizer).load_state_dict(copy.deepcopy(moments))
+            inner(self.optimizer).load_state_dict(copy.deepcopy(moments))
 
     def step(self, rule: Any, state: State, t: int) -> State:
         """The rule's state after step t."""

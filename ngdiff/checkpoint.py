@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ngdiff import rng
 from ngdiff.cache import atomic_write, probe_writable
-from ngdiff.vector import gathered, like
+from ngdiff.sharding import gathered, like
 
 if TYPE_CHECKING:
     from ngdiff.step import UnlearningStep

@@ -27,10 +27,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ngdiff import rng, vector
+from ngdiff import rng
 from ngdiff.engine import blocks, checkpointing
-from ngdiff.master import BUCKET
+from ngdiff.master import BUCKET, Master
 from ngdiff.meters import allocated
+from ngdiff.point import inner
+from ngdiff.sharding import local
 
 if TYPE_CHECKING:
     from ngdiff.data.problem import LMProblem
@@ -112,10 +114,10 @@ def footprint(problem: LMProblem, optimizer: torch.optim.Optimizer, fresh: int |
     """The estimate for a problem that is bound and prepared; fresh: of a step-size rule that probes, None without one."""
     params, device = problem.parameters, problem.parameters[0].device
     with torch.no_grad():
-        every, moving = ([vector.local(p) for p in ps] for ps in (problem.module.parameters(), params))
+        every, moving = ([local(p) for p in ps] for ps in (problem.module.parameters(), params))
         if problem.start is not None:
             every += [p.detach() for p in problem.start.parameters() if p.requires_grad]
-    low = getattr(optimizer, "low", {})
+    low = optimizer.low if isinstance(optimizer, Master) else {}
     G = sum(p.nbytes for p in moving)
     moved = sum(4 * p.numel() if q in low else p.nbytes for p, q in zip(moving, params))
     retain, forget = (_activations(problem, name, device) for name in (False, True))
@@ -152,12 +154,12 @@ def _activations(problem: LMProblem, forget: bool, device: torch.device) -> tupl
 
 def _slots(optimizer: torch.optim.Optimizer) -> int:
     """Numbers that the optimizer keeps for each weight, found by a step of its like on a small tensor."""
-    inner: Any = getattr(optimizer, "inner", optimizer)
+    mine: Any = inner(optimizer)
     x = torch.zeros(64, requires_grad=True)
-    known = inspect.signature(type(inner)).parameters
+    known = inspect.signature(type(mine)).parameters
     try:
-        other = type(inner)(
-            [x], **{key: value for key, value in inner.defaults.items() if key in known and key != "fused"}
+        other = type(mine)(
+            [x], **{key: value for key, value in mine.defaults.items() if key in known and key != "fused"}
         )
         x.grad = torch.ones_like(x)
         other.step()

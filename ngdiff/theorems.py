@@ -8,16 +8,16 @@ function returns the worst error it saw, relative to the terms of the identity, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ngdiff import oracles
-from ngdiff.autolr import AutoLR, fit, parabola
+from ngdiff.autolr import AutoLR
 from ngdiff.directions import MGDA, Direction, GradDiff, NGDiff, PCGrad
+from ngdiff.parabola import fit, parabola
 from ngdiff.quadratics import Pair, walk
-from ngdiff.stepsize import StepSize
+from ngdiff.stepsize import Line, StepSize
 
 EPS = torch.finfo(torch.float64).eps
 EXACT = AutoLR(lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True)  # η* at every step, on a quadratic
@@ -139,18 +139,14 @@ def one_step(P: Pair, theta: Tensor, d: Tensor, eta: float) -> float:
     return worst
 
 
-@dataclass(frozen=True)
-class Ray:
-    """A `Line` of `ngdiff.stepsize`: R along −d from θ on a pair."""
+class Ray(Line):
+    """R along −d from θ on a pair."""
 
-    P: Pair
-    theta: Tensor
-    d: Tensor
-    eps: float = EPS
+    eps = EPS
 
-    @property
-    def slope(self) -> float:
-        return -(self.P.grad_R(self.theta) @ self.d).item()
+    def __init__(self, P: Pair, theta: Tensor, d: Tensor) -> None:
+        self.P, self.theta, self.d = P, theta, d
+        self.slope = -(P.grad_R(theta) @ d).item()
 
     def __call__(self, eta: float) -> list[float]:
         return [self.P.R(self.theta - eta * self.d).item()]

@@ -44,7 +44,8 @@ STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run
 OPTIMIZERS = ("adamw", "sgd")
 # what a trial's numbers depend on, beside its settings and its models
 SOURCES = (
-    *("vector", "directions", "stepsize", "autolr", "info", "probe", "step", "unlearn"),
+    *("vector", "sharding", "processes", "directions", "stepsize", "parabola", "autolr", "info", "phases", "point"),
+    *("probe", "optimizers", "step", "unlearn"),
     *("objectives", "baselines", "methods", "lm", "trials", "suites"),
     *("data/benchmark", "data/problem", "data/rows", "data/tokens", "data/refusals"),
 )

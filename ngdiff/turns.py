@@ -33,6 +33,7 @@ from ngdiff.autolr import AutoLR
 from ngdiff.directions import NGDiff
 from ngdiff.engine import PRECISIONS, Engine
 from ngdiff.phases import MODES
+from ngdiff.point import inner
 from ngdiff.step import UnlearningStep
 
 Row = dict[str, Any]
@@ -181,7 +182,7 @@ class Subject:
         """Bytes that stay from step to step: weights, their low bits, optimizer state; on CUDA all that is allocated."""
         if self.device == "cuda":
             return torch.cuda.memory_allocated()
-        states = getattr(self.optimizer, "inner", self.optimizer).state.values()
+        states = inner(self.optimizer).state.values()
         moments = [t for s in states for t in s.values() if isinstance(t, torch.Tensor)]
         return sum(t.nbytes for t in [*self.model.parameters(), *self.low, *moments])
 

@@ -27,7 +27,7 @@ import torch
 import ngdiff as ng
 from ngdiff import paths, results, trials
 from ngdiff.figures import runs, style
-from ngdiff.autolr import fit, parabola
+from ngdiff.parabola import fit, parabola
 
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
 

@@ -26,7 +26,7 @@ import torch
 
 import ngdiff as ng
 from ngdiff import paths, results, theorems
-from ngdiff.autolr import parabola
+from ngdiff.parabola import parabola
 from ngdiff.figures import saved, style, theory
 from ngdiff.quadratics import pair, walk
 

@@ -12,8 +12,9 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parent.parent / "ngdiff"
 CORE = (
-    *("vector", "processes", "rng", "directions", "stepsize", "autolr", "point", "master", "phases", "probe", "info"),
-    *("step", "checkpoint", "unlearn", "quadratics", "theorems", "oracles", "twin"),
+    *("vector", "sharding", "processes", "rng", "directions", "stepsize", "parabola", "autolr", "point", "master"),
+    *("phases", "probe", "info", "optimizers", "step", "checkpoint", "unlearn", "quadratics", "theorems", "oracles"),
+    "twin",
 )
 SHELL = ("cli", "reproduce", "report", "records", "batch", "book", "execute", "__main__", "job", "unlearn_command",
          "evaluate_command")  # fmt: skip

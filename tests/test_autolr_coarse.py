@@ -12,19 +12,20 @@ import torch
 from twin import Net
 
 from ngdiff import bench_probes
-from ngdiff.autolr import AutoLR, _scatter, _student, fit
+from ngdiff.autolr import AutoLR
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.directions import NGDiff
 from ngdiff.master import Master
+from ngdiff.parabola import fit, scatter, student
 from ngdiff.point import Point
 from ngdiff.step import UnlearningStep
-from ngdiff.stepsize import EPS
+from ngdiff.stepsize import EPS, Line
 
 COARSE = 2.0**-8
 
 
 @dataclass
-class Noisy:
+class Noisy(Line):
     """Rows of L(η) = L₀ + s·η + ½c·η², each with an error of its own, of standard deviation `sigma`, at every look."""
 
     slope_of: float
@@ -92,8 +93,8 @@ def test_students_t_widens_few_rows():
 
     for n in (8, 16, 128, 10_000):
         exact = stats.t.ppf(stats.norm.cdf(3.0), n - 1)
-        assert _student(3.0, n) == pytest.approx(exact, rel=0.03)
-    assert _scatter([1.0, 2.0, 3.0]) == pytest.approx(math.sqrt(3 * 1.0))
+        assert student(3.0, n) == pytest.approx(exact, rel=0.03)
+    assert scatter([1.0, 2.0, 3.0]) == pytest.approx(math.sqrt(3 * 1.0))
 
 
 # ---------------------------------------------------------------------------------------------------------- the radius

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ngdiff import oracles, theorems
-from ngdiff.autolr import parabola
 from ngdiff.directions import MGDA, GradDiff, LossNorm, NGDiff, PCGrad
+from ngdiff.parabola import parabola
 from ngdiff.quadratics import pair
 
 

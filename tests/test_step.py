@@ -20,7 +20,7 @@ from ngdiff import vector
 from ngdiff.autolr import AutoLR
 from ngdiff.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.step import ForgetLevel, RetainBound, UnlearningStep
-from ngdiff.stepsize import Constant, State
+from ngdiff.stepsize import Constant, State, StepSize
 
 RULES = [GradAscent(), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff(), PCGrad(), MGDA()]
 BELOW = AutoLR(lr=0.01, every=1, fresh=0, search=0)
@@ -44,7 +44,7 @@ def built(optimizer="sgd", rule=None, stepsize=None, net=None, **kw):
 
 
 @dataclass(frozen=True)
-class Look:
+class Look(StepSize):
     """A rule that probes at every step, looks where it is told, and returns a fixed rate."""
 
     eta: float = 0.05

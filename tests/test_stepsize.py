@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngdiff.autolr import AutoLR, Fit, fit, parabola
-from ngdiff.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.autolr import AutoLR
+from ngdiff.parabola import Fit, fit, parabola
+from ngdiff.stepsize import Constant, Line, WarmupCosine, WarmupLinear
 
 EPS_32 = 2.0**-23
 
 
 @dataclass
-class Curve:
+class Curve(Line):
     """A line of one row (or of the rows it gives), counting its calls."""
 
     f: object
