@@ -35,7 +35,7 @@ import ngdiff as ng
 from ngdiff.store import paths, rows as results
 from ngdiff.study import trials
 from ngdiff.figures import runs, style
-from ngdiff.core.autolr import fit, parabola
+from ngdiff.core.parabola import fit, parabola
 
 rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
 

@@ -34,7 +34,7 @@ import torch
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
 from ngdiff.theory import theorems
-from ngdiff.core.autolr import parabola
+from ngdiff.core.parabola import parabola
 from ngdiff.figures import saved, style, theory
 from ngdiff.theory.quadratics import pair, walk
 

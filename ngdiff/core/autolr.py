@@ -1,104 +1,52 @@
 """AutoLR: the learning rate that sets itself, from a parabola of the retain loss along the update.
 
-AutoLR follows GeN (Bu & Xu, "Automatic gradient descent with generalized Newton's method", ICLR 2025, arXiv
-2407.02772): the best rate on the local parabola is η* = ⟨g_R, d⟩/(d'H_R d), and two extra forward passes give it.
+The parabola and its noise are in `ngdiff.core.parabola`; this file is the policy: when to look, how far,
+and what to make of what is seen. It follows GeN (Bu & Xu, "Automatic gradient descent with
+generalized Newton's method", ICLR 2025, arXiv 2407.02772).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from ngdiff.core.stepsize import EPS, Line, State
-
-ROWS = 8  # from which on their scatter measures the noise of a coarse forward
-
-
-def parabola(L_minus: float, L_0: float, L_plus: float, h: float) -> tuple[float, float]:
-    """Slope and curvature at 0 of the parabola through (−h, L_minus), (0, L_0), (h, L_plus)."""
-    return (L_plus - L_minus) / (2 * h), (L_plus - 2 * L_0 + L_minus) / h / h
+from ngdiff.core.parabola import Fit, exact_sum, fit
+from ngdiff.core.stepsize import Line, State, StepSize
 
 
 @dataclass(frozen=True)
-class Fit:
-    """A parabola along the update, judged. `eta` = −slope/curvature is its minimiser; `outcome` says if it counts:
+class AutoLR(StepSize):
+    """Learning rate from a parabola of the retain loss along the actual update.
 
-    `ok` | `uphill` (the update raises R at once) | `concave` (no minimum) | `noise` (the curvature does not stand clear
-    of rounding and of the scatter between rows) | `skewed` (two forwards on the step's own rows: their central slope
-    is off the exact one by more than half of it, so no parabola fits at this radius) | `nonfinite`.
-    """
+    η* = −R′(0)/R″(0), R(η) = R(θ + η·u), u the optimizer's own update per unit rate, every `every`
+    steps. On a quadratic under SGD one probe gives the exact minimiser ⟨g_R, d⟩/(d'H_R d) from any
+    radius.
 
-    slope: float
-    curvature: float
-    outcome: str
-    radius: float = math.nan
+    The safe default looks at the step's retain rows and `fresh` times as many new ones. Its own
+    rows alone make the step greedy: under SGD it goes downhill on them by construction. The first
+    probe searches the order of magnitude, and so do later ones until one is found. Afterwards a
+    probe moves the rate by at most a factor `clip`. The rate stays within [min_lr, max_lr].
+    `AutoLR.paper()` is the bare formula instead.
 
-    @property
-    def eta(self) -> float:
-        return -self.slope / self.curvature if self.curvature else math.nan
+    Outcomes, logged every step: `held` (no probe due), `accepted`, `clipped_up`, `clipped_down`,
+    `bounded`, and for a fit that does not count `uphill`, `skewed`, `concave`, `noise`,
+    `nonfinite`. On concave and noise η grows by `clip`: the loss falls and shows no bend yet. On
+    the others it shrinks by `shrink`. Uphill stops shrinking at `floor` times the rate that the
+    search found: a shorter step along a rising line still rises, and a rate that decays to nothing
+    only stalls the forgetting.
 
+    lr: the starting rate; its order of magnitude does not matter when `search` is on.
+    forwards: of a probe, beside R(0): 2, or 1 with the exact slope.
+    search: how many radii the search tries at most; 0 for no search.
+    radius: probe distance in rate units; None is the current η.
+    widen: how often a radius at which the curvature is noise grows tenfold.
+    z: standard errors by which the curvature must stand clear of its scatter over rows.
+    blur: the part of the way to a probe that rounding of the weights may be (bfloat16). The radius
+    grows until it is less, whatever η is.
+    bare: the formula alone, as in `paper()`.
 
-def fit(line: Line, L_0: Sequence[float], h: float, forwards: int = 2, z: float = 0.0) -> Fit:
-    """The parabola along `line` from probes at ±h (two forwards), or at +h with the exact slope (one).
-
-    The curvature is accepted when the second difference Σᵢ(Lᵢ(h) − 2Lᵢ(0) + Lᵢ(−h)) exceeds what rounding could make
-    of a straight line and, with two forwards, `z` standard errors of its scatter over the rows (with one the scatter would
-    hold the rows' slopes). Where the forward is coarser than float32 and there are enough rows, what rounding makes of
-    them is not bounded but measured: it is in the scatter. Errors: one forward needs `line.slope`.
-    """
-    plus = line(h)
-    if forwards == 1:
-        if line.slope is None:
-            raise ValueError("a one-forward probe needs the exact slope: probe the step's own rows (fresh=0)")
-        slope = line.slope
-        second = [2 * p for p in _minus(plus, L_0)]
-        total = _sum(second) - 2 * h * slope
-        size = 2 * (_size(plus) + _size(L_0))
-        curvature = total / h / h
-    else:
-        minus = line(-h)
-        second = [p + m - 2 * o for p, m, o in zip(plus, minus, L_0, strict=True)]
-        slope, curvature = parabola(_sum(minus), _sum(L_0), _sum(plus), h)
-        total = _sum(second)
-        size = _size(plus) + 2 * _size(L_0) + _size(minus)
-    if not (math.isfinite(slope) and math.isfinite(curvature)):
-        return Fit(slope, curvature, "nonfinite", h)
-    measured = (
-        forwards == 2 and line.eps > EPS and len(second) >= ROWS
-    )  # a coarse forward errs by row, unlike its bound
-    eps, z = (EPS, _student(z, len(second))) if measured else (line.eps, z)
-    noise = max(eps * size, z * _scatter(second) if forwards == 2 else 0.0)
-    if abs(total) <= noise:
-        rises = 2 * abs(h) * slope > max(eps * size, z * _scatter(_minus(plus, minus)) if measured else 0.0)
-        return Fit(slope, curvature, "uphill" if rises else "noise", h)
-    if slope >= 0:
-        return Fit(slope, curvature, "uphill", h)
-    if curvature > 0 and line.slope is not None and abs(slope - line.slope) > 0.5 * abs(line.slope):
-        return Fit(slope, curvature, "skewed", h)
-    return Fit(slope, curvature, "ok" if curvature > 0 else "concave", h)
-
-
-@dataclass(frozen=True)
-class AutoLR:
-    """Learning rate from a parabola of the retain loss along the actual update, every `every` steps.
-
-    η* = −R′(0)/R″(0), R(η) = R(θ + η·u), u the optimizer's own update per unit rate. On a quadratic under SGD one
-    probe gives the exact minimiser ⟨g_R, d⟩/(d'H_R d) from any radius. The safe default looks at the step's retain
-    rows plus `fresh` times as many new ones (its own rows alone make the step greedy: under SGD it goes downhill on them
-    by construction), searches the order of magnitude at the first probe, or until one is found, moves by at most a factor
-    `clip` afterwards, and keeps within [min_lr, max_lr]. `AutoLR.paper()` is the bare formula instead.
-
-    Outcomes, logged every step: `held` (no probe due), `accepted`, `clipped_up`, `clipped_down`, `bounded`, and for a
-    fit that does not count `uphill`, `skewed`, `concave`, `noise`, `nonfinite`: η then grows by `clip` on concave and
-    noise (the loss falls and shows no bend yet) and shrinks by `shrink` on the others, always within the bounds. Uphill
-    stops shrinking at `floor` times the rate the search found: a shorter step along a rising line still rises, and a
-    rate that decays to nothing only stalls the forgetting.
-
-    lr: the starting rate (its order of magnitude does not matter when `search` is on); radius: probe distance in rate
-    units (None: the current η); widen: how often a radius at which the curvature is noise grows tenfold; z: standard
-    errors by which the curvature must stand clear of its scatter over rows; blur: the part of the way to a probe that
-    rounding of the weights may be (bfloat16): the radius grows until it is less, whatever η is.
+    Errors: ValueError for fields out of range.
     """
 
     lr: float = 1e-3
@@ -119,22 +67,26 @@ class AutoLR:
 
     @classmethod
     def paper(cls, lr: float = 1e-3) -> AutoLR:
-        """The three-point formula every 10 steps on the step's own rows: no search, clip, bound or sign check."""
+        """The three-point formula on the step's own rows: no search, clip, bounds or checks."""
         return cls(lr=lr, every=10, forwards=2, fresh=0, search=0, bare=True)
 
     def __post_init__(self) -> None:
         if not (0 < self.min_lr <= self.lr <= self.max_lr < math.inf):
-            raise ValueError(f"AutoLR needs 0 < min_lr ≤ lr ≤ max_lr, got {self.min_lr}, {self.lr}, {self.max_lr}")
+            got = f"{self.min_lr}, {self.lr}, {self.max_lr}"
+            raise ValueError(f"AutoLR needs 0 < min_lr ≤ lr ≤ max_lr, got {got}")
         if self.every < 1 or self.forwards not in (1, 2) or self.fresh < 0 or self.clip < 1:
             raise ValueError("AutoLR needs every ≥ 1, forwards in {1, 2}, fresh ≥ 0 and clip ≥ 1")
         if not (0 < self.shrink <= 1 and 0 <= self.floor <= 1):
             raise ValueError("AutoLR needs 0 < shrink ≤ 1 and 0 ≤ floor ≤ 1")
-        if self.search < 0 or self.widen < 0 or not self.z >= 0 or (self.radius is not None and not self.radius > 0):
-            raise ValueError("AutoLR needs search, widen and z ≥ 0 and a radius that is None or positive")
+        some_radius = self.radius is None or self.radius > 0
+        if self.search < 0 or self.widen < 0 or not self.z >= 0 or not some_radius:
+            needs = "search, widen and z ≥ 0 and a radius that is None or positive"
+            raise ValueError(f"AutoLR needs {needs}")
         if not self.blur > 0:
             raise ValueError("AutoLR needs blur > 0: rounding is never nothing")
         if self.forwards == 1 and self.fresh:
-            raise ValueError("a one-forward probe knows the slope on the step's own rows only: set fresh=0")
+            known = "the slope on the step's own rows only"
+            raise ValueError(f"a one-forward probe knows {known}: set fresh=0")
 
     def init(self) -> State:
         return State(eta=self.lr)
@@ -169,9 +121,19 @@ class AutoLR:
             forwards=state.forwards + counted.forwards,
         )
 
-    def _look(self, line: Line, L_0: Sequence[float], h: float, last: float = math.nan) -> Fit:
-        """The fit at radius h, or from where weights can show it; while its curvature drowns in noise the radius grows, not
-        the rate."""
+    def _bare(self, line: Line, L_0: Sequence[float], h: float) -> tuple[Fit, float, str]:
+        """The fit at radius h and its minimiser, whatever it is worth."""
+        found = fit(line, L_0, h or self.lr, self.forwards)
+        if not math.isfinite(found.eta):
+            return found, h, "nonfinite"
+        return found, found.eta, "accepted"
+
+    def _look(self, line: Line, L_0: Sequence[float], h: float, last: float) -> Fit:
+        """The fit at radius h, or at the least larger one that the weights can show.
+
+        While its curvature drowns in noise the radius grows, not the rate. last: the radius of the
+        last probe.
+        """
         h = self._shown(line, h, last)
         for widened in range(self.widen + 1):
             found = fit(line, L_0, h * 10**widened, self.forwards, self.z)
@@ -179,13 +141,8 @@ class AutoLR:
                 break
         return found
 
-    def _bare(self, line: Line, L_0: Sequence[float], h: float) -> tuple[Fit, float, str]:
-        found = fit(line, L_0, h or self.lr, self.forwards)
-        if not math.isfinite(found.eta):
-            return found, h, "nonfinite"
-        return found, found.eta, "accepted"
-
     def _judge(self, found: Fit, eta: float, floor: float) -> tuple[float, str]:
+        """The next rate and its outcome. eta: the present rate; floor: the least after `uphill`."""
         if found.outcome != "ok":
             factor = self.clip if found.outcome in ("concave", "noise") else self.shrink
             least = min(eta, floor) if found.outcome == "uphill" else 0.0
@@ -195,13 +152,15 @@ class AutoLR:
         bounded = self._bounded(clipped)
         if bounded != clipped:
             return bounded, "bounded"
-        return bounded, "clipped_up" if found.eta > high else "clipped_down" if found.eta < low else "accepted"
+        up, down = found.eta > high, found.eta < low
+        return bounded, "clipped_up" if up else "clipped_down" if down else "accepted"
 
     def _search(self, line: Line, L_0: Sequence[float], eta: float) -> tuple[Fit, float, str]:
-        """Move the radius by factors of ten until the parabola's minimiser lies within reach of its own probes; a rate
-        found so is looked at once more, and halved while it does not lower the loss. Where no radius gives a parabola
-        (a retain loss at its minimum only rises) nothing is known of the scale: η stays if R falls there, else shrinks, and
-        the next probe searches again."""
+        """The first fit, its rate and outcome, looked for at radii apart by factors of ten.
+
+        A fit is found where its minimiser lies within reach of its own probes. Its rate is then
+        halved while it does not lower the loss.
+        """
         h = first = self._shown(line, eta)
         tried: dict[float, Fit] = {}
         for _ in range(self.search):
@@ -217,31 +176,42 @@ class AutoLR:
                 break
         usable = [r for r, f in tried.items() if f.outcome == "ok"]
         if not usable:
-            here = tried[first]
-            finite = [min(r, eta) for r, f in tried.items() if f.outcome != "nonfinite" and r <= first]
-            factor = 1.0 if here.outcome in ("concave", "noise") else self.shrink
-            return here, self._bounded(factor * max(finite, default=min(tried))), here.outcome
+            return self._nowhere(tried, first, eta)
         best = min(usable, key=lambda r: abs(math.log(tried[r].eta / r)))
-        return tried[best], self._lowers(line, L_0, min(tried[best].eta, 10**0.5 * best)), "bounded"
+        within = min(tried[best].eta, 10**0.5 * best)
+        return tried[best], self._lowers(line, L_0, within), "bounded"
+
+    def _nowhere(self, tried: dict[float, Fit], first: float, eta: float) -> tuple[Fit, float, str]:
+        """The fit, rate and outcome of a search in which no radius gave a parabola that counts.
+
+        Nothing is known of the scale then (a retain loss at its minimum only rises): η stays if R
+        falls at the `first` radius, else it shrinks, and the next probe searches again.
+        """
+        here = tried[first]
+        near = [min(r, eta) for r, f in tried.items() if f.outcome != "nonfinite" and r <= first]
+        factor = 1.0 if here.outcome in ("concave", "noise") else self.shrink
+        return here, self._bounded(factor * max(near, default=min(tried))), here.outcome
 
     def _shown(self, line: Line, h: float, last: float = math.nan) -> float:
-        """The radius h, or a larger one at which rounding of the weights is at most `blur` of the way, the smallest to √2;
-        looked for from the last probe's radius on, which saves most of the climb."""
-        blur = getattr(line, "blur", _sharp)
-        if blur(h) <= self.blur:
+        """The radius h, or a larger one at which rounding of the weights is at most `blur`.
+
+        It is the least such radius, to √2. The search for it starts at `last`, the last probe's
+        radius, which saves most of the climb.
+        """
+        if line.blur(h) <= self.blur:
             return h
         r = self._bounded(max(h, last if math.isfinite(last) else h))
-        while r > h * 2**0.5 and blur(r / 2**0.5) <= self.blur:
+        while r > h * 2**0.5 and line.blur(r / 2**0.5) <= self.blur:
             r /= 2**0.5
-        while blur(r) > self.blur and r < self.max_lr:
+        while line.blur(r) > self.blur and r < self.max_lr:
             r = self._bounded(r * 2**0.5)
         return r
 
     def _lowers(self, line: Line, L_0: Sequence[float], eta: float) -> float:
-        """η, halved (eight times at most) until R(η) < R(0): where the loss is no parabola, the fit may overshoot."""
+        """η, halved until R(η) < R(0), at most eight times: a fit may overshoot."""
         eta = self._bounded(eta)
         for _ in range(8):
-            if eta == self.min_lr or _sum(line(eta)) < _sum(L_0):
+            if eta == self.min_lr or exact_sum(line(eta)) < exact_sum(L_0):
                 break
             eta = self._bounded(eta / 2)
         return eta
@@ -250,13 +220,12 @@ class AutoLR:
         return min(max(eta, self.min_lr), self.max_lr)
 
 
-class _Counted:
-    """A line that counts the forward passes it costs; a line that knows its loss at 0 gives it for nothing."""
+class _Counted(Line):
+    """A line that counts the forward passes it costs; a loss at 0 that is known costs none."""
 
     def __init__(self, line: Line) -> None:
-        self.line, self.slope, self.eps, self.forwards = line, line.slope, line.eps, 0
-        self.at_zero: Sequence[float] | None = getattr(line, "at_zero", None)
-        self.blur: Callable[[float], float] = getattr(line, "blur", _sharp)
+        self.line, self.forwards = line, 0
+        self.slope, self.eps, self.at_zero = line.slope, line.eps, line.at_zero
 
     def __call__(self, eta: float) -> Sequence[float]:
         if eta == 0.0 and self.at_zero is not None:
@@ -264,38 +233,5 @@ class _Counted:
         self.forwards += 1
         return self.line(eta)
 
-
-def _sharp(eta: float) -> float:
-    """A line of exact weights."""
-    return 0.0
-
-
-def _student(z: float, n: int) -> float:
-    """z standard errors, widened as Student's t asks for n rows (first two terms of its expansion in 1/(n − 1))."""
-    m = n - 1
-    return z + (z**3 + z) / (4 * m) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * m * m)
-
-
-def _minus(u: Sequence[float], v: Sequence[float]) -> list[float]:
-    return [x - y for x, y in zip(u, v, strict=True)]
-
-
-def _sum(rows: Iterable[float]) -> float:
-    """Σ rows, exactly rounded; NaN where that is no finite number."""
-    try:
-        return math.fsum(rows)
-    except (ValueError, OverflowError):  # ∞ − ∞, or a sum beyond the largest float
-        return math.nan
-
-
-def _size(rows: Sequence[float]) -> float:
-    return _sum(abs(x) for x in rows)
-
-
-def _scatter(rows: Sequence[float]) -> float:
-    """Standard error of Σ rows, rows taken as a sample."""
-    n = len(rows)
-    if n < 2:
-        return 0.0
-    mean = _sum(rows) / n
-    return math.sqrt(n * _sum((x - mean) ** 2 for x in rows) / (n - 1))
+    def blur(self, eta: float) -> float:
+        return self.line.blur(eta)

@@ -20,7 +20,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ngdiff.core import rng
-from ngdiff.core.vector import gathered, like
+from ngdiff.core.sharding import gathered, like
 from ngdiff.store.cache import atomic_write, probe_writable
 
 if TYPE_CHECKING:

@@ -1,16 +1,17 @@
 """Direction rules: how a retain gradient and a forget gradient become one update direction.
 
-Every rule returns two weights, and the direction is d = a·g_R − b·g_F; θ ← θ − η·d lowers the retain loss R and
-raises the forget objective F. A rule sees only the Gramian of (g_R, g_F) and the two loss values, which is the
-*dynamic scalarization* of the paper, costs nothing beside the gradients, and is the interface of TorchJD's
-weightings, so that any multi-task rule written against a Gramian fits in.
+Every rule returns two weights, and the direction is d = a·g_R − b·g_F; θ ← θ − η·d lowers the
+retain loss R and raises the forget objective F. A rule sees only the Gramian of (g_R, g_F) and the
+two loss values. That is the *dynamic scalarization* of the paper and costs nothing beside the
+gradients. It is also the interface of TorchJD's weightings, so any multi-task rule written against
+a Gramian fits in.
 
-Notation: ρ = cos(g_R, g_F), κ = ‖g_F‖/‖g_R‖. F is ascended, hence **ρ > 0 is conflict**. The condition every step
-should meet (Eq. 7 of the paper) is ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩.
+Notation: ρ = cos(g_R, g_F), κ = ‖g_F‖/‖g_R‖. F is ascended, hence **ρ > 0 is conflict**. The
+condition every step should meet (Eq. 7 of the paper) is ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩.
 
-References: Bu, Jin et al., "Unlearning as multi-task optimization", NAACL 2025 (NGDiff); Yu et al., NeurIPS 2020
-(PCGrad); Désidéri 2012 and Sener & Koltun, NeurIPS 2018 (MGDA); Liu et al., ICLR 2021 (IMTL-G) and Liu et al., ICLR
-2025 (ConFIG), with which NGDiff coincides on the two tasks (R, −F).
+References: Bu, Jin et al., "Unlearning as multi-task optimization", NAACL 2025 (NGDiff); Yu et al.,
+NeurIPS 2020 (PCGrad); Désidéri 2012 and Sener & Koltun, NeurIPS 2018 (MGDA); Liu et al., ICLR 2021
+(IMTL-G) and Liu et al., ICLR 2025 (ConFIG), with which NGDiff coincides on the two tasks (R, −F).
 """
 
 from __future__ import annotations
@@ -23,9 +24,11 @@ from torch import Tensor
 
 
 class Direction(Protocol):
-    """`weights(gram, losses)`: gram (2, 2) of (g_R, g_F), losses (2,) = (R, F) → (a, b), shape (2,), on the device."""
+    """A rule of two weights."""
 
-    def weights(self, gram: Tensor, losses: Tensor) -> Tensor: ...
+    def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
+        """(a, b), shape (2,), from the Gramian (2, 2) of (g_R, g_F) and the losses (R, F), (2,)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,8 @@ class GradAscent:
 class GradDiff:
     """Static scalarization: d = c·g_R − (1−c)·g_F.
 
-    Meets Eq. 7 for every c when ρ ≤ 0, and otherwise only for c/(1−c) ∈ [ρκ, κ/ρ]: an interval that drifts with the
-    norms and closes as ρ → 1, so that any fixed c fails sooner or later.
+    Meets Eq. 7 for every c when ρ ≤ 0, and otherwise only for c/(1−c) ∈ [ρκ, κ/ρ]. That interval
+    drifts with the norms and closes as ρ → 1: a fixed c fails once the norm ratio drifts out of it.
     """
 
     c: float = 0.5
@@ -56,7 +59,7 @@ class GradDiff:
 
 @dataclass(frozen=True)
 class Sum:
-    """Plain sum: d = g_R − g_F, the weights (1, 1) of methods whose objectives carry their own scale (KL, NPO)."""
+    """Plain sum: d = g_R − g_F, for methods whose objectives carry their own scale (KL, NPO)."""
 
     retain: float = 1.0
     forget: float = 1.0
@@ -80,9 +83,9 @@ class LossNorm:
 class NGDiff:
     """Normalised gradient difference: d = g_R/‖g_R‖ − g_F/‖g_F‖.
 
-    ⟨g_R, d⟩ = ‖g_R‖(1 − ρ) ≥ 0 ≥ ⟨g_F, d⟩ = −‖g_F‖(1 − ρ): to first order R never rises and F never falls,
-    whatever the scales of the two losses. ‖d‖² = 2 − 2ρ; d = 0 only when the gradients align (ρ = 1).
-    A gradient that is zero has no direction, and gets weight 0.
+    ⟨g_R, d⟩ = ‖g_R‖(1 − ρ) ≥ 0 ≥ ⟨g_F, d⟩ = −‖g_F‖(1 − ρ): to first order R never rises and F never
+    falls, whatever the scales of the two losses. ‖d‖² = 2 − 2ρ; d = 0 only when the gradients align
+    (ρ = 1). A gradient that is zero has no direction, and gets weight 0.
     """
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
@@ -92,7 +95,7 @@ class NGDiff:
 
 @dataclass(frozen=True)
 class PCGrad:
-    """Projecting conflicting gradients, two tasks: a = 1 + ρκ, b = 1 + ρ/κ when ρ > 0, else a = b = 1."""
+    """Projection of conflicting gradients: a = 1 + ρκ, b = 1 + ρ/κ when ρ > 0, else a = b = 1."""
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         square, conflict = gram.diagonal(), gram[0, 1].clamp_min(0.0)
@@ -101,10 +104,15 @@ class PCGrad:
 
 @dataclass(frozen=True)
 class MGDA:
-    """The shortest convex combination of (g_R, −g_F): a = clip((‖g_F‖² + g_R·g_F)/‖g_R + g_F‖², 0, 1), b = 1 − a."""
+    """The shortest convex combination of (g_R, −g_F), with weights a and b = 1 − a.
+
+    a = clip((‖g_F‖² + g_R·g_F)/‖g_R + g_F‖², 0, 1).
+    """
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:
         length = gram.sum()  # ‖g_R + g_F‖²
-        other = gram.sum(0).flip(0)  # ‖g_F‖² + g_R·g_F, ‖g_R‖² + g_R·g_F; as 1 − a, a small b would be lost
+        # ‖g_F‖² + g_R·g_F, ‖g_R‖² + g_R·g_F; as 1 − a, a small b would be lost
+        other = gram.sum(0).flip(0)
+        weights = (other / length).clamp(0.0, 1.0)
         # written so that an unknown angle (NaN) gives no weights rather than wrong ones
-        return torch.where(length <= 0, torch.full_like(other, 0.5), (other / length).clamp(0.0, 1.0))
+        return torch.where(length <= 0, torch.full_like(other, 0.5), weights)

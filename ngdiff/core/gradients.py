@@ -1,16 +1,18 @@
 """The two gradients of a step, and the ways to hold them: how much memory, for how much time.
 
-    swap        phase R, its gradients stashed by swapping pointers; phase F writes fresh ones; d = a·g_R − b·g_F in place.
-                Two backwards. Peak over GradDiff with two backwards: max(0, G − A_F), G bytes of gradients, A_F of the
-                forget batch's activations; G where either phase has several microbatches.
-    recompute   g_F is never held beside g_R: it is measured first, then a second backward adds −b·g_F onto a·g_R.
-                GradDiff's own peak, three backwards. Of one forget microbatch the graph is kept for the second backward
-                (a third more time); of several, or of a compiled model, phase F runs before phase R and again after it
-                (half as much more), and rules that need the angle of the gradients are refused. g_R is gone when a
-                probe would ask for it.
+    swap        Phase R, its gradients stashed by swapping pointers; phase F writes fresh ones;
+                d = a·g_R − b·g_F in place. Two backwards. Peak over GradDiff with two backwards:
+                max(0, G − A_F), G bytes of gradients, A_F of the forget batch's activations;
+                G where either phase has several microbatches.
+    recompute   g_F is never held beside g_R: it is measured first, then a second backward adds
+                −b·g_F onto a·g_R. GradDiff's own peak, three backwards. Of one forget microbatch
+                the graph is kept for the second backward (a third more time). Of several, or of a
+                compiled model, phase F runs before phase R and again after it (half as much more),
+                and rules that need the angle of the gradients are refused. g_R is gone by the time
+                of a probe.
 
-Both give the same d up to rounding. Loss callables that draw random numbers (dropout) draw the same ones again; what else a
-forward changes (running means) it changes once more.
+Both give the same d up to rounding. Loss callables that draw random numbers (dropout) draw the same
+ones again; what else a forward changes (running means) it changes once more.
 """
 
 from __future__ import annotations
@@ -19,46 +21,82 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ngdiff.core import rng, vector
 from ngdiff.core.processes import Processes
+from ngdiff.core.sharding import local, sharded
+from ngdiff.core.stepsize import StepSize
 
-Loss = Callable[[], Tensor]  # a scalar, or a 1-D tensor of addends (rows) whose sum is the loss; repeatable
-# A loss may carry `.ce` (cross-entropy of its last forward, for stops and logs) and `.floor` (the gradient norm that is
-# rounding noise for it: KL(start‖θ) has an exactly zero gradient at the start, which float32 renders as noise).
+# A loss gives a scalar, or a 1-D tensor of addends (rows) whose sum it is, the same at every call.
+# It may carry `.ce`, the cross-entropy of its last forward, for stops and logs, and `.floor`, the
+# gradient norm that is rounding noise for it: KL(start‖θ) has an exactly zero gradient at the
+# start, which float32 renders as noise.
+Loss = Callable[[], Tensor]
+Phase = Loss | Sequence[Loss]  # microbatches: their losses carry their token weights and add up
+
+
+def losses_of(phase: Phase) -> list[Loss]:
+    """The loss callables of a phase. Errors: ValueError where there is none."""
+    found = [phase] if callable(phase) else list(phase)
+    if not found:
+        empty = "the forget or the retain batch is empty"
+        raise ValueError(f"a phase needs at least one loss callable: {empty}")
+    return found
+
+
+def noise_floor(phase: Sequence[Loss]) -> float:
+    """The gradient norm that is rounding noise for these losses, which may say so as `.floor`."""
+    return max(float(getattr(loss, "floor", 0.0)) for loss in phase)
+
+
+def once(module: nn.Module | None) -> bool:
+    """True where a graph can be walked backward once only, as one of compiled code can."""
+    modules = [] if module is None else module.modules()
+    return any(getattr(m, "_compiled_call_impl", None) or hasattr(m, "_orig_mod") for m in modules)
 
 
 class Swap:
-    """One step's gradients. `measure`, then `write`; `g_R` and `g_F` are its own until then, `rows` those of R.
+    """One step's gradients: `measure`, then `write`.
 
-    once: a graph can be walked backward once only. A compiled one is: it writes over what it has saved.
+    `g_R` and `g_F` are its own until then; `kept_F` is a copy that stays; `rows` are the addends of
+    R. clear: drops all gradients of the model. once: a graph can be walked backward once only
+    (compiled code writes over what it has saved).
     """
 
     def __init__(
-        self, params: Sequence[Tensor], clear: Callable[[], None], processes: Processes, once: bool = False
+        self,
+        params: Sequence[Tensor],
+        clear: Callable[[], None],
+        processes: Processes,
+        once: bool = False,
     ) -> None:
         self.params, self.clear, self.processes, self.once = params, clear, processes, once
         self.g_R: vector.Vector = []
         self.g_F: vector.Vector = []
+        self.kept_F: vector.Vector | None = None
         self.rows: list[Tensor] = []
         self.early = False  # the Gramian lacks ⟨g_R, g_F⟩ until d is written
 
     def measure(self, retain: Sequence[Loss], forget: Sequence[Loss]) -> tuple[Tensor, Tensor]:
-        """losses (2, 2): (loss, cross-entropy) of R and of F, over all processes; Gramian (2, 2)."""
+        """(loss, cross-entropy) of R and of F over all processes, (2, 2); their Gramian, (2, 2)."""
         R, self.g_R, self.rows = self._gradient(retain)  # the stash is a swap of pointers
         F, self.g_F, _ = self._gradient(forget)
         return self.processes.sum(torch.stack([R, F])), vector.gramian(self.g_R, self.g_F)
 
+    def keep_F(self) -> None:
+        """Copy g_F, which `write` overwrites."""
+        self.kept_F = [None if g is None else g.clone() for g in self.g_F]
+
     def write(self, a: float, b: float) -> Tensor | None:
-        """p.grad = a·g_R − b·g_F, where g_F lay. Returns the Gramian if its ⟨g_R, g_F⟩ has become known only now."""
+        """p.grad = a·g_R − b·g_F, where g_F lay. Returns the Gramian if it is known only now."""
         d, self.g_F = vector.combine_(self.g_R, self.g_F, a, b), []
         for p, g in zip(self.params, d, strict=True):
             p.grad = g
         return None
 
     def _gradient(self, phase: Sequence[Loss]) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
-        """(loss, cross-entropy) of the whole phase here, (2,); its gradient, accumulated over microbatches; its rows."""
+        """(loss, cross-entropy) of all microbatches here, (2,); their gradient; their rows."""
         self.clear()
         seen, rows = zip(*(self._backward(loss) for loss in phase), strict=True)
         grads = [p.grad for p in self.params]
@@ -67,26 +105,22 @@ class Swap:
         return torch.stack(seen).sum(0), grads, list(rows)
 
     def _backward(self, loss: Loss, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-        """Adds scale times the loss's gradient to `.grad`; ((loss, cross-entropy), rows)."""
+        """Add scale times the loss's gradient to `.grad`; return (loss, cross-entropy) and rows."""
         addends = loss().reshape(-1)
         value = addends.sum()
         factor = scale * self.processes.size  # a wrapper that averages over processes gives the sum
         value.backward(None if factor == 1.0 else torch.full_like(value, factor))
-        return self._seen(loss, value), addends.detach()
-
-    @staticmethod
-    def _seen(loss: Loss, value: Tensor) -> Tensor:
-        """(loss, cross-entropy), (2,)."""
-        value, ce = value.detach().to(vector.wide(value.device)), getattr(loss, "ce", None)
-        return torch.stack([value, value if ce is None else ce.to(value)])
+        return _seen(loss, value), addends.detach()
 
 
 class Recompute(Swap):
+    """`measure` keeps g_R alone, and `write` walks the forget losses backward once more."""
+
     def measure(self, retain: Sequence[Loss], forget: Sequence[Loss]) -> tuple[Tensor, Tensor]:
         self.forget = forget
         self.value: Tensor | None = None  # of the forget loss whose graph is kept
-        wrapped = self.processes.size > 1 or any(vector.sharded(p) for p in self.params)  # these run once a forward
-        if len(forget) == 1 and not wrapped and not self.once:
+        once = self.once or self.processes.size > 1 or any(map(sharded, self.params))
+        if len(forget) == 1 and not once:
             R, self.g_R, self.rows = self._gradient(retain)
             F, self.gram = self._streamed(forget[0])
         else:
@@ -94,20 +128,12 @@ class Recompute(Swap):
             F, self.g_F, _ = self._gradient(forget)
             FF, self.g_F = vector.dot(self.g_F, self.g_F), []
             R, self.g_R, self.rows = self._gradient(retain)
-            self.early, unknown = True, torch.full_like(FF, math.nan)  # until d is written: ‖d‖² tells it
-            self.gram = torch.stack([vector.dot(self.g_R, self.g_R), unknown, unknown, FF]).reshape(2, 2)
+            self.early = True  # ⟨g_R, g_F⟩ follows from ‖d‖², once d is written
+            self.gram = _gramian(vector.dot(self.g_R, self.g_R), torch.full_like(FF, math.nan), FF)
         return self.processes.sum(torch.stack([R, F])), self.gram
 
     def write(self, a: float, b: float) -> Tensor | None:
-        stash, self.g_R = self.g_R, []
-        self.clear()
-        for p, g in zip(self.params, stash, strict=True):
-            p.grad = g  # of weight 0 too, as zeros: the optimizer decays what has a gradient
-        scaled = [vector.local(g) for g in stash if g is not None]
-        with torch.no_grad():
-            if scaled:
-                torch._foreach_mul_(scaled, a)
-        del stash, scaled
+        self._scaled_stash(a)
         if self.value is not None:
             value, self.value = self.value, None  # the graph is freed with it
             value.backward(torch.full_like(value, -b))
@@ -117,12 +143,23 @@ class Recompute(Swap):
                 self._backward(loss, -b)
         d = [p.grad for p in self.params]  # ‖d‖² = a²‖g_R‖² − 2ab⟨g_R, g_F⟩ + b²‖g_F‖²
         RR, FF, dd = self.gram[0, 0], self.gram[1, 1], vector.dot(d, d)
-        untold = torch.where((RR > 0) & (FF > 0), math.nan, 0.0)  # d holds one of them only
-        RF = (a * a * RR + b * b * FF - dd) / (2 * a * b) if a and b else untold
-        return torch.stack([RR, RF, RF, FF]).reshape(2, 2)
+        if a and b:
+            return _gramian(RR, (a * a * RR + b * b * FF - dd) / (2 * a * b), FF)
+        # d holds one gradient, which tells no angle; it is 0 where the other gradient is
+        return _gramian(RR, torch.where((RR > 0) & (FF > 0), math.nan, 0.0), FF)
+
+    def _scaled_stash(self, a: float) -> None:
+        """p.grad = a·g_R, in the stash's own memory."""
+        stash, self.g_R = self.g_R, []
+        self.clear()
+        for p, g in zip(self.params, stash, strict=True):
+            p.grad = g  # of weight 0 too, as zeros: the optimizer decays what has a gradient
+        with torch.no_grad():
+            if scaled := [local(g) for g in stash if g is not None]:
+                torch._foreach_mul_(scaled, a)
 
     def _streamed(self, loss: Loss) -> tuple[Tensor, Tensor]:
-        """F and the Gramian, by a backward whose gradients are measured against the stash and dropped one by one."""
+        """F and the Gramian, by a backward whose gradients are measured and dropped one by one."""
         stash = dict(zip(self.params, self.g_R, strict=True))
         parts = {p: vector.products(g, None) for p, g in stash.items()}
 
@@ -140,12 +177,35 @@ class Recompute(Swap):
             for hook in hooks:
                 hook.remove()
         RR, RF, FF = vector.total(list(parts.values()), self.params, self.params)
-        return self._seen(loss, self.value), torch.stack([RR, RF, RF, FF]).reshape(2, 2)
-
-
-def _dense(grads: vector.Vector) -> None:
-    if any(g is not None and g.layout != torch.strided for g in grads):
-        raise TypeError("a gradient is sparse: build its layer with dense ones (nn.Embedding(..., sparse=False))")
+        return _seen(loss, self.value), _gramian(RR, RF, FF)
 
 
 MODES = {"swap": Swap, "recompute": Recompute}
+
+
+def mode(memory: str, measure: bool, stepsize: StepSize | None) -> type[Swap]:
+    """The class of that name. Errors: ValueError for an unknown name, or where g_R must be kept."""
+    if memory not in MODES:
+        raise ValueError(f"unknown memory mode {memory!r}; choose one of: {', '.join(MODES)}")
+    if memory != "swap" and (measure or (stepsize is not None and stepsize.forwards == 1)):
+        needs = "which measure=True and one-forward probes need"
+        raise ValueError(f"memory={memory!r} does not keep g_R, {needs}: use 'swap'")
+    return MODES[memory]
+
+
+def _gramian(RR: Tensor, RF: Tensor, FF: Tensor) -> Tensor:
+    """[[RR, RF], [RF, FF]], (2, 2)."""
+    return torch.stack([RR, RF, RF, FF]).reshape(2, 2)
+
+
+def _seen(loss: Loss, value: Tensor) -> Tensor:
+    """(loss, cross-entropy), (2,)."""
+    value, ce = value.detach().to(vector.wide(value.device)), getattr(loss, "ce", None)
+    return torch.stack([value, value if ce is None else ce.to(value)])
+
+
+def _dense(grads: vector.Vector) -> None:
+    """Raise TypeError where a gradient is sparse."""
+    if any(g is not None and g.layout != torch.strided for g in grads):
+        dense = "build its layer with dense ones (nn.Embedding(..., sparse=False))"
+        raise TypeError(f"a gradient is sparse: {dense}")

@@ -6,17 +6,25 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import Tensor
+
 
 @dataclass(frozen=True)
 class Info:
     """What one step saw, as numbers. Losses are those before the update.
 
-    retain/forget: R and F; retain_ce/forget_ce: the cross-entropy of the same batch where the objective reports it
-    (else R and F); norm_R, norm_F, cosine (ρ), a, b: the direction; eta, stepsize: the rate and the rule's outcome; forwards:
-    forward passes spent on probing so far.
-    outcome: `ok`; `zero_retain`, `zero_forget` (a gradient that is zero or rounding noise got coefficient 0);
-    no update was made for `zero_both`, `aligned` (d is nothing but rounding: Pareto-stationary), `nonfinite`, or the
-    name of a stop rule. dR, dF: ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the actual step, when measured.
+    retain, forget: R and F.
+    retain_ce, forget_ce: the cross-entropy of the same batch where the objective reports it, else
+    R and F.
+    norm_R, norm_F, cosine (ρ), a, b: the gradients and their weights.
+    eta, stepsize: the rate and the rule's outcome.
+    slope, curvature, proposed: what the rule's probe found, where this step made one.
+    forwards: forward passes spent on probing so far.
+    dR, dF: ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the actual step, when measured.
+
+    outcome: `ok`; `zero_retain`, `zero_forget` (a gradient that is zero or rounding noise got
+    coefficient 0). No update was made for `zero_both`, `aligned` (d is nothing but rounding:
+    Pareto-stationary), `nonfinite`, or the name of a stop rule.
     """
 
     step: int
@@ -41,14 +49,41 @@ class Info:
 
     @property
     def updated(self) -> bool:
+        """True where an update was made."""
         return self.outcome in ("ok", "zero_retain", "zero_forget")
+
+
+def seen(step: int, losses: Tensor, gram: Tensor, weights: Tensor, tolerance: float) -> Info:
+    """The `Info` of a step before its update, from numbers on the host.
+
+    losses: (2, 2), (loss, cross-entropy) of R and of F; gram: (2, 2), NaN off the diagonal where
+    the angle is not known; weights: (2,) = (a, b); tolerance: as in `outcome`.
+    """
+    (R, ce_R), (F, ce_F) = losses.tolist()
+    (RR, RF), (_, FF) = gram.tolist()
+    a, b = weights.tolist()
+    finite = all(map(math.isfinite, (R, F, RR, FF))) and not math.isinf(RF)
+    norm_R, norm_F = math.sqrt(RR), math.sqrt(FF)
+    return Info(
+        step=step,
+        outcome=outcome(finite, RR, RF, FF, a, b, tolerance),
+        retain=R,
+        forget=F,
+        retain_ce=ce_R,
+        forget_ce=ce_F,
+        norm_R=norm_R,
+        norm_F=norm_F,
+        cosine=RF / norm_R / norm_F if norm_R and norm_F else 0.0,
+        a=a,
+        b=b,
+    )
 
 
 def outcome(finite: bool, RR: float, RF: float, FF: float, a: float, b: float, tolerance: float) -> str:
     """The name of a step with Gramian [[RR, RF], [RF, FF]] and weights (a, b); see `Info`.
 
-    finite: losses and Gramian are. tolerance: relative rounding error of ‖d‖². `no_weights`: the direction rule has no
-    finite weights although everything it was given is finite.
+    finite: losses and Gramian are. tolerance: relative rounding error of ‖d‖². `no_weights`: the
+    direction rule has no finite weights although everything it was given is finite.
     """
     if not finite:
         return "nonfinite"
@@ -62,12 +97,22 @@ def outcome(finite: bool, RR: float, RF: float, FF: float, a: float, b: float, t
     return "zero_retain" if RR == 0.0 else "zero_forget" if FF == 0.0 else "ok"
 
 
+def no_weights(direction: object, info: Info) -> str:
+    """The error message for `no_weights`: what the rule was given, and what to use instead."""
+    why = "LossNorm divides by the losses and refuses a zero one"
+    if math.isnan(info.cosine) and math.isnan(info.a + info.b):
+        why = "the rule needs their angle, which memory='recompute' knows too late: use 'swap'"
+    losses = f"R = {info.retain}, F = {info.forget}"
+    norms = f"‖g_R‖ = {info.norm_R}, ‖g_F‖ = {info.norm_F}"
+    return f"{direction} has no finite weights at {losses}, {norms}; {why}"
+
+
 Stop = Callable[[Info], str | None]
 
 
 @dataclass(frozen=True)
 class ForgetLevel:
-    """Stop before the update once the batch's forget cross-entropy reaches `level` (the hold-out loss, say)."""
+    """Stop before the update once the batch's forget cross-entropy reaches `level`, in nats."""
 
     level: float
 

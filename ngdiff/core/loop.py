@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -25,15 +25,19 @@ Make = Callable[[Any], torch.optim.Optimizer]  # from parameters, or groups of t
 class Problem(Protocol):
     """What the loop unlearns: parameters, and repeatable loss callables for every step.
 
-    `batch(step)` → (retain, forget) phases; `probe(step, fresh)` → the retain phase on the step's rows and `fresh`
-    times as many new ones, or None to probe the step's own; `bind(method, seed)` → a copy ready to be unlearned, whose
-    losses are the method's objectives; `optimizer(make)` → an optimizer over `parameters`, made from parameter groups by
-    `make`, the problem's usual one without it. A problem may have `options`: where its steps run (`ngdiff.engine`).
+    bind(method, seed): a copy ready to be unlearned, whose losses are the method's objectives.
+    batch(step): the (retain, forget) phases.
+    probe(step, fresh): the retain phase on the step's rows and `fresh` times as many new ones, or
+    None to probe the step's own.
+    optimizer(make): an optimizer over `parameters`, made from parameter groups by `make`; the
+    problem's usual one without it.
+    options: keyword arguments for `UnlearningStep`, such as where its steps run (`ngdiff.engine`).
     """
 
     model: Any
     module: nn.Module | None  # what a probe puts in eval mode, if there is one
     parameters: Sequence[Tensor]
+    options: Mapping[str, Any]
 
     def bind(self, method: Any, seed: int) -> Problem: ...
     def batch(self, step: int) -> tuple[Phase, Phase]: ...
@@ -43,7 +47,7 @@ class Problem(Protocol):
 
 @dataclass
 class Run:
-    """A finished run: `model` (unlearned), `history` (an `Info` a step), `stopped` (why it ended), `seconds`."""
+    """A finished run: the unlearned `model`, an `Info` a step, why it `stopped`, its seconds."""
 
     model: Any
     history: list[Info] = field(default_factory=list)
@@ -51,6 +55,7 @@ class Run:
     seconds: float = 0.0
 
     def rows(self) -> list[dict[str, Any]]:
+        """The history as plain rows."""
         return [dataclasses.asdict(info) for info in self.history]
 
 
@@ -69,35 +74,46 @@ def unlearn(
     progress: Callable[[Info], None] | None = None,
     watch: Any = None,
 ) -> Run:
-    """Unlearn for at most `steps` updates; the problem itself is left as it was, `run.model` is the result.
+    """Unlearn a copy of the problem, `run.model`, for at most `steps` updates.
 
-    method: a direction rule, or a recipe of `ngdiff.methods` (objectives and a direction). seed: the order of the data.
-    The run ends at `steps`, at a stop rule, or at a step that makes no update (see `Info.outcome`). With `checkpoint`,
-    weights, optimizer, rule and history are saved atomically every `save_every` steps, and a run found there goes on
-    where it stopped, bit for bit; a checkpoint of another run is refused. watch: a `ngdiff.engine.footprint.Watch`.
+    method: a direction rule, or a recipe of `ngdiff.methods`. seed: the order of the data.
+    The run ends at `steps`, at a stop rule, or at a step without update (see `Info.outcome`).
+    checkpoint: where weights, optimizer, rule and history are saved every `save_every` steps. A run
+    found there goes on bit for bit; that of another run is refused. watch: a `ngdiff.engine.footprint.Watch`.
     """
     if steps < 0 or save_every < 1:
-        raise ValueError(f"unlearn needs steps ≥ 0 and save_every ≥ 1, got {steps} and {save_every}")
+        raise ValueError(f"unlearn needs steps ≥ 0, save_every ≥ 1, got {steps} and {save_every}")
     began, mine = time.perf_counter(), problem.bind(method, seed)
     opt = mine.optimizer(optimizer) if optimizer else mine.optimizer()
-    direction = getattr(method, "direction", method)
     rules = (stop,) if callable(stop) else tuple(stop)
-    options = getattr(mine, "options", {})  # where it computes
-    step = UnlearningStep(
-        mine.module or mine.parameters, opt, direction, stepsize, stop=rules, measure=measure, **options
-    )
-    run = Run(mine.model)
-    if checkpoint is not None:
-        name = _name(problem, method, stepsize, seed, rules, opt, f"start {vector.dot(step.params, step.params):.4g}")
-        run.history = [Info(**row) for row in ckpt.load(checkpoint, name, step)]
-        if len(run.history) > steps:
-            raise ValueError(f"checkpoint {checkpoint} is {len(run.history)} steps into the run already, past {steps}")
-    fresh = getattr(stepsize, "fresh", 0)
+    direction = getattr(method, "direction", method)
+    options = {"stop": rules, "measure": measure, **mine.options}
+    step = UnlearningStep(mine.module or mine.parameters, opt, direction, stepsize, **options)
+    disk = _Disk(checkpoint, save_every, step, problem, method, stepsize, seed, rules, opt)
+    run = Run(mine.model, disk.load(steps))
+    _go_on(run, mine, step, steps, disk, progress, watch)
+    run.seconds = time.perf_counter() - began
+    return run
+
+
+def _go_on(
+    run: Run,
+    mine: Problem,
+    step: UnlearningStep,
+    steps: int,
+    disk: _Disk,
+    progress: Callable[[Info], None] | None,
+    watch: Any,
+) -> None:
+    """Add steps to the run until its history has `steps` of them, or one makes no update."""
+    rule = step.stepsize
+    fresh = rule.fresh if rule is not None else 0
     if watch:
-        watch.begin(mine, opt, fresh if stepsize is not None and stepsize.probes(stepsize.init()) else None)
+        probes = rule is not None and rule.probes(rule.init())
+        watch.begin(mine, step.optimizer, fresh if probes else None)
     while len(run.history) < steps:
         t = len(run.history)
-        due = stepsize is not None and fresh and stepsize.probes(step.state)
+        due = rule is not None and fresh and rule.probes(step.state)
         phases = (*mine.batch(t), mine.probe(t, fresh) if due else None)
         info = watch.step(partial(step, *phases)) if watch else step(*phases)
         run.history.append(info)
@@ -106,14 +122,42 @@ def unlearn(
         if not info.updated:
             run.stopped = info.outcome
             break
-        if checkpoint is not None and len(run.history) % save_every == 0:
-            ckpt.save(checkpoint, name, step, run.rows())
+        disk.save(run)
     if watch:
         watch.end()
-    run.seconds = time.perf_counter() - began
-    return run
+
+
+class _Disk:
+    """The checkpoint of a run, written every `every` steps; without a path nothing is kept.
+
+    depends: what makes this run another one than those saved by other calls.
+    """
+
+    def __init__(self, path: Path | str | None, every: int, step: UnlearningStep, *depends: Any) -> None:
+        self.path, self.every, self.step = path, every, step
+        if path is not None:
+            self.name = _name(*depends, f"start {vector.dot(step.params, step.params):.4g}")
+
+    def load(self, steps: int) -> list[Info]:
+        """Put the run back where it stopped and return its history, [] without one.
+
+        Errors: ValueError where the run is past `steps`.
+        """
+        if self.path is None:
+            return []
+        history = [Info(**row) for row in ckpt.load(self.path, self.name, self.step)]
+        if len(history) > steps:
+            past = f"{len(history)} steps into the run already, past {steps}"
+            raise ValueError(f"checkpoint {self.path} is {past}")
+        return history
+
+    def save(self, run: Run) -> None:
+        """Write the run where it is due."""
+        if self.path is not None and len(run.history) % self.every == 0:
+            ckpt.save(self.path, self.name, self.step, run.rows())
 
 
 def _name(*parts: Any) -> str:
     """What a run depends on, in words that are the same in every process and on every device."""
-    return re.sub(r" at 0x[0-9a-f]+|\n    (fused|foreach|capturable|differentiable): \w+", "", repr(parts))
+    elsewhere = r" at 0x[0-9a-f]+|\n    (fused|foreach|capturable|differentiable): \w+"
+    return re.sub(elsewhere, "", repr(parts))

@@ -1,47 +1,51 @@
 """θ, and the line through it along the optimizer's next update: θ₀ + η·u.
 
-A probe must look along the *actual* update, so the optimizer takes its step once, at a rate s; u = (θ_s − θ₀)/s is the
-update per unit rate (exact where the update is linear in the rate), and θ is then put wherever the rule wants to look.
+A probe must look along the *actual* update, so the optimizer takes its step once, at a rate s.
+Then u = (θ_s − θ₀)/s is the update per unit rate, exact where the update is linear in the rate, and
+θ is put wherever the rule wants to look.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import vector
+from ngdiff.core import sharding, vector
 
 SAMPLE = 2**14  # numbers of a tensor that `blur` looks at
 
 
 class Point:
-    """Parameters that hold θ themselves. `ngdiff.engine.master.Master` has the one for parameters that hold it rounded."""
+    """Parameters that hold θ themselves. `ngdiff.engine.master` has the one for rounded parameters."""
 
     def __init__(self, params: Sequence[Tensor], optimizer: torch.optim.Optimizer, module: nn.Module | None) -> None:
-        self.params, self.optimizer = params, optimizer
-        self.shards: list[Any] = [m for m in module.modules() if hasattr(m, "reshard")] if module is not None else []
+        self.params, self.optimizer, self.shards = params, optimizer, sharding.shards_of(module)
         self.theta_0: list[Tensor] = []
         self.u: list[Tensor] = []
         self.sample: list[Tensor] = []
 
     def save(self, spent: vector.Vector | None, measure: bool = False) -> None:
-        """Remember θ₀, in the memory of `spent` where it fits; `measure`: `moved` will be asked."""
+        """Remember θ₀, in the memory of `spent` where it fits. measure: keep what `moved` needs."""
         self.theta_0 = vector.copy(self.params, spent)
 
     def advance(self, s: float) -> None:
-        """The optimizer's step at rate s, whose rates are set already, as the line θ₀ + η·u; θ is left anywhere on it."""
+        """Take the optimizer's step, whose rates are set to s already, as the line θ₀ + η·u.
+
+        θ is left anywhere on the line, and the gradients are used up.
+        """
         self.optimizer.step()
-        self.u = vector.difference(self.params, self.theta_0, [p.grad for p in self.params])  # d is spent
+        d = [p.grad for p in self.params]  # is spent
+        self.u = vector.difference(self.params, self.theta_0, d)
         if s != 1.0:
             torch._foreach_mul_(self.u, 1.0 / s)
 
     def look(self, eta: float) -> None:
         """θ ← θ₀ + η·u, to see the loss there; θ₀ stays known."""
         vector.assign_(self.params, self.theta_0, self.u or None, eta)
-        self._reshard()
+        for m in self.shards:
+            m.reshard()
 
     def settle(self, eta: float) -> None:
         """θ ← θ₀ + η·u for good; η = 0, or a line that was never drawn, restores θ₀ bit for bit."""
@@ -52,26 +56,44 @@ class Point:
         return vector.difference(self.params, self.theta_0)
 
     def blur(self, eta: float, dtype: torch.dtype) -> float:
-        """‖δ‖/(η‖u‖), δ = round(θ₀ + η·u) − round(θ₀) − η·u: what rounding to `dtype` makes of the way to η, in parts of it.
+        """‖δ‖/(η‖u‖), δ = round(θ₀ + η·u) − round(θ₀) − η·u, rounded to `dtype`.
 
-        From about SAMPLE numbers of each tensor, evenly spaced: it is asked several times a probe.
+        That is what rounding makes of the way to η, in parts of it. It is estimated from about
+        SAMPLE numbers of each tensor, evenly spaced, since a probe calls it several times.
         """
         if not self.sample:
             home = self.params[0].device  # of a model that is spread over several, too
-            self.sample = [torch.cat([x.to(home) for x in part]) for part in (self._exact(_some), map(_some, self.u))]
+            both = (self._exact(_some), map(_some, self.u))
+            self.sample = [torch.cat([x.to(home) for x in part]) for part in both]
         theta, way = self.sample[0], eta * self.sample[1]
         off = (theta + way).to(dtype).to(theta) - theta.to(dtype).to(theta) - way
-        some = [next((p for p in self.params if vector.sharded(p)), self.params[0])]  # whose processes add up
-        short, whole = vector.total([[vector.dot([off], [off]), vector.dot([way], [way])]], some, some).tolist()
+        # over the processes of one that is sharded
+        some = [next(filter(sharding.sharded, self.params), self.params[0])]
+        squares = [vector.dot([off], [off]), vector.dot([way], [way])]
+        short, whole = vector.total([squares], some, some).tolist()
         return (short / whole) ** 0.5 if whole > 0 else 0.0
 
     def _exact(self, pick: Callable[[Tensor], Tensor]) -> Iterable[Tensor]:
         """What `pick` takes of θ₀, tensor by tensor, as exactly as it is known."""
         return map(pick, self.theta_0)
 
-    def _reshard(self) -> None:
-        for m in self.shards:  # FSDP2 keeps what a forward without gradients gathered: the next would see the old θ
-            m.reshard()
+
+class Wrapping(torch.optim.Optimizer):
+    """An optimizer that steps another one, `inner`, and knows by `point` where θ is."""
+
+    inner: torch.optim.Optimizer
+    point: type[Point]
+
+
+def inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
+    """The optimizer that makes the update: what a `Wrapping` steps, or the optimizer itself."""
+    return optimizer.inner if isinstance(optimizer, Wrapping) else optimizer
+
+
+def point_of(params: Sequence[Tensor], optimizer: torch.optim.Optimizer, module: nn.Module | None) -> Point:
+    """The point that the optimizer's parameters are at."""
+    kind = optimizer.point if isinstance(optimizer, Wrapping) else Point
+    return kind(params, optimizer, module)
 
 
 def _some(x: Tensor) -> Tensor:

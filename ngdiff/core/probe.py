@@ -1,8 +1,8 @@
-"""Looking along the update the optimizer is about to take: R(θ₀ + η·u) for any rate η, without gradients."""
+"""The retain loss along the update that the optimizer is about to take: R(θ₀ + η·u) at any rate."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -11,17 +11,16 @@ from torch import Tensor, nn
 from ngdiff.core import vector
 from ngdiff.core.point import Point
 from ngdiff.core.processes import Processes
-from ngdiff.core.stepsize import EPS
+from ngdiff.core.stepsize import EPS, Line
 
 
-class UpdateLine:
-    """η ↦ the rows of R(θ₀ + η·u), a `stepsize.Line`. It leaves θ where it last looked: put it back afterwards.
+class UpdateLine(Line):
+    """η ↦ the rows of R(θ₀ + η·u). It leaves θ where it last looked: put it back afterwards.
 
-    `slope` = ⟨g_R, u⟩ and `at_zero` = the rows at η = 0 are known only where the probed rows are the step's own.
+    `slope` = ⟨g_R, u⟩ and `at_zero` = the rows at η = 0 are known only where the probed rows are
+    the step's own.
+    dtype: in which the forward sees the weights; None: the coarsest of the parameters.
     """
-
-    slope: float | None = None
-    at_zero: list[float] | None = None
 
     def __init__(
         self,
@@ -32,9 +31,7 @@ class UpdateLine:
     ) -> None:
         self.point, self.phase, self.processes = point, phase, processes
         given = {p.dtype for p in point.params}
-        self.dtype = dtype or max(
-            given, key=lambda kind: torch.finfo(kind).eps
-        )  # in which the forward sees the weights
+        self.dtype = dtype or max(given, key=lambda kind: torch.finfo(kind).eps)
         self.eps = torch.finfo(self.dtype).eps
 
     @torch.no_grad()
@@ -43,16 +40,18 @@ class UpdateLine:
         return self.read([loss().reshape(-1) for loss in self.phase])
 
     def blur(self, eta: float) -> float:
-        """What rounding the weights for the forward makes of the way to η, in parts of it; 0 in float32."""
+        """What rounding the weights for the forward makes of the way to η, in parts of it; 0 in
+        float32."""
         return self.point.blur(eta, self.dtype) if self.eps > EPS else 0.0
 
     def read(self, rows: list[Tensor]) -> list[float]:
         """The losses of the rows, of every process, as numbers."""
-        return self.processes.gather(torch.cat(rows).to(vector.wide(rows[0].device))).tolist()
+        wide = vector.wide(rows[0].device)
+        return self.processes.gather(torch.cat(rows).to(wide)).tolist()
 
 
 @contextmanager
-def evaluating(module: nn.Module | None):
+def evaluating(module: nn.Module | None) -> Iterator[None]:
     """Every submodule in eval mode, then each back in its own."""
     modes = {} if module is None else {m: m.training for m in module.modules()}
     for m in modes:

@@ -1,4 +1,4 @@
-"""The processes that share every batch: each sees some of its rows, and a loss is the sum over all of them."""
+"""The processes that share every batch: each sees some of its rows, and a loss is their sum."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch import distributed as dist
 
-from ngdiff.core import vector
+from ngdiff.core import sharding
 
 
 class Processes:
     """One process alone, or all of `torch.distributed`'s where `together`.
 
-    FSDP2 and DDP average gradients over the processes; a loss here is their sum, so each backward is given `size` as
-    the gradient of its loss. `rank` of `size`: which part of the rows is this process's.
+    FSDP2 and DDP average gradients over the processes, while a loss here is their sum. So each
+    backward is given `size` as the gradient of its loss. `rank` of `size`: which part of the rows
+    is this process's.
     """
 
     def __init__(self, together: bool = False) -> None:
@@ -26,7 +27,7 @@ class Processes:
         return x
 
     def wait(self) -> None:
-        """Until every process has come here."""
+        """Wait until every process has come here."""
         if self.size > 1:
             dist.barrier()
 
@@ -46,35 +47,39 @@ class Processes:
 
 
 def of(model: nn.Module | None, params: list[Tensor]) -> Processes:
-    """All processes where the model is replicated (DDP) or sharded over them (FSDP2), else this one alone.
+    """All processes where the model is replicated (DDP) or sharded (FSDP2), else this one alone.
 
     Errors: ValueError for wrappers whose gradients are not the model's own.
     """
     kinds = {cls.__name__ for cls in type(model).__mro__} if model is not None else set()
     if "DeepSpeedEngine" in kinds:
-        raise ValueError("DeepSpeed owns the gradients, and NGDiff must combine them: launch with FSDP2 instead "
-                         "(accelerate launch --use_fsdp --fsdp_version 2), or without DeepSpeed")  # fmt: skip
+        raise ValueError(
+            "DeepSpeed owns the gradients, and NGDiff must combine them: launch with FSDP2 instead "
+            "(accelerate launch --use_fsdp --fsdp_version 2), or without DeepSpeed"
+        )
     if "FullyShardedDataParallel" in kinds:
-        raise ValueError("FSDP1 flattens parameters: shard with FSDP2 instead (torch.distributed.fsdp.fully_shard)")
+        instead = "shard with FSDP2 instead (torch.distributed.fsdp.fully_shard)"
+        raise ValueError(f"FSDP1 flattens parameters: {instead}")
     if getattr(model, "gradient_as_bucket_view", False):
-        raise ValueError("the stash would alias the buckets: wrap the model with gradient_as_bucket_view=False")
-    return Processes("DistributedDataParallel" in kinds or any(vector.sharded(p) for p in params))
+        instead = "wrap the model with gradient_as_bucket_view=False"
+        raise ValueError(f"the stash would alias the buckets: {instead}")
+    return Processes("DistributedDataParallel" in kinds or any(map(sharding.sharded, params)))
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor] | None:
-    """The state dict of a model (its adapter's, if it has one) with shards put together, on the host; None in all processes
-    but the first.
+    """The state dict of a model on the host, shards put together; an adapter's part only, if any.
 
-    Every process that holds shards must call. One process alone gets its own state dict.
+    Every process that holds shards must call, and all but the first get None. One process alone
+    gets its own state.
     """
-    adapter = (
-        {name for name, p in model.named_parameters() if p.requires_grad} if hasattr(model, "peft_config") else None
-    )
-    state = {name: x for name, x in model.state_dict().items() if adapter is None or name in adapter}
+    state = model.state_dict()
+    if hasattr(model, "peft_config"):
+        adapter = {name for name, p in model.named_parameters() if p.requires_grad}
+        state = {name: x for name, x in state.items() if name in adapter}
     first = not dist.is_initialized() or dist.get_rank() == 0
-    if any(vector.sharded(p) for p in model.parameters()):
+    if any(map(sharding.sharded, model.parameters())):
         for name in list(state):  # one by one: never two whole models in memory
-            whole = vector.gathered(state.pop(name))
+            whole = sharding.gathered(state.pop(name))
             if first:
                 state[name] = whole.cpu()
     return state if first else None

@@ -1,9 +1,9 @@
-"""Step-size rules: what one is, and those known in advance (Constant, warm-up schedules). AutoLR: `ngdiff.core.autolr`.
+"""Step-size rules: what one is, and those known in advance. AutoLR is in `ngdiff.core.autolr`.
 
-A rule is a frozen dataclass; what changes from step to step is an explicit `State`. `init()` makes the first state and
-`step(state, line)` the next one, whose `eta` is used for the update. `line` is the retain loss seen along the update
-that the optimizer is about to take, η ↦ R(θ + η·u): a rule may look along it (`probes(state)` says whether it will), so
-every rule can be tried on a parabola with no model in sight.
+A rule is a frozen dataclass; what changes from step to step is an explicit `State`. `init()` makes
+the first state and `step(state, line)` the next one, whose `eta` is used for the update. `line` is
+the retain loss along the update that the optimizer is about to take. So every rule can be tried on
+a parabola with no model in sight.
 """
 
 from __future__ import annotations
@@ -11,28 +11,35 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 EPS = 2.0**-23  # relative rounding of float32: sums of losses are never coarser
 
 
-class Line(Protocol):
-    """The retain loss along the update u per unit rate: `line(η)` = R(θ + η·u), split into the rows of the batch.
+class Line:
+    """The rows of the retain loss along the update u per unit rate: `line(η)` = R(θ + η·u).
 
-    Rows are addends: the loss is their sum. `slope` is ⟨g_R, u⟩ where the probed rows are the rows of g_R (known
-    exactly from the gradients), else None. `eps` is the relative rounding error of a row's loss. A line may have `blur(η)`,
-    the part of η·u that rounding of the weights makes up.
+    Rows are addends: the loss is their sum. A line of your own subclasses this.
+
+    slope: ⟨g_R, u⟩, known exactly from the gradients where the probed rows are those of g_R.
+    eps: the relative rounding error of a row's loss.
+    at_zero: the rows at η = 0, where they are known without a forward.
     """
 
-    slope: float | None
-    eps: float
+    slope: float | None = None
+    eps: float = EPS
+    at_zero: Sequence[float] | None = None
 
-    def __call__(self, eta: float) -> Sequence[float]: ...
+    def blur(self, eta: float) -> float:
+        """The part of η·u that rounding of the weights makes up; 0 for exact weights."""
+        return 0.0
+
+    def __call__(self, eta: float) -> Sequence[float]:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class State:
-    """What a rule remembers. `eta`: the rate of the coming update. `outcome`: the name of what happened last."""
+    """What a rule remembers: `eta`, the rate of the coming update, and what happened last."""
 
     step: int = 0
     eta: float = 0.0
@@ -45,15 +52,35 @@ class State:
     forwards: int = 0  # forward passes spent on probing so far
 
 
-class StepSize(Protocol):
-    def init(self) -> State: ...
-    def probes(self, state: State) -> bool: ...
-    def step(self, state: State, line: Line | None) -> State: ...
+class StepSize:
+    """A rule that sets the rate of every update. A rule of your own subclasses this.
+
+    forwards: forward passes of a probe, beside R(0); with 1 it needs the line's exact `slope`.
+    fresh: new rows that a probe looks at, in multiples of the step's own.
+    """
+
+    forwards: int = 2
+    fresh: int = 0
+
+    def init(self) -> State:
+        """The state before the first update."""
+        raise NotImplementedError
+
+    def probes(self, state: State) -> bool:
+        """Whether the coming `step` looks along the line."""
+        return False
+
+    def step(self, state: State, line: Line | None) -> State:
+        """The next state, with the rate of the coming update. line: None where no probe is due."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class _Schedule:
-    """A rate known in advance: `rate(t)` for the update t = 0, 1, …"""
+class _Schedule(StepSize):
+    """A rate known in advance: `rate(t)` for the update t = 0, 1, …
+
+    Errors: ValueError for a rate that is not positive and finite.
+    """
 
     lr: float = 1e-3
 
@@ -62,13 +89,11 @@ class _Schedule:
             raise ValueError(f"a learning rate must be positive and finite, got lr={self.lr}")
 
     def rate(self, t: int) -> float:
+        """η_t."""
         return self.lr
 
     def init(self) -> State:
         return State(eta=self.rate(0))
-
-    def probes(self, state: State) -> bool:
-        return False
 
     def step(self, state: State, line: Line | None = None) -> State:
         return replace(state, step=state.step + 1, eta=self.rate(state.step), outcome="held")
@@ -94,7 +119,8 @@ class WarmupLinear(_Schedule):
 
 @dataclass(frozen=True)
 class WarmupCosine(_Schedule):
-    """η rises linearly over `warmup` updates to lr, then falls along half a cosine to 0 at `total`."""
+    """η rises linearly over `warmup` updates to lr, then falls along half a cosine to 0 at
+    `total`."""
 
     warmup: int = 10
     total: int = 100

@@ -27,9 +27,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ngdiff.core import rng, vector
+from ngdiff.core import rng
+from ngdiff.core.point import inner
+from ngdiff.core.sharding import local
 from ngdiff.engine.engine import Engine, blocks, checkpointing
-from ngdiff.engine.master import BUCKET
+from ngdiff.engine.master import BUCKET, Master
 from ngdiff.engine.meters import allocated
 
 
@@ -126,10 +128,10 @@ def footprint(problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | Non
     """The estimate for a problem that is bound and prepared; fresh: of a step-size rule that probes, None without one."""
     params, device = problem.parameters, problem.parameters[0].device
     with torch.no_grad():
-        every, moving = ([vector.local(p) for p in ps] for ps in (problem.module.parameters(), params))
+        every, moving = ([local(p) for p in ps] for ps in (problem.module.parameters(), params))
         if problem.start is not None:
             every += [p.detach() for p in problem.start.parameters() if p.requires_grad]
-    low = getattr(optimizer, "low", {})
+    low = optimizer.low if isinstance(optimizer, Master) else {}
     G = sum(p.nbytes for p in moving)
     moved = sum(4 * p.numel() if q in low else p.nbytes for p, q in zip(moving, params))
     retain, forget = (_activations(problem, name, device) for name in (False, True))
@@ -166,12 +168,12 @@ def _activations(problem: Bound, forget: bool, device: torch.device) -> tuple[in
 
 def _slots(optimizer: torch.optim.Optimizer) -> int:
     """Numbers that the optimizer keeps for each weight, found by a step of its like on a small tensor."""
-    inner: Any = getattr(optimizer, "inner", optimizer)
+    mine: Any = inner(optimizer)
     x = torch.zeros(64, requires_grad=True)
-    known = inspect.signature(type(inner)).parameters
+    known = inspect.signature(type(mine)).parameters
     try:
-        other = type(inner)(
-            [x], **{key: value for key, value in inner.defaults.items() if key in known and key != "fused"}
+        other = type(mine)(
+            [x], **{key: value for key, value in mine.defaults.items() if key in known and key != "fused"}
         )
         x.grad = torch.ones_like(x)
         other.step()

@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import vector
-from ngdiff.core.point import Point
+from ngdiff.core import sharding, vector
+from ngdiff.core.point import Point, Wrapping
 
 BUCKET = 2**26  # weights that are float32 at the same time
 
@@ -80,7 +80,7 @@ class _SplitPoint(Point):
             yield p, theta if along is None else theta.add(along, alpha=eta)
 
 
-class Master(torch.optim.Optimizer):
+class Master(Wrapping):
     """Any torch optimizer whose state is per parameter (all of torch's) on the exact weights of a bfloat16 model.
 
         optimizer = Master(model.parameters(), lambda groups: torch.optim.AdamW(groups, lr=1e-5, fused=True))
@@ -98,7 +98,7 @@ class Master(torch.optim.Optimizer):
         for group in groups:
             group["params"] = list(group["params"])
         held = list(dict.fromkeys(p for group in groups for p in group["params"]))
-        if any(vector.sharded(p) for p in held):
+        if any(map(sharding.sharded, held)):
             raise ValueError(
                 "sharded weights are float32 already: FSDP2's mixed precision casts them (Engine does this)"
             )

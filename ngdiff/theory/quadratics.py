@@ -58,6 +58,11 @@ class Pair:
     def parameters(self) -> list[Tensor]:
         return [self.model]
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Keyword arguments for `UnlearningStep`: none."""
+        return {}
+
     def bind(self, method: Any, seed: int) -> Pair:
         """A copy at the start; a quadratic has one pair of losses, whatever the method, and no data order."""
         return Pair(self.A, self.B, self.r, self.f, self.start, self.family, self.R_0, self.F_0, self.lr)

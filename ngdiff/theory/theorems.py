@@ -8,14 +8,14 @@ function returns the worst error it saw, relative to the terms of the identity, 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ngdiff.core.autolr import AutoLR, fit, parabola
+from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, Direction, GradDiff, NGDiff, PCGrad
-from ngdiff.core.stepsize import StepSize
+from ngdiff.core.parabola import fit, parabola
+from ngdiff.core.stepsize import Line, StepSize
 from ngdiff.theory import oracles
 from ngdiff.theory.quadratics import Pair, walk
 
@@ -139,18 +139,14 @@ def one_step(P: Pair, theta: Tensor, d: Tensor, eta: float) -> float:
     return worst
 
 
-@dataclass(frozen=True)
-class Ray:
-    """A `Line` of `ngdiff.core.stepsize`: R along −d from θ on a pair."""
+class Ray(Line):
+    """R along −d from θ on a pair."""
 
-    P: Pair
-    theta: Tensor
-    d: Tensor
-    eps: float = EPS
+    eps = EPS
 
-    @property
-    def slope(self) -> float:
-        return -(self.P.grad_R(self.theta) @ self.d).item()
+    def __init__(self, P: Pair, theta: Tensor, d: Tensor) -> None:
+        self.P, self.theta, self.d = P, theta, d
+        self.slope = -(P.grad_R(theta) @ d).item()
 
     def __call__(self, eta: float) -> list[float]:
         return [self.P.R(self.theta - eta * self.d).item()]

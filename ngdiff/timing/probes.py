@@ -19,9 +19,11 @@ from typing import Any
 
 import torch
 
-from ngdiff.core.autolr import AutoLR, Fit, fit
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.parabola import Fit, fit
+from ngdiff.core.point import inner
 from ngdiff.core.step import UnlearningStep
-from ngdiff.core.stepsize import Line, State
+from ngdiff.core.stepsize import Line, State, StepSize
 from ngdiff.engine.engine import Engine
 from ngdiff.methods.problem import LMProblem
 from ngdiff.methods.recipes import NGDiff
@@ -33,7 +35,7 @@ DROWNED = 1e-5  # a radius at which bfloat16 shows nothing but rounding
 
 
 @dataclass(frozen=True)
-class _At:
+class _At(StepSize):
     """AutoLR, and the parabola at one more radius, put into `seen`."""
 
     rule: AutoLR
@@ -59,7 +61,7 @@ class _Twin:
         self.mine = LMProblem(problem.bench, model, batch_size=problem.batch_size, engine=engine).bind(NGDiff, seed)
         self.optimizer = self.mine.optimizer()
         if moments is not None:
-            getattr(self.optimizer, "inner", self.optimizer).load_state_dict(copy.deepcopy(moments))
+            inner(self.optimizer).load_state_dict(copy.deepcopy(moments))
 
     def step(self, rule: Any, state: State, t: int) -> State:
         """The rule's state after step t."""

@@ -32,6 +32,7 @@ from ngdiff.core import vector
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.gradients import MODES
+from ngdiff.core.point import inner
 from ngdiff.core.step import UnlearningStep
 from ngdiff.engine import meters
 from ngdiff.engine.engine import PRECISIONS, Engine
@@ -182,7 +183,7 @@ class Subject:
         """Bytes that stay from step to step: weights, their low bits, optimizer state; on CUDA all that is allocated."""
         if self.device == "cuda":
             return torch.cuda.memory_allocated()
-        states = getattr(self.optimizer, "inner", self.optimizer).state.values()
+        states = inner(self.optimizer).state.values()
         moments = [t for s in states for t in s.values() if isinstance(t, torch.Tensor)]
         return sum(t.nbytes for t in [*self.model.parameters(), *self.low, *moments])
 

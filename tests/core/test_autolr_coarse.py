@@ -10,11 +10,12 @@ import pytest
 import torch
 
 import ngdiff as ng
-from ngdiff.core.autolr import AutoLR, _scatter, _student, fit
+from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import NGDiff
+from ngdiff.core.parabola import fit, scatter, student
 from ngdiff.core.point import Point
 from ngdiff.core.step import UnlearningStep
-from ngdiff.core.stepsize import EPS
+from ngdiff.core.stepsize import EPS, Line
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.master import Master
 from ngdiff.timing import probes as bench_probes
@@ -25,7 +26,7 @@ COARSE = 2.0**-8
 
 
 @dataclass
-class Noisy:
+class Noisy(Line):
     """Rows of L(η) = L₀ + s·η + ½c·η², each with an error of its own, of standard deviation `sigma`, at every look."""
 
     slope_of: float
@@ -93,8 +94,8 @@ def test_students_t_widens_few_rows():
 
     for n in (8, 16, 128, 10_000):
         exact = stats.t.ppf(stats.norm.cdf(3.0), n - 1)
-        assert _student(3.0, n) == pytest.approx(exact, rel=0.03)
-    assert _scatter([1.0, 2.0, 3.0]) == pytest.approx(math.sqrt(3 * 1.0))
+        assert student(3.0, n) == pytest.approx(exact, rel=0.03)
+    assert scatter([1.0, 2.0, 3.0]) == pytest.approx(math.sqrt(3 * 1.0))
 
 
 # ---------------------------------------------------------------------------------------------------------- the radius

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 import torch
@@ -116,6 +117,8 @@ class Normed(torch.nn.Module):
 
 class NormedProblem:
     """Two regressions on rows of the step."""
+
+    options: ClassVar[dict] = {}
 
     def __init__(self):
         self.model = self.module = Normed()

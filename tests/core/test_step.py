@@ -19,7 +19,7 @@ from ngdiff.core import vector
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.core.step import ForgetLevel, RetainBound, UnlearningStep
-from ngdiff.core.stepsize import Constant, State
+from ngdiff.core.stepsize import Constant, State, StepSize
 from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_direction, twin_step
 
 RULES = [GradAscent(), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff(), PCGrad(), MGDA()]
@@ -44,7 +44,7 @@ def built(optimizer="sgd", rule=None, stepsize=None, net=None, **kw):
 
 
 @dataclass(frozen=True)
-class Look:
+class Look(StepSize):
     """A rule that probes at every step, looks where it is told, and returns a fixed rate."""
 
     eta: float = 0.05

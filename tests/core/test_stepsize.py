@@ -12,14 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngdiff.core.autolr import AutoLR, Fit, fit, parabola
-from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.parabola import Fit, fit, parabola
+from ngdiff.core.stepsize import Constant, Line, WarmupCosine, WarmupLinear
 
 EPS_32 = 2.0**-23
 
 
 @dataclass
-class Curve:
+class Curve(Line):
     """A line of one row (or of the rows it gives), counting its calls."""
 
     f: object

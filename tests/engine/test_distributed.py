@@ -18,7 +18,7 @@ import pytest
 import torch
 from torch import nn
 
-from ngdiff.core import processes, vector
+from ngdiff.core import processes, sharding
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
@@ -241,7 +241,7 @@ def test_a_plain_model_is_one_process_s():
     assert (alone.rank, alone.size) == (0, 1) and (processes.of(None, []).rank, processes.of(None, []).size) == (0, 1)
     rows = torch.tensor([1.0, 2.0])
     assert alone.gather(rows) is rows and alone.sum(rows) is rows and alone.wait() is None
-    assert not vector.sharded(net.weight) and vector.gathered(net.weight) is net.weight
+    assert not sharding.sharded(net.weight) and sharding.gathered(net.weight) is net.weight
 
 
 def test_a_sharded_adapter_in_bfloat16_with_a_start_is_that_of_one_process(two):

@@ -89,6 +89,10 @@ class NetProblem:
         return "NetProblem()"
 
     @property
+    def options(self):
+        return {}
+
+    @property
     def parameters(self):
         return self.model.trained()
 

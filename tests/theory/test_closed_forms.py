@@ -16,8 +16,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ngdiff.core.autolr import parabola
 from ngdiff.core.directions import MGDA, GradDiff, LossNorm, NGDiff, PCGrad
+from ngdiff.core.parabola import parabola
 from ngdiff.theory import oracles, theorems
 from ngdiff.theory.quadratics import pair
 from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, somewhere, vec
