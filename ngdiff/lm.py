@@ -13,14 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ngdiff import lora, zoo
 from ngdiff.cache import atomic_folder, probe_writable
-from ngdiff.data.benchmark import Prompt
+from ngdiff.data.benchmark import BARE, Prompt
 from ngdiff.data.tokens import Example, encode
 from ngdiff.hub import fetch, prompt_of, without_bars
 from ngdiff.lora import ADAPTER, base_of, put_on
 from ngdiff.processes import whole_state
 
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
-BARE = Prompt("", "", "")  # of a document: a row without a question
 
 
 @dataclass

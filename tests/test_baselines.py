@@ -23,6 +23,7 @@ from ngdiff.data.rows import forward
 from ngdiff.data.tokens import IGNORE, Example
 from ngdiff.directions import NGDiff
 from ngdiff.methods import Method
+from ngdiff.evaluate.conventions import convention
 from ngdiff.objectives import CE, KL, Tokens, start_values, token_counts
 from ngdiff.stepsize import Constant
 
@@ -269,15 +270,12 @@ def test_broadcasting_is_right_on_equal_lengths():
 
 
 def test_a_convention_keeps_the_settings_and_leaves_the_rest_alone():
-    for name, other in (
-        ("ngdiff", UNDIAL(3.0)),
-        ("muse", UNDIAL(3.0)),
-        ("open-unlearning", published.PaddedUNDIAL(3.0)),
-    ):
-        assert published.under(name, UNDIAL(3.0)) == other
-    assert published.under("open-unlearning", RMU(c=5.0, layer=3, seed=2)) == published.BroadcastRMU(5.0, 3, 2)
-    assert published.under("tofu", KL()) == published.PaddedKL() and published.under("tofu", RMU()) == RMU()
-    assert all(published.under("open-unlearning", o) == o for o in (CE(), DPO(), WGA(), SatImp(), CEU()))
+    ours, muse, tofu, open_ = map(convention, ("ngdiff", "muse", "tofu", "open-unlearning"))
+    assert ours.objective(UNDIAL(3.0)) == muse.objective(UNDIAL(3.0)) == UNDIAL(3.0)
+    assert open_.objective(UNDIAL(3.0)) == published.PaddedUNDIAL(3.0)
+    assert open_.objective(RMU(c=5.0, layer=3, seed=2)) == published.BroadcastRMU(5.0, 3, 2)
+    assert tofu.objective(KL()) == published.PaddedKL() and tofu.objective(RMU()) == RMU()
+    assert all(open_.objective(o) == o for o in (CE(), DPO(), WGA(), SatImp(), CEU()))
 
 
 # ------------------------------------------------------------------------------------------------ as phases of a problem
