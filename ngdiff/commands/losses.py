@@ -2,7 +2,7 @@
 
 The value is the one that is *minimised*, as papers print it: R of a retain objective, −F of a forget objective. All rows are
 one right-padded batch, in eval mode; the objects that are computed are those that unlearn (`ngdiff.methods.objectives`,
-`ngdiff.methods.baselines`), and under `convention` what published code makes of them (`ngdiff.methods.variants`).
+`ngdiff.methods.baselines`), and under `convention` what published code makes of them (`Convention.objective`).
 
     ce_retain, kl, rmu_retain                     on the retain rows
     ce_forget (= −CE), npo, simnpo, undial, wga, satimp, ceu, rmu (c = 2)      on the forget rows
@@ -18,7 +18,6 @@ import math
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from json import dumps
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,9 @@ from ngdiff.data.benchmark import Row, form_of
 from ngdiff.engine.engine import device_named
 from ngdiff.evaluation import conventions
 from ngdiff.evaluation.conventions import Convention
-from ngdiff.evaluation.texts import blind, encode
 from ngdiff.lm.model import LM, load
 from ngdiff.lm.tokens import Example
 from ngdiff.methods import baselines
-from ngdiff.methods import variants as published
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
 from ngdiff.store.cache import atomic_write, probe_file
@@ -67,19 +64,18 @@ def losses(
     model with an adapter, those of the adapter). names: of the sets, in messages. Errors: ValueError for fewer rows than asked,
     a row longer than the context, a convention that is not known, and a start of another size.
     """
-    rule, start = conventions.convention(convention), start or model
-    rule = replace(rule, cut=rule.trained or rule.cut)
+    rule, start = conventions.convention(convention).training(), start or model
     _enough(dict(zip(names, (forget, retain), strict=True)), rows)
     _alike(model, start)
     texts = {
-        on: [encode(model, row["question"], row["answer"], rule) for row in every[:rows]]
+        on: [rule.encode(model, row["question"], row["answer"]) for row in every[:rows]]
         for on, every in (("forget", forget), ("retain", retain))
     }
     texts["pairs"] = [text for pair in zip(texts["forget"], texts["retain"], strict=True) for text in pair]
     params, found = [p for p in model.model.parameters() if p.requires_grad], {}
     with evaluating(model.model), evaluating(start.model):
         for name, (on, objective) in OBJECTIVES.items():
-            objective = published.under(rule.name, objective)
+            objective = rule.objective(objective)
             phase = _phase(model, start, objective, texts["pairs" if objective.pairs else on], rule)
             value = phase().sum()
             grads = torch.autograd.grad(value, params, allow_unused=True)
@@ -122,22 +118,14 @@ def command(
     print(f"wrote {json}", file=sys.stderr)
 
 
-def _phase(model: LM, start: LM, objective: Objective, texts: list[Example], rule: Convention) -> RowsLoss:
-    width = min(rule.trained, model.context or rule.trained) if rule.trained and objective.everywhere else None
-    batch = batch_of(texts, _pad(model, rule), model.device, objective.everywhere, width)
-    if blind(model, rule) is not None:  # its collator masks whatever is called padding, a real token too
-        batch["attention_mask"] = (batch["input_ids"] != _pad(model, rule)).long()
-    elif rule.trained:  # a row's EOS is the first of its padding
-        for mask, text in zip(batch["attention_mask"], texts, strict=True):
-            mask[len(text) - (text.input_ids[-1] == model.tokenizer.eos_token_id) :] = 0
+def _phase(model: LM, start: LM, objective: Objective, texts: Sequence[Example], rule: Convention) -> RowsLoss:
+    width = rule.width(model) if objective.everywhere else None
+    batch = batch_of(texts, rule.padding(model), model.device, objective.everywhere, width)
+    mask = rule.mask(model, batch["input_ids"], batch["attention_mask"], texts)
+    batch["attention_mask"] = mask
     values = torch.cat(start_of(start.model, batch, objective)).to(model.device) if objective.start else None
     total, tokens = objective.counts(batch["labels"]).sum().item(), int(token_counts(batch["labels"]).sum())
     return RowsLoss(model.model, objective, batch, values, total or 1, tokens or 1)
-
-
-def _pad(model: LM, rule: Convention) -> int:
-    token = model.tokenizer.eos_token_id if rule.trained else blind(model, rule)
-    return model.pad_id if token is None else token
 
 
 def _enough(sets: dict[str, Sequence[Row]], rows: int) -> None:

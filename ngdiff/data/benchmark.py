@@ -34,6 +34,9 @@ class Prompt:
         return f"{self.question_start}{question}{self.question_end}{self.answer_start}"
 
 
+BARE = Prompt("", "", "")  # of a document: a row without a question
+
+
 def form_of(text: str) -> Prompt | None:
     r"""The prompt that a text with {question} in it describes: of what follows the question, the last line is the answer tag,
     "Answer: " in "Question: {question}\nAnswer: "; what follows in the same line ends the question. "" is None.

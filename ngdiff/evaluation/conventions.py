@@ -1,73 +1,44 @@
-"""The published conventions: each benchmark's own code, where it does something else than its definition says.
+"""The conventions by name, for the command line and for messages.
 
-"ngdiff" is the definition, corrected. The others are there because their numbers must be comparable.
+"ngdiff" is the definition, corrected. The others follow each benchmark's own code where that does
+something else, because their numbers must be comparable. Each class says what differs:
 
-    tofu             locuslab/tofu: the answer tag ("Answer: ") is labelled as well, and left out of what generation is given;
-                     prompt and answer have 200 tokens together, of more the rest is cut off, and no EOS follows
-                     (in training, and in `ngdiff losses`, 500; shorter rows are padded to that by EOS)
-    open-unlearning  locuslab/open-unlearning: 1e-10 in denominators; extraction strength never below 1/n; the answer begins
-                     after as many tokens as the prompt has alone, so one made of the prompt's last space and the answer's
-                     first word is not labelled; a chat template renders the answer too, EOS is added where it does not end so;
-                     without one, prompt and answer are cut to 512 tokens before that; documents get no EOS;
-                     the mask hides every token of the padding's id, EOS where the tokenizer came without a padding token
-    muse             swj0419/muse_bench: as the definition, ROUGE without a stemmer
-    semeval          the task's evaluator: bfloat16, one row at a time; input and output joined by nothing for its `nll`
+    ngdiff            `definition.Convention`
+    tofu              `convention_tofu.TOFU`
+    open-unlearning   `convention_open_unlearning.OpenUnlearning`
+    muse              `convention_muse.Muse`
+    semeval           `convention_semeval.SemEval`
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from ngdiff.evaluation.convention_muse import Muse
+from ngdiff.evaluation.convention_open_unlearning import OpenUnlearning
+from ngdiff.evaluation.convention_semeval import SemEval
+from ngdiff.evaluation.convention_tofu import TOFU
+from ngdiff.evaluation.definition import Convention
 
+__all__ = ["CONVENTIONS", "SUITES", "Convention", "convention"]
 
-@dataclass(frozen=True)
-class Convention:
-    """eps: added to denominators. floor: extraction strength is 1/n where nothing matches. labels: where the answer's labels
-    begin, "answer" (its first token), "tag" (the answer tag before it) or "alone" (after the tokens of the prompt alone).
-    stemmer: of MUSE's ROUGE. cut: tokens of a row that are looked at, EOS not counted. longest: tokens of prompt and generation
-    together. trained: what `cut` is in training, where rows are also padded to it."""
-
-    name: str
-    eps: float = 0.0
-    floor: bool = False
-    labels: str = "answer"
-    stemmer: bool = False
-    cut: int | None = None
-    longest: int | None = None
-    trained: int | None = None
-
-
-CONVENTIONS = {
-    c.name: c
-    for c in (
-        Convention("ngdiff"),
-        Convention("tofu", labels="tag", cut=200, longest=200, trained=500),
-        Convention("open-unlearning", eps=1e-10, floor=True, labels="alone", stemmer=True, cut=512),
-        Convention("muse"),
-        Convention("semeval"),
-    )
-}
-
-
+ALL = (Convention(), TOFU(), OpenUnlearning(), Muse(), SemEval())
+CONVENTIONS = {how.name: how for how in ALL}
 SUITES = {
-    "tofu": ("ngdiff", "tofu", "open-unlearning"),
-    "muse": ("ngdiff", "muse", "open-unlearning"),
-    "semeval": ("ngdiff", "semeval"),
-}  # which of them speak of which benchmark
+    suite: tuple(how.name for how in ALL if suite in how.suites) for suite in Convention.suites
+}  # benchmark -> the conventions that can evaluate it
 
 
 def convention(name: str | Convention, suite: str | None = None) -> Convention:
-    """The convention of that name; a Convention comes back as it is.
+    """Return the convention of that name; a Convention is returned as it is.
 
-    Errors: ValueError, listing the known names, for another one, and for one that does not speak of the benchmark `suite`.
+    Raises ValueError, listing the known names, for an unknown name, and for a convention that
+    cannot evaluate the benchmark `suite`.
     """
-    if isinstance(name, Convention):
-        return name
+    how = name if isinstance(name, Convention) else CONVENTIONS.get(name)
     known = SUITES.get(suite or "", tuple(CONVENTIONS))
-    if name not in known:
-        what = (
-            f"the convention {name!r} says nothing of {suite}"
-            if name in CONVENTIONS
-            else f"unknown convention {name!r}"
-        )
-        raise ValueError(f"{what}: choose one of {', '.join(map(repr, known))}")
-    return CONVENTIONS[name]
+    if how is None:
+        what = f"unknown convention {name!r}"
+    elif suite in (None, *how.suites):
+        return how
+    else:
+        what = f"the convention {how.name!r} says nothing of {suite}"
+    raise ValueError(f"{what}: choose one of {', '.join(map(repr, known))}")

@@ -6,7 +6,7 @@ finished rows in the batch.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -14,19 +14,7 @@ import torch
 from ngdiff.core.probe import evaluating
 from ngdiff.evaluation.forward import batches, context, pad, visible
 from ngdiff.evaluation.forward import positions as positions_of
-from ngdiff.lm.tokens import Example
-
-
-def declared(model: Any) -> set[int]:
-    """Tokens at which the model's generation configuration stops."""
-    ends = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
-    return {int(token) for token in (ends if isinstance(ends, (list, tuple)) else [ends]) if token is not None}
-
-
-def stop_tokens(model: Any, tokenizer: Any, examples: Iterable[Example]) -> set[int]:
-    """Tokens that end an answer: EOS of the tokenizer and of the generation configuration, and each last label."""
-    ends = {tokenizer.eos_token_id, *(example.labels[-1] for example in examples if example.labels)}
-    return declared(model) | {int(token) for token in ends if token is not None and token >= 0}
+from ngdiff.evaluation.texts import stop_tokens
 
 
 @torch.inference_mode()

@@ -12,8 +12,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ngdiff.evaluation import metrics
-from ngdiff.evaluation.conventions import Convention
-from ngdiff.evaluation.conventions import convention as convention_of
 
 if TYPE_CHECKING:
     from ngdiff.evaluation.forward import Stats  # torch: scoring a file does without
@@ -83,27 +81,33 @@ def probabilities(table: Table, part: str, rows: list[Row], eps: float) -> Items
     return items
 
 
-def memorisation(table: Table, rows: list[Row], convention: str | Convention) -> Items:
-    """exact_memorization and extraction_strength of the answers, final EOS dropped; open-unlearning scores no token as 0."""
+def memorisation(table: Table, rows: list[Row], floor: bool) -> Items:
+    """exact_memorization and extraction_strength of the answers, final EOS dropped.
+
+    floor: as in `metrics.extraction_strength`.
+    """
     hits = [table[row["question"], row["answer"]].hits[:-1] for row in rows]
     return {
         "exact_memorization": scores([metrics.exact_memorization(h) for h in hits]),
-        "extraction_strength": scores([metrics.extraction_strength(h, convention) for h in hits]),
+        "extraction_strength": scores([metrics.extraction_strength(h, floor) for h in hits]),
     }
 
 
-def membership(table: Table, part: str, rows: list[Row], answers: list[str], convention: str | Convention) -> Items:
-    """Scores of the likelihood attacks on one side, named mia_<attack>_<part>; the loss and zlib keep the final EOS.
+def membership(table: Table, part: str, rows: list[Row], answers: list[str], empty: float) -> Items:
+    """Scores of the likelihood attacks on one side; the loss and zlib keep the final EOS.
 
-    answers: the text of each row that zlib compresses.
+    They are named mia_<attack>_<part>. answers: the text of each row that zlib compresses. empty:
+    Min-K % and Min-K %++ of an answer that is its EOS alone.
     """
     stats = [table[row["question"], row["answer"]] for row in rows]
     losses = [metrics.mean_nll(s.logp) for s in stats]
     zlib = [metrics.zlib_score(loss, text) for loss, text in zip(losses, answers, strict=True)]
-    low = [metrics.min_k(s.logp[:-1]) for s in stats]
-    plus = [metrics.min_k_plus_plus(s.logp[:-1], s.mean[:-1], s.var[:-1]) for s in stats]
-    if convention_of(convention).floor:  # its score of no token
-        low, plus = ([0.0 if len(s.logp) < 2 else x for s, x in zip(stats, xs, strict=True)] for xs in (low, plus))
+    low, plus = [], []
+    for s in stats:
+        some = len(s.logp) > 1
+        low.append(metrics.min_k(s.logp[:-1]) if some else empty)
+        moments = s.logp[:-1], s.mean[:-1], s.var[:-1]
+        plus.append(metrics.min_k_plus_plus(*moments) if some else empty)
     return {
         f"mia_loss_{part}": scores(losses),
         f"mia_zlib_{part}": scores(zlib),
@@ -131,9 +135,11 @@ def _mean(key: str) -> Callable[[Mapping[int, Any]], float]:
     return aggregate
 
 
-def aggregate(items: Items, convention: str | Convention) -> dict[str, float]:
-    """name -> aggregate of every metric whose items are there; NaN where no row defines a value."""
-    eps = convention_of(convention).eps
+def aggregate(items: Items, eps: float = 0.0) -> dict[str, float]:
+    """name -> aggregate of every metric whose items are there; NaN where no row defines a value.
+
+    eps: added to the denominator of the forget set's truth ratio.
+    """
     values = {}
     for name, rows in items.items():
         if "_Prob" in name:

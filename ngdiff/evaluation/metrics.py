@@ -22,9 +22,6 @@ from numpy.typing import ArrayLike
 from scipy.stats import ks_2samp, rankdata
 from sklearn.metrics import roc_auc_score
 
-from ngdiff.evaluation.conventions import Convention
-from ngdiff.evaluation.conventions import convention as convention_of
-
 # Likelihood -------------------------------------------------------------------------------------------------------
 
 
@@ -134,13 +131,13 @@ def exact_memorization(hits: ArrayLike) -> float:
     return float(np.mean(hits)) if hits.size else float("nan")
 
 
-def extraction_strength(hits: ArrayLike, convention: str | Convention = "ngdiff") -> float:
-    """1 − k/n, k the first index from which every argmax equals its label: the suffix known by heart; NaN for no token.
+def extraction_strength(hits: ArrayLike, floor: bool = False) -> float:
+    """1 − k/n, k the first index from which every argmax equals its label; NaN for no token.
 
-    Nothing matches: 0, or 1/n in the convention "open-unlearning", whose search stops at k = n − 1; its score of no token
-    is 0.
+    It is the share of the answer, counted from its end, that is known by heart. With `floor` the
+    search stops at k = n − 1, so that it is at least 1/n; then it is 0 for no token.
     """
-    hits, floor = np.asarray(hits, bool), convention_of(convention).floor
+    hits = np.asarray(hits, bool)
     n = hits.size
     if n == 0:
         return 0.0 if floor else float("nan")

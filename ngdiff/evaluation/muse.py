@@ -5,15 +5,8 @@
               the next question; ROUGE-L F1, on questions about what is forgotten and about what is retained
     privleak  Min-40 % score of each document: −mean of the lowest 40 % log-probabilities of its tokens but the first
 
-Values are fractions (MUSE's script multiplies ROUGE by 100). What a convention changes:
-
-    ngdiff            a prompt's last space is left to the model's own first token, as in `ngdiff.lm.tokens`
-    muse              prompts verbatim
-    open-unlearning   as muse, and: stemmer; texts are stripped; prompt and continuation are joined by a space; the last token
-                      of what is scored is dropped as if it were EOS; documents and true continuations are cut to 2048 tokens,
-                      pairs and question to 512
-
-Both remove spaces before punctuation and in contractions ("do n't"), which ROUGE hardly sees; this is not done here.
+Values are fractions (MUSE's script multiplies ROUGE by 100). What a convention changes, its class says
+(`conventions`).
 
 Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024), and its code.
 """
@@ -24,9 +17,10 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts, texts
+from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
+from ngdiff.evaluation.definition import Encoded
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import Items
 from ngdiff.evaluation.muse_score import document, mean, open_unlearning, score, write
@@ -46,7 +40,7 @@ def evaluate(
     lm: LM,
     bench: Benchmark,
     reference: LM | Report | None = None,
-    convention: str = "ngdiff",
+    convention: str | Convention = "ngdiff",
     generate: bool = True,
     progress: bool | Say = True,
     max_new_tokens: int = 128,
@@ -56,7 +50,7 @@ def evaluate(
     """MUSE's metrics of `lm` on `bench`, as far as the benchmark has their parts.
 
     reference       the retain-only model, or its Report, for privleak's A_ret; ½ without one, and meta["auc_retain"] says so
-    convention      "ngdiff", "muse" or "open-unlearning": see above
+    convention      "ngdiff", "muse" or "open-unlearning", or a `Convention` of your own
     generate        False leaves out verbmem and knowmem
     progress        True: one line a stage on stderr (silent under pytest); a callable is given the lines
     max_new_tokens  of a continuation, and how many tokens of the true one count; an answer has at most 32 of them
@@ -81,9 +75,13 @@ def evaluate(
     found = _membership(lm, bench, how, say, budget, cut)
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values = _leak(found, auc_retain, how) | _losses(lm, bench, documents, say, budget)
-    found |= _memorisation(lm, bench, how, max_new_tokens, budget)
+    continuations = [
+        how.continuation(lm, row["question"], row["answer"], max_new_tokens) for row in bench.configs.get("verbmem", ())
+    ]
+    found |= _memorisation(lm, continuations, how, budget)
     if generate:
-        found |= _generations(lm, bench, how, max_new_tokens, say, budget or 16384, cut)
+        batch = budget or 16384
+        found |= _generations(lm, bench, how, continuations, max_new_tokens, say, batch, cut)
     for what, n in cut.items():
         if n:
             say(f"{lm.name}: {n} texts of {what} are longer than the model's context and were cut to it")
@@ -123,18 +121,15 @@ def reference_rows(bench: Benchmark) -> tuple[str, str]:
 def _membership(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int | None, cut: dict[str, int]) -> Items:
     """privleak_<side>: the Min-40 % score of each document. Undefined for one without a token after the first."""
     begun, found = time.perf_counter(), {}
-    published = how.name == "open-unlearning"
     for side in muse_score.SIDES:
         rows = bench.configs.get(f"privleak_{side}")
         if not rows:
             continue
-        ids = [muse_texts.ids(lm, row["answer"], how) for row in rows]
-        if published:
-            ids = [row[: muse_texts.LONGEST + len(muse_texts.ids(lm, "", how))] for row in ids]
+        ids = [how.document(lm, row["answer"]) for row in rows]
         limit = lm.context or max(map(len, ids))
         cut[f"privleak_{side}"] = sum(len(row) > limit for row in ids)
         stats = forward.likelihood(lm.model, [Example(row[:limit], row[:limit]) for row in ids], budget=budget)
-        scores = [metrics.min_k(s.logp[:-1] if published else s.logp) for s in stats]
+        scores = [metrics.min_k(how.scored(s.logp)) for s in stats]
         found[f"privleak_{side}"] = items.scores(scores)
     say(f"{lm.name}: scores of {sum(map(len, found.values()))} documents in {time.perf_counter() - begun:.1f} s")
     return found
@@ -166,21 +161,28 @@ def _pieces(example: Example, context: int | None) -> list[Example]:
     return [Example(example.input_ids[i : i + step], example.labels[i : i + step]) for i in range(0, n, step)]
 
 
-def _memorisation(lm: LM, bench: Benchmark, how: Convention, max_new_tokens: int, budget: int | None) -> Items:
-    """exact_memorization and extraction_strength of the true continuations, the first max_new_tokens tokens of each."""
-    examples = [muse_texts.continuation(lm, row, how, max_new_tokens) for row in bench.configs.get("verbmem", ())]
-    if not examples:
+def _memorisation(lm: LM, continuations: list[Encoded], how: Convention, budget: int | None) -> Items:
+    """exact_memorization and extraction_strength of the labelled tokens of true continuations."""
+    if not continuations:
         return {}
-    stats = forward.likelihood(lm.model, examples, budget=budget)
-    hits = [s.hits[:-1] if how.name == "open-unlearning" else s.hits for s in stats]
+    stats = forward.likelihood(lm.model, continuations, budget=budget)
+    hits = [how.scored(s.hits) for s in stats]
+    strengths = [metrics.extraction_strength(h, how.floor) for h in hits]
     return {
         "exact_memorization": items.scores([metrics.exact_memorization(h) for h in hits]),
-        "extraction_strength": items.scores([metrics.extraction_strength(h, how) for h in hits]),
+        "extraction_strength": items.scores(strengths),
     }
 
 
 def _generations(
-    lm: LM, bench: Benchmark, how: Convention, max_new_tokens: int, say: Say, budget: int, cut: dict[str, int]
+    lm: LM,
+    bench: Benchmark,
+    how: Convention,
+    continuations: list[Encoded],
+    max_new_tokens: int,
+    say: Say,
+    budget: int,
+    cut: dict[str, int],
 ) -> Items:
     """verbmem, knowmem_f, knowmem_r: what the model says, and its ROUGE."""
     found: Items = {}
@@ -190,24 +192,23 @@ def _generations(
             continue
         begun, asked = time.perf_counter(), name != "verbmem"
         new = min(muse_texts.ANSWER, max_new_tokens) if asked else max_new_tokens
-        prompts = [muse_texts.prompt(row, bench.configs.get(f"{name}_icl", ()) if asked else None) for row in rows]
         if asked:
-            ids = [muse_texts.asked_ids(lm, t, row["answer"], how) for t, row in zip(prompts, rows, strict=True)]
+            shots = bench.configs.get(f"{name}_icl", ())
+            texts = [muse_texts.prompt(row, shots) for row in rows]
+            pairs = [how.asked(lm, t, row["answer"]) for t, row in zip(texts, rows, strict=True)]
         else:
-            ids = [muse_texts.prompt_ids(lm, text, how) for text in prompts]
-        room = max(1, lm.context - new) if lm.context else max(map(len, ids))
-        cut[name] = sum(len(row) > room for row in ids)
-        given = [muse_texts.last(lm, row, room) for row in ids]
+            tails = zip((row["answer"] for row in rows), continuations, strict=True)
+            pairs = [(c.given, how.continued(lm, tail, new, c)) for tail, c in tails]
+        room = max(1, lm.context - new) if lm.context else max(len(ids) for ids, _ in pairs)
+        cut[name] = sum(len(ids) > room for ids, _ in pairs)
+        given = [muse_texts.last(lm, ids, room) for ids, _ in pairs]
         tick = ticker(say, f"{lm.name}: {name}")
-        generated = greedy(lm.model, given, texts.stops(lm, [], how), new, budget, tick=tick)
+        generated = greedy(lm.model, given, how.stops(lm), new, budget, tick=tick)
         found[name] = {}
-        for i, (row, text, tokens) in enumerate(zip(rows, prompts, generated, strict=True)):
-            response = muse_texts.response(lm, tokens, asked, how)
-            if asked:
-                gt = muse_texts.asked_truth(lm, text, row["answer"], how)
-            else:
-                gt = muse_texts.truth(lm, row, how, max_new_tokens)
-            said = {"question" if asked else "prompt": row["question"], "gt": gt, "response": response}
-            found[name][i] = said | metrics.rouge(response, gt, how.stemmer)
+        for i, (row, (_, gt), ids) in enumerate(zip(rows, pairs, generated, strict=True)):
+            response = how.response(lm, ids, asked)
+            said = {"question" if asked else "prompt": row["question"], "gt": gt}
+            scores = metrics.rouge(response, gt, how.stemmer)
+            found[name][i] = said | {"response": response} | scores
         say(f"{lm.name}: {name}, {len(rows)} generations in {time.perf_counter() - begun:.1f} s")
     return found

@@ -63,9 +63,9 @@ def score(
     return {name: value for name, value in values.items() if not math.isnan(value)}
 
 
-def rouge_f1(response: str, gt: str, convention: Convention) -> float:
-    """ROUGE-L F1, stemmed where the convention says so."""
-    return metrics.rouge(response, gt, stemmer=convention.stemmer)["rougeL_f1"]
+def rouge_f1(response: str, gt: str, how: Convention) -> float:
+    """ROUGE-L F1, with stemmed words where the convention says so."""
+    return metrics.rouge(response, gt, stemmer=how.stemmer)["rougeL_f1"]
 
 
 def mean(values: Sequence[float | None]) -> float:

@@ -74,10 +74,7 @@ def check_reference(
     """
     if not isinstance(ref, Report):
         return
-    if (theirs := ref.meta.get("convention")) != how.name:
-        raise ValueError(
-            f"{name} has convention {theirs!r}, this evaluation {how.name!r}: evaluate both with the same one"
-        )
+    how.check(ref.meta, name)
     if ref.meta.get(rows[0]) != (rows[1] or bench.fingerprint):
         raise ValueError(
             f"{name} is of other rows ({ref.meta.get('benchmark')} {ref.meta.get('split')}; here {bench.name} {bench.split}): "

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ngdiff.evaluation import muse, semeval, tofu
-from ngdiff.evaluation.conventions import SUITES
+from ngdiff.evaluation.conventions import SUITES, Convention
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
@@ -21,11 +21,16 @@ def of(bench: Benchmark) -> str:
 
 
 def evaluate(
-    lm: LM, bench: Benchmark, reference: LM | Report | None = None, convention: str = "ngdiff", **options: Any
+    lm: LM,
+    bench: Benchmark,
+    reference: LM | Report | None = None,
+    convention: str | Convention = "ngdiff",
+    **options: Any,
 ) -> Report:
     """All metrics of `lm` on `bench`: those of TOFU, MUSE or SemEval-2025 Task 4, as its name says.
 
-    reference: the retain-only model, or its Report. convention: `ngdiff.evaluation.conventions`. options: those of
+    reference: the retain-only model, or its Report. convention: a name of `ngdiff.evaluation.conventions`, or a
+    subclass of its `Convention` made by you. options: those of
     `ngdiff.evaluation.{tofu,muse,semeval}.evaluate`; every one takes `generate`, `progress` and `max_new_tokens`.
     """
     return EVALUATORS[of(bench)].evaluate(lm, bench, reference, convention, **options)

@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterable
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics, texts
+from ngdiff.evaluation import forward, items, metrics
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
+from ngdiff.evaluation.definition import Encoded
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import UTILITY, Items, Row, Table
 from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
@@ -28,6 +30,22 @@ if TYPE_CHECKING:
     from ngdiff.lm.model import LM
 
 Rows = dict[str, list[Row]]
+
+
+class Subject:
+    """A model under a convention, for one evaluation: each (question, answer) is encoded once.
+
+    say: where progress lines go.
+    """
+
+    def __init__(self, lm: LM, how: Convention, say: Say) -> None:
+        self.lm, self.how, self.say = lm, how, say
+        self.encode = cache(partial(how.encode, lm))
+
+    def answer(self, row: Row) -> Encoded:
+        """Return the row with its own answer as tokens."""
+        return self.encode(row["question"], row["answer"])
+
 
 # part of the metric names -> the benchmark's rows, the first that exist (own data may come without wrong answers)
 PARTS = {
@@ -43,7 +61,7 @@ def evaluate(
     lm: LM,
     bench: Benchmark,
     reference: LM | Report | None = None,
-    convention: str = "ngdiff",
+    convention: str | Convention = "ngdiff",
     generate: bool = True,
     gradnorm: bool = True,
     progress: bool | Say = True,
@@ -53,7 +71,8 @@ def evaluate(
 
     reference   the retain-only model, or its Report (then it is not evaluated again).  forget_quality and mia_reference
                 need it; privleak's AUC_ret is ½ without one, and meta["auc_retain"] says so
-    convention  "ngdiff", or for numbers comparable with their tables "tofu", "open-unlearning" (see `conventions`)
+    convention  "ngdiff", or for numbers comparable with their tables "tofu", "open-unlearning" (see
+                `conventions`), or a `Convention` of your own
     generate    False leaves out ROUGE and with it model_utility
     gradnorm    False leaves out mia_gradnorm, which takes a backward for each row
     progress    True: one line a stage on stderr (silent under pytest); a callable is given the lines
@@ -67,17 +86,20 @@ def evaluate(
     how = convention_of(convention, "tofu")
     say, begun = speaker(progress), time.perf_counter()
     check_reference(reference, bench, how, ("split", bench.split))  # of one split, a part of the rows will do
-    ref = reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, how, say)
+    ref = reference
+    if ref is not None and not isinstance(ref, Report):
+        ref = _brief(Subject(ref, how, say), bench)
     rows, configs = _rows(bench, PARTS)
-    found, values = _likelihood(lm, rows, how, say)
+    subject = Subject(lm, how, say)
+    found, values = _likelihood(subject, rows)
     if generate:
-        found |= _rouge(lm, rows, how, max_new_tokens, say)
+        found |= _rouge(subject, rows, max_new_tokens)
     if gradnorm:
-        found |= _gradnorm(lm, rows, how, say)
+        found |= _gradnorm(subject, rows)
     if ref and ref.meta.get("fingerprint") == bench.fingerprint:
         found |= items.against(found, ref.items)
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
-    values |= items.aggregate(found, how)
+    values |= items.aggregate(found, how.eps)
     values |= _compared(values, found, ref, auc_retain, how.eps)
     meta = meta_of(lm, bench, how) | {
         **{"max_new_tokens": max_new_tokens if generate else None, "configs": configs},
@@ -128,36 +150,41 @@ def _rows(bench: Benchmark, parts: Iterable[str]) -> tuple[Rows, dict[str, str]]
     return rows, names
 
 
-def _brief(lm: LM, bench: Benchmark, how: Convention, say: Say) -> Report:
+def _brief(subject: Subject, bench: Benchmark) -> Report:
     """Of a reference model only what is compared: the likelihoods of forget and holdout rows."""
     rows, _ = _rows(bench, ("forget", "holdout"))
-    found, values = _likelihood(lm, rows, how, say)
-    return Report(values | items.aggregate(found, how), found, meta_of(lm, bench, how))
+    found, values = _likelihood(subject, rows)
+    values |= items.aggregate(found, subject.how.eps)
+    return Report(values, found, meta_of(subject.lm, bench, subject.how))
 
 
-def _likelihood(lm: LM, rows: Rows, how: Convention, say: Say) -> tuple[Items, dict[str, float]]:
-    """The items of every likelihood metric, and the losses per token."""
-    table = _table(lm, rows, how, say)
+def _likelihood(subject: Subject, rows: Rows) -> tuple[Items, dict[str, float]]:
+    """Return the items of every likelihood metric, and the losses per token."""
+    lm, how = subject.lm, subject.how
+    table = _table(subject, rows)
     found: Items = {}
-    for part in rows:
+    for part, members in rows.items():
         if part != "holdout":
-            found |= items.probabilities(table, part, rows[part], how.eps)
+            found |= items.probabilities(table, part, members, how.eps)
         if part in ("forget", "holdout"):
-            answers = [texts.answer(lm, row["question"], row["answer"], how) for row in rows[part]]
-            found |= items.membership(table, part, rows[part], answers, how)
+            texts = [how.compressed(lm, row["answer"], subject.answer(row)) for row in members]
+            found |= items.membership(table, part, members, texts, how.empty)
     if "forget" in rows:
-        found |= items.memorisation(table, rows["forget"], how)
+        found |= items.memorisation(table, rows["forget"], how.floor)
     losses = {}
     for part in ("forget", "retain", "holdout"):
         if part in rows:
-            tokens = [logp for row in rows[part] for logp in table[row["question"], row["answer"]].logp]
-            losses[f"loss_{part}"] = metrics.mean_nll(tokens)
+            stats = [table[row["question"], row["answer"]] for row in rows[part]]
+            losses[f"loss_{part}"] = metrics.mean_nll([logp for s in stats for logp in s.logp])
     return found, losses
 
 
-def _table(lm: LM, rows: Rows, how: Convention, say: Say) -> Table:
-    """The teacher-forced statistics of each text that a metric needs; moments where min-k++ needs them."""
-    begun = time.perf_counter()
+def _table(subject: Subject, rows: Rows) -> Table:
+    """Return the teacher-forced statistics of each text that a metric needs.
+
+    Those of forget and holdout answers have the moments that min-k++ needs.
+    """
+    lm, say, begun = subject.lm, subject.say, time.perf_counter()
     wanted: dict[tuple[str, str], bool] = {}
     for part, members in rows.items():
         for row in members:
@@ -168,39 +195,43 @@ def _table(lm: LM, rows: Rows, how: Convention, say: Say) -> Table:
             for answer in (row.get("paraphrased_answer"), *row.get("perturbed_answer", ())):
                 if answer is not None:
                     wanted.setdefault((row["question"], answer), False)
-    examples = [texts.encode(lm, question, answer, how) for question, answer in wanted]
+    examples = [subject.encode(question, answer) for question, answer in wanted]
     tick = ticker(say, f"{lm.name}: texts")
-    stats = forward.likelihood(lm.model, examples, list(wanted.values()), blind=texts.blind(lm, how), tick=tick)
+    hidden = subject.how.hidden(lm)
+    moments = list(wanted.values())
+    stats = forward.likelihood(lm.model, examples, moments, blind=hidden, tick=tick)
     say(f"{lm.name}: likelihood of {len(examples)} texts in {time.perf_counter() - begun:.1f} s")
     return dict(zip(wanted, stats, strict=True))
 
 
-def _rouge(lm: LM, rows: Rows, how: Convention, max_new_tokens: int, say: Say) -> Items:
+def _rouge(subject: Subject, rows: Rows, max_new_tokens: int) -> Items:
     """{part}_Q_A_ROUGE: the greedy answer to each question against the true one."""
-    begun = time.perf_counter()
-    asked = [(part, i, row) for part in rows if part != "holdout" for i, row in enumerate(rows[part])]
-    prompts = [texts.prompt_ids(lm, row["question"], row["answer"], how) for _, _, row in asked]
-    stop = texts.stops(lm, [texts.encode(lm, row["question"], row["answer"], how) for _, _, row in asked], how)
-    options = {"blind": texts.blind(lm, how), "longest": how.longest, "tick": ticker(say, f"{lm.name}: generations")}
+    lm, how, say, begun = subject.lm, subject.how, subject.say, time.perf_counter()
+    parts = [part for part in rows if part != "holdout"]
+    asked = [(part, i, row) for part in parts for i, row in enumerate(rows[part])]
+    encoded = [subject.answer(row) for _, _, row in asked]
+    prompts, stop = [row.given for row in encoded], how.stops(lm, encoded)
+    tick = ticker(say, f"{lm.name}: generations")
+    options = {"blind": how.hidden(lm), "longest": how.longest, "tick": tick}
     generated = greedy(lm.model, prompts, stop, max_new_tokens, **options)
-    found: Items = {f"{part}_Q_A_ROUGE": {} for part in rows if part != "holdout"}
-    for (part, i, row), ids in zip(asked, generated, strict=True):
-        generation, truth = texts.decode(lm, ids, how), texts.truth(lm, row["question"], row["answer"], how)
-        texts_of = {"input": row["question"], "ground_truth": truth, "generation": generation}
-        found[f"{part}_Q_A_ROUGE"][i] = metrics.rouge(generation, truth) | texts_of
+    found: Items = {f"{part}_Q_A_ROUGE": {} for part in parts}
+    for (part, i, row), tokens, ids in zip(asked, encoded, generated, strict=True):
+        generation, truth = how.decode(lm, ids), how.truth(lm, row["answer"], tokens)
+        said = {"input": row["question"], "ground_truth": truth, "generation": generation}
+        found[f"{part}_Q_A_ROUGE"][i] = metrics.rouge(generation, truth) | said
     say(f"{lm.name}: {len(prompts)} generations in {time.perf_counter() - begun:.1f} s")
     return found
 
 
-def _gradnorm(lm: LM, rows: Rows, how: Convention, say: Say) -> Items:
+def _gradnorm(subject: Subject, rows: Rows) -> Items:
     """mia_gradnorm_<part>, one backward a row."""
-    begun = time.perf_counter()
+    lm, begun = subject.lm, time.perf_counter()
+    hidden = subject.how.hidden(lm)
     found: Items = {}
     for part in ("forget", "holdout"):
         if part in rows:
-            examples = [texts.encode(lm, row["question"], row["answer"], how) for row in rows[part]]
-            found[f"mia_gradnorm_{part}"] = items.scores(
-                forward.gradient_norms(lm.model, examples, texts.blind(lm, how))
-            )
-    say(f"{lm.name}: gradient norms in {time.perf_counter() - begun:.1f} s")
+            examples = [subject.answer(row) for row in rows[part]]
+            norms = forward.gradient_norms(lm.model, examples, hidden)
+            found[f"mia_gradnorm_{part}"] = items.scores(norms)
+    subject.say(f"{lm.name}: gradient norms in {time.perf_counter() - begun:.1f} s")
     return found

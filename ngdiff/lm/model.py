@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 
 from ngdiff import zoo
 from ngdiff.core.processes import whole_state
-from ngdiff.data.benchmark import Prompt
+from ngdiff.data.benchmark import BARE, Prompt
 from ngdiff.lm import lora
 from ngdiff.lm.hub import fetch, prompt_of, without_bars
 from ngdiff.lm.lora import ADAPTER, base_of, put_on
@@ -21,7 +21,6 @@ from ngdiff.lm.tokens import Example, encode
 from ngdiff.store.cache import atomic_folder, probe_writable
 
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
-BARE = Prompt("", "", "")  # of a document: a row without a question
 
 
 @dataclass

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
     from ngdiff.data.benchmark import Prompt
@@ -90,6 +88,8 @@ def collate(
     """
     if side not in ("left", "right"):
         raise ValueError(f"side must be 'left' or 'right', not {side!r}")
+    import torch  # here, because rows become tokens without it
+
     time = max(width or 0, *(len(example) for example in examples))
     shape = (len(examples), time)
     ids, mask, labels = (

@@ -80,17 +80,17 @@ class BroadcastRMURetain(_Broadcast, baselines.RMURetain):
         return super().sums(tokens, start) * baselines.lengths(tokens)
 
 
-_TOFU: dict[type[Objective], type[Objective]] = {KL: PaddedKL}
-_OPEN: dict[type[Objective], type[Objective]] = {
-    **_TOFU,
+# the definition's objective -> what the code of that convention computes in its place
+TOFU: dict[type[Objective], type[Objective]] = {KL: PaddedKL}
+OPEN_UNLEARNING: dict[type[Objective], type[Objective]] = {
+    **TOFU,
     baselines.UNDIAL: PaddedUNDIAL,
     baselines.RMU: BroadcastRMU,
     baselines.RMURetain: BroadcastRMURetain,
 }
-PUBLISHED = {"tofu": _TOFU, "open-unlearning": _OPEN}  # convention -> objective -> what its code computes
 
 
-def under(convention: str, objective: Objective) -> Objective:
-    """The objective as that convention's code computes it, with the same settings; itself where the two agree."""
-    other = PUBLISHED.get(convention, {}).get(type(objective))
+def variant(table: dict[type[Objective], type[Objective]], objective: Objective) -> Objective:
+    """Return what the table has in place of the objective, with the same settings, or itself."""
+    other = table.get(type(objective))
     return other(**vars(objective)) if other else objective

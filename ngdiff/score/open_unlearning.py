@@ -66,7 +66,7 @@ def _empty(entry: Any) -> bool:
 
 
 def _aggregate(found: items.Items) -> dict[str, float]:
-    values = items.aggregate(found, HOW)
+    values = items.aggregate(found, HOW.eps)
     for name, rows in found.items():
         if _field(name) == "rougeL_f1":
             column = items.column(rows, "rougeL_f1")

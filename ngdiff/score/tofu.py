@@ -51,7 +51,7 @@ def score(
             log = read(document, path, key)
             found |= items_of(part, log, how.eps)
             warnings += _collapsed(log, f"{path}, {key}")
-    values = items.aggregate(found, how)
+    values = items.aggregate(found, how.eps)
     values["model_utility"] = metrics.harmonic_mean(values[name] for name in items.UTILITY)
     if reference is not None:
         quality, more = _quality(document, path, Path(reference), how)

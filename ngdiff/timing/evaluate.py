@@ -19,7 +19,7 @@ import torch
 from ngdiff.data import Benchmark, authors, semeval, tofu
 from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluation import tofu as evaluator
-from ngdiff.evaluation.conventions import convention
+from ngdiff.evaluation.conventions import Convention
 from ngdiff.lm.pair import from_scratch
 from ngdiff.lm.train import one_thread
 from ngdiff.profiles import TinyLM, profile
@@ -42,12 +42,11 @@ def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
     texts = [row[key] for rows in bench.configs.values() for row in rows for key in ("question", "answer")]
     lm = from_scratch(texts, SHAPE, Prompt(), 0, "random")
     rows, _ = evaluator._rows(bench, evaluator.PARTS)
-    how = convention("ngdiff")
-    quiet = lambda line: None  # noqa: E731
+    subject = evaluator.Subject(lm, Convention(), lambda line: None)
     parts = {
-        "likelihood": lambda: evaluator._likelihood(lm, rows, how, quiet),
-        "generation": lambda: evaluator._rouge(lm, rows, how, 200, quiet),
-        "gradient norms": lambda: evaluator._gradnorm(lm, rows, how, quiet),
+        "likelihood": lambda: evaluator._likelihood(subject, rows),
+        "generation": lambda: evaluator._rouge(subject, rows, 200),
+        "gradient norms": lambda: evaluator._gradnorm(subject, rows),
         "likelihood, one forward a text": lambda: _plain(lm, rows),
     }
     with one_thread():

@@ -16,8 +16,7 @@ from ngdiff.commands import losses as module
 from ngdiff.commands.cli import app
 from ngdiff.commands.losses import OBJECTIVES, command, losses
 from ngdiff.core.directions import NGDiff
-from ngdiff.evaluation.conventions import CONVENTIONS, convention
-from ngdiff.evaluation.texts import encode
+from ngdiff.evaluation.conventions import CONVENTIONS, Convention, convention
 from ngdiff.lm import lora
 from ngdiff.lm.model import LM, save
 from ngdiff.lm.tokens import IGNORE, collate
@@ -51,7 +50,7 @@ def plain(model, start, name):
     """What each objective's paper, or open-unlearning's code, computes: whole padded batches and the usual torch functions."""
     rule = convention(name)
     texts = {
-        on: collate([encode(model, r["question"], r["answer"], rule) for r in rows[:ROWS]], model.pad_id)
+        on: collate([rule.encode(model, r["question"], r["answer"]) for r in rows[:ROWS]], model.pad_id)
         for on, rows in (("forget", BENCH.forget), ("retain", BENCH.retain))
     }
     if name == "tofu":  # each row is padded by its EOS, of which the first is the label behind the answer
@@ -170,8 +169,15 @@ def test_documents_have_an_eos_but_under_open_unlearning(model, start):
 
 def test_conventions_differ_where_published_code_does(model, start):
     """On the same labels (the answer, as all conventions have it where no token straddles the prompt's end)."""
-    same = CONVENTIONS["ngdiff"].__class__
-    found = {n: losses(model, start, BENCH.forget, BENCH.retain, ROWS, same(n)) for n in CONVENTIONS}
+
+    class Relabelled(Convention):
+        def __init__(self, how):
+            self.objective = how.objective
+
+    found = {
+        name: losses(model, start, BENCH.forget, BENCH.retain, ROWS, Relabelled(how))
+        for name, how in CONVENTIONS.items()
+    }
     changed = {
         n: {k for k in NAMES if found[n][k]["loss"] != pytest.approx(found["ngdiff"][k]["loss"], rel=1e-3)}
         for n in found

@@ -141,7 +141,7 @@ def test_rouge_zero(generation, answer):
 def test_memorisation(hits, exact, strength, published):
     assert metrics.exact_memorization(hits) == exact
     assert metrics.extraction_strength(hits) == pytest.approx(strength)
-    assert metrics.extraction_strength(hits, "open-unlearning") == pytest.approx(published)
+    assert metrics.extraction_strength(hits, floor=True) == pytest.approx(published)
 
 
 def test_memorisation_of_nothing_is_undefined():

@@ -276,10 +276,9 @@ def test_the_prompt_of_knowmem_and_its_last_space():
         "Question: Room of Eva 2?\nAnswer: "
     )
     lm = random()
-    assert muse_texts.prompt_ids(lm, text, OURS) == lm.tokenizer(text[:-1])["input_ids"]
+    assert OURS.asked(lm, text, "it")[0] == lm.tokenizer(text[:-1])["input_ids"]
     for how in (MUSE, OPEN):
-        assert muse_texts.prompt_ids(lm, text, how) == lm.tokenizer(text)["input_ids"]
-    assert muse_texts.prompt(bench().rows("verbmem")[0], None) == "Eva 0 came home to"
+        assert how.asked(lm, text, "it") == (lm.tokenizer(text)["input_ids"], "it")
 
 
 @pytest.mark.parametrize(
@@ -296,9 +295,9 @@ def test_the_prompt_of_knowmem_and_its_last_space():
 def test_an_answer_ends_where_the_next_question_begins(said, cut):
     lm = random()
     ids = lm.tokenizer(said)["input_ids"]
-    assert muse_texts.response(lm, ids, True, OURS) == muse_texts.response(lm, ids, True, MUSE) == cut
-    assert muse_texts.response(lm, ids, True, OPEN) == cut.strip()
-    assert muse_texts.response(lm, ids, False, OURS) == said, "a continuation is not cut"
+    assert OURS.response(lm, ids, True) == MUSE.response(lm, ids, True) == cut
+    assert OPEN.response(lm, ids, True) == cut.strip()
+    assert OURS.response(lm, ids, False) == said, "a continuation is not cut"
 
 
 def test_responses_are_those_of_transformers():
@@ -308,7 +307,8 @@ def test_responses_are_those_of_transformers():
     for name in TEXTS:
         for i, row in enumerate(bench().rows(name)):
             shots = None if name == "verbmem" else bench().rows(f"{name}_icl")
-            ids = lm.tokenizer(muse_texts.prompt(row, shots), return_tensors="pt").input_ids
+            text = muse_texts.prompt(row, shots) if shots else row["question"]
+            ids = lm.tokenizer(text, return_tensors="pt").input_ids
             options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": lm.pad_id}
             made = lm.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :]
             said = lm.tokenizer.decode(made, skip_special_tokens=True)
@@ -320,31 +320,41 @@ def test_responses_are_those_of_transformers():
 def test_as_many_tokens_of_the_truth_count_as_are_generated():
     lm, row = random(), bench().rows("verbmem")[1]
     ids = lm.tokenizer(row["answer"])["input_ids"]
+
+    def truth(how, n):
+        encoded = how.continuation(lm, row["question"], row["answer"], n)
+        return how.continued(lm, row["answer"], n, encoded)
+
     for n in (1, 3, len(ids), 99):
-        assert muse_texts.truth(lm, row, OURS, n) == muse_texts.truth(lm, row, MUSE, n) == lm.tokenizer.decode(ids[:n])
+        assert truth(OURS, n) == truth(MUSE, n) == lm.tokenizer.decode(ids[:n])
     together = lm.tokenizer(f"{row['question']} {row['answer']}")["input_ids"]
     start = len(lm.tokenizer(row["question"])["input_ids"])
-    assert muse_texts.truth(lm, row, OPEN, 3) == lm.tokenizer.decode(together[start:]).strip()  # 2048 of them
+    assert truth(OPEN, 3) == lm.tokenizer.decode(together[start:]).strip()  # 2048 of them
     report = evaluate(trained("target"), bench(), max_new_tokens=3)
     assert report.items["verbmem"][1]["gt"] == lm.tokenizer.decode(ids[:3]) and report.meta["max_new_tokens"] == 3
     assert len(lm.tokenizer(report.items["knowmem_f"][0]["response"])["input_ids"]) <= 3
 
 
 def test_the_labelled_continuation():
-    lm, row = random(), {"question": "Eva 1 came home", "answer": "to Łódź."}
-    ids = lm.tokenizer("Eva 1 came home to Łódź.")["input_ids"]
-    start = len(lm.tokenizer("Eva 1 came home")["input_ids"])
-    for spaced in (row, row | {"answer": " to Łódź."}, row | {"question": "Eva 1 came home "}):
-        example = muse_texts.continuation(lm, spaced, OURS, 99)
-        assert example == Example(ids, [IGNORE] * start + ids[start:]), "one space joins them"
-    assert muse_texts.continuation(lm, row, OPEN, 99) == Example(ids, [IGNORE] * start + ids[start:])
-    assert muse_texts.continuation(lm, row, OURS, 2) == Example(
-        ids[: start + 2], [IGNORE] * start + ids[start : start + 2]
-    )
+    lm, head, tail = random(), "Eva 1 came home", "to Łódź."
+    ids = lm.tokenizer(f"{head} {tail}")["input_ids"]
+    start = len(lm.tokenizer(head)["input_ids"])
+
+    def parts(how, lm, head, tail, n):
+        row = how.continuation(lm, head, tail, n)
+        return row.input_ids, row.labels
+
+    whole = (ids, [IGNORE] * start + ids[start:])
+    for two in ((head, tail), (head, f" {tail}"), (f"{head} ", tail)):
+        assert parts(OURS, lm, *two, 99) == whole, "one space joins them"
+    assert parts(OPEN, lm, head, tail, 99) == whole
+    two = ids[start : start + 2]
+    assert parts(OURS, lm, head, tail, 2) == (ids[: start + 2], [IGNORE] * start + two)
     # the context is short: the beginning of the prompt goes, what is told stays
     short = replace(lm, model=micro._model(lm.tokenizer, 0))
     short.model.config.max_position_embeddings = len(ids) - start + 2
-    assert muse_texts.continuation(short, row, OURS, 99) == Example(ids[start - 2 :], [IGNORE] * 2 + ids[start:])
+    kept = (ids[start - 2 :], [IGNORE] * 2 + ids[start:])
+    assert parts(OURS, short, head, tail, 99) == kept
 
 
 def test_texts_longer_than_the_context_are_cut_and_counted():

@@ -21,6 +21,7 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.real.semeval import PROMPT
 from ngdiff.evaluation import Report, evaluate, files, terms
 from ngdiff.evaluation import semeval as evaluator
+from ngdiff.evaluation.conventions import convention
 from ngdiff.lm.model import LM
 from ngdiff.lm.pair import from_scratch
 from ngdiff.lm.tokens import collate, train_tokenizer
@@ -177,14 +178,14 @@ def test_the_evaluators_convention_rounds_the_weights_and_gives_them_back():
 
 def test_an_empty_generation_becomes_the_word_nan_in_the_evaluators_eyes():
     items = {0: {"id": "1qa0", "task": "Task1", "input": "a", "expected_output": "nan", "model_output": "", "nll": 1.0}}
-    assert terms.value(evaluator._judged(items, published=True)[0]) == 1  # a quirk of its files
-    assert terms.value(evaluator._judged(items, published=False)[0]) == 0
+    assert terms.value(convention("semeval").judged(items)[0]) == 1  # a quirk of its files
+    assert terms.value(convention("ngdiff").judged(items)[0]) == 0
 
 
 def test_a_two_digit_question_is_scored_by_ours_alone():
     items = {0: {"id": "1qa10", "task": "Task1", "input": "a", "expected_output": "b", "model_output": "b", "nll": 1.0}}
-    assert terms.value(evaluator._judged(items, published=True)[0]) is None
-    assert terms.value(evaluator._judged(items, published=False)[0]) == 1
+    assert terms.value(convention("semeval").judged(items)[0]) is None
+    assert terms.value(convention("ngdiff").judged(items)[0]) == 1
 
 
 # Batches ----------------------------------------------------------------------------------------------------------

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from ngdiff.data.benchmark import Prompt
-from ngdiff.evaluation import texts
 from ngdiff.evaluation.conventions import CONVENTIONS
 from ngdiff.lm.hub import chat_prompt, prompt_of
 from ngdiff.lm.tokens import IGNORE
@@ -52,31 +50,40 @@ def labelled(tokenizer, example) -> list[str]:
     return tokenizer.convert_ids_to_tokens([label for label in example.labels if label != IGNORE])
 
 
+def truth(how, lm, question, answer) -> str:
+    return how.truth(lm, answer, how.encode(lm, question, answer))
+
+
+def cut_to(name, n):
+    """A convention that looks at the first n tokens of a row."""
+    return type("Cut", (type(CONVENTIONS[name]),), {"cut": n})()
+
+
 @pytest.mark.parametrize("bos", [False, True])
 def test_where_the_labels_of_a_plain_prompt_begin(bos):
     """ "Q: a\\nA: bc": the prompt's last space and the answer's first letter are one token."""
     lm = Asked(words(bos=bos), Prompt("Q: ", "\n", "A: "))
-    got = {name: texts.encode(lm, "a", "bc", how) for name, how in CONVENTIONS.items()}
+    got = {name: how.encode(lm, "a", "bc") for name, how in CONVENTIONS.items()}
     assert len({tuple(e.input_ids) for e in got.values()}) == 1, "the same text"
     assert labelled(lm.tokenizer, got["ngdiff"]) == ["Ġb", "c", "<eos>"]
     assert labelled(lm.tokenizer, got["tofu"]) == ["A", ":", "Ġb", "c", "<eos>"]
     assert labelled(lm.tokenizer, got["open-unlearning"]) == ["c", "<eos>"]  # the prompt alone ends in a token "Ġ"
-    given = {n: lm.tokenizer.convert_ids_to_tokens(texts.prompt_ids(lm, "a", "bc", CONVENTIONS[n])) for n in got}
+    given = {n: lm.tokenizer.convert_ids_to_tokens(row.given) for n, row in got.items()}
     assert given["open-unlearning"][-3:] == ["A", ":", "Ġ"] and given["ngdiff"][-2:] == ["A", ":"]
     assert given["tofu"][-2:] == ["Ġa", "Ċ"]  # its generation is not given the tag
-    assert texts.truth(lm, "a", "bc", CONVENTIONS["open-unlearning"]) == "bc"
+    assert truth(CONVENTIONS["open-unlearning"], lm, "a", "bc") == "bc"
 
 
 def test_an_answer_of_one_token_that_open_unlearning_does_not_label():
     lm = Asked(words(), Prompt("Q: ", "\n", "A: "))
-    example = texts.encode(lm, "a", "b", CONVENTIONS["open-unlearning"])
+    example = CONVENTIONS["open-unlearning"].encode(lm, "a", "b")
     assert labelled(lm.tokenizer, example) == ["<eos>"]
 
 
 def test_llama_2_has_no_space_before_the_answer():
     """ "[INST] a [/INST]bc": nothing merges, and every convention labels the same tokens."""
     lm = Asked(words(), Prompt("[INST] ", " [/INST]", ""))
-    got = [texts.encode(lm, "a", "bc", how) for how in CONVENTIONS.values()]
+    got = [how.encode(lm, "a", "bc") for how in CONVENTIONS.values()]
     assert all(labelled(lm.tokenizer, e) == ["b", "c", "<eos>"] for e in got)
 
 
@@ -86,18 +93,18 @@ def test_a_chat_template_that_does_not_end_in_eos():
     tokenizer.chat_template = CHAT
     lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
     assert lm.prompt == chat_prompt(tokenizer) and tokenizer.eos_token == "<|end|>"
-    assert labelled(tokenizer, texts.encode(lm, "a", "bc", CONVENTIONS["ngdiff"])) == ["b", "c", "<|end|>"]
-    published = texts.encode(lm, "a", "bc", CONVENTIONS["open-unlearning"])
+    assert labelled(tokenizer, CONVENTIONS["ngdiff"].encode(lm, "a", "bc")) == ["b", "c", "<|end|>"]
+    published = CONVENTIONS["open-unlearning"].encode(lm, "a", "bc")
     assert labelled(tokenizer, published) == ["b", "c", "<|end|>", "Ċ", "<eos>"]
     assert tokenizer.decode(published.input_ids).startswith("<|system|>You are a helpful assistant.<|end|>\n<|user|>a")
-    assert texts.truth(lm, "a", " bc ", CONVENTIONS["open-unlearning"]) == "bc"  # the template trims
+    assert truth(CONVENTIONS["open-unlearning"], lm, "a", " bc ") == "bc"  # the template trims
 
 
 def test_a_chat_template_is_not_used_where_another_prompt_was_given():
     tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
     tokenizer.chat_template = CHAT
     lm = Asked(tokenizer, Prompt("Q: ", "\n", "A: "))
-    got = texts.encode(lm, "a", "bc", CONVENTIONS["open-unlearning"])
+    got = CONVENTIONS["open-unlearning"].encode(lm, "a", "bc")
     assert tokenizer.decode(got.input_ids) == "Q: a\nA: bc<eos>"
 
 
@@ -105,31 +112,34 @@ def test_a_chat_template_is_not_used_where_another_prompt_was_given():
 def test_what_a_cut_leaves(bos):
     """ "Q: a\nA: bcd…": ten tokens of it (eleven with BOS, which counts)."""
     lm = Asked(words(bos=bos), Prompt("Q: ", "\n", "A: "))
-    tofu, open_ = (replace(CONVENTIONS[name], cut=10 + bos) for name in ("tofu", "open-unlearning"))
+    tofu, open_ = (cut_to(name, 10 + bos) for name in ("tofu", "open-unlearning"))
     whole = lm.encode("a", "bcdefgh")
-    assert lm.tokenizer.decode(whole.input_ids, skip_special_tokens=True) == "Q: a\nA: bcdefgh"
-    got = texts.encode(lm, "a", "bcdefgh", tofu)
-    assert (
-        labelled(lm.tokenizer, got) == ["A", ":", "Ġb", "c", "d", "e"] and got.input_ids == whole.input_ids[: 10 + bos]
-    )
-    assert texts.truth(lm, "a", "bcdefgh", tofu) == "bcde"
-    got = texts.encode(lm, "a", "bcdefgh", open_)
-    assert labelled(lm.tokenizer, got) == ["c", "d", "e", "<eos>"] and texts.truth(lm, "a", "bcdefgh", open_) == "bcde"
+    text = lm.tokenizer.decode(whole.input_ids, skip_special_tokens=True)
+    assert text == "Q: a\nA: bcdefgh"
+    got = tofu.encode(lm, "a", "bcdefgh")
+    assert labelled(lm.tokenizer, got) == ["A", ":", "Ġb", "c", "d", "e"]
+    assert got.input_ids == whole.input_ids[: 10 + bos]
+    assert truth(tofu, lm, "a", "bcdefgh") == "bcde"
+    got = open_.encode(lm, "a", "bcdefgh")
+    assert labelled(lm.tokenizer, got) == ["c", "d", "e", "<eos>"]
+    assert truth(open_, lm, "a", "bcdefgh") == "bcde"
     for short in ("bcd", "bc"):  # fits, its EOS too
         for how in (tofu, open_):
-            assert texts.encode(lm, "a", short, how) == texts.encode(lm, "a", short, replace(how, cut=None))
-            assert texts.truth(lm, "a", short, how) == short
-    assert labelled(lm.tokenizer, texts.encode(lm, "a", "bcde", tofu))[-1] == "e"  # just as long: TOFU leaves no EOS
-    with pytest.raises(ValueError, match=r"question 'a long question'.*no answer within the first 1[01] tokens.*tofu"):
-        texts.encode(lm, "a long question", "b", tofu)
-    assert labelled(lm.tokenizer, texts.encode(lm, "a long question", "b", open_)) == ["<eos>"]
+            assert how.encode(lm, "a", short) == cut_to(how.name, None).encode(lm, "a", short)
+            assert truth(how, lm, "a", short) == short
+    just = tofu.encode(lm, "a", "bcde")  # just as long: TOFU leaves no EOS
+    assert labelled(lm.tokenizer, just)[-1] == "e"
+    message = r"question 'a long question'.*no answer within the first 1[01] tokens.*tofu"
+    with pytest.raises(ValueError, match=message):
+        tofu.encode(lm, "a long question", "b")
+    assert labelled(lm.tokenizer, open_.encode(lm, "a long question", "b")) == ["<eos>"]
 
 
 def test_a_cut_row_fits_a_context_that_the_whole_row_does_not():
-    lm, how = Asked(words(), Prompt("[INST] ", " [/INST]", ""), context=20), replace(CONVENTIONS["tofu"], cut=18)
-    given = texts.prompt_ids(lm, "a", "bcdefghijkl", how)
-    assert lm.tokenizer.decode(given) == "[INST] a [/INST]"
-    assert texts.encode(lm, "a", "bcdefghijkl", how).prompt_ids == given
+    lm = Asked(words(), Prompt("[INST] ", " [/INST]", ""), context=20)
+    row = cut_to("tofu", 18).encode(lm, "a", "bcdefghijkl")
+    assert lm.tokenizer.decode(row.given) == "[INST] a [/INST]"
+    assert row.prompt_ids == row.given
 
 
 def test_a_template_that_brings_its_own_bos_has_it_once_under_each_convention():
@@ -137,24 +147,26 @@ def test_a_template_that_brings_its_own_bos_has_it_once_under_each_convention():
     tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
     lm = Asked(tokenizer, chat_prompt(tokenizer))
     for how in CONVENTIONS.values():
-        example = texts.encode(lm, "a", "bc", how)
+        example = how.encode(lm, "a", "bc")
         assert example.input_ids.count(tokenizer.bos_token_id) == 1, how.name
-        assert texts.prompt_ids(lm, "a", "bc", how) == example.prompt_ids, how.name
-        assert labelled(tokenizer, example)[:2] == ["b", "c"] or how.labels == "alone", how.name
+        assert example.given == example.prompt_ids, how.name
+        whole = how.name == "open-unlearning" or labelled(tokenizer, example)[:2] == ["b", "c"]
+        assert whole, how.name
 
 
 def test_a_document_has_no_eos_under_open_unlearning():
     lm = Asked(words(), Prompt("Q: ", "\n", "A: "), context=4)
-    assert labelled(lm.tokenizer, texts.encode(lm, "", "abc", CONVENTIONS["open-unlearning"])) == ["b", "c"]
+    how = CONVENTIONS["open-unlearning"]
+    assert labelled(lm.tokenizer, how.encode(lm, "", "abc")) == ["b", "c"]
     with pytest.raises(ValueError, match=r"text 'abcde' is 5 tokens long"):
-        texts.encode(lm, "", "abcde", CONVENTIONS["open-unlearning"])
+        how.encode(lm, "", "abcde")
 
 
 def test_too_long_a_row_is_refused_under_each_convention():
     lm = Asked(words(), Prompt("Q: ", "\n", "A: "), context=6)
     for how in CONVENTIONS.values():
         with pytest.raises(ValueError, match="tokens long"):
-            texts.encode(lm, "a", "bcdef", how)
+            how.encode(lm, "a", "bcdef")
 
 
 def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
@@ -169,12 +181,13 @@ def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
     tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m['content'] }}<eos>{% endfor %}"
     lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
     how = CONVENTIONS["open-unlearning"]
-    assert texts.blind(lm, how) == 0 and texts.blind(lm, CONVENTIONS["ngdiff"]) is None
+    assert how.hidden(lm) == 0 and CONVENTIONS["ngdiff"].hidden(lm) is None
     torch.manual_seed(0)
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).eval()
     model.lm_head.weight.data.mul_(20)
-    examples = [texts.encode(lm, q, a, how) for q, a in (("a", "bc"), ("a", "bcd"), ("longer", "x y z"))]
+    rows = (("a", "bc"), ("a", "bcd"), ("longer", "x y z"))
+    examples = [how.encode(lm, question, answer) for question, answer in rows]
     found = forward.likelihood(model, examples, blind=0)
     for example, stats in zip(examples, found, strict=True):
         ids = torch.tensor([example.input_ids])

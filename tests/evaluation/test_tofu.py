@@ -13,7 +13,7 @@ from scipy.stats import hmean, ks_2samp
 from sklearn.metrics import roc_auc_score
 
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.evaluation import Report, evaluate, forward, items, metrics, texts
+from ngdiff.evaluation import Report, evaluate, forward, items, metrics
 from ngdiff.evaluation.conventions import convention
 from ngdiff.lm.model import LM
 from ngdiff.lm.tokens import IGNORE
@@ -135,7 +135,7 @@ def test_aggregates_take_recall_and_leave_the_undefined_out():
         "exact_memorization": items.scores([math.nan, 0.75]),
         "ra_Truth_Ratio": items.scores([math.nan]),
     }
-    values = items.aggregate(found, "ngdiff")
+    values = items.aggregate(found)
     assert math.isnan(values.pop("ra_Truth_Ratio"))
     wanted = {"forget_Q_A_ROUGE": 0.6, "forget_truth_ratio": 0.375, "retain_Truth_Ratio": 0.75}
     assert values == pytest.approx(wanted | {"exact_memorization": 0.75})
@@ -212,7 +212,7 @@ def test_open_unlearning_convention(report, lm, bench, reference):
     assert report.metrics["extraction_strength"] == 0
     floors = [item["score"] for item in published.items["extraction_strength"].values()]
     how = convention("open-unlearning")
-    labels = [texts.encode(lm, r["question"], r["answer"], how).labels for r in bench.forget]
+    labels = [how.encode(lm, r["question"], r["answer"]).labels for r in bench.forget]
     assert floors == pytest.approx([1 / (sum(label != IGNORE for label in row) - 1) for row in labels])
     true, wrong = (published.items[f"forget_Q_A_{kind}_Prob"] for kind in ("PARA", "PERT"))
     R = [math.exp(-np.mean(wrong[i]["avg_loss"])) / (math.exp(-true[i]["avg_loss"]) + 1e-10) for i in true]

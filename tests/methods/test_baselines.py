@@ -14,6 +14,7 @@ import ngdiff as ng
 from ngdiff import methods
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.stepsize import Constant
+from ngdiff.evaluation.conventions import convention
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import IGNORE, Example
 from ngdiff.methods import refusals
@@ -271,15 +272,12 @@ def test_broadcasting_is_right_on_equal_lengths():
 
 
 def test_a_convention_keeps_the_settings_and_leaves_the_rest_alone():
-    for name, other in (
-        ("ngdiff", UNDIAL(3.0)),
-        ("muse", UNDIAL(3.0)),
-        ("open-unlearning", published.PaddedUNDIAL(3.0)),
-    ):
-        assert published.under(name, UNDIAL(3.0)) == other
-    assert published.under("open-unlearning", RMU(c=5.0, layer=3, seed=2)) == published.BroadcastRMU(5.0, 3, 2)
-    assert published.under("tofu", KL()) == published.PaddedKL() and published.under("tofu", RMU()) == RMU()
-    assert all(published.under("open-unlearning", o) == o for o in (CE(), DPO(), WGA(), SatImp(), CEU()))
+    ours, muse, tofu, open_ = map(convention, ("ngdiff", "muse", "tofu", "open-unlearning"))
+    assert ours.objective(UNDIAL(3.0)) == muse.objective(UNDIAL(3.0)) == UNDIAL(3.0)
+    assert open_.objective(UNDIAL(3.0)) == published.PaddedUNDIAL(3.0)
+    assert open_.objective(RMU(c=5.0, layer=3, seed=2)) == published.BroadcastRMU(5.0, 3, 2)
+    assert tofu.objective(KL()) == published.PaddedKL() and tofu.objective(RMU()) == RMU()
+    assert all(open_.objective(o) == o for o in (CE(), DPO(), WGA(), SatImp(), CEU()))
 
 
 # ------------------------------------------------------------------------------------------------ as phases of a problem
