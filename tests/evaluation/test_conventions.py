@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import test_evaluate_muse
-import test_evaluate_semeval
 
 import ngdiff as ng
 from ngdiff.evaluation import conventions
 from ngdiff.evaluation.conventions import ALL, CONVENTIONS, SUITES, Convention
+from tests.evaluation import test_muse as test_evaluate_muse
+from tests.evaluation import test_semeval as test_evaluate_semeval
 from tests.helpers import micro
 
 PACKAGE = Path(ng.__file__).parent
