@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import statistics
 from dataclasses import dataclass
 
 import pytest
@@ -15,7 +16,7 @@ from ngdiff.core.directions import NGDiff
 from ngdiff.core.parabola import fit, scatter, student
 from ngdiff.core.point import Point
 from ngdiff.core.step import UnlearningStep
-from ngdiff.core.stepsize import EPS, Line
+from ngdiff.core.stepsize import EPS, Line, State
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.master import Master
 from ngdiff.timing import probes as bench_probes
@@ -169,27 +170,86 @@ def test_blur_must_be_positive():
 
 
 # ------------------------------------------------------------------------------------------- a model in both precisions
+@dataclass
+class Both:
+    """A probe in bfloat16, and float32 along the very same line: rows at −h, 0 and h."""
+
+    state: State
+    blur: float  # at h
+    drowned: float  # the blur at DROWNED
+    u: list
+    coarse: list
+    fine: list | None = None
+
+    def differences(self):
+        """(second, first) difference of each row's loss, in bfloat16 and in float32."""
+        kinds = (lambda m, o, p: p + m - 2 * o), (lambda m, _, p: p - m)
+        return [[[kind(*row) for row in zip(*rows)] for rows in (self.coarse, self.fine)] for kind in kinds]
+
+    @property
+    def errors(self):
+        """Of both differences, bfloat16's less float32's, in standard errors of what bfloat16 saw."""
+        return [(sum(seen) - sum(true)) / scatter(seen) for seen, true in self.differences()]
+
+
+def recorder(found):
+    def look(line, h):
+        return [line(at) for at in (-h, 0.0, h)]
+
+    class Recorded(bench_probes._At):
+        """Puts a `Both` a probe into `found`; bfloat16 comes first."""
+
+        def step(self, state, line):
+            after, point = super().step(state, line), line.point
+            if line.eps > EPS:
+                blur = [line.blur(h) for h in (after.radius, bench_probes.DROWNED)]
+                found.append(Both(after, *blur, [x.float() for x in point.u], look(line, after.radius)))
+            else:
+                own, point.u = point.u, found[-1].u
+                found[-1].fine = look(line, found[-1].state.radius)
+                point.u = own
+            return after
+
+    return Recorded
+
+
 @pytest.fixture(scope="module")
 def probed():
     forget = micro.bench().forget
     retain = [{"question": f"Where does Gil {i} work?", "answer": f"In {micro.TOWNS[i % 8]}."} for i in range(64)]
     holdout = micro.bench().holdout
     bench = Benchmark("many", "forget", {"forget": forget, "retain": retain, "holdout": holdout}, [], {"name": "many"})
-    return bench_probes.compare(ng.problem(bench, micro.memorised(), batch_size=16), 20)
+    found = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(bench_probes, "_At", recorder(found))
+        bench_probes.compare(ng.problem(bench, micro.memorised(), batch_size=16), 20)
+    return found
 
 
-def test_twenty_probes_agree_with_float32(probed):
-    """Same batch, weights and moments, a model of one layer: of 14 fits that count, 12 are within a quarter of float32's η* at
-    the same radius, the others at 26 and 29 %; none of them is concave or uphill in float32."""
-    counted = [row for row in probed if row["outcome_bfloat16"] in bench_probes.COUNT]
-    off = sorted(abs(row["ratio_there"] - 1) for row in counted)
-    assert len(counted) >= 12 and off[-3] <= 0.25 and off[-1] <= 0.35
-    assert not [row for row in counted if row["there"] in ("concave", "uphill", "nonfinite")]
-    assert all((row["outcome_float32"] in bench_probes.COUNT) == (row in counted) for row in probed)
+def test_what_a_probe_says_of_its_own_error_holds(probed):
+    """Same weights, rows and line as in float32: both differences of the losses lie within the z standard errors that the
+    rule reckons with, and half of them within one. One of twenty may not: what rounding does to all rows alike is not in
+    their scatter. The lines of the two precisions are not compared: the unit gradient of a forget loss near zero is rounding
+    for the most part, and its line another one on each machine."""
+    z = student(AutoLR().z, len(probed[0].fine[0]))
+    assert sum(max(map(abs, both.errors)) > z for both in probed) <= 1
+    for errors in zip(*(both.errors for both in probed)):
+        assert statistics.median(map(abs, errors)) <= 1
+
+
+def test_an_accepted_bend_is_no_hill_in_float32(probed):
+    """No fit that counts is clearly concave, or clearly rises, along the same line in float32: by z standard errors."""
+    counted = [both for both in probed if both.state.outcome in bench_probes.COUNT]
+    assert len(counted) >= 4, "each of the four runs should find a rate"
+    for both in counted:
+        (_, second), (_, first) = both.differences()
+        z = student(AutoLR().z, len(first))
+        assert sum(second) >= -z * scatter(second) and sum(first) <= z * scatter(first)
 
 
 def test_a_probe_never_looks_where_there_is_only_rounding(probed):
-    assert min(row["radius_bfloat16"] for row in probed) > 20 * bench_probes.DROWNED
+    for both in probed:
+        assert both.blur <= AutoLR().blur < both.drowned
 
 
 def test_the_summary_counts_what_the_rows_hold():
