@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,5 +13,7 @@ if TYPE_CHECKING:
 
 def __getattr__(name: str) -> Any:
     if name[0].isupper() or name == "method":  # others are modules
-        return getattr(import_module("ngdiff.methods.recipes"), name)
+        from ngdiff.methods import recipes
+
+        return getattr(recipes, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
