@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
     from ngdiff.engine.engine import Engine
     from ngdiff.engine.master import Master
-    from ngdiff.evaluation import evaluate
+    from ngdiff.evaluation.suites import evaluate
     from ngdiff.lm import lora
     from ngdiff.lm.model import load, save
     from ngdiff.lm.pair import pair, reference, target
@@ -74,7 +74,7 @@ _HOME = {
     **{"AutoLR": "core.autolr", **dict.fromkeys(("ForgetLevel", "RetainBound"), "core.info")},
     **{"Engine": "engine.engine", "Master": "engine.master", "profile": "profiles"},
     **{**dict.fromkeys(("load", "save"), "lm.model"), **dict.fromkeys(("target", "reference", "pair"), "lm.pair")},
-    **{"Method": "methods.recipes", "problem": "methods.problem", "evaluate": "evaluation"},
+    **{"Method": "methods.recipes", "problem": "methods.problem", "evaluate": "evaluation.suites"},
 }  # public name -> the module that defines it; the other names of __all__ are modules
 _MODULES = {
     "lora": "lm.lora",
