@@ -44,9 +44,14 @@ def fingerprint(module: str, home: Path = HOME) -> str:
     return _digest(closure(module, home), home)
 
 
+def closure_of(text: str, home: Path = HOME) -> tuple[str, ...]:
+    """Return the names of all package modules that the Python source `text`, a notebook's say, can run, sorted."""
+    return _reached(set(_imports(_Source.of(text), home.name, home)), home)
+
+
 def fingerprint_of(text: str, home: Path = HOME) -> str:
-    """Return the `fingerprint` of everything that the Python source `text` imports from the package."""
-    return _digest(_reached(set(_imports(_Source.of(text), home.name, home)), home), home)
+    """Return the sha256 (hex) of the sources of `closure_of(text)`."""
+    return _digest(closure_of(text, home), home)
 
 
 # ------------------------------------------------------------------------------------------------------- one source

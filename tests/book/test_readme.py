@@ -16,7 +16,7 @@ from ngdiff.book import readme
 from ngdiff.study import sentences as findings
 from tests.helpers.micro_trials import MICRO
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "README.md"
 
 

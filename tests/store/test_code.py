@@ -7,10 +7,12 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
+import ngdiff as ng
 from ngdiff.store import code
 
 MAKERS = ("ngdiff.study.trials", "ngdiff.lm.pair", "ngdiff.theory.theorems")  # of cached numbers and models
@@ -160,3 +162,15 @@ def test_a_turned_sign_is_never_served_from_the_cache_nor_its_number_afterwards(
     assert broken[0] == broken[1] < first["loss_forget"]  # descended, not ascended
     file.write_text(text, "utf-8")
     assert run(copy, tmp_path / "cache")["loss_forget"] == first["loss_forget"]
+
+
+@pytest.mark.parametrize("name", ng.__all__)
+def test_every_public_name_leads_to_the_module_that_defines_it(name: str) -> None:
+    value = getattr(ng, name)
+    home = value.__name__ if isinstance(value, types.ModuleType) else value.__module__
+    assert home in code.closure_of(f"import ngdiff as ng\nng.{name}")
+
+
+@pytest.mark.parametrize("name", ["NGDiff", "method"])
+def test_a_name_that_a_package_hands_on_leads_to_its_module(name: str) -> None:
+    assert "ngdiff.methods.recipes" in code.closure_of(f"import ngdiff as ng\nng.methods.{name}")
