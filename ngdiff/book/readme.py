@@ -52,8 +52,10 @@ def notebooks(root: Path) -> str:
     if not lines:
         return NOT_RUN
     device = ", ".join(sorted({f"{r['stamp']['device']}, {r['stamp']['cpus']} cores" for r in seconds.values()}))
-    note = f"\n\nSeconds: each notebook alone, from an empty cache, its models trained in them ({device})."
-    note = note if device else ""
+    how = "each notebook alone, from an empty cache, its models trained in them"
+    if not all(r["alone"] for r in seconds.values()):
+        how = "one `make reproduce` from an empty cache, two notebooks at a time"
+    note = f"\n\nSeconds: {how} ({device})." if device else ""
     return _table(("", "question", "seconds"), ("---", "---", "---:"), lines) + note
 
 

@@ -29,7 +29,7 @@ from ngdiff.store import paths, slots
 from ngdiff.store.cache import probe_writable
 from ngdiff.store.rows import read_rows, stamp, write_rows
 
-TIMES = "times.jsonl"  # seconds of each notebook alone, from an empty cache
+TIMES = "times.jsonl"  # seconds of each notebook
 
 
 @dataclass(frozen=True)
@@ -239,7 +239,7 @@ def reproduce(
     """Execute the notebooks, write report/<label>.html and return the exit code: 0, or 1 if a notebook failed.
 
     `refresh` reaches the notebooks, which then also tune the rates and run their long grids again; `force` only
-    ignores the records. `alone` measures each notebook's cold time and writes it as <label>'s times.jsonl.
+    ignores the records. `alone` runs one notebook after the other, each from an empty cache, for its cold time.
     """
     root, start = (root or paths.need_checkout()).resolve(), time.perf_counter()
     label = paths.run_label(profile, data, smoke)
@@ -257,8 +257,8 @@ def reproduce(
     comparison = report.compare(committed, report.new_rows(root, label, run.records.files()))
     seconds = time.perf_counter() - start
     ran = [run.done[job.name] for job in todo]
-    if alone:
-        _save_times(root / "data" / "results" / label / TIMES, ran, stamp({**config, "jobs": jobs}, None, seconds))
+    made = stamp({**config, "jobs": jobs}, None, seconds)
+    _save_times(root / "data" / "results" / label / TIMES, ran, alone, made)
     page = report.write(root, label, ran, run.records.files(), comparison, config, seconds)
     say("")
     say(report.as_text(comparison))
@@ -269,8 +269,14 @@ def reproduce(
     return 1 if run.failed else 0
 
 
-def _save_times(path: Path, ran: Sequence[report.Ran], made: dict[str, Any]) -> None:
-    """Save the seconds of the notebooks that ran to their end, beside those of others measured before."""
+def _save_times(path: Path, ran: Sequence[report.Ran], alone: bool, made: dict[str, Any]) -> None:
+    """Save the seconds of the notebooks that ran to their end, beside those of others measured before.
+
+    Seconds measured alone and cold are better than those of a common run, and are kept when one follows.
+    """
     known = {row["name"]: row for row in read_rows(path)} if path.is_file() else {}
-    known |= {r.name: {**vars(r), "stamp": made} for r in ran if r.word == "done"}
+    kept = {name for name, row in known.items() if row["alone"] and not alone}
+    known |= {
+        r.name: {**vars(r), "alone": alone, "stamp": made} for r in ran if r.word == "done" and r.name not in kept
+    }
     write_rows(path, [known[name] for name in sorted(known)])

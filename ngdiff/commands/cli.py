@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from ngdiff.commands import bench, score
+
 ERRORS = (
     ValueError,
     FloatingPointError,
@@ -23,18 +25,12 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-bench_app = typer.Typer(help="Time and memory.", no_args_is_help=True)
 data_app = typer.Typer(help="Generated benchmarks, as files.", no_args_is_help=True)
-app.add_typer(bench_app, name="bench")
+app.add_typer(bench.app, name="bench")
 app.add_typer(data_app, name="data")
-score_app = typer.Typer(help="Score files that other tools wrote; no model is loaded.", no_args_is_help=True)
-app.add_typer(score_app, name="score")
+app.add_typer(score.app, name="score")
 
 Profile = Annotated[str, typer.Option(help="tiny (CPU, minutes), small (one GPU), paper or paper-<model> (the hub's).")]
-File = Annotated[Path, typer.Argument(help="The file to score.")]
-Reference = Annotated[Path | None, typer.Option(help="The same file of the retain-only model.")]
-How = Annotated[str, typer.Option("--convention", help="ngdiff, tofu, open-unlearning or muse.")]
-Out = Annotated[Path | None, typer.Option("--json", help="Write the JSON here; without it: stdout.")]
 Jobs = Annotated[int, typer.Option(min=1, help="How many run at once.")]
 
 
@@ -180,42 +176,6 @@ def evaluate(
     run(Evaluation(**settings))
 
 
-@score_app.command("tofu")
-def score_tofu(log: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None) -> None:
-    """TOFU's eval_log_aggregated.json: model utility, and forget quality against a retain-only model's."""
-    _score("tofu", log, reference, None, convention, json)
-
-
-@score_app.command("open-unlearning")
-def score_open_unlearning(log: File, reference: Reference = None, json: Out = None) -> None:
-    """open-unlearning's TOFU_EVAL.json: every aggregate again from its items."""
-    _score("open-unlearning", log, reference, None, "open-unlearning", json)
-
-
-@score_app.command("semeval")
-def score_semeval(
-    folder: Annotated[Path, typer.Argument(help="The evaluator's output folder.")],
-    mmlu: Annotated[Path | None, typer.Option(help="metrics.json of an MMLU run.")] = None,
-    json: Out = None,
-) -> None:
-    """The SemEval-2025 Task 4 evaluator's folder: the 12 terms, task aggregate, MIA, final score."""
-    _score("semeval", folder, None, mmlu, "semeval", json)
-
-
-@score_app.command("muse")
-def score_muse(file: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None) -> None:
-    """MUSE's responses and Min-40 % scores (the README says in which form)."""
-    _score("muse", file, reference, None, convention, json)
-
-
-def _score(
-    kind: str, path: Path, reference: Path | None, mmlu: Path | None, convention: str, json: Path | None
-) -> None:
-    from ngdiff.score import command
-
-    command(kind, path, reference=reference, mmlu=mmlu, convention=convention, json_out=json)
-
-
 @app.command()
 def mmlu(
     model: Annotated[str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")],
@@ -278,64 +238,6 @@ def book(
         print(path.relative_to(root))
     with atomic_write(page) as temporary:
         temporary.write_text(filled, "utf-8")
-
-
-@bench_app.command("step")
-def bench_step(
-    size: Annotated[str, typer.Option(help="Parameters of the model: 1M, 10M, 100M, 1B or 7B.")] = "10M",
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens a batch.")] = 512,
-    length: Annotated[int, typer.Option(min=0, help="Tokens a row; 0: at most 128, from 1B on 1024.")] = 0,
-    pairs: Annotated[int, typer.Option(min=0, help="Interleaved measurements of each step; 0: 30, on CUDA 50.")] = 0,
-    minutes: Annotated[float, typer.Option(min=0, help="All the time there is; 0: as long as it takes.")] = 0.0,
-    precision: Annotated[str, typer.Option(help="float32, or bfloat16 with exact masters.")] = "float32",
-    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
-    lora: Annotated[int, typer.Option(min=0, help="Rank of an adapter on the frozen model; 0: none.")] = 0,
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Compute activations twice.")] = False,
-    memory: Annotated[str, typer.Option(help="swap; recompute measures that too.")] = "swap",
-    variants: Annotated[str, typer.Option(help="Some of them only, such as graddiff-two,ngdiff.")] = "",
-    json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
-) -> None:
-    """Time and peak memory of one step, relative to GradDiff and to a naive NGDiff."""
-    from ngdiff.timing.step import step_table
-
-    names = tuple(name.strip() for name in variants.split(",") if name.strip())
-    step_table(json, size=size, tokens=tokens, length=length, pairs=pairs, minutes=minutes, precision=precision, lora=lora,
-               optimizer=optimizer, checkpointing=checkpointing, memory=memory, variants=names)  # fmt: skip
-
-
-@bench_app.command("suite")
-def bench_suite(
-    json_dir: Annotated[Path, typer.Option(help="Folder of the rows, a file a case.")] = Path("data/results/bench"),
-    minutes: Annotated[float, typer.Option(min=1, help="All the time there is.")] = 8.0,
-) -> None:
-    """What the performance targets ask of this device, each case in a process of its own."""
-    from ngdiff.timing.step import suite
-
-    suite(json_dir, minutes)
-
-
-@bench_app.command("probes")
-def bench_probes(
-    probes: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
-    json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
-) -> None:
-    """AutoLR's rate in bfloat16 against float32: the same weights and rows, a probe in each."""
-    from ngdiff.timing.probes import table
-
-    table(probes, json)
-
-
-@bench_app.command("evaluate")
-def bench_evaluate(
-    data: Annotated[str, typer.Option(help="A folder with TOFU's files; without it generated authors.")] = "",
-    lume: Annotated[str, typer.Option(help="A folder of LUME: SemEval's validation split too.")] = "",
-    rounds: Annotated[int, typer.Option(min=1, help="Measurements of each part, in turn.")] = 3,
-    json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
-) -> None:
-    """Time of an evaluation on one thread: likelihoods, greedy answers, gradient norms."""
-    from ngdiff.timing.evaluate import table
-
-    table(data, lume, rounds, json)
 
 
 @data_app.command("authors")

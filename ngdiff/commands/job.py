@@ -16,7 +16,7 @@ from ngdiff.core.step import UnlearningStep
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.engine import Engine
 from ngdiff.lm.lora import ADAPTER
-from ngdiff.study.trials import OPTIMIZERS, rule_of
+from ngdiff.study.trial import OPTIMIZERS, rule_of
 
 PLACES = ("forget", "retain", "holdout", "out")  # what is in the files counts, not where they are
 ENGINE = ("device", "precision", "memory", "checkpointing", "compile", "sharding")

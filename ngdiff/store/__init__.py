@@ -1,1 +1,1 @@
-"""Files: paths of a checkout, the verified cache, saved rows and their stamps. Imports no torch."""
+"""Files: paths, the verified cache, saved rows and stamps, the code a number depends on. Imports no torch."""

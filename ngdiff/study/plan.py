@@ -20,7 +20,8 @@ from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import protocol, trials
 from ngdiff.study import setup as suites
 from ngdiff.study.claims import OURS, Row, claims
-from ngdiff.study.trials import Trial, run_all
+from ngdiff.study.trial import Trial
+from ngdiff.study.trials import run_all
 
 RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 STARTS = (1e-5, 1e-4, 1e-3, 1e-2)  # AutoLR's starting rates: three decades

@@ -18,7 +18,7 @@ from ngdiff.store import paths
 from ngdiff.store.cache import cache_dir, lock, probe_writable
 from ngdiff.store.rows import read_rows, write_rows
 from ngdiff.study import trials
-from ngdiff.study.trials import Trial
+from ngdiff.study.trial import Trial
 
 Row = dict[str, Any]
 

@@ -158,7 +158,7 @@ def test_a_killed_reproduction_leaves_nothing_that_looks_done(repo: Path) -> Non
         "while not (here / 'go').exists():\n    time.sleep(0.1)\n\n"
     )
     add(repo, "00_a", body + WRITE.format(name="00_a", value=1))
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(Path(__file__).resolve().parents[2])
     code = f"import sys; sys.path.insert(0, {package!r}); from ngdiff.book.reproduce import reproduce; reproduce()"
     killed = subprocess.Popen([sys.executable, "-c", code], cwd=repo, stdout=subprocess.DEVNULL)
     wait_for((repo / "pid").exists)
@@ -309,3 +309,5 @@ def test_alone_gives_each_notebook_an_empty_cache_and_saves_cold_times(repo: Pat
     assert reproduce(root=repo, only=["01"], alone=True, say=[].append) == 0  # one page measured again
     again = read_rows(repo / "data/results/tiny/times.jsonl")
     assert again[0] == rows[0] and again[1] != rows[1]
+    assert reproduce(root=repo, only=["00"], force=True, say=[].append) == 1, "this body asks for an empty cache"
+    assert read_rows(repo / "data/results/tiny/times.jsonl") == again, "times measured alone are kept"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ngdiff.book import sweep as batch
-from ngdiff.study.trials import Trial
+from ngdiff.study.trial import Trial
 
 CELL = """# %% tags=["parameters"]
 method = "ngdiff"

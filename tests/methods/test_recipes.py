@@ -16,7 +16,7 @@ from ngdiff.methods.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatI
 from ngdiff.methods.objectives import CE, KL, NPO, SimNPO
 from ngdiff.methods.problem import LMProblem
 from ngdiff.methods.recipes import DEFAULTS, METHODS, Method, method
-from ngdiff.study.trials import STEPSIZES
+from ngdiff.study.trial import STEPSIZES
 from tests.helpers import micro
 from tests.methods.test_problem import BENCH
 

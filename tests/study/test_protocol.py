@@ -12,7 +12,7 @@ from ngdiff.store import paths
 from ngdiff.store.rows import read_rows
 from ngdiff.study import plan as compare
 from ngdiff.study import protocol, trials
-from ngdiff.study.trials import Trial
+from ngdiff.study.trial import Trial
 
 WANTED = [Trial("npo", "constant", lr, compare.TUNING_SEED) for lr in (1e-4, 1e-3)]
 

@@ -15,7 +15,7 @@ from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
 from ngdiff.lm import pair as models
 from ngdiff.store.cache import cache_dir, found
 from ngdiff.study import trials
-from ngdiff.study.trials import STEPSIZES, Trial, rule_of
+from ngdiff.study.trial import STEPSIZES, Trial, rule_of
 from tests.helpers import micro_trials
 from tests.helpers.micro_trials import MICRO
 
