@@ -1,5 +1,7 @@
 """Every test runs offline, on one thread, with a cache that lives as long as the session.
 
+NGDIFF_TEST_THREADS=2 pytest gives each test two threads. What the package says of float32 is tested in float32: oneDNN's
+DNNL_DEFAULT_FPMATH_MODE, by which a user may allow coarser products, is STRICT here (its default) whatever it is outside.
 The cache folder is chosen before the workers of pytest-xdist start, so they share what one of them trains. To keep it
 between sessions while working on a test: NGDIFF_TEST_CACHE=/some/folder pytest.
 """
@@ -11,9 +13,11 @@ import shutil
 import tempfile
 from pathlib import Path
 
+THREADS = os.environ.get("NGDIFF_TEST_THREADS", "1")
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
-    "OMP_NUM_THREADS": "1",
+    "OMP_NUM_THREADS": THREADS,
+    **dict.fromkeys(("DNNL_DEFAULT_FPMATH_MODE", "ONEDNN_DEFAULT_FPMATH_MODE"), "STRICT"),
     "TOKENIZERS_PARALLELISM": "false",
     "MPLBACKEND": "Agg",
 }
@@ -26,7 +30,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(1)
+torch.set_num_threads(int(THREADS))
 settings.register_profile("ngdiff", deadline=None, derandomize=True, database=None)
 settings.load_profile("ngdiff")
 

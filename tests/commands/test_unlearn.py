@@ -20,10 +20,12 @@ from typer.testing import CliRunner
 from ngdiff.commands import unlearn as command
 from ngdiff.commands.cli import app
 from ngdiff.commands.job import Job
+from ngdiff.core.loop import unlearn
 from ngdiff.data import files
 from ngdiff.engine.engine import Engine
 from ngdiff.evaluation import evaluate
 from ngdiff.lm.model import load, save
+from ngdiff.methods.problem import LMProblem
 from ngdiff.store.rows import read_rows, write_rows
 from tests.helpers import micro
 
@@ -131,13 +133,20 @@ def test_an_adapter(given, tmp_path, monkeypatch):
 
 
 def test_bfloat16(given, tmp_path):
+    """It writes what the engine makes of the same run, bit for bit; how near that is to float32 is test_engine's."""
+    job = Job(
+        str(given / "model"), given / "forget.jsonl", given / "retain.jsonl", tmp_path / "rounded",
+        precision="bfloat16", device="cpu", optimizer="sgd", stepsize="constant", lr=0.02,
+    )  # fmt: skip
+    rounded = done(given, job.out, *FIXED, "--steps", "3", "--precision", job.precision)
     exact = done(given, tmp_path / "exact", *FIXED, "--steps", "3")
-    rounded = done(given, tmp_path / "rounded", *FIXED, "--steps", "3", "--precision", "bfloat16")
-    assert {x.dtype for x in rounded.values()} == {torch.bfloat16} and {x.dtype for x in exact.values()} == {
-        torch.float32
-    }
-    assert 0 < apart(rounded, exact) < 2**-8 * max(x.abs().max().item() for x in exact.values())
-    assert "bfloat16" in (tmp_path / "rounded/config.json").read_text()
+    bench = files.benchmark(job.forget, job.retain)
+    problem = LMProblem(bench, load(given / "model"), batch_size=job.batch_size, engine=job.engine)
+    wanted = unlearn(problem, job.recipe, job.rule, 3, job.seed, optimizer=job.make).model.model.state_dict()
+    assert {x.dtype for x in exact.values()} == {torch.float32} and rounded.keys() == wanted.keys()
+    assert all(x.dtype == torch.bfloat16 and torch.equal(x, wanted[k]) for k, x in rounded.items())
+    assert any(not torch.equal(x.bfloat16(), rounded[k]) for k, x in exact.items())
+    assert "bfloat16" in (job.out / "config.json").read_text()
 
 
 @pytest.mark.parametrize(
@@ -221,8 +230,10 @@ def test_a_killed_run_goes_on_bit_for_bit(given, tmp_path):
     assert result.exit_code == 0 and "goes on from its checkpoint" in result.output
     assert json.loads((out / "run.json").read_text())["steps_before"] == 2
     whole = done(given, tmp_path / "whole", *more)
-    assert len(read_rows(out / "history.jsonl")) > 4 and "forget_level" in result.output
+    assert len(read_rows(out / "history.jsonl")) > 4
     assert apart(weights(out), whole) == 0
+    ends = [json.loads((place / "run.json").read_text())["stopped"] for place in (out, tmp_path / "whole")]
+    assert ends[0] == ends[1]
     assert read_rows(out / "history.jsonl") == read_rows(tmp_path / "whole/history.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "saved", "whole"]
 
@@ -272,7 +283,7 @@ def test_two_processes_are_one(given, tmp_path):
     more = (*FIXED, "--holdout", given / "holdout.jsonl", "--steps", "5", "--micro", "2", "--save-every", "2")
     start = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH.split(), free_port(), "-m", "ngdiff"]
     command_line = [*start, *arguments(given, tmp_path / "two", *more)]
-    two = subprocess.run(command_line, env=ON_CPU, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    two = subprocess.run(command_line, env=ON_CPU, cwd=ROOT, capture_output=True, text=True, timeout=240)
     # gloo may abort while it is taken down, on a busy machine, after everything was written: what is asserted below
     assert two.returncode == 0 or "terminate called without an active exception" in two.stderr, two.stderr
     assert "2 processes (shard) on cpu" in two.stdout and two.stdout.count("it stops once") == 1
@@ -304,7 +315,7 @@ def test_one_broken_process_ends_all(given, tmp_path):
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
     both = [subprocess.Popen(line, env=env | {"RANK": rank, "LOCAL_RANK": rank}, **pipes) for rank in "01"]
     try:
-        said = [process.communicate(timeout=60)[1] for process in both]
+        said = [process.communicate(timeout=240)[1] for process in both]
     finally:
         for process in both:
             process.kill()

@@ -168,7 +168,7 @@ def test_a_finished_run_stops_again_where_it_stopped(tmp_path):
 SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-import torch; torch.set_num_threads(1)
+import torch; torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 from ngdiff.core import checkpoint
 from tests.core import test_checkpoint
 

@@ -420,7 +420,7 @@ RESUMED = {"engine": Engine(precision="bfloat16"), "optimizer": ADAMW, "steps": 
 SCRIPT = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
-import torch; torch.set_num_threads(1)
+import torch; torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 from ngdiff.core import checkpoint
 from tests.engine import test_engine
 

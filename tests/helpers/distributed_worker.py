@@ -258,7 +258,7 @@ def launch(folder: Path, stages: list[str]) -> list[int]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    torch.set_num_threads(1)
+    torch.set_num_threads(int(os.environ.get("NGDIFF_TEST_THREADS", "1")))
     trained()
     for group in sys.argv[2:]:
         if "RANK" in os.environ:  # somebody else's launcher
