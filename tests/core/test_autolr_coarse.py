@@ -229,8 +229,8 @@ def probed():
 def test_what_a_probe_says_of_its_own_error_holds(probed):
     """Same weights, rows and line as in float32: both differences of the losses lie within the z standard errors that the
     rule reckons with, and half of them within one. One in ten may not: what rounding the weights does to all rows alike is
-    not in their scatter. The lines of the two precisions are not compared: the unit gradient of a forget loss near zero is rounding
-    for the most part, and its line another one on each machine."""
+    not in their scatter. The lines of the two precisions are not compared: the unit gradient of a forget loss near zero
+    is rounding for the most part, and its line another one on each machine."""
     z = student(AutoLR().z, len(probed[0].fine[0]))
     assert sum(max(map(abs, both.errors)) > z for both in probed) <= len(probed) / 10
     for errors in zip(*(both.errors for both in probed)):

@@ -146,14 +146,16 @@ def by_hand(engine, rate, steps):
 @pytest.mark.parametrize("memory", ["swap", "recompute"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_bfloat16_is_the_same_run_but_for_the_rounding_of_its_forwards(memory, checkpointing):
-    """bfloat16 errs by 2⁻⁹ a number: norms and losses agree to a per cent, the unit vectors g/‖g‖ to a few."""
+    """bfloat16 errs by 2⁻⁹ a number. Each number passes about 80 roundings, forth and back through two layers; as chance
+    adds them up that is √80·2⁻⁹ of a loss, norm or unit vector, and five steps let it grow: by four at most."""
+    rough = 80**0.5 * 2**-9  # 1.7 %
     engine = Engine(precision="bfloat16", memory=memory, checkpointing=checkpointing)
     (one, way), (two, ours) = (by_hand(e, 0.05, 5) for e in (PLAIN, engine))
     numbers = [[x for i in history for x in (i.norm_R, i.norm_F, i.retain, i.forget)] for history in (one, two)]
     first = [abs(x - y) / abs(x) for x, y in zip(*(n[:4] for n in numbers))]
     off = ((ours - way).norm() / way.norm()).item()
-    assert max(first) < 0.005 and off < 0.02
-    assert numbers[1] == pytest.approx(numbers[0], rel=0.02)
+    assert max(first) < rough and off < 4 * rough
+    assert numbers[1] == pytest.approx(numbers[0], rel=4 * rough)
 
 
 def test_a_bfloat16_run_with_probes_unlearns():
