@@ -26,7 +26,7 @@ from ngdiff.book import build as book
 from ngdiff.book import execute, report
 from ngdiff.book.ledger import Progress, Records
 from ngdiff.store import paths, slots
-from ngdiff.store.cache import probe_writable
+from ngdiff.store.cache import cache_dir, probe_writable
 from ngdiff.store.rows import read_rows, stamp, write_rows
 
 TIMES = "times.jsonl"  # seconds of each notebook
@@ -249,6 +249,7 @@ def reproduce(
     for folder in (*run.outputs, run.records.path.parent, root / "report"):
         probe_writable(folder)
     run.records.load({job.name: job.key for job in every})
+    cold = not any((cache_dir() / "trials").glob("*")) and not run.records.trusted
     committed = report.committed_rows(root, label, run.records.path.parent / "committed")
     with run.progress:
         run.all(todo, jobs, force or refresh or alone)
@@ -257,8 +258,9 @@ def reproduce(
     comparison = report.compare(committed, report.new_rows(root, label, run.records.files()))
     seconds = time.perf_counter() - start
     ran = [run.done[job.name] for job in todo]
-    made = stamp({**config, "jobs": jobs}, None, seconds)
-    _save_times(root / "data" / "results" / label / TIMES, ran, alone, made)
+    if alone or (cold and not only):  # warm seconds say nothing to a new user
+        made = stamp({**config, "jobs": jobs}, None, seconds)
+        _save_times(root / "data" / "results" / label / TIMES, ran, alone, made)
     page = report.write(root, label, ran, run.records.files(), comparison, config, seconds)
     say("")
     say(report.as_text(comparison))

@@ -297,7 +297,9 @@ def test_the_committed_rates_are_part_of_the_key(repo: Path) -> None:
     assert len(keys | {plan(repo, "tiny")[0].key}) == 3
 
 
-def test_alone_gives_each_notebook_an_empty_cache_and_saves_cold_times(repo: Path) -> None:
+def test_alone_gives_each_notebook_an_empty_cache_and_saves_cold_times(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     body = "# %%\nimport os, pathlib\ncache = pathlib.Path(os.environ['NGDIFF_CACHE'])\n"
     body += "assert cache.is_dir() and not any(cache.iterdir())\n(cache / 'model').touch()\n"
     for name in ("00_a", "01_b"):
@@ -309,5 +311,22 @@ def test_alone_gives_each_notebook_an_empty_cache_and_saves_cold_times(repo: Pat
     assert reproduce(root=repo, only=["01"], alone=True, say=[].append) == 0  # one page measured again
     again = read_rows(repo / "data/results/tiny/times.jsonl")
     assert again[0] == rows[0] and again[1] != rows[1]
-    assert reproduce(root=repo, only=["00"], force=True, say=[].append) == 1, "this body asks for an empty cache"
+    monkeypatch.setenv("NGDIFF_CACHE", str(repo / "cache"))
+    (repo / "cache").mkdir()
+    assert reproduce(root=repo, force=True, jobs=1, say=[].append) == 1, "01 finds what 00 left in the cache they share"
     assert read_rows(repo / "data/results/tiny/times.jsonl") == again, "times measured alone are kept"
+
+
+def test_seconds_of_a_warm_or_partial_run_are_not_saved(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The README calls them those of a run from an empty cache."""
+    add(repo, "00_a", "")
+    times = repo / "data/results/tiny/times.jsonl"
+    monkeypatch.setenv("NGDIFF_CACHE", str(repo / "cache"))
+    (repo / "cache/trials/key").mkdir(parents=True)
+    assert reproduce(root=repo, say=[].append) == 0 and not times.exists()  # trials are cached
+    (repo / "cache/trials/key").rmdir()
+    assert reproduce(root=repo, say=[].append) == 0 and not times.exists()  # the notebook is still valid
+    (repo / ".cache/executed/tiny/records.json").unlink()
+    assert reproduce(root=repo, only=["00"], say=[].append) == 0 and not times.exists()  # not all of them
+    (repo / ".cache/executed/tiny/records.json").unlink()
+    assert reproduce(root=repo, say=[].append) == 0 and [r["alone"] for r in read_rows(times)] == [False]
