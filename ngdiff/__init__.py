@@ -1,4 +1,5 @@
-"""ngdiff: normalised gradient difference, a learning rate that sets itself, and a place to measure both.
+"""ngdiff: normalised gradient difference, a learning rate that sets itself, and a place to measure
+both.
 
     import ngdiff as ng
     step = ng.UnlearningStep(model, optimizer, direction=ng.NGDiff(), stepsize=ng.AutoLR())
@@ -69,11 +70,16 @@ __all__ = [
 ]
 _HOME = {
     **dict.fromkeys(("unlearn", "UnlearningStep"), "core.loop"),
-    **dict.fromkeys(("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA", "Sum"), "core.directions"),
+    **dict.fromkeys(
+        ("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA", "Sum"), "core.directions"
+    ),
     **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "core.stepsize"),
     **{"AutoLR": "core.autolr", **dict.fromkeys(("ForgetLevel", "RetainBound"), "core.info")},
     **{"Engine": "engine.engine", "Master": "engine.master", "profile": "profiles"},
-    **{**dict.fromkeys(("load", "save"), "lm.model"), **dict.fromkeys(("target", "reference", "pair"), "lm.pair")},
+    **{
+        **dict.fromkeys(("load", "save"), "lm.model"),
+        **dict.fromkeys(("target", "reference", "pair"), "lm.pair"),
+    },
     **{"Method": "methods.recipes", "problem": "methods.problem", "evaluate": "evaluation.suites"},
 }  # public name -> the module that defines it; the other names of __all__ are modules
 _MODULES = {
@@ -85,7 +91,9 @@ _MODULES = {
 
 def __getattr__(name: str) -> Any:
     if name not in __all__:
-        raise AttributeError(f"module 'ngdiff' has no attribute {name!r}; public names: {', '.join(__all__)}")
+        raise AttributeError(
+            f"module 'ngdiff' has no attribute {name!r}; public names: {', '.join(__all__)}"
+        )
     module = importlib.import_module(f"ngdiff.{_HOME.get(name) or _MODULES.get(name, name)}")
     value = getattr(module, name) if name in _HOME else module
     globals()[name] = value

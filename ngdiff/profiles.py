@@ -1,10 +1,13 @@
 """The one dial: tiny | small | paper.
 
-A profile says how large the benchmark, the model and the budget are. Only this module knows the names;
-everything else reads fields, so `dataclasses.replace(profile("tiny"), steps=40)` is a profile like any other.
+A profile says how large the benchmark, the model and the budget are. Only this module knows the
+names; everything else reads fields, so `dataclasses.replace(profile("tiny"), steps=40)` is a
+profile like any other.
 
-    tiny    CPU, no downloads, minutes: a transformer below a million parameters, from scratch, generated data
-    small   one GPU, no downloads: about 100M parameters, from scratch, generated data or a local TOFU folder
+    tiny    CPU, no downloads, minutes: a transformer below a million parameters, from scratch,
+            generated data
+    small   one GPU, no downloads: about 100M parameters, from scratch, generated data or a local
+            TOFU folder
     paper   one 80 GB GPU: the hub's models and data, the benchmark's published recipe
 """
 
@@ -19,7 +22,8 @@ from ngdiff import zoo
 class TinyLM:
     """Shape of a Llama-style transformer trained from scratch (tied embeddings, rotary positions).
 
-    Parameters ≈ layers·(4·hidden² + 3·hidden·intermediate) + vocab·hidden.  `context` is the longest sequence
+    Parameters ≈ layers·(4·hidden² + 3·hidden·intermediate) + vocab·hidden.  `context` is the
+                                                                             longest sequence
     in tokens; rotary positions have no parameters, so a larger context costs nothing until a long row is met.
     """
 
@@ -36,10 +40,11 @@ class Training:
     """How the target and the reference are trained: AdamW(0.9, 0.999), linear warm-up, then decay.
 
     epochs           passes over forget ∪ retain (target) or retain (reference)
-    pretrain_epochs  passes over the pre-training rows before that; 0 for models that come pre-trained
+    pretrain_epochs  passes over the pre-training rows before that; 0 for models that come
+                     pre-trained
     min_steps        updates at least: few rows are passed over more often than `epochs` says
-    replay           pre-training rows mixed into an epoch of fine-tuning, as a share of them, so that general
-                     facts stay known
+    replay           pre-training rows mixed into an epoch of fine-tuning, as a share of them, so
+                     that general facts stay known
     """
 
     epochs: int
@@ -93,7 +98,9 @@ _PROFILES = (
     Profile(
         name="tiny",
         lm=TinyLM(),
-        training=Training(epochs=18, pretrain_epochs=6, lr=2.5e-3, batch_size=16, replay=0.5, min_steps=900),
+        training=Training(
+            epochs=18, pretrain_epochs=6, lr=2.5e-3, batch_size=16, replay=0.5, min_steps=900
+        ),
         tofu_split="forget01",
         tofu_retain=200,
         steps=120,
@@ -120,7 +127,8 @@ _PROFILES = (
 
 
 def profile(name: str | Profile) -> Profile:
-    """The profile of that name, "paper-<model>" with another of the hub's models; a Profile comes back as it is.
+    """The profile of that name, "paper-<model>" with another of the hub's models; a Profile comes
+    back as it is.
 
     Raises ValueError for an unknown name, listing the known ones.
     """
@@ -130,6 +138,8 @@ def profile(name: str | Profile) -> Profile:
         if known.name == name:
             return known
         if known.model and name.startswith(f"{known.name}-"):
-            return replace(known, name=name, model=zoo.model(name.removeprefix(f"{known.name}-")).name)
+            return replace(
+                known, name=name, model=zoo.model(name.removeprefix(f"{known.name}-")).name
+            )
     names = ", ".join(p.name for p in _PROFILES)
     raise ValueError(f"unknown profile {name!r}; choose one of: {names}, or pass a Profile")

@@ -1,8 +1,10 @@
-"""The paper profile's models: where base model, tokenizer, targets and retain-only models are on the hub, by name.
+"""The paper profile's models: where base model, tokenizer, targets and retain-only models are on
+the hub, by name.
 
-Where a benchmark's authors published a target, it is the start of unlearning; elsewhere `ngdiff.lm.pair` fine-tunes the base
-by the benchmark's recipe. The paper names Phi-1.5, Falcon-1B, GPT2-XL, Llama2-7B and Mistral-7B without repositories: those
-of `base` are our reading. Nothing here is downloaded on import.
+Where a benchmark's authors published a target, it is the start of unlearning; elsewhere
+`ngdiff.lm.pair` fine-tunes the base by the benchmark's recipe. The paper names Phi-1.5, Falcon-1B,
+GPT2-XL, Llama2-7B and Mistral-7B without repositories: those of `base` are our reading. Nothing
+here is downloaded on import.
 """
 
 from __future__ import annotations
@@ -20,8 +22,10 @@ class Model:
     base       hub id before fine-tuning, "" = not known to us
     kind       transformers' model_type
     billions   parameters
-    tokenizer  repository of the tokenizer, "" = the model's own; targets are often published without one
-    ready      benchmark -> (target, retain-only model), hub ids; "{retain}" is the split's retain config; None: not published
+    tokenizer  repository of the tokenizer, "" = the model's own; targets are often published
+               without one
+    ready      benchmark -> (target, retain-only model), hub ids; "{retain}" is the split's retain
+               config; None: not published
     gated      the licence must be accepted on the hub first
     """
 
@@ -40,51 +44,88 @@ MODELS = {
     m.name: m
     for m in (
         Model(
-            "phi-1.5", "microsoft/phi-1_5", "phi", 1.4, ready={"tofu": ("locuslab/tofu_ft_phi-1.5", None)},
+            "phi-1.5",
+            "microsoft/phi-1_5",
+            "phi",
+            1.4,
+            ready={"tofu": ("locuslab/tofu_ft_phi-1.5", None)},
             tokenizer="microsoft/phi-1_5",
         ),
         Model("falcon-1b", "tiiuae/falcon-rw-1b", "falcon", 1.3),
         Model("gpt2-xl", "openai-community/gpt2-xl", "gpt2", 1.6),
         Model(
-            "llama-2-7b", "meta-llama/Llama-2-7b-chat-hf", "llama", 6.7, tokenizer="meta-llama/Llama-2-7b-chat-hf", gated=True,
+            "llama-2-7b",
+            "meta-llama/Llama-2-7b-chat-hf",
+            "llama",
+            6.7,
+            tokenizer="meta-llama/Llama-2-7b-chat-hf",
+            gated=True,
             ready={"tofu": ("locuslab/tofu_ft_llama2-7b", None)},
         ),
         Model("mistral-7b", "mistralai/Mistral-7B-v0.1", "mistral", 7.2),
         Model(
-            "llama-3.2-1b", "meta-llama/Llama-3.2-1B-Instruct", "llama", 1.2, gated=True,
+            "llama-3.2-1b",
+            "meta-llama/Llama-3.2-1B-Instruct",
+            "llama",
+            1.2,
+            gated=True,
             ready={"tofu": (f"{_OPEN}_full", f"{_OPEN}_{{retain}}")},
         ),
         Model(
-            "llama-2-7b-news", MUSE_BASE, "llama", 6.7, tokenizer=MUSE_BASE, gated=True,
+            "llama-2-7b-news",
+            MUSE_BASE,
+            "llama",
+            6.7,
+            tokenizer=MUSE_BASE,
+            gated=True,
             ready={"muse news": ("muse-bench/MUSE-news_target", "muse-bench/MUSE-news_retrain")},
         ),
         Model(
-            "iclm-7b-books", "", "llama", 6.7, tokenizer=MUSE_BASE, gated=True,
+            "iclm-7b-books",
+            "",
+            "llama",
+            6.7,
+            tokenizer=MUSE_BASE,
+            gated=True,
             ready={"muse books": ("muse-bench/MUSE-books_target", "muse-bench/MUSE-books_retrain")},
         ),
         Model(
-            "olmo-1b", "allenai/OLMo-1B-0724-hf", "olmo", 1.2, tokenizer="allenai/OLMo-1B-0724-hf",
+            "olmo-1b",
+            "allenai/OLMo-1B-0724-hf",
+            "olmo",
+            1.2,
+            tokenizer="allenai/OLMo-1B-0724-hf",
             ready={"semeval": (f"{_SEMEVAL}/olmo-1B-model-semeval25-unlearning", None)},
         ),
         Model(
-            "olmo-7b", "allenai/OLMo-7B-0724-Instruct-hf", "olmo", 6.9, tokenizer="allenai/OLMo-7B-0724-Instruct-hf",
+            "olmo-7b",
+            "allenai/OLMo-7B-0724-Instruct-hf",
+            "olmo",
+            6.9,
+            tokenizer="allenai/OLMo-7B-0724-Instruct-hf",
             ready={"semeval": (f"{_SEMEVAL}/olmo-finetuned-semeval25-unlearning", None)},
         ),
     )
-}  # fmt: skip
+}
 
 
 def model(name: str) -> Model:
     """The model of that name. ValueError, listing the known ones, for another."""
     if name not in MODELS:
-        raise ValueError(f"unknown model {name!r}: choose one of {', '.join(MODELS)}, or give a folder or hub id")
+        raise ValueError(
+            f"unknown model {name!r}: choose one of {', '.join(MODELS)}, or give a folder or hub id"
+        )
     return MODELS[name]
 
 
 def tokenizer_of(place: str) -> str:
-    """The repository whose tokenizer a hub id goes with: its own, unless the table names another."""
+    """The repository whose tokenizer a hub id goes with: its own, unless the table names
+    another.
+    """
     for m in MODELS.values():
         published = [i for pair in m.ready.values() for i in pair if i]
-        if m.tokenizer and any(place == i or ("{" in i and place.startswith(i.split("{")[0])) for i in published):
+        if m.tokenizer and any(
+            place == i or ("{" in i and place.startswith(i.split("{")[0])) for i in published
+        ):
             return m.tokenizer
     return place

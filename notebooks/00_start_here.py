@@ -34,7 +34,9 @@ from ngdiff.evaluation.generate import answers
 
 P = ng.profile(profile)
 bench = trials.benchmark(profile, "", data)
-print(f"{bench.name} {bench.split}: {len(bench.forget)} rows to forget, {len(bench.retain)} to keep")
+print(
+    f"{bench.name} {bench.split}: {len(bench.forget)} rows to forget, {len(bench.retain)} to keep"
+)
 
 # %% [markdown]
 # ## The result first
@@ -44,12 +46,21 @@ print(f"{bench.name} {bench.split}: {len(bench.forget)} rows to forget, {len(ben
 # %%
 start, reference = ng.pair(bench, P)
 before, ideal = trials.levels(profile, "", data, 0)
-level = before["loss_holdout"]  # the start's loss on authors it has never seen: forgotten means no better than that
+level = before[
+    "loss_holdout"
+]  # the start's loss on authors it has never seen: forgotten means no better than that
 print(f"forget loss now {before['loss_forget']:.3f}, of unseen authors {level:.3f} nats per token")
 
 # %%
 problem = ng.problem(bench, start, batch_size=P.batch_size)
-run = ng.unlearn(problem, ng.methods.NGDiff, ng.AutoLR(), steps=P.steps, seed=seeds[0], stop=ng.ForgetLevel(level))
+run = ng.unlearn(
+    problem,
+    ng.methods.NGDiff,
+    ng.AutoLR(),
+    steps=P.steps,
+    seed=seeds[0],
+    stop=ng.ForgetLevel(level),
+)
 print(f"stopped by {run.stopped!r} after {len(run.history)} steps and {run.seconds:.1f} s")
 
 # %%
@@ -66,18 +77,27 @@ names = (
 )
 rows = [
     {"model": name, **{k: metrics.get(k) for k in names}}
-    for name, metrics in (("start", before), ("NGDiff + AutoLR", report.metrics), ("retain-only", ideal))
+    for name, metrics in (
+        ("start", before),
+        ("NGDiff + AutoLR", report.metrics),
+        ("retain-only", ideal),
+    )
 ]
 for row in rows:
     row["stamp"] = results.stamp(
-        {"profile": profile, "data": data, "method": "ngdiff", "stepsize": "autolr"}, seeds[0], run.seconds
+        {"profile": profile, "data": data, "method": "ngdiff", "stepsize": "autolr"},
+        seeds[0],
+        run.seconds,
     )
 rows_folder = paths.rows_folder(profile, data, smoke)
 results.write_rows(rows_folder / "start.jsonl", rows)
 
 print(f"{'':18}" + "".join(f"{k:>18}" for k in names))
 for row in rows:
-    print(f"{row['model']:18}" + "".join(f"{row[k]:18.3g}" if row[k] is not None else f"{'-':>18}" for k in names))
+    print(
+        f"{row['model']:18}"
+        + "".join(f"{row[k]:18.3g}" if row[k] is not None else f"{'-':>18}" for k in names)
+    )
 
 # %% [markdown]
 # ## What it says now
@@ -87,7 +107,10 @@ for row in rows:
 # %%
 shown = [("forget", row) for row in bench.forget[:3]] + [("keep", row) for row in bench.retain[:2]]
 questions = [row["question"] for _, row in shown]
-told = {name: answers(lm, questions, P.max_new_tokens) for name, lm in (("before", start), ("after", run.model))}
+told = {
+    name: answers(lm, questions, P.max_new_tokens)
+    for name, lm in (("before", start), ("after", run.model))
+}
 for i, (kind, row) in enumerate(shown):
     print(f"[{kind}] {row['question']}\n   truth  {row['answer']}")
     print(f"   before {told['before'][i]}\n   after  {told['after'][i]}\n")
@@ -99,8 +122,12 @@ for i, (kind, row) in enumerate(shown):
 # %%
 from ngdiff.figures import runs, style
 
-results.write_rows(rows_folder / "start_history.parquet", [{"name": "ngdiff", **row} for row in run.rows()])
-fig = runs.trajectories(runs.by_name(results.read_rows(rows_folder / "start_history.parquet")), level)
+results.write_rows(
+    rows_folder / "start_history.parquet", [{"name": "ngdiff", **row} for row in run.rows()]
+)
+fig = runs.trajectories(
+    runs.by_name(results.read_rows(rows_folder / "start_history.parquet")), level
+)
 style.save(fig, paths.figures_folder(profile, data, smoke), "fig0_start_here", style.caption(rows))
 fig
 
@@ -128,14 +155,22 @@ print(
 after = answers(run.model, [row["question"] for row in bench.forget], P.max_new_tokens)
 still_known = None
 # solution
-still_known = sum(a == row["answer"] for a, row in zip(after, bench.forget, strict=True)) / len(bench.forget)
+still_known = sum(a == row["answer"] for a, row in zip(after, bench.forget, strict=True)) / len(
+    bench.forget
+)
 # end solution
 
 # %% tags=["check"]
-assert still_known is not None, "still_known: how many of `after` equal their row's answer, over how many rows?"
+assert still_known is not None, (
+    "still_known: how many of `after` equal their row's answer, over how many rows?"
+)
 print(f"{still_known:.0%} of the forget answers are still given word for word")
-count = [a.strip() == row["answer"].strip() for a, row in zip(after, bench.forget, strict=True)].count(True)
-assert still_known == count / len(bench.forget), "a share lies between 0 and 1: divide by the number of rows"
+count = [
+    a.strip() == row["answer"].strip() for a, row in zip(after, bench.forget, strict=True)
+].count(True)
+assert still_known == count / len(bench.forget), (
+    "a share lies between 0 and 1: divide by the number of rows"
+)
 assert report.metrics["loss_forget"] > before["loss_forget"], "the forget loss should have risen"
 assert last.retain_ce > before["loss_retain"], "pure ascent should have hurt the retain loss"
 assert data or run.stopped == "forget_level", (
@@ -144,8 +179,12 @@ assert data or run.stopped == "forget_level", (
 small = report.metrics["loss_retain"] - before["loss_retain"] < 0.1 * (
     report.metrics["loss_forget"] - before["loss_forget"]
 )
-assert data or small, "the retain loss should rise by less than a tenth of what the forget loss does"
-assert data or last.retain_ce > 3 * report.metrics["loss_retain"], "and ascent should cost several times as much"
+assert data or small, (
+    "the retain loss should rise by less than a tenth of what the forget loss does"
+)
+assert data or last.retain_ce > 3 * report.metrics["loss_retain"], (
+    "and ascent should cost several times as much"
+)
 
 # %% [markdown]
 # ## What you should see

@@ -40,7 +40,9 @@ from ngdiff.figures import saved, style, theory
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "01", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
-rows_folder, figures_folder = (f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 
 # %% [markdown]
 # ## One complete result: two weights and a few facts
@@ -84,7 +86,10 @@ methods = {
     "GradDiff(0.1)": (ng.GradDiff(0.1), 2.0),
     "GradDiff(0.5)": (ng.GradDiff(0.5), 2.0),
     "GradDiff(0.9)": (ng.GradDiff(0.9), 2.0),
-    "NGDiff": (ng.NGDiff(), 0.2),  # its d has the length of a direction, not of a gradient: other units, other rate
+    "NGDiff": (
+        ng.NGDiff(),
+        0.2,
+    ),  # its d has the length of a direction, not of a gradient: other units, other rate
 }
 histories = {}
 for name, (direction, lr) in methods.items():
@@ -95,11 +100,17 @@ for name, (direction, lr) in methods.items():
 
 # %%
 rows = [
-    {"method": name, "step": [i.step for i in seen], "retain": [i.retain for i in seen],
-     "forget": [i.forget for i in seen], "norm_R": [i.norm_R for i in seen], "norm_F": [i.norm_F for i in seen],
-     "cosine": [i.cosine for i in seen]}
+    {
+        "method": name,
+        "step": [i.step for i in seen],
+        "retain": [i.retain for i in seen],
+        "forget": [i.forget for i in seen],
+        "norm_R": [i.norm_R for i in seen],
+        "norm_F": [i.norm_F for i in seen],
+        "cosine": [i.cosine for i in seen],
+    }
     for name, seen in histories.items()
-]  # fmt: skip
+]
 rows = saved(rows_folder / "theory_losses.jsonl", rows, config, time.perf_counter() - began)
 fig = theory.losses(rows, scale="log")
 style.save(fig, figures_folder, "fig1_losses", "Logistic toy in float64; no seed.")
@@ -112,13 +123,25 @@ fig
 
 # %% tags=["check"]
 chance = math.log(2)
-first = {row["method"]: next((i for i, f in enumerate(row["forget"]) if f > chance), None) for row in rows}
+first = {
+    row["method"]: next((i for i, f in enumerate(row["forget"]) if f > chance), None)
+    for row in rows
+}
 end = {row["method"]: {k: row[k][-1] for k in ("retain", "forget")} for row in rows}
-assert first["GradDiff(0.5)"] is None and first["GradDiff(0.9)"] is None, "these two never reach a coin flip"
+assert first["GradDiff(0.5)"] is None and first["GradDiff(0.9)"] is None, (
+    "these two never reach a coin flip"
+)
 assert first["NGDiff"] < first["GradAscent"] < first["GradDiff(0.1)"]
-assert end["GradAscent"]["retain"] > 10 and end["GradAscent"]["forget"] > 10, "ascent goes on, and R goes with it"
-at_chance = {name: rows[list(first).index(name)]["retain"][first[name]] for name in ("GradAscent", "NGDiff")}
-assert at_chance["GradAscent"] > 10 * rows[0]["retain"][0] and at_chance["NGDiff"] < rows[0]["retain"][0]
+assert end["GradAscent"]["retain"] > 10 and end["GradAscent"]["forget"] > 10, (
+    "ascent goes on, and R goes with it"
+)
+at_chance = {
+    name: rows[list(first).index(name)]["retain"][first[name]] for name in ("GradAscent", "NGDiff")
+}
+assert (
+    at_chance["GradAscent"] > 10 * rows[0]["retain"][0]
+    and at_chance["NGDiff"] < rows[0]["retain"][0]
+)
 print({name: f"coin flip at step {t}" if t else "never" for name, t in first.items()})
 print({name: f"R = {r:.2g} at that step" for name, r in at_chance.items()})
 
@@ -133,11 +156,15 @@ print({name: f"R = {r:.2g} at that step" for name, r in at_chance.items()})
 P = pair(angle=60, condition=6, family="convex", seed=seeds[0])
 path, _ = walk(P, ng.GradAscent(), ng.Constant(0.05), 40)
 growth = torch.eye(2, dtype=torch.float64) + 0.05 * P.B
-closed = torch.stack([P.f + torch.linalg.matrix_power(growth, t) @ (P.start - P.f) for t in range(len(path))])
+closed = torch.stack(
+    [P.f + torch.linalg.matrix_power(growth, t) @ (P.start - P.f) for t in range(len(path))]
+)
 assert torch.allclose(path, closed, rtol=1e-9), "the package's ascent is the closed form"
 bound = (1 + 0.05 * torch.linalg.eigvalsh(P.B).min()) ** (2 * torch.arange(len(path)))
 assert (P.F(path) >= bound * P.F(P.start) * (1 - 1e-12)).all()
-print(f"after 40 steps: F × {P.F(path[-1]) / P.F(P.start):.0f}, and R × {P.R(path[-1]) / P.R(P.start):.0f}")
+print(
+    f"after 40 steps: F × {P.F(path[-1]) / P.F(P.start):.0f}, and R × {P.R(path[-1]) / P.R(P.start):.0f}"
+)
 
 # %% [markdown]
 # ## What c does
@@ -156,7 +183,9 @@ assert all(math.isclose(share(c / (1 - c)), c) for c in (0.1, 0.5, 0.9))
 
 def unit_F(angle):
     """A unit forget gradient at that angle, in degrees, from g_R = (1, 0)."""
-    return torch.tensor([math.cos(math.radians(angle)), math.sin(math.radians(angle))], dtype=torch.float64)
+    return torch.tensor(
+        [math.cos(math.radians(angle)), math.sin(math.radians(angle))], dtype=torch.float64
+    )
 
 
 g_R = torch.tensor([1.0, 0.0], dtype=torch.float64)
@@ -169,8 +198,12 @@ for kappa in (1 / 3, 1.0, 3.0):
     d = [theorems.combined(ng.GradDiff(c), g_R, g_F) for c in grid]
     changes = {"dR": [-(x @ g_R).item() for x in d], "dF": [-(x @ g_F).item() for x in d]}
     rows.append({"kappa": kappa, "c": grid, "low": low, "high": high, **changes})
-fig = theory.slopes(saved(rows_folder / "theory_slopes.jsonl", rows, config, time.perf_counter() - began))
-style.save(fig, figures_folder, "fig1_slopes", "Two gradients by hand at three norm ratios; no seed.")
+fig = theory.slopes(
+    saved(rows_folder / "theory_slopes.jsonl", rows, config, time.perf_counter() - began)
+)
+style.save(
+    fig, figures_folder, "fig1_slopes", "Two gradients by hand at three norm ratios; no seed."
+)
 fig
 
 # %% [markdown]
@@ -202,7 +235,9 @@ for angle in (120, 90, 75, 60, 45, 30, 15):
     low, high = map(share, theorems.interval(g_R, unit_F(angle)))
     print(f"{angle:5d}° {math.cos(math.radians(angle)):7.3f}   {low:.3f} to {high:.3f}")
 low, high = map(share, theorems.interval(g_R, unit_F(60)))
-assert math.isclose(low, 1 / 3) and math.isclose(high, 2 / 3), "at 60° and equal norms: one third to two thirds"
+assert math.isclose(low, 1 / 3) and math.isclose(high, 2 / 3), (
+    "at 60° and equal norms: one third to two thirds"
+)
 
 # %% [markdown]
 # ## Predict, then run
@@ -221,7 +256,9 @@ for t in sorted({0, 10, 20, 40, first["NGDiff"]}):
 # %% tags=["check"]
 assert bands[0][0] < 0.5 < bands[0][1], "at the start c = 0.5 is inside"
 left = next(t for t, (low, _) in enumerate(bands) if low > 0.5)
-assert left < first["NGDiff"] and bands[first["NGDiff"]][0] > 0.99, "and at the coin flip only c above 0.99 is"
+assert left < first["NGDiff"] and bands[first["NGDiff"]][0] > 0.99, (
+    "and at the coin flip only c above 0.99 is"
+)
 print(f"c = 0.5 leaves the band at step {left}")
 source = {"tolerance": 1, "source": "theory_losses.jsonl", "unit": "steps"}
 summary = [
@@ -229,7 +266,13 @@ summary = [
     for name, t in first.items()
     if t is not None
 ]
-summary.append({"name": "logistic toy: step at which c = 0.5 leaves the band of Eq. 7", "value": left, **source})
+summary.append(
+    {
+        "name": "logistic toy: step at which c = 0.5 leaves the band of Eq. 7",
+        "value": left,
+        **source,
+    }
+)
 results.write_rows(rows_folder / "theory_01_summary.jsonl", summary)
 
 # %% [markdown]
@@ -258,7 +301,9 @@ for seed in seeds:
         wanted = tuple(map(share, theorems.interval(*g)))
         found = admissible(theorems.gram(*g).tolist())
         assert found is not None, "return two numbers: smallest c, largest c"
-        assert all(0 <= c <= 1 for c in found), f"{found}: a share lies in [0, 1]; did you return the ratio c/(1−c)?"
+        assert all(0 <= c <= 1 for c in found), (
+            f"{found}: a share lies in [0, 1]; did you return the ratio c/(1−c)?"
+        )
         hints = ("ρ ≤ 0 is a case of its own", "κ/ρ = ‖g_F‖²/⟨g_R,g_F⟩")
         for c, right, hint in zip(found, wanted, hints, strict=True):
             assert math.isclose(c, right, rel_tol=1e-9), f"c = {c}, wanted {right}: {hint}"

@@ -35,7 +35,9 @@ from ngdiff.figures import saved, style, theory
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "02", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
-rows_folder, figures_folder = (f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 ones = torch.ones(2, dtype=torch.float64)  # the two loss values, for rules that look at them
 
 # %% [markdown]
@@ -51,7 +53,9 @@ for angle, kappa in ((60, 1.0), (60, 2.5), (25, 1.5), (120, 1.0)):
     g_R = torch.tensor([1.0, 0.0], dtype=torch.float64)
     g_F = kappa * torch.tensor([math.cos(t), math.sin(t)], dtype=torch.float64)
     low, high = theorems.interval(g_R, g_F)
-    note = "any c" if high == math.inf else f"c from {low / (1 + low):.2f} to {high / (1 + high):.2f}"
+    note = (
+        "any c" if high == math.inf else f"c from {low / (1 + low):.2f} to {high / (1 + high):.2f}"
+    )
     rules = {"NGDiff": theorems.combined(ng.NGDiff(), g_R, g_F)}
     rows.append({"g_R": g_R, "g_F": g_F, "c": [0.1, 0.5, 0.9], "rules": rules, "note": note})
 fig = theory.gradient_space(
@@ -101,13 +105,21 @@ print(f"ρ = {info.cosine:.3f}; to first order R changes by {info.dR:+.4f} and F
 
 # %%
 count = 20 if smoke else 80
-worst = {"products and length": 0.0, "same as IMTL-G, ConFIG, MGDA on unit gradients": 0.0, "PCGrad, MGDA": 0.0}
+worst = {
+    "products and length": 0.0,
+    "same as IMTL-G, ConFIG, MGDA on unit gradients": 0.0,
+    "PCGrad, MGDA": 0.0,
+}
 for seed in seeds:
     make = torch.Generator().manual_seed(seed)
     for _ in range(count):
         g_R, g_F = torch.randn(2, 6, generator=make, dtype=torch.float64)
         g_F = 10 ** (4 * torch.rand(1, generator=make).item() - 2) * g_F  # κ over four decades
-        found = theorems.products(g_R, g_F), theorems.same_as_multitask(g_R, g_F), theorems.projections(g_R, g_F)
+        found = (
+            theorems.products(g_R, g_F),
+            theorems.same_as_multitask(g_R, g_F),
+            theorems.projections(g_R, g_F),
+        )
         worst = {name: max(old, new) for (name, old), new in zip(worst.items(), found, strict=True)}
 for name, error in worst.items():
     print(f"{name:50} {count * len(seeds)} pairs, worst relative error {error:.1e}")
@@ -122,13 +134,24 @@ for name, error in worst.items():
 # not share is indifference to scale: the larger gradient pulls PCGrad to its side, the smaller one MGDA.
 
 # %%
-relatives = {"NGDiff": ng.NGDiff(), "PCGrad": ng.PCGrad(), "MGDA": ng.MGDA(), "GradDiff(0.5)": ng.GradDiff(0.5)}
+relatives = {
+    "NGDiff": ng.NGDiff(),
+    "PCGrad": ng.PCGrad(),
+    "MGDA": ng.MGDA(),
+    "GradDiff(0.5)": ng.GradDiff(0.5),
+}
 g_R, g_F = torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]], dtype=torch.float64)  # 60°
 G = oracles.tasks(g_R, g_F)
 for other in (oracles.imtl_g(G), oracles.config(G)):
-    assert torch.allclose(other / other.norm(), normalised_difference(g_R, g_F), rtol=1e-12)  # at 60° ‖d‖ = 1
+    assert torch.allclose(
+        other / other.norm(), normalised_difference(g_R, g_F), rtol=1e-12
+    )  # at 60° ‖d‖ = 1
 
-print(f"{'':14}" + "".join(f"{f'κ = {kappa:g}':>18}" for kappa in (0.1, 1.0, 10.0)) + "    cos(d, g_R), cos(d, −g_F)")
+print(
+    f"{'':14}"
+    + "".join(f"{f'κ = {kappa:g}':>18}" for kappa in (0.1, 1.0, 10.0))
+    + "    cos(d, g_R), cos(d, −g_F)"
+)
 cosines = {}
 for name, rule in relatives.items():
     cosines[name] = []
@@ -138,10 +161,16 @@ for name, rule in relatives.items():
     print(f"{name:14}" + "".join(f"{f'{x:+.3f}, {y:+.3f}':>18}" for x, y in cosines[name]))
 
 # %% tags=["check"]
-assert all(math.isclose(x, 0.5) and math.isclose(y, 0.5) for x, y in cosines["NGDiff"]), "½ and ½ at any κ"
+assert all(math.isclose(x, 0.5) and math.isclose(y, 0.5) for x, y in cosines["NGDiff"]), (
+    "½ and ½ at any κ"
+)
 assert all(min(c) > -1e-12 for name in ("PCGrad", "MGDA") for c in cosines[name]), "Eq. 7"
-assert min(cosines["GradDiff(0.5)"][0]) < -0.3 and min(cosines["GradDiff(0.5)"][2]) < -0.3, "a fixed c breaks it"
-assert cosines["PCGrad"][2][1] > 0.8 > 0.1 > cosines["PCGrad"][2][0], "PCGrad leans to −g_F where that is larger"
+assert min(cosines["GradDiff(0.5)"][0]) < -0.3 and min(cosines["GradDiff(0.5)"][2]) < -0.3, (
+    "a fixed c breaks it"
+)
+assert cosines["PCGrad"][2][1] > 0.8 > 0.1 > cosines["PCGrad"][2][0], (
+    "PCGrad leans to −g_F where that is larger"
+)
 assert cosines["MGDA"][2][0] > 0.8 > 0.1 > cosines["MGDA"][2][1], "MGDA to g_R, the smaller one"
 
 # %% [markdown]
@@ -151,8 +180,14 @@ assert cosines["MGDA"][2][0] > 0.8 > 0.1 > cosines["MGDA"][2][1], "MGDA to g_R, 
 
 # %%
 rho = torch.linspace(0.001, 0.999, 80, dtype=torch.float64)
-closing = {"title": "the band closes as ρ → 1", "x_name": "conflict ρ", "x": rho, "low": rho / (1 + rho),
-           "high": 1 / (1 + rho), "own": torch.full_like(rho, 0.5)}  # fmt: skip
+closing = {
+    "title": "the band closes as ρ → 1",
+    "x_name": "conflict ρ",
+    "x": rho,
+    "low": rho / (1 + rho),
+    "high": 1 / (1 + rho),
+    "own": torch.full_like(rho, 0.5),
+}
 P = pair(angle=100, condition=5, ratio=2, family="concave", seed=4)
 path, history = walk(P, ng.NGDiff(), ng.Constant(0.01), 45)
 kappa = torch.tensor([i.norm_F / i.norm_R for i in history], dtype=torch.float64)
@@ -160,16 +195,30 @@ rho = torch.tensor([i.cosine for i in history], dtype=torch.float64)
 low = torch.where(rho > 0, rho * kappa / (1 + rho * kappa), 0.0)
 high = torch.where(rho > 0, kappa / (rho + kappa), 1.0)
 own = kappa / (1 + kappa)
-drifting = {"title": "and drifts along a run", "x_name": "step", "x": [i.step for i in history], "low": low, "high": high,
-            "own": own}  # fmt: skip
-rows = saved(rows_folder / "theory_interval.jsonl", [closing, drifting], config, time.perf_counter() - began)
+drifting = {
+    "title": "and drifts along a run",
+    "x_name": "step",
+    "x": [i.step for i in history],
+    "low": low,
+    "high": high,
+    "own": own,
+}
+rows = saved(
+    rows_folder / "theory_interval.jsonl", [closing, drifting], config, time.perf_counter() - began
+)
 fig = theory.interval(rows)
-style.save(fig, figures_folder, "fig2_interval", "Left: closed form. Right: the pair of seed 4, SGD.")
+style.save(
+    fig, figures_folder, "fig2_interval", "Left: closed form. Right: the pair of seed 4, SGD."
+)
 fig
 
 # %% tags=["check"]
-assert ((low <= own + 1e-12) & (own <= high + 1e-12)).all(), "NGDiff's own share is inside at every step"
-outside = {c: next(i for i in range(len(low)) if not low[i] <= c <= high[i]) for c in (0.1, 0.5, 0.9)}
+assert ((low <= own + 1e-12) & (own <= high + 1e-12)).all(), (
+    "NGDiff's own share is inside at every step"
+)
+outside = {
+    c: next(i for i in range(len(low)) if not low[i] <= c <= high[i]) for c in (0.1, 0.5, 0.9)
+}
 assert 0 < outside[0.1] < outside[0.5] < outside[0.9], "each fixed c starts inside and leaves"
 print({f"c = {c}": f"outside from step {t}" for c, t in outside.items()})
 
@@ -191,13 +240,27 @@ for family in ("concave", "convex"):
         wrong_R = wrong_F = total = 0
         for seed in seeds:
             run = ng.unlearn(
-                pair(60, 20, 1.0, 20, family, seed), ng.NGDiff(), steps=steps, optimizer=make_optimizer, measure=True
+                pair(60, 20, 1.0, 20, family, seed),
+                ng.NGDiff(),
+                steps=steps,
+                optimizer=make_optimizer,
+                measure=True,
             )
             taken = [i for i in run.history if i.updated]
-            wrong_R, wrong_F = wrong_R + sum(i.dR > 0 for i in taken), wrong_F + sum(i.dF < 0 for i in taken)
+            wrong_R, wrong_F = (
+                wrong_R + sum(i.dR > 0 for i in taken),
+                wrong_F + sum(i.dF < 0 for i in taken),
+            )
             total += len(taken)
-        rows.append({"family": family, "optimizer": name, "R rises": wrong_R / total, "F falls": wrong_F / total,
-                     "steps": total})  # fmt: skip
+        rows.append(
+            {
+                "family": family,
+                "optimizer": name,
+                "R rises": wrong_R / total,
+                "F falls": wrong_F / total,
+                "steps": total,
+            }
+        )
         print(
             f"{family:8} {name:14} R rises in {wrong_R / total:4.0%}, F falls in {wrong_F / total:4.0%} of {total} steps"
         )
@@ -230,8 +293,12 @@ assert taken @ g_R > 0 > taken @ g_F
 # %% tags=["check"]
 share = {(r["family"], r["optimizer"]): r for r in rows}
 for family in ("concave", "convex"):
-    assert share[family, "SGD"]["R rises"] == share[family, "SGD"]["F falls"] == 0.0, "SGD's step is −η·d"
-    assert share[family, "AdamW"]["R rises"] > 0.1, "AdamW as it comes breaks Eq. 7 in more than a tenth of the steps"
+    assert share[family, "SGD"]["R rises"] == share[family, "SGD"]["F falls"] == 0.0, (
+        "SGD's step is −η·d"
+    )
+    assert share[family, "AdamW"]["R rises"] > 0.1, (
+        "AdamW as it comes breaks Eq. 7 in more than a tenth of the steps"
+    )
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●●○)
@@ -261,7 +328,9 @@ for seed in seeds:
         a, b = found
         wanted = oracles.pcgrad(oracles.tasks(*g))
         hint = (
-            "without conflict both weights are 1" if g[0] @ g[1] <= 0 else "the weight of g_R is 1 + ⟨g_R,g_F⟩/‖g_R‖²"
+            "without conflict both weights are 1"
+            if g[0] @ g[1] <= 0
+            else "the weight of g_R is 1 + ⟨g_R,g_F⟩/‖g_R‖²"
         )
         assert torch.allclose(a * g[0] - b * g[1], wanted, rtol=1e-9), f"a = {a}, b = {b}: {hint}"
 print("right")

@@ -37,7 +37,9 @@ from ngdiff.study import trials
 from ngdiff.figures import runs, style
 from ngdiff.core.parabola import fit, parabola
 
-rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 
 # %% [markdown]
 # ## One complete result: a quadratic, solved in one step
@@ -86,7 +88,13 @@ values = [pair.R(pair.start - eta * d).item() for eta in etas]
 fig, ax = style.subplots(1, 1, height=2.8, width=4.8)
 ax.plot(etas, values, color="k")
 ax.plot(best, pair.R(pair.start - best * d).item(), "o", color=style.GOOD)
-ax.annotate("η*", (best, pair.R(pair.start - best * d).item()), xytext=(0, 6), textcoords="offset points", ha="center")
+ax.annotate(
+    "η*",
+    (best, pair.R(pair.start - best * d).item()),
+    xytext=(0, 6),
+    textcoords="offset points",
+    ha="center",
+)
 ax.axvspan(0, 2 * best, color=style.GOOD, alpha=0.08, lw=0)
 ax.annotate("R does not rise: 0 < η < 2η*", (best, max(values)), ha="center", va="top", fontsize=8)
 ax.plot(0, values[0] * 0 + pair.R(pair.start).item(), "s", color="0.4")
@@ -158,7 +166,10 @@ print(f"{'':22}" + "".join(f"{c:>18}" for c in columns))
 for name, row in zip(grid, rows, strict=True):
     print(
         f"{name:22}"
-        + "".join(f"{row[c]:18.3g}" if isinstance(row[c], (int, float)) else f"{row[c] or '-':>18}" for c in columns)
+        + "".join(
+            f"{row[c]:18.3g}" if isinstance(row[c], (int, float)) else f"{row[c] or '-':>18}"
+            for c in columns
+        )
     )
 
 # %% [markdown]
@@ -167,13 +178,17 @@ for name, row in zip(grid, rows, strict=True):
 # Eq. 7 on the step it really takes?
 
 # %%
-pairs = {opt: trials.Trial("ngdiff", "autolr", 1e-3, seeds[0], profile=profile, data=data, optimizer=opt)
-         for opt in ("adamw", "sgd")}  # fmt: skip
+pairs = {
+    opt: trials.Trial("ngdiff", "autolr", 1e-3, seeds[0], profile=profile, data=data, optimizer=opt)
+    for opt in ("adamw", "sgd")
+}
 sides = dict(zip(pairs, trials.run_all(list(pairs.values())), strict=True))
 results.write_rows(rows_folder / "optimizers.jsonl", list(sides.values()))
 for opt, row in sides.items():
-    print(f"{opt:6} first rate {row['eta_first']:.2g}, retain loss {row['loss_retain']:.3f}, forget loss "
-          f"{row['loss_forget']:.3f}, updates that raised R to first order {row['uphill_retain']:.0%}")  # fmt: skip
+    print(
+        f"{opt:6} first rate {row['eta_first']:.2g}, retain loss {row['loss_retain']:.3f}, forget loss "
+        f"{row['loss_forget']:.3f}, updates that raised R to first order {row['uphill_retain']:.0%}"
+    )
 
 # %% [markdown]
 # ## How the defaults were chosen
@@ -183,16 +198,28 @@ for opt, row in sides.items():
 
 # %%
 if refresh and not (smoke or data):
-    rules = ("autolr", "autolr floor=0.0", "autolr floor=0.25", "autolr floor=1.0", "autolr fresh=0", "autolr fresh=1")
+    rules = (
+        "autolr",
+        "autolr floor=0.0",
+        "autolr floor=0.25",
+        "autolr floor=1.0",
+        "autolr fresh=0",
+        "autolr fresh=1",
+    )
     study = [
-        trials.Trial("ngdiff", rule, lr, seed) for rule in rules for lr in (1e-5, 1e-3) for seed in (100, 101, 102)
+        trials.Trial("ngdiff", rule, lr, seed)
+        for rule in rules
+        for lr in (1e-5, 1e-3)
+        for seed in (100, 101, 102)
     ]
     results.write_rows(rows_folder / "autolr_defaults.parquet", trials.run_all(study))
 if (rows_folder / "autolr_defaults.parquet").exists():
     study = results.read_rows(rows_folder / "autolr_defaults.parquet")
     for rule in dict.fromkeys(row["stepsize"] for row in study):
         scores = [row["score"] for row in study if row["stepsize"] == rule]
-        print(f"{rule:20} score: lowest {min(scores):.3f}, mean {sum(scores) / len(scores):.3f}, {len(scores)} runs")
+        print(
+            f"{rule:20} score: lowest {min(scores):.3f}, mean {sum(scores) / len(scores):.3f}, {len(scores)} runs"
+        )
 else:
     print("not run")
 
@@ -214,16 +241,30 @@ def one_forward(R_0, R_h, h, s):
 
 
 # %% tags=["check"]
-assert one_forward(1.0, 2.0, 1.0, -1.0) is not None, "return η*: the parabola 1 + s·η + ½c·η² passes through (h, R_h)"
+assert one_forward(1.0, 2.0, 1.0, -1.0) is not None, (
+    "return η*: the parabola 1 + s·η + ½c·η² passes through (h, R_h)"
+)
 s = -(pair.grad_R(pair.start) @ d).item()
 for h in (0.01, 1.0):
     guess = one_forward(pair.R(pair.start).item(), pair.R(pair.start - h * d).item(), h, s)
-    assert math.isclose(guess, best, rel_tol=1e-6), f"η* is {best}: is the factor 2/h² there, and the sign of s?"
-assert sides["sgd"]["uphill_retain"] == 0.0, "without momentum or preconditioner, Eq. 7 holds for the step itself"
-assert data or smoke or sides["adamw"]["uphill_retain"] > 0.0, "under AdamW some steps went against it"
+    assert math.isclose(guess, best, rel_tol=1e-6), (
+        f"η* is {best}: is the factor 2/h² there, and the sign of s?"
+    )
+assert sides["sgd"]["uphill_retain"] == 0.0, (
+    "without momentum or preconditioner, Eq. 7 holds for the step itself"
+)
+assert data or smoke or sides["adamw"]["uphill_retain"] > 0.0, (
+    "under AdamW some steps went against it"
+)
 seen = dict(zip(grid, rows, strict=True))
-assert data or smoke or seen["safe"]["score"] >= max(seen[k]["score"] for k in ("own rows", "bare")) - 0.01
-assert data or smoke or seen["no search"]["stopped"] == "steps", "from 1e-5 without a search it should not arrive"
+assert (
+    data
+    or smoke
+    or seen["safe"]["score"] >= max(seen[k]["score"] for k in ("own rows", "bare")) - 0.01
+)
+assert data or smoke or seen["no search"]["stopped"] == "steps", (
+    "from 1e-5 without a search it should not arrive"
+)
 
 # %% [markdown]
 # ## What you should see

@@ -39,7 +39,9 @@ from ngdiff.figures import saved, style, theory
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "04", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
-rows_folder, figures_folder = (f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 
 
 def described(name, P):
@@ -61,20 +63,35 @@ def described(name, P):
 # (outcome `aligned`); × it had not ended after the last step drawn.
 
 # %%
-pairs = {"concave": pair(100, 5, 2.0, 2, "concave", seed=1), "convex": pair(100, 5, 1.0, 2, "convex", seed=5)}
+pairs = {
+    "concave": pair(100, 5, 2.0, 2, "concave", seed=1),
+    "convex": pair(100, 5, 1.0, 2, "convex", seed=5),
+}
 stepsizes = {"η = 0.02": ng.Constant(0.02), "η = 0.2": ng.Constant(0.2), "AutoLR": theorems.SAFE}
 rows = []
 for family, P in pairs.items():
     for label, stepsize in stepsizes.items():
         for direction in (ng.NGDiff(), ng.GradDiff(0.5), ng.PCGrad(), ng.MGDA()):
             path, history = walk(P, direction, stepsize, 120)
-            rows.append({"pair": family, "stepsize": label, "method": repr(direction), "path": path,
-                         "outcome": history[-1].outcome})  # fmt: skip
+            rows.append(
+                {
+                    "pair": family,
+                    "stepsize": label,
+                    "method": repr(direction),
+                    "path": path,
+                    "outcome": history[-1].outcome,
+                }
+            )
 rows = saved(rows_folder / "theory_trajectories.jsonl", rows, config, time.perf_counter() - began)
 drawn = [described(name, P) for name, P in pairs.items()]
 drawn = saved(rows_folder / "theory_pairs.jsonl", drawn, config, time.perf_counter() - began)
 fig = theory.trajectories(rows, drawn)
-style.save(fig, figures_folder, "fig4_trajectories", "The pairs of seeds 1 (concave F) and 5 (convex F), SGD, float64.")
+style.save(
+    fig,
+    figures_folder,
+    "fig4_trajectories",
+    "The pairs of seeds 1 (concave F) and 5 (convex F), SGD, float64.",
+)
 fig
 
 # %% [markdown]
@@ -82,12 +99,23 @@ fig
 # sizes. On the convex pair c = 0.5 walks out of the picture. "Which point" is a choice that the rule and its rate make.
 
 # %% tags=["check"]
-last = {(r["pair"], r["stepsize"], r["method"]): torch.tensor(r["path"][-1], dtype=torch.float64) for r in rows}
+last = {
+    (r["pair"], r["stepsize"], r["method"]): torch.tensor(r["path"][-1], dtype=torch.float64)
+    for r in rows
+}
 one, two, three = (last["convex", label, "NGDiff()"] for label in stepsizes)
-assert min((one - two).norm(), (one - three).norm(), (two - three).norm()) > 0.05, "three step sizes, three ends"
-by_rule = [last["concave", "η = 0.2", method] for method in ("NGDiff()", "GradDiff(c=0.5)", "MGDA()")]
-assert min((x - y).norm() for i, x in enumerate(by_rule) for y in by_rule[:i]) > 0.01, "three rules, three ends"
-assert last["convex", "η = 0.02", "GradDiff(c=0.5)"].norm() > 3 * pairs["convex"].r.norm(), "c = 0.5 walks away"
+assert min((one - two).norm(), (one - three).norm(), (two - three).norm()) > 0.05, (
+    "three step sizes, three ends"
+)
+by_rule = [
+    last["concave", "η = 0.2", method] for method in ("NGDiff()", "GradDiff(c=0.5)", "MGDA()")
+]
+assert min((x - y).norm() for i, x in enumerate(by_rule) for y in by_rule[:i]) > 0.01, (
+    "three rules, three ends"
+)
+assert last["convex", "η = 0.02", "GradDiff(c=0.5)"].norm() > 3 * pairs["convex"].r.norm(), (
+    "c = 0.5 walks away"
+)
 
 # %% [markdown]
 # ## Taken apart: the statements, one by one
@@ -128,21 +156,37 @@ for family in ("concave", "convex"):
             if abs(theorems.angle_ratio(g_R, g_F)[0]) < 1 - 1e-6:
                 note("3 IMTL-G, ConFIG, MGDA on unit", family, theorems.same_as_multitask(g_R, g_F))
             note("4 PCGrad and MGDA", family, theorems.projections(g_R, g_F))
-            note("5 one step, windows", family, theorems.one_step(P, theta, d, 10 ** (4 * x[4] - 3)))
+            note(
+                "5 one step, windows", family, theorems.one_step(P, theta, d, 10 ** (4 * x[4] - 3))
+            )
             if d.norm() > 1e-3:
-                note("6 AutoLR is exact", family, theorems.exact_rate(P, theta, d, 10 ** (2 * x[5])))
+                note(
+                    "6 AutoLR is exact", family, theorems.exact_rate(P, theta, d, 10 ** (2 * x[5]))
+                )
             if theorems.angle_ratio(g_R, g_F)[0] < 1 - 1e-6:
                 theorems.restored(
-                    g_R, g_F, 10 ** (4 * x[5] - 3) * torch.rand(len(g_R), generator=make, dtype=g_R.dtype), 2
+                    g_R,
+                    g_F,
+                    10 ** (4 * x[5] - 3) * torch.rand(len(g_R), generator=make, dtype=g_R.dtype),
+                    2,
                 )
                 note("9 Eq. 7 in Adam's own metric", family)
             if family == "concave":
-                rivals = P.minimiser(0.5) + torch.randn(200, len(P.start), generator=make, dtype=torch.float64)
-                note("8 scalarization is optimal", family, theorems.scalarization(P, 0.02 + 0.96 * x[6], rivals))
+                rivals = P.minimiser(0.5) + torch.randn(
+                    200, len(P.start), generator=make, dtype=torch.float64
+                )
+                note(
+                    "8 scalarization is optimal",
+                    family,
+                    theorems.scalarization(P, 0.02 + 0.96 * x[6], rivals),
+                )
 
 print(f"{'statement':30} {'family':8} {'points':>6} {'worst relative error':>22}")
 for (number, family), (n, error) in table.items():
-    print(f"{number:30} {family:8} {n:6d} " + (f"{error:22.1e}" if error is not None else f"{'–':>22}"))
+    print(
+        f"{number:30} {family:8} {n:6d} "
+        + (f"{error:22.1e}" if error is not None else f"{'–':>22}")
+    )
 rows = [{"statement": s, "family": f, "points": n, "worst": e} for (s, f), (n, e) in table.items()]
 rows = saved(rows_folder / "theory_statements.jsonl", rows, config, time.perf_counter() - began)
 
@@ -161,9 +205,21 @@ for family in ("concave", "convex"):
     eta = torch.linspace(-0.8 * best, 2.6 * best, 121, dtype=torch.float64)
     line = P.start - eta[:, None] * d
     probe = [[x, P.R(P.start - x * d).item()] for x in (-0.6 * best, 0.0, 0.6 * best)]
-    rows.append({"family": family, "eta": eta, "R": P.R(line), "F": P.F(line) - P.F(P.start), "probe": probe, "best": best,
-                 "retain_window": P.retain_window(P.start, d), "forget_window": forget})  # fmt: skip
-fig = theory.window(saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began))
+    rows.append(
+        {
+            "family": family,
+            "eta": eta,
+            "R": P.R(line),
+            "F": P.F(line) - P.F(P.start),
+            "probe": probe,
+            "best": best,
+            "retain_window": P.retain_window(P.start, d),
+            "forget_window": forget,
+        }
+    )
+fig = theory.window(
+    saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began)
+)
 style.save(fig, figures_folder, "fig4_windows", "The pairs of seed 2, float64.")
 fig
 
@@ -190,7 +246,9 @@ for direction in (ng.NGDiff(), ng.GradDiff(0.5)):
         path, _ = walk(P.scaled(by_R, by_F), direction, theorems.EXACT, 10)
         rows.append({"method": repr(direction), "by_R": by_R, "by_F": by_F, "path": path})
 rows.append({"method": None, "pair": described("convex", P)})
-*rows, last = saved(rows_folder / "theory_invariance.jsonl", rows, config, time.perf_counter() - began)
+*rows, last = saved(
+    rows_folder / "theory_invariance.jsonl", rows, config, time.perf_counter() - began
+)
 fig = theory.invariance(rows, last["pair"])
 style.save(fig, figures_folder, "fig4_invariance", "The pair of seed 1, SGD, float64.")
 fig
@@ -230,7 +288,11 @@ for family in ("concave", "convex"):
         path, history = walk(P, ng.NGDiff(), theorems.SAFE, 300)
         if history[-1].outcome == "aligned":
             end, ring = path[-1], theorems.same_retain(P, path[-1])
-            better = P.dominated(end) if family == "concave" else (P.F(ring).max() > 1.001 * P.F(end)).item()
+            better = (
+                P.dominated(end)
+                if family == "concave"
+                else (P.F(ring).max() > 1.001 * P.F(end)).item()
+            )
             ends.append(
                 {
                     "family": family,
@@ -242,13 +304,19 @@ for family in ("concave", "convex"):
 ends = saved(rows_folder / "theory_stationary.jsonl", ends, config, time.perf_counter() - began)
 for family in ("concave", "convex"):
     mine = [e for e in ends if e["family"] == family]
-    print(f"{family:8} {len(mine)} aligned ends, worst stationarity {max(e['stationarity'] for e in mine):.0e}, "
-          f"dominated: {sum(e['dominated'] for e in mine)}")  # fmt: skip
+    print(
+        f"{family:8} {len(mine)} aligned ends, worst stationarity {max(e['stationarity'] for e in mine):.0e}, "
+        f"dominated: {sum(e['dominated'] for e in mine)}"
+    )
 
 # %% tags=["check"]
 assert all(e["stationarity"] < 1e-6 for e in ends), "every aligned end is stationary"
-assert not any(e["dominated"] for e in ends if e["family"] == "concave"), "and optimal, if F is concave"
-assert any(e["dominated"] for e in ends if e["family"] == "convex"), "but not always, if F is convex"
+assert not any(e["dominated"] for e in ends if e["family"] == "concave"), (
+    "and optimal, if F is concave"
+)
+assert any(e["dominated"] for e in ends if e["family"] == "convex"), (
+    "but not always, if F is convex"
+)
 
 # %% [markdown]
 # ## Predict, then run: does every run end aligned? (10)
@@ -272,9 +340,20 @@ for name, (stepsize, decades, ratio, cap) in settings.items():
             make = torch.Generator().manual_seed(seed)
             for k in range(each):
                 x = torch.rand(3, generator=make).tolist()
-                geometry = 5 + 170 * x[0], 10 ** (decades * x[1]), 10 ** (ratio * (2 * x[2] - 1)), 2 + k % 3
-                ends.append(theorems.where_it_ends(pair(*geometry, family, 100 * seed + k), stepsize, cap)[0])
-        counts = {end: ends.count(end) for end in ("aligned", "retain minimum", "stationary", "moving")}
+                geometry = (
+                    5 + 170 * x[0],
+                    10 ** (decades * x[1]),
+                    10 ** (ratio * (2 * x[2] - 1)),
+                    2 + k % 3,
+                )
+                ends.append(
+                    theorems.where_it_ends(pair(*geometry, family, 100 * seed + k), stepsize, cap)[
+                        0
+                    ]
+                )
+        counts = {
+            end: ends.count(end) for end in ("aligned", "retain minimum", "stationary", "moving")
+        }
         rows.append({"setting": name, "family": family, "runs": len(ends), **counts, "steps": cap})
         print(f"{name:26} {family:8} {counts} of {len(ends)} within {cap} steps")
 rows = saved(rows_folder / "theory_ends.jsonl", rows, config, time.perf_counter() - began)
@@ -293,16 +372,25 @@ for family in ("concave", "convex"):
     r = ended["AutoLR, well-conditioned", family]
     assert r["aligned"] == r["runs"], "AutoLR on well-conditioned pairs: all aligned"
 hard = [ended["AutoLR, any", family] for family in ("concave", "convex")]
-assert smoke or any(r["aligned"] < r["runs"] for r in hard), "and on ill-conditioned ones not all, in so many steps"
+assert smoke or any(r["aligned"] < r["runs"] for r in hard), (
+    "and on ill-conditioned ones not all, in so many steps"
+)
 P = pair(60, 30, 0.2, 5, "concave", seed=0)
 assert theorems.where_it_ends(P, ng.Constant(0.1), 300)[0] == "moving", "this one circles"
 assert theorems.where_it_ends(P, theorems.SAFE, 300)[0] == "aligned", "and with AutoLR it does not"
 P = pair(110, 30, 0.1, 2, "convex", seed=3)
-assert theorems.where_it_ends(P, theorems.EXACT, 60)[0] == "retain minimum", "and this one lands on R's minimum"
+assert theorems.where_it_ends(P, theorems.EXACT, 60)[0] == "retain minimum", (
+    "and this one lands on R's minimum"
+)
 summary = [
-    {"name": f"quadratics: {r['setting']}, {r['family']}: share of runs that end aligned", "value": r["aligned"] / r["runs"],
-     "tolerance": 0.25, "source": "theory_ends.jsonl"} for r in rows
-]  # fmt: skip
+    {
+        "name": f"quadratics: {r['setting']}, {r['family']}: share of runs that end aligned",
+        "value": r["aligned"] / r["runs"],
+        "tolerance": 0.25,
+        "source": "theory_ends.jsonl",
+    }
+    for r in rows
+]
 results.write_rows(rows_folder / "theory_04_summary.jsonl", summary)
 
 # %% [markdown]
@@ -340,7 +428,9 @@ for family in ("concave", "convex"):
             if family == "convex"
             else "F's bound has a sign: ⟨g_F, d⟩ < 0"
         )
-        assert math.isclose(found, wanted, rel_tol=1e-9), f"{family}: {found}, wanted {wanted}. {hint}"
+        assert math.isclose(found, wanted, rel_tol=1e-9), (
+            f"{family}: {found}, wanted {wanted}. {hint}"
+        )
         inside, outside = theta - 0.99 * found * d, theta - 1.01 * found * d
         assert P.R(inside) <= P.R(theta) and P.F(inside) >= P.F(theta)
         assert P.R(outside) > P.R(theta) or P.F(outside) < P.F(theta)

@@ -30,7 +30,9 @@ from ngdiff.figures import runs, style
 
 P = ng.profile(profile)
 bench = trials.benchmark(profile, "", data)
-rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 start, reference = ng.pair(bench, P)
 before, ideal = trials.levels(profile, "", data, 0)
 
@@ -42,7 +44,10 @@ before, ideal = trials.levels(profile, "", data, 0)
 # %%
 methods = ("ngdiff", "gradascent", "graddiff-0.5", "npo")
 common = {"seed": seeds[0], "profile": profile, "data": data}
-grid = [trials.Trial(m, *(("autolr", 1e-3) if m == "ngdiff" else ("constant", 1e-4)), **common) for m in methods]
+grid = [
+    trials.Trial(m, *(("autolr", 1e-3) if m == "ngdiff" else ("constant", 1e-4)), **common)
+    for m in methods
+]
 rows = trials.run_all(grid)
 results.write_rows(rows_folder / "tiny_llm.jsonl", rows)
 steps = [{"name": t.method, **row} for t in grid for row in trials.history(t)]
@@ -53,11 +58,22 @@ style.save(fig, figures_folder, "fig5_trajectories", style.caption(rows))
 fig
 
 # %%
-columns = ("updates", "stopped", "loss_forget", "loss_retain", "forget_Q_A_ROUGE", "model_utility", "forget_quality")
+columns = (
+    "updates",
+    "stopped",
+    "loss_forget",
+    "loss_retain",
+    "forget_Q_A_ROUGE",
+    "model_utility",
+    "forget_quality",
+)
 print(f"{'':14}" + "".join(f"{c:>18}" for c in columns))
 for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain-only", ideal)]:
     cells = [row.get(c) for c in columns]
-    print(f"{name:14}" + "".join(f"{c:18.3g}" if isinstance(c, (int, float)) else f"{c or '-':>18}" for c in cells))
+    print(
+        f"{name:14}"
+        + "".join(f"{c:18.3g}" if isinstance(c, (int, float)) else f"{c or '-':>18}" for c in cells)
+    )
 
 # %% [markdown]
 # ## Taken apart: what is memorised
@@ -70,13 +86,23 @@ for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain
 def exact(lm, rows):
     """Share of questions answered word for word by greedy generation."""
     return float(
-        np.mean([a == r["answer"] for a, r in zip(answers(lm, [r["question"] for r in rows], P.max_new_tokens), rows)])
+        np.mean(
+            [
+                a == r["answer"]
+                for a, r in zip(answers(lm, [r["question"] for r in rows], P.max_new_tokens), rows)
+            ]
+        )
     )
 
 
-known = {"start": exact(start, bench.full), "reference, forget rows": exact(reference, bench.forget)}
+known = {
+    "start": exact(start, bench.full),
+    "reference, forget rows": exact(reference, bench.forget),
+}
 print({k: round(v, 3) for k, v in known.items()})
-print(f"start on hold-out {before['loss_holdout']:.2f}, reference on forget {ideal['loss_forget']:.2f} nats per token")
+print(
+    f"start on hold-out {before['loss_holdout']:.2f}, reference on forget {ideal['loss_forget']:.2f} nats per token"
+)
 
 # %% [markdown]
 # ## Why this population of authors
@@ -90,9 +116,17 @@ if refresh and not (smoke or data):
     for seed in range(6):
         other = ng.data.authors(P, seed=seed)
         report = ng.evaluate(ng.reference(other, P), other, gradnorm=False, generate=False)
-        row = {"seed": seed, **{k: report.metrics[k] for k in ("mia_loss", "loss_forget", "loss_holdout")}}
+        row = {
+            "seed": seed,
+            **{k: report.metrics[k] for k in ("mia_loss", "loss_forget", "loss_holdout")},
+        }
         found.append(
-            row | {"stamp": results.stamp({"profile": profile, "population": seed}, 0, report.meta["seconds"])}
+            row
+            | {
+                "stamp": results.stamp(
+                    {"profile": profile, "population": seed}, 0, report.meta["seconds"]
+                )
+            }
         )
     results.write_rows(rows_folder / "populations.jsonl", found)
 if (rows_folder / "populations.jsonl").exists():
@@ -138,17 +172,30 @@ conflict = sum(row["cosine"] > 0 for row in history) / len(history)
 # end solution
 
 # %% tags=["check"]
-assert conflict is not None, "conflict: the share of rows of `history` whose cosine has the conflicting sign"
+assert conflict is not None, (
+    "conflict: the share of rows of `history` whose cosine has the conflicting sign"
+)
 print(f"in {conflict:.0%} of the steps the two gradients conflict")
 signs = [row["cosine"] > 0 for row in history]
-assert conflict == sum(signs) / len(signs), "conflict is ρ > 0, because F is ascended: did you count ρ < 0?"
+assert conflict == sum(signs) / len(signs), (
+    "conflict is ρ > 0, because F is ascended: did you count ρ < 0?"
+)
 assert known["start"] >= 0.95 or data, known
 sure = {part: before[f"{part}_Q_A_Prob"] for part in ("forget", "retain")}
-assert min(sure.values()) >= 0.6, f"the start should give its own facts a mean probability of .6 at least: {sure}"
+assert min(sure.values()) >= 0.6, (
+    f"the start should give its own facts a mean probability of .6 at least: {sure}"
+)
 assert known["reference, forget rows"] < 0.5 * known["start"], known
-assert data or smoke or all(before["loss_holdout"] / 2 < r["loss_forget"] < 2 * before["loss_holdout"] for r in rows)
+assert (
+    data
+    or smoke
+    or all(before["loss_holdout"] / 2 < r["loss_forget"] < 2 * before["loss_holdout"] for r in rows)
+)
 assert data or smoke or rows[0]["loss_retain"] < min(r["loss_retain"] for r in rows[1:])
-assert all(len(h) == r["updates"] + (r["stopped"] != "steps") for h, r in zip(histories.values(), rows, strict=True))
+assert all(
+    len(h) == r["updates"] + (r["stopped"] != "steps")
+    for h, r in zip(histories.values(), rows, strict=True)
+)
 
 # %% [markdown]
 # ## What you should see

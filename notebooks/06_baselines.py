@@ -33,7 +33,9 @@ from ngdiff.study import plan as compare, tables, trials
 from ngdiff.store import paths
 from ngdiff.figures import runs, style
 
-rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 settings = {"profile": profile, "data": data}
 before, ideal = trials.levels(profile, "", data, 0)
 plan = compare.plan("smoke" if smoke else "real" if data else "live", tuple(seeds))
@@ -60,16 +62,32 @@ print({style.label(r["method"]): r["lr"] for r in done["matched"] if r["stepsize
 # %%
 def show(rows, columns):
     """Means over the seeds: a line for each method with AutoLR, and for each of its constant rates."""
-    print(tables.grid(tables.means(rows, columns), {c: c for c in ("n", *columns)}, tables.run_name, width=17))
+    print(
+        tables.grid(
+            tables.means(rows, columns), {c: c for c in ("n", *columns)}, tables.run_name, width=17
+        )
+    )
 
 
-MAIN = ("kept", "forgot", "score", "reached", "forget_Q_A_ROUGE", "model_utility", "forget_quality", "updates", "forwards",
-        "seconds")  # fmt: skip
+MAIN = (
+    "kept",
+    "forgot",
+    "score",
+    "reached",
+    "forget_Q_A_ROUGE",
+    "model_utility",
+    "forget_quality",
+    "updates",
+    "forwards",
+    "seconds",
+)
 show(done["matched"], MAIN)
 
 # %%
 fig = runs.plane(
-    done["matched"], done["levels"], f"matched forgetting: one model, {len(plan.seeds)} orders of the rows"
+    done["matched"],
+    done["levels"],
+    f"matched forgetting: one model, {len(plan.seeds)} orders of the rows",
 )
 style.save(fig, figures_folder, "fig6_plane", style.caption(done["matched"]))
 fig
@@ -90,7 +108,9 @@ fig
 
 # %%
 fig = runs.quality(done["tuning"], done["starts"], "score", "quality against the learning rate")
-style.save(fig, figures_folder, "fig6_learning_rate", style.caption([*done["tuning"], *done["starts"]]))
+style.save(
+    fig, figures_folder, "fig6_learning_rate", style.caption([*done["tuning"], *done["starts"]])
+)
 fig
 
 # %% [markdown]
@@ -127,7 +147,10 @@ fig
 # ascent runs at every rate here, since a slow one may only just have arrived.
 
 # %%
-show(done["fixed"], ("loss_forget", "kept", "forgot", "score", "forget_quality", "updates", "forwards", "seconds"))
+show(
+    done["fixed"],
+    ("loss_forget", "kept", "forgot", "score", "forget_quality", "updates", "forwards", "seconds"),
+)
 
 # %% [markdown]
 # ## Predict, then run
@@ -144,7 +167,9 @@ show(done["matched"], ("uphill_retain", "downhill_forget"))
 
 # %%
 if refresh and not (smoke or data):
-    grid = compare.carry_out(compare.plan("grid", tuple(seeds)), rows_folder, "grid_", refresh=True, **settings)
+    grid = compare.carry_out(
+        compare.plan("grid", tuple(seeds)), rows_folder, "grid_", refresh=True, **settings
+    )
     show(grid["matched"], MAIN)
     say(grid["claims"])
 
@@ -163,17 +188,23 @@ best = min(against, key=lambda row: row["mean"])["name"].removeprefix("against "
 # end solution
 
 # %% tags=["check"]
-assert worst and best, "worst and best: the names behind the largest and the smallest `mean` of `against`"
+assert worst and best, (
+    "worst and best: the names behind the largest and the smallest `mean` of `against`"
+)
 print(f"largest gap: {worst}; strongest baseline: {best}")
 gaps = {row["name"].removeprefix("against "): row["mean"] for row in against}
-assert gaps[worst] == max(gaps.values()), "the claims hold ours − theirs: the largest value is the worst baseline"
+assert gaps[worst] == max(gaps.values()), (
+    "the claims hold ours − theirs: the largest value is the worst baseline"
+)
 assert gaps[best] == min(gaps.values()), "the smallest value belongs to the strongest baseline"
 assert data or gaps["gradascent"] > 0, "pure ascent should keep less than NGDiff does"
 unit = [r for r in done["fixed"] if (r["method"], r["stepsize"]) == ("ngdiff", "autolr")]
 ascent = [r for r in done["fixed"] if r["method"] == "gradascent"]
 past = all(r["loss_forget"] > before["loss_holdout"] for r in unit)
 assert data or smoke or past, "without a stop NGDiff should walk past the level"
-assert data or smoke or max(r["kept"] for r in ascent) < 0.05, "without a stop pure ascent should keep next to nothing"
+assert data or smoke or max(r["kept"] for r in ascent) < 0.05, (
+    "without a stop pure ascent should keep next to nothing"
+)
 
 # %% [markdown]
 # ## What you should see

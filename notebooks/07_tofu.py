@@ -32,7 +32,9 @@ from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 
 data = data if paths.kind(data) in ("", "tofu") else ""
-rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 P = ng.profile(profile)
 data = data or ("" if P.lm else "hub")
 settings = {"profile": profile, "data": data}
@@ -46,10 +48,20 @@ before, ideal = trials.levels(profile, "", data, 0)
 # comparison with intervals is notebook 06. NGDiff also runs with AutoLR.
 
 # %%
-plan = compare.plan("smoke" if smoke else "real" if data and P.lm else "tofu", tuple(seeds), P.rates)
+plan = compare.plan(
+    "smoke" if smoke else "real" if data and P.lm else "tofu", tuple(seeds), P.rates
+)
 done = compare.carry_out(plan, rows_folder, "tofu_", refresh, **settings)
-COLUMNS = {"forget_quality": "quality", "model_utility": "utility", "forget_truth_ratio": "truth ratio", "forget_Q_A_ROUGE": "ROUGE-L",
-           "privleak": "privleak", "extraction_strength": "extraction", "updates": "steps", "score": "score"}  # fmt: skip
+COLUMNS = {
+    "forget_quality": "quality",
+    "model_utility": "utility",
+    "forget_truth_ratio": "truth ratio",
+    "forget_Q_A_ROUGE": "ROUGE-L",
+    "privleak": "privleak",
+    "extraction_strength": "extraction",
+    "updates": "steps",
+    "score": "score",
+}
 print(tables.runs(done, COLUMNS, width=13))
 print(tables.FOOT)
 
@@ -85,7 +97,9 @@ from ngdiff.evaluation.items import UTILITY
 nine = {name: before[name] for name in UTILITY}
 for name, value in nine.items():
     print(f"{name:28}{value:.3f}   retain-only {ideal[name]:.3f}")
-print(f"{'model_utility':28}{before['model_utility']:.3f}   retain-only {ideal['model_utility']:.3f}")
+print(
+    f"{'model_utility':28}{before['model_utility']:.3f}   retain-only {ideal['model_utility']:.3f}"
+)
 
 # %% [markdown]
 # ## Published conventions
@@ -99,13 +113,25 @@ began = time.perf_counter()
 start, reference = ng.pair(bench, P)
 conventions = []
 for name in ("ngdiff", "tofu", "open-unlearning"):
-    of_reference = ng.evaluate(reference, bench, convention=name, generate=False, gradnorm=False, progress=False)
-    report = ng.evaluate(start, bench, of_reference, name, generate=False, gradnorm=False, progress=False)
+    of_reference = ng.evaluate(
+        reference, bench, convention=name, generate=False, gradnorm=False, progress=False
+    )
+    report = ng.evaluate(
+        start, bench, of_reference, name, generate=False, gradnorm=False, progress=False
+    )
     conventions.append({"convention": name, **report.metrics})
 made = results.stamp(settings, 0, time.perf_counter() - began)
-results.write_rows(rows_folder / "tofu_conventions.jsonl", [row | {"stamp": made} for row in conventions])
-ASKED = {"forget_Q_A_Prob": "probability", "forget_truth_ratio": "truth ratio", "retain_Truth_Ratio": "retain's", "exact_memorization": "exact mem.",
-         "extraction_strength": "extraction", "privleak": "privleak"}  # fmt: skip
+results.write_rows(
+    rows_folder / "tofu_conventions.jsonl", [row | {"stamp": made} for row in conventions]
+)
+ASKED = {
+    "forget_Q_A_Prob": "probability",
+    "forget_truth_ratio": "truth ratio",
+    "retain_Truth_Ratio": "retain's",
+    "exact_memorization": "exact mem.",
+    "extraction_strength": "extraction",
+    "privleak": "privleak",
+}
 print(tables.grid(conventions, ASKED, lambda r: r["convention"], width=13))
 
 # %% [markdown]
@@ -117,7 +143,11 @@ print(tables.grid(conventions, ASKED, lambda r: r["convention"], width=13))
 # %%
 POINTS = ("forget_quality", "model_utility", "forget_truth_ratio")
 points = tables.published("tofu")
-ours = [row for name in sorted({r["model"] for r in points}) for row in tables.saved(f"paper-{name}", "tofu", name)]
+ours = [
+    row
+    for name in sorted({r["model"] for r in points})
+    for row in tables.saved(f"paper-{name}", "tofu", name)
+]
 KEYS = ("model", "method", "convention")
 table = tables.beside(points, ours, KEYS, POINTS)
 print(tables.printed(table, KEYS, POINTS))
@@ -132,7 +162,9 @@ print(tables.printed(table, KEYS, POINTS))
 MODELS = ("phi-1.5", "falcon-1b", "gpt2-xl", "llama-3.2-1b", "llama-2-7b", "mistral-7b")
 paper = ng.profile("paper")
 takes = compare.plan("tofu", tuple(seeds), paper.rates).runs
-sheet = tables.run_sheet("tofu", MODELS, takes, steps=paper.steps, tokens=64 * 90, trained=5 * 4000 * 90)
+sheet = tables.run_sheet(
+    "tofu", MODELS, takes, steps=paper.steps, tokens=64 * 90, trained=5 * 4000 * 90
+)
 print(tables.sheet(sheet, "07", "locuslab/TOFU"))
 
 # %% [markdown]
@@ -178,12 +210,17 @@ print("what holds the utility down:", weakest)
 assert nine[weakest] == min(nine.values()), "the smallest value weighs most in a harmonic mean"
 assert abs(9 / sum(1 / v for v in nine.values()) - before["model_utility"]) < 1e-9
 first = next(r for r in done["levels"] if r["model"] == "start")
-assert first["privleak"] < -90 and first["mia_min_k"] > 0.95, "a memorising start leaks: privleak near −100, AUC near 1"
-assert data or smoke or first["forget_quality"] < 1e-3, "and its truth ratios are not the retain-only model's"
+assert first["privleak"] < -90 and first["mia_min_k"] > 0.95, (
+    "a memorising start leaks: privleak near −100, AUC near 1"
+)
+assert data or smoke or first["forget_quality"] < 1e-3, (
+    "and its truth ratios are not the retain-only model's"
+)
 floor = {row["convention"]: row["extraction_strength"] for row in conventions}
 assert all(0 <= value <= 1 for value in floor.values())
 assert all(
-    (row[c]["ours"] is None) == (not any(r["method"] == row["method"] and r["model"] == row["model"] for r in ours))
+    (row[c]["ours"] is None)
+    == (not any(r["method"] == row["method"] and r["model"] == row["model"] for r in ours))
     for row in table
     for c in POINTS
 ), "a point that was not run has no number"

@@ -33,9 +33,13 @@ from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
 real = data if paths.kind(data) == "muse" else ""
-rows_folder, figures_folder = (f(profile, real, smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, real, smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 P = ng.profile(profile)
-source = f"muse:{real}" if real else "news" if P.lm else "muse:hub"  # the corpus is the model's: news, or books
+source = (
+    f"muse:{real}" if real else "news" if P.lm else "muse:hub"
+)  # the corpus is the model's: news, or books
 settings = {"profile": profile, "data": source}
 bench = trials.benchmark(profile, "", source)
 before, ideal = trials.levels(profile, "", source, 0)
@@ -54,7 +58,16 @@ plan = compare.plan("smoke" if smoke else "muse", tuple(seeds), compare.RATES if
 done = compare.carry_out(plan, rows_folder, "muse_", refresh, **settings)
 COLUMNS = {
     name: name
-    for name in ("verbmem_f", "knowmem_f", "privleak", "knowmem_r", "loss_forget", "updates", "reached", "score")
+    for name in (
+        "verbmem_f",
+        "knowmem_f",
+        "privleak",
+        "knowmem_r",
+        "loss_forget",
+        "updates",
+        "reached",
+        "score",
+    )
 }
 print(tables.runs(done, COLUMNS, width=13))
 print(tables.FOOT)
@@ -73,9 +86,14 @@ style.save(fig, figures_folder, "fig8_rates", style.caption(done["tuning"]))
 fig
 
 # %%
-fig = runs.plane(done["matched"], done["levels"], f"MUSE's schema: generated news, {len(plan.seeds)} orders of the rows",
-                 ("verbmem_f", "verbatim memory of the forget set (lower: more forgotten)"),
-                 ("knowmem_r", "knowledge of the retain set"), unmatched=done.get("unmatched", ()))  # fmt: skip
+fig = runs.plane(
+    done["matched"],
+    done["levels"],
+    f"MUSE's schema: generated news, {len(plan.seeds)} orders of the rows",
+    ("verbmem_f", "verbatim memory of the forget set (lower: more forgotten)"),
+    ("knowmem_r", "knowledge of the retain set"),
+    unmatched=done.get("unmatched", ()),
+)
 style.save(fig, figures_folder, "fig8_muse", style.caption(tables.reported(done)))
 fig
 
@@ -88,7 +106,9 @@ start, reference = ng.pair(bench, P)
 report = {lm.name: ng.evaluate(lm, bench, progress=False) for lm in (start, reference)}
 for name, found in report.items():
     first = {kind: next(iter(found.items[kind].values())) for kind in ("verbmem", "knowmem_f")}
-    print(f"{name}\n   goes on   …{first['verbmem']['response'][:90]!r}\n   in truth  …{first['verbmem']['gt'][:90]!r}")
+    print(
+        f"{name}\n   goes on   …{first['verbmem']['response'][:90]!r}\n   in truth  …{first['verbmem']['gt'][:90]!r}"
+    )
     print(
         f"   asked {first['knowmem_f']['question']!r}\n   answers {first['knowmem_f']['response']!r}, in truth {first['knowmem_f']['gt']!r}"
     )
@@ -108,12 +128,26 @@ for name, found in report.items():
 def requests(kind, k, lm):
     """The model after one more request, and its row."""
     fold = suites.fitted(
-        ng.data.news(P, fold=(kind, k)) if source == "news" else ng.data.muse(P, root=real or None, fold=(kind, k)), lm
+        ng.data.news(P, fold=(kind, k))
+        if source == "news"
+        else ng.data.muse(P, root=real or None, fold=(kind, k)),
+        lm,
     )
-    run = ng.unlearn(ng.problem(fold, lm, batch_size=P.batch_documents), ng.methods.NGDiff, ng.AutoLR(), steps=20 if smoke else P.steps,
-                     stop=ng.ForgetLevel(before["loss_holdout"]))  # fmt: skip
+    run = ng.unlearn(
+        ng.problem(fold, lm, batch_size=P.batch_documents),
+        ng.methods.NGDiff,
+        ng.AutoLR(),
+        steps=20 if smoke else P.steps,
+        stop=ng.ForgetLevel(before["loss_holdout"]),
+    )
     found = ng.evaluate(run.model, bench, report["reference"], progress=False)
-    return run.model, {"folds": kind, "k": k, "stopped": run.stopped, "updates": len(run.history), **found.metrics}
+    return run.model, {
+        "folds": kind,
+        "k": k,
+        "stopped": run.stopped,
+        "updates": len(run.history),
+        **found.metrics,
+    }
 
 
 began, folds = time.perf_counter(), []
@@ -122,14 +156,18 @@ for kind in ("sust", "scal"):
     for k in range(1, 3 if smoke else 5):
         lm, row = requests(kind, k, lm if kind == "sust" else start)
         folds.append(row)
-made = results.stamp(settings | {"method": "ngdiff", "stepsize": "autolr"}, 0, time.perf_counter() - began)
+made = results.stamp(
+    settings | {"method": "ngdiff", "stepsize": "autolr"}, 0, time.perf_counter() - began
+)
 results.write_rows(rows_folder / "muse_folds.jsonl", [row | {"stamp": made} for row in folds])
 LEFT = {name: name for name in ("verbmem_f", "knowmem_f", "knowmem_r", "loss_retain", "updates")}
 print(tables.grid(folds, LEFT, lambda r: f"{r['folds']} {r['k']}, {r['stopped']}", width=13))
 
 # %%
 fig = pictures.requests(results.read_rows(rows_folder / "muse_folds.jsonl"), before)
-style.save(fig, figures_folder, "fig8_requests", style.caption([row | {"stamp": made} for row in folds]))
+style.save(
+    fig, figures_folder, "fig8_requests", style.caption([row | {"stamp": made} for row in folds])
+)
 fig
 
 # %% [markdown]
@@ -139,7 +177,11 @@ fig
 # %%
 POINTS = ("knowmem_f", "verbmem_f", "privleak", "knowmem_r")
 points = tables.published("muse")
-ours = [row for name in sorted({r["model"] for r in points}) for row in tables.saved(f"paper-{name}", "muse", name)]
+ours = [
+    row
+    for name in sorted({r["model"] for r in points})
+    for row in tables.saved(f"paper-{name}", "muse", name)
+]
 KEYS = ("model", "method", "convention")
 table = tables.beside(points, ours, KEYS, POINTS)
 print(tables.printed(table, KEYS, POINTS))
@@ -193,12 +235,20 @@ leak = (A - A_ret) / A_ret * 100
 # %% tags=["check"]
 assert leak is not None, "leak: (A − A_ret)/A_ret · 100"
 print(f"privleak of the start: {leak:.1f}")
-assert abs(leak - before["privleak"]) < 1e-6, "A is 1 − AUC: did you divide by the retain-only model's A?"
-assert before["privleak"] < -90 and before["mia_min_k"] > 0.95, "a memorising start: privleak near −100, AUC near 1"
-assert before["verbmem_f"] > 0.9 > 0.5 > ideal["verbmem_f"], "it recites what the retain-only model has never seen"
+assert abs(leak - before["privleak"]) < 1e-6, (
+    "A is 1 − AUC: did you divide by the retain-only model's A?"
+)
+assert before["privleak"] < -90 and before["mia_min_k"] > 0.95, (
+    "a memorising start: privleak near −100, AUC near 1"
+)
+assert before["verbmem_f"] > 0.9 > 0.5 > ideal["verbmem_f"], (
+    "it recites what the retain-only model has never seen"
+)
 assert before["knowmem_r"] > 0.8 and ideal["knowmem_r"] > 0.8, "both know the retain set"
 last = [row["verbmem_f"] for row in folds if row["folds"] == "sust"]
-assert smoke or last[-1] < before["verbmem_f"], "four requests in a row should leave less of the words"
+assert smoke or last[-1] < before["verbmem_f"], (
+    "four requests in a row should leave less of the words"
+)
 
 # %% [markdown]
 # ## What you should see

@@ -37,7 +37,9 @@ from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
 lume = data if paths.kind(data) == "lume" else ""
-rows_folder, figures_folder = (f(profile, lume, smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, lume, smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 P = ng.profile(profile)
 source = "dossiers" if P.lm else f"semeval:{lume or 'hub'}"
 settings = {"profile": profile, "data": source}
@@ -58,15 +60,22 @@ for task in ("Task1", "Task2", "Task3"):
 
 # %%
 start, reference = ng.pair(bench, P)
-general, why = None, "MMLU asks a model of billions of parameters, this one knows nothing of the world"
+general, why = (
+    None,
+    "MMLU asks a model of billions of parameters, this one knows nothing of the world",
+)
 if P.model:  # asked first: where it cannot be, no run waits for it
     try:
         began, general = time.perf_counter(), mmlu(start)["average_acc"]
         made = results.stamp(settings | {"mmlu": "5-shot"}, 0, time.perf_counter() - began)
-        results.write_rows(rows_folder / "semeval_mmlu.jsonl", [{"model": "start", "mmlu": general, "stamp": made}])
+        results.write_rows(
+            rows_folder / "semeval_mmlu.jsonl", [{"model": "start", "mmlu": general, "stamp": made}]
+        )
     except (ModuleNotFoundError, ConnectionError) as error:
         why = str(error)
-plan = compare.plan("smoke" if smoke else "semeval", tuple(seeds), compare.RATES if P.lm else P.rates)
+plan = compare.plan(
+    "smoke" if smoke else "semeval", tuple(seeds), compare.RATES if P.lm else P.rates
+)
 plan = replace(plan, mmlu=general is not None)
 done = compare.carry_out(plan, rows_folder, "semeval_", refresh, **settings)
 SHORT = {
@@ -81,7 +90,10 @@ SCORES = {
     "reached": "reached",
     "score": "score",
 } | ({} if general is None else {"mmlu": "MMLU", "aggregate": "final"})
-for fold, what in (("forget", "1 − value on the forget set"), ("retain", "value on the retain set")):
+for fold, what in (
+    ("forget", "1 − value on the forget set"),
+    ("retain", "value on the retain set"),
+):
     print(f"{what}: the six terms")
     print(tables.runs(done, {f"term_{fold}_{name}": label for name, label in SHORT.items()}), "\n")
 print("scores")
@@ -116,12 +128,18 @@ fig
 # set, the loss that stopped the run, a mean over *tokens*, was ruled by the long texts, while the short answers were still there.
 
 # %%
-terms_of = {f"term_{fold}_{name}": f"{fold} {label}" for fold in ("forget", "retain") for name, label in SHORT.items()}
+terms_of = {
+    f"term_{fold}_{name}": f"{fold} {label}"
+    for fold in ("forget", "retain")
+    for name, label in SHORT.items()
+}
 everyone, smallest = tables.means(tables.reported(done), [*terms_of, "mia_auc"]), {}
 for row in everyone:
     terms = {label: row[name] for name, label in terms_of.items()}
     smallest[tables.run_name(row)] = min(terms, key=terms.get)
-    print(f"{tables.run_name(row):26} {smallest[tables.run_name(row)]:16} {min(terms.values()):.3f}")
+    print(
+        f"{tables.run_name(row):26} {smallest[tables.run_name(row)]:16} {min(terms.values()):.3f}"
+    )
 
 # %% [markdown]
 # ## MMLU and the final score
@@ -169,16 +187,31 @@ if lume:
     first = ng.evaluate(model, slice_, retained, progress=False)
     level = loss(model, slice_.holdout)
     run = ng.unlearn(
-        ng.problem(slice_, model, batch_size=8), ng.methods.NGDiff, ng.AutoLR(), steps=60, stop=ng.ForgetLevel(level)
+        ng.problem(slice_, model, batch_size=8),
+        ng.methods.NGDiff,
+        ng.AutoLR(),
+        steps=60,
+        stop=ng.ForgetLevel(level),
     )
     last = ng.evaluate(run.model, slice_, retained, progress=False)
     made = results.stamp(
-        {"split": "train", "documents": 2, "method": "ngdiff", "level": level}, 0, time.perf_counter() - began
+        {"split": "train", "documents": 2, "method": "ngdiff", "level": level},
+        0,
+        time.perf_counter() - began,
     )
-    real = [{"model": name, **r.metrics, "stamp": made} for name, r in (("start", first), ("NGDiff + AutoLR", last))]
+    real = [
+        {"model": name, **r.metrics, "stamp": made}
+        for name, r in (("start", first), ("NGDiff + AutoLR", last))
+    ]
     results.write_rows(rows_folder / "semeval_lume.jsonl", real)
-    asked = {"task_aggregate": "task", "forget_regurgitation": "f sc", "forget_knowledge": "f qa", "retain_regurgitation": "r sc",
-             "retain_knowledge": "r qa", "mia_auc": "AUC"}  # fmt: skip
+    asked = {
+        "task_aggregate": "task",
+        "forget_regurgitation": "f sc",
+        "forget_knowledge": "f qa",
+        "retain_regurgitation": "r sc",
+        "retain_knowledge": "r qa",
+        "mia_auc": "AUC",
+    }
     print(tables.grid(real, asked, lambda r: r["model"]))
 else:
     print("not run: no local copy of LUME was given")
@@ -189,9 +222,13 @@ else:
 
 # %%
 POINTS = ("aggregate", "task_aggregate", "mia_final_score", "mmlu")
-ours = [row for name in ("olmo-1b", "olmo-7b") for row in tables.saved(f"paper-{name}", "semeval", name)]
+ours = [
+    row for name in ("olmo-1b", "olmo-7b") for row in tables.saved(f"paper-{name}", "semeval", name)
+]
 KEYS = ("model", "kind", "method", "convention")
-table = tables.beside(published, [row | {"kind": "organisers' baseline"} for row in ours], KEYS, POINTS)
+table = tables.beside(
+    published, [row | {"kind": "organisers' baseline"} for row in ours], KEYS, POINTS
+)
 print(tables.printed(table, KEYS, POINTS))
 
 # %% [markdown]
@@ -231,7 +268,9 @@ for row in tables.means(missed, ("mia_auc", "miss")):
 # %% tags=["exercise-solution"]
 row, aggregate = next(r for r in done["levels"] if r["model"] == "retain-only"), None
 # solution
-aggregate = 12 / sum(1 / row[f"term_{fold}_{name}"] for fold in ("forget", "retain") for name in suites.TASKS)
+aggregate = 12 / sum(
+    1 / row[f"term_{fold}_{name}"] for fold in ("forget", "retain") for name in suites.TASKS
+)
 # end solution
 
 # %% tags=["check"]
@@ -241,7 +280,9 @@ assert abs(aggregate - row["task_aggregate"]) < 1e-9, "twelve terms, harmonic: 1
 assert before["task_aggregate"] == 0 and before["mia_auc"] > 0.95, (
     "the start recites: a zero term, and members stand out"
 )
-assert ideal["task_aggregate"] > 0.5 and abs(ideal["mia_auc"] - 0.5) < 0.15, "the retain-only model is the aim of both"
+assert ideal["task_aggregate"] > 0.5 and abs(ideal["mia_auc"] - 0.5) < 0.15, (
+    "the retain-only model is the aim of both"
+)
 assert (
     abs(again["harmonic-mean-task-aggregate"] - report.metrics["task_aggregate"]) < 1e-12
     and again["aggregate-score"] == -1

@@ -26,7 +26,9 @@ from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
-rows_folder, figures_folder = (f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder))
+rows_folder, figures_folder = (
+    f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder)
+)
 
 
 def saved(name):
@@ -62,7 +64,11 @@ for name, rows_file in (
         print(f"{name}: not run")
     else:
         histories = runs.by_name(steps)
-        drawn[name] = runs.autolr(histories) if name == "learning_rate" else runs.trajectories(histories, level)
+        drawn[name] = (
+            runs.autolr(histories)
+            if name == "learning_rate"
+            else runs.trajectories(histories, level)
+        )
 parts = ("matched.parquet", "starts.parquet", "claims.jsonl", "levels.jsonl")
 for prefix, plan in (("", "live"), ("grid_", "grid")):
     tuning = protocol.saved(compare.plan(plan, tuple(seeds)), profile=profile, data=data)
@@ -82,12 +88,23 @@ for prefix, plan in (("", "live"), ("grid_", "grid")):
     drawn |= {f"{prefix}{name}": fig for name, fig in figures.items()}
     for name, fig in figures.items() if prefix else ():
         caption = style.caption([*matched, *tuning])
-        style.save(fig, figures_folder, f"fig10_{prefix}{name}", caption, [f"{prefix}{part}" for part in parts])
+        style.save(
+            fig,
+            figures_folder,
+            f"fig10_{prefix}{name}",
+            caption,
+            [f"{prefix}{part}" for part in parts],
+        )
 
 tables_of = {
     "tofu": lambda rows, known, short: runs.plane(rows, known, "TOFU's schema", unmatched=short),
     "muse": lambda rows, known, short: runs.plane(
-        rows, known, "MUSE's schema", ("verbmem_f", "verbatim memory"), ("knowmem_r", "knowledge"), short
+        rows,
+        known,
+        "MUSE's schema",
+        ("verbmem_f", "verbatim memory"),
+        ("knowmem_r", "knowledge"),
+        short,
     ),
     "semeval": lambda rows, known, short: pictures.membership([*rows, *short], known),
 }
@@ -98,7 +115,9 @@ for name, draw in tables_of.items():
     else:
         print(f"{name}: not run")
 if folds := saved("muse_folds.jsonl"):
-    drawn["requests"] = pictures.requests(folds, next(r for r in saved("muse_levels.jsonl") if r["model"] == "start"))
+    drawn["requests"] = pictures.requests(
+        folds, next(r for r in saved("muse_levels.jsonl") if r["model"] == "start")
+    )
 
 # %%
 from IPython.display import display
@@ -125,13 +144,20 @@ for name, fig in drawn.items():
 # committed and the new ones side by side.
 
 # %%
-sources = [f"{prefix}{name}" for prefix in ("", "grid_") for name in ("matched.parquet", "claims.jsonl")]
+sources = [
+    f"{prefix}{name}" for prefix in ("", "grid_") for name in ("matched.parquet", "claims.jsonl")
+]
 sources += [f"{name}_matched.parquet" for name in tables_of]
-summary = claims.summary({name: saved(name) for name in ("start.jsonl", "learning_rate.jsonl", *sources)})
+summary = claims.summary(
+    {name: saved(name) for name in ("start.jsonl", "learning_rate.jsonl", *sources)}
+)
 results.write_rows(rows_folder / "summary.jsonl", summary)
 for row in summary:
     value = row["value"]
-    print(f"{row['name']:56} " + (value if isinstance(value, str) else f"{value:10.4g} ± {row['tolerance']:.2g}"))
+    print(
+        f"{row['name']:56} "
+        + (value if isinstance(value, str) else f"{value:10.4g} ± {row['tolerance']:.2g}")
+    )
 
 # %% [markdown]
 # ## Predict, then run
@@ -140,11 +166,19 @@ for row in summary:
 
 # %%
 for prefix in ("", "grid_"):
-    against = [row for row in saved(f"{prefix}claims.jsonl") or [] if row["name"].startswith("against ")]
+    against = [
+        row for row in saved(f"{prefix}claims.jsonl") or [] if row["name"].startswith("against ")
+    ]
     verdicts = [row["verdict"] for row in against]
-    kinds = {"better": "NGDiff + AutoLR better", "undecided": "undecided", "not matched": "not matched"}
+    kinds = {
+        "better": "NGDiff + AutoLR better",
+        "undecided": "undecided",
+        "not matched": "not matched",
+    }
     counts = {kind: verdicts.count(word) for kind, word in kinds.items()}
-    print(f"{prefix or 'live ':6} {counts | {'worse': len(verdicts) - sum(counts.values())} if against else 'not run'}")
+    print(
+        f"{prefix or 'live ':6} {counts | {'worse': len(verdicts) - sum(counts.values())} if against else 'not run'}"
+    )
 
 # %% [markdown]
 # ## Exercise (5 minutes, ●○○)
@@ -157,8 +191,14 @@ for prefix in ("", "grid_"):
 matched = saved("matched.parquet") or []
 ours = theirs = None
 # solution
-ours = [row["updates"] for row in matched if row["method"] == "ngdiff" and row["stepsize"] == "autolr"]
-theirs = [row["updates"] for row in matched if row["method"] == "graddiff-0.9" and row["stepsize"] == "constant"]
+ours = [
+    row["updates"] for row in matched if row["method"] == "ngdiff" and row["stepsize"] == "autolr"
+]
+theirs = [
+    row["updates"]
+    for row in matched
+    if row["method"] == "graddiff-0.9" and row["stepsize"] == "constant"
+]
 ours, theirs = (sum(updates) / max(len(updates), 1) for updates in (ours, theirs))
 # end solution
 

@@ -27,12 +27,27 @@ from ngdiff.store import rows as results
 from ngdiff.study import trials
 
 data = "" if benchmark == "authors" else benchmark
-settings = {"rule": rule, "profile": profile, "split": split, "data": data, "steps": steps, "optimizer": optimizer}
+settings = {
+    "rule": rule,
+    "profile": profile,
+    "split": split,
+    "data": data,
+    "steps": steps,
+    "optimizer": optimizer,
+}
 grid = [trials.Trial(method, stepsize, lr, seed, target_seed, **settings) for seed in seeds]
 rows = [trials.run(trial, refresh) for trial in grid]
 
 # %%
-shown = ("seed", "stopped", "updates", "model_utility", "forget_Q_A_ROUGE", "forget_quality", "score")
+shown = (
+    "seed",
+    "stopped",
+    "updates",
+    "model_utility",
+    "forget_Q_A_ROUGE",
+    "forget_quality",
+    "score",
+)
 for row in rows:
     print({key: row[key] for key in shown})
 

@@ -1,9 +1,10 @@
 """Every test runs offline, on one thread, with a cache that lives as long as the session.
 
-NGDIFF_TEST_THREADS=2 pytest gives each test two threads. What the package says of float32 is tested in float32: oneDNN's
-DNNL_DEFAULT_FPMATH_MODE, by which a user may allow coarser products, is STRICT here (its default) whatever it is outside.
-The cache folder is chosen before the workers of pytest-xdist start, so they share what one of them trains. To keep it
-between sessions while working on a test: NGDIFF_TEST_CACHE=/some/folder pytest.
+NGDIFF_TEST_THREADS=2 pytest gives each test two threads. What the package says of float32 is tested
+in float32: oneDNN's DNNL_DEFAULT_FPMATH_MODE, by which a user may allow coarser products, is STRICT
+here (its default) whatever it is outside. The cache folder is chosen before the workers of
+pytest-xdist start, so they share what one of them trains. To keep it between sessions while working
+on a test: NGDIFF_TEST_CACHE=/some/folder pytest.
 """
 
 from __future__ import annotations
@@ -48,7 +49,9 @@ def checkout() -> Path:
 
 @pytest.fixture
 def repo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A checkout without notebooks yet, outside git (see toy_checkout.add); the package's sources count as fixed."""
+    """A checkout without notebooks yet, outside git (see toy_checkout.add); the package's sources
+    count as fixed.
+    """
     monkeypatch.setattr("ngdiff.book.execute.fingerprint_of", lambda text: "1")
     (tmp_path / "pyproject.toml").write_text('[project]\nname = "ngdiff"\n')
     (tmp_path / "notebooks").mkdir()

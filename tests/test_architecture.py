@@ -1,4 +1,6 @@
-"""The direction of the arrows: what may import what, read from the source, and what a light import may load."""
+"""The direction of the arrows: what may import what, read from the source, and what a light import
+may load.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +15,44 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "ngdiff"
 # bottom up: a folder imports itself and what stands before it, lazily and for annotations too
 ORDER = (
-    *("zoo", "profiles", "store", "core", "theory", "engine", "data", "lm", "methods", "evaluation", "study"),
+    *(
+        "zoo",
+        "profiles",
+        "store",
+        "core",
+        "theory",
+        "engine",
+        "data",
+        "lm",
+        "methods",
+        "evaluation",
+        "study",
+    ),
     *("score", "figures", "timing", "book", "__init__", "commands", "__main__"),
 )
 LANGUAGE = {"transformers", "tokenizers", "datasets", "peft", "accelerate", "rouge_score"}
 
 
 def modules() -> dict[str, Path]:
-    """Dotted name inside the package -> file; a folder's __init__ is called by the folder, the package's __init__."""
+    """Dotted name inside the package -> file; a folder's __init__ is called by the folder, the
+    package's __init__.
+    """
     files = {
-        path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path for path in PACKAGE.rglob("*.py")
+        path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): path
+        for path in PACKAGE.rglob("*.py")
     }
     return {name.removesuffix(".__init__"): path for name, path in files.items()}
 
 
 def resolve(full: str, known: dict[str, Path]) -> str:
-    """The module that `ngdiff.…` names: a name inside a module counts as that module, a name of the package as `__init__`."""
+    """The module that `ngdiff.…` names: a name inside a module counts as that module, a name of the
+    package as `__init__`.
+    """
     parts = full.split(".")[1:]
-    return next((".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in known), "__init__")
+    return next(
+        (".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in known),
+        "__init__",
+    )
 
 
 def imports(path: Path) -> set[str]:
@@ -60,7 +82,9 @@ def place(name: str) -> int:
 
 
 def test_the_arrows_go_one_way() -> None:
-    wrong = [f"{a} -> {b}" for a, targets in arrows().items() for b in targets if place(b) > place(a)]
+    wrong = [
+        f"{a} -> {b}" for a, targets in arrows().items() for b in targets if place(b) > place(a)
+    ]
     assert not wrong, f"against the order of the folders: {sorted(wrong)}"
 
 
@@ -78,7 +102,9 @@ def test_no_import_cycles() -> None:
 def test_few_files_at_the_top_and_each_folder_says_what_lives_there() -> None:
     assert len([path for path in PACKAGE.iterdir() if path.is_file()]) <= 6
     for name, path in modules().items():
-        assert path.name != "__init__.py" or ast.get_docstring(ast.parse(path.read_text("utf-8"))), name
+        assert path.name != "__init__.py" or ast.get_docstring(
+            ast.parse(path.read_text("utf-8"))
+        ), name
 
 
 def test_the_core_knows_no_language_model() -> None:
@@ -88,11 +114,19 @@ def test_the_core_knows_no_language_model() -> None:
 
 
 def test_every_module_is_found_by_its_name() -> None:
-    """`import ngdiff.a.b as m` gives the module: no package has a function by the name of one of its modules."""
+    """`import ngdiff.a.b as m` gives the module: no package has a function by the name of one of
+    its modules.
+    """
     names = [f"ngdiff.{name}" for name in modules() if not name.endswith("__")]
-    code = "\n".join(f"import {name} as m; assert getattr(m, '__name__', m) == {name!r}, m" for name in names)
-    code += f"\nimport sys; assert sys.modules['ngdiff'].__file__ == {str(PACKAGE / '__init__.py')!r}"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    code = "\n".join(
+        f"import {name} as m; assert getattr(m, '__name__', m) == {name!r}, m" for name in names
+    )
+    code += (
+        f"\nimport sys; assert sys.modules['ngdiff'].__file__ == {str(PACKAGE / '__init__.py')!r}"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -104,17 +138,30 @@ def loaded_by(*arguments: str) -> set[str]:
         "except SystemExit:\n    pass\n"
         "print('\\nLOADED', *sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent
+    )
     assert "LOADED" in done.stdout, done.stderr
     return {name.split(".")[0] for name in done.stdout.split("LOADED")[1].split()}
 
 
-HEAVY = {"torch", "transformers", "datasets", "pandas", "numpy", "matplotlib", "papermill", "jupytext"}
+HEAVY = {
+    "torch",
+    "transformers",
+    "datasets",
+    "pandas",
+    "numpy",
+    "matplotlib",
+    "papermill",
+    "jupytext",
+}
 
 
 def test_import_is_light() -> None:
     code = "import ngdiff, sys; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent, check=True
+    )
     assert not {name.split(".")[0] for name in done.stdout.split()} & (HEAVY | {"typer"})
 
 
@@ -149,5 +196,7 @@ except AttributeError as error:
 else:
     raise SystemExit("ngdiff.nothing exists")
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent)
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, cwd=PACKAGE.parent
+    )
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,6 @@
-"""Every architecture of the paper profile, as a tiny random model of the same class in a local folder."""
+"""Every architecture of the paper profile, as a tiny random model of the same class in a local
+folder.
+"""
 
 from __future__ import annotations
 
@@ -37,10 +39,17 @@ KINDS = sorted({m.kind for m in zoo.MODELS.values()})
 
 def tiny(kind: str) -> LM:
     tokenizer = micro.lm().tokenizer
-    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "max_position_embeddings": 96}
+    sizes = {
+        "hidden_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 96,
+    }
     inner = {} if kind in ("gpt2", "falcon") else {"intermediate_size": 48}
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": tokenizer.eos_token_id}
-    config = AutoConfig.for_model(kind, vocab_size=len(tokenizer), **sizes, **inner, **ids, **SMALL[kind])
+    config = AutoConfig.for_model(
+        kind, vocab_size=len(tokenizer), **sizes, **inner, **ids, **SMALL[kind]
+    )
     for name in ("attention_dropout", "hidden_dropout", "resid_pdrop", "embd_pdrop", "attn_pdrop"):
         if hasattr(config, name):
             setattr(config, name, 0.0)
@@ -54,7 +63,16 @@ def tiny(kind: str) -> LM:
 
 def test_every_kind_is_exercised():
     assert set(SMALL) == set(KINDS)
-    paper = {"phi-1.5", "falcon-1b", "gpt2-xl", "llama-2-7b", "mistral-7b", "llama-3.2-1b", "iclm-7b-books", "olmo-1b"}
+    paper = {
+        "phi-1.5",
+        "falcon-1b",
+        "gpt2-xl",
+        "llama-2-7b",
+        "mistral-7b",
+        "llama-3.2-1b",
+        "iclm-7b-books",
+        "olmo-1b",
+    }
     assert paper | {"olmo-7b", "llama-2-7b-news"} == set(zoo.MODELS)
 
 
@@ -72,13 +90,19 @@ def test_a_folder_of_this_class_is_loaded_evaluated_and_unlearned(kind, tmp_path
     report = ng.evaluate(lm, micro.bench(), progress=False, max_new_tokens=6)
     assert 0 < report.metrics["forget_Q_A_Prob"] < 1 and "model_utility" in report.metrics
     before = [p.detach().clone() for p in lm.model.parameters()]
-    run = ng.unlearn(ng.problem(BENCH, lm, batch_size=4), ng.methods.NGDiff, ng.AutoLR(every=2), steps=3)
+    run = ng.unlearn(
+        ng.problem(BENCH, lm, batch_size=4), ng.methods.NGDiff, ng.AutoLR(every=2), steps=3
+    )
     assert [i.outcome for i in run.history] == ["ok"] * 3
-    moved = [not torch.equal(p, q) for p, q in zip(run.model.model.parameters(), before, strict=True)]
+    moved = [
+        not torch.equal(p, q) for p, q in zip(run.model.model.parameters(), before, strict=True)
+    ]
     assert sum(moved) > len(moved) / 2
     folder = save(run.model, tmp_path / "out")
     again = forward.likelihood(load(folder).model, examples[:1])[0].logp
-    assert again == pytest.approx(forward.likelihood(run.model.model, examples[:1])[0].logp, abs=1e-5)
+    assert again == pytest.approx(
+        forward.likelihood(run.model.model, examples[:1])[0].logp, abs=1e-5
+    )
 
 
 def test_left_padded_generation_is_that_of_each_alone():
@@ -89,7 +113,9 @@ def test_left_padded_generation_is_that_of_each_alone():
         prompts = [lm.encode(r["question"], r["answer"]).prompt_ids for r in micro.bench().forget]
         prompts[0] = prompts[0][-3:]
         together = greedy(lm.model, prompts, {lm.tokenizer.eos_token_id}, 8)
-        assert together == [greedy(lm.model, [p], {lm.tokenizer.eos_token_id}, 8)[0] for p in prompts], kind
+        assert together == [
+            greedy(lm.model, [p], {lm.tokenizer.eos_token_id}, 8)[0] for p in prompts
+        ], kind
 
 
 def test_names_and_tokenizers():
@@ -105,24 +131,42 @@ def test_names_and_tokenizers():
 @pytest.mark.parametrize(
     ("model", "bench", "target", "reference"),
     [
-        ("llama-3.2-1b", ("tofu", "forget10", ""), "open-unlearning/tofu_Llama-3.2-1B-Instruct_full",
-         "open-unlearning/tofu_Llama-3.2-1B-Instruct_retain90"),
+        (
+            "llama-3.2-1b",
+            ("tofu", "forget10", ""),
+            "open-unlearning/tofu_Llama-3.2-1B-Instruct_full",
+            "open-unlearning/tofu_Llama-3.2-1B-Instruct_retain90",
+        ),
         ("phi-1.5", ("tofu", "forget10", ""), "locuslab/tofu_ft_phi-1.5", None),
         ("gpt2-xl", ("tofu", "forget10", ""), None, None),
-        ("iclm-7b-books", ("muse", "forget", "books"), "muse-bench/MUSE-books_target", "muse-bench/MUSE-books_retrain"),
-        ("olmo-1b", ("semeval", "forget", ""),
-         "llmunlearningsemeval2025organization/olmo-1B-model-semeval25-unlearning", None),
+        (
+            "iclm-7b-books",
+            ("muse", "forget", "books"),
+            "muse-bench/MUSE-books_target",
+            "muse-bench/MUSE-books_retrain",
+        ),
+        (
+            "olmo-1b",
+            ("semeval", "forget", ""),
+            "llmunlearningsemeval2025organization/olmo-1B-model-semeval25-unlearning",
+            None,
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_the_authors_published(model, bench, target, reference):
     P = replace(profile("paper"), model=model)
     name, split, corpus = bench
     source = {"name": name} | ({"corpus": corpus} if corpus else {})
-    rows = {split: [{"question": "a", "answer": "b"}], models.siblings(split)[0]: [{"question": "c", "answer": "d"}]}
+    rows = {
+        split: [{"question": "a", "answer": "b"}],
+        models.siblings(split)[0]: [{"question": "c", "answer": "d"}],
+    }
     published = ng.data.Benchmark(name, split, rows, [], source)
     assert [models._ready_made(published, P, role) for role in models.ROLES] == [target, reference]
     part = replace(published, source=source | {"retain_rows": 200})
-    assert models._ready_made(part, P, "target") is None  # a slice of the rows: nobody trained on that
+    assert (
+        models._ready_made(part, P, "target") is None
+    )  # a slice of the rows: nobody trained on that
 
 
 def test_generated_rows_have_no_ready_made_model():
@@ -137,7 +181,8 @@ def test_generated_rows_have_no_ready_made_model():
 
 def test_a_model_that_cannot_be_had_says_what_to_do(tmp_path):
     with pytest.raises(
-        OSError, match=r"cannot load meta-llama/Llama-2-7b-hf: the hub cannot be reached: .*hf download"
+        OSError,
+        match=r"cannot load meta-llama/Llama-2-7b-hf: the hub cannot be reached: .*hf download",
     ):
         load("meta-llama/Llama-2-7b-hf")
     P = replace(profile("paper"), model="iclm-7b-books", device="cpu")

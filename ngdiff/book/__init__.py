@@ -1,1 +1,3 @@
-"""Notebooks as products: built, executed, reproduced, reported, and the README filled from their rows."""
+"""Notebooks as products: built, executed, reproduced, reported, and the README filled from their
+rows.
+"""

@@ -1,8 +1,9 @@
 """One-way build of the notebooks: NN_name.py (py:percent) -> NN_name.ipynb, and the exercises.
 
-The .py is the source. Sources, cell ids and metadata of the .ipynb are a pure function of it, so a rebuild is
-byte-identical and a diff shows only what an author changed; outputs ride along, lightened, wherever the cell they
-belong to is unchanged. Solutions are written, exercises are generated from them (after scikit-learn-mooc, Inria).
+The .py is the source. Sources, cell ids and metadata of the .ipynb are a pure function of it, so a
+rebuild is byte-identical and a diff shows only what an author changed; outputs ride along,
+lightened, wherever the cell they belong to is unchanged. Solutions are written, exercises are
+generated from them (after scikit-learn-mooc, Inria).
 """
 
 from __future__ import annotations
@@ -39,12 +40,15 @@ METADATA = {
 
 # ------------------------------------------------------------------------------------------------------------ sources
 def sources(folder: Path) -> list[Path]:
-    """The notebook sources NN_name.py of a folder, in their order, then cell.py where there is one."""
+    """The notebook sources NN_name.py of a folder, in their order, then cell.py where there is
+    one.
+    """
     return [*sorted(folder.glob("[0-9][0-9]_*.py")), *folder.glob("cell.py")]
 
 
 def notebook(source: Path) -> NotebookNode:
-    """The notebook of a py:percent file: without outputs, with stable ids and no metadata but tags and its header.
+    """The notebook of a py:percent file: without outputs, with stable ids and no metadata but tags
+    and its header.
 
     Raises ValueError where the file has no single cell tagged `parameters`.
     """
@@ -56,7 +60,9 @@ def notebook(source: Path) -> NotebookNode:
     for cell in read.cells:
         tags = list(cell.metadata.get("tags", ()))
         metadata = {"tags": tags} if tags else {}
-        nb.cells.append(make.get(cell.cell_type, nbformat.v4.new_raw_cell)(cell.source, metadata=metadata))
+        nb.cells.append(
+            make.get(cell.cell_type, nbformat.v4.new_raw_cell)(cell.source, metadata=metadata)
+        )
     _number(nb, source.stem)
     parameters(nb, source)
     return nb
@@ -66,8 +72,8 @@ def notebook(source: Path) -> NotebookNode:
 class Header:
     """What a notebook says of itself, in the YAML header of its source under `jupyter: ngdiff:`.
 
-    question: what it answers, in one line. needs: numbers of the notebooks whose results it reads; ("all",) makes it
-    run after all others, every time.
+    question: what it answers, in one line. needs: numbers of the notebooks whose results it reads;
+    ("all",) makes it run after all others, every time.
     """
 
     question: str = ""
@@ -77,31 +83,47 @@ class Header:
 def header(source: Path) -> Header:
     """Return the header of a notebook source, an empty one where there is none.
 
-    Errors: ValueError for an entry that `Header` does not have, and for a need that is no number in quotes.
+    Errors: ValueError for an entry that `Header` does not have, and for a need that is no number in
+    quotes.
     """
     found = dict(jupytext.read(source, fmt="py:percent").metadata.get("ngdiff", {}))
     if unknown := set(found) - {field.name for field in fields(Header)}:
-        raise ValueError(f"{source}: its header has an unknown entry {sorted(unknown)[0]!r}; known: question, needs")
+        raise ValueError(
+            f"{source}: its header has an unknown entry {sorted(unknown)[0]!r}; known: question, "
+            "needs"
+        )
     needs = found.get("needs", [])
     if not (isinstance(needs, list) and all(isinstance(need, str) for need in needs)):
-        raise ValueError(f'{source}: needs = {needs!r}; write numbers in quotes, such as ["00", "05"], or ["all"]')
+        raise ValueError(
+            f'{source}: needs = {needs!r}; write numbers in quotes, such as ["00", "05"], or '
+            '["all"]'
+        )
     return Header(found.get("question", ""), tuple(needs))
 
 
 def _number(nb: NotebookNode, stem: str) -> None:
-    """Cell ids from notebook, kind and source (and the count of equal cells before): stable, unique, position-free."""
+    """Cell ids from notebook, kind and source (and the count of equal cells before): stable,
+    unique, position-free.
+    """
     seen: dict[str, int] = {}
     for cell in nb.cells:
-        digest = hashlib.sha256(f"{stem}\0{cell.cell_type}\0{cell.source}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{stem}\0{cell.cell_type}\0{cell.source}".encode()).hexdigest()[
+            :12
+        ]
         count = seen[digest] = seen.get(digest, 0) + 1
         cell["id"] = digest if count == 1 else f"{digest}-{count}"
 
 
 def parameters(nb: NotebookNode, source: Path) -> dict[str, Any]:
-    """Names and default values of the one cell tagged `parameters`, which holds plain literal assignments only."""
+    """Names and default values of the one cell tagged `parameters`, which holds plain literal
+    assignments only.
+    """
     cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
     if len(cells) != 1:
-        raise ValueError(f'{source}: {len(cells)} cells are tagged parameters; write one `# %% tags=["parameters"]`')
+        raise ValueError(
+            f"{source}: {len(cells)} cells are tagged parameters; write one `# %% "
+            'tags=["parameters"]`'
+        )
     found = {}
     for statement in ast.parse(cells[0].source).body:
         try:
@@ -109,7 +131,9 @@ def parameters(nb: NotebookNode, source: Path) -> dict[str, Any]:
             found[statement.targets[0].id] = ast.literal_eval(statement.value)
         except (AssertionError, ValueError) as error:
             line = ast.unparse(statement)
-            raise ValueError(f"{source}: parameters are `name = literal` lines; {line!r} is not") from error
+            raise ValueError(
+                f"{source}: parameters are `name = literal` lines; {line!r} is not"
+            ) from error
     return found
 
 
@@ -125,7 +149,9 @@ def exercise(nb: NotebookNode, stem: str) -> NotebookNode | None:
 
 
 def _hole(text: str) -> str:
-    """`text` with each part from a line BEGIN to END (or to the end) replaced by `...`, at its indentation."""
+    """`text` with each part from a line BEGIN to END (or to the end) replaced by `...`, at its
+    indentation.
+    """
     lines = text.splitlines()
     if not any(line.strip() == BEGIN for line in lines):
         first = next((i for i, line in enumerate(lines) if not line.startswith("#")), len(lines))
@@ -148,14 +174,18 @@ def _light_png(data: str, width: int, colours: int) -> str:
 
     image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
     if image.width > width:
-        image = image.resize((width, round(image.height * width / image.width)), Image.Resampling.LANCZOS)
+        image = image.resize(
+            (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
+        )
     buffer = io.BytesIO()
     image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
     return base64.b64encode(buffer.getvalue()).decode()
 
 
 def _light(outputs: Iterable[NotebookNode], width: int, colours: int) -> list[NotebookNode]:
-    """Outputs without stderr (progress, warnings), widgets and timing; pictures scaled down, long texts cut."""
+    """Outputs without stderr (progress, warnings), widgets and timing; pictures scaled down, long
+    texts cut.
+    """
     kept = []
     for output in copy.deepcopy(list(outputs)):
         if output.output_type == "stream":
@@ -175,7 +205,8 @@ def _light(outputs: Iterable[NotebookNode], width: int, colours: int) -> list[No
 def add_outputs(nb: NotebookNode, executed: NotebookNode, name: str = "") -> None:
     """Gives every code cell the light outputs of the executed cell with the same id.
 
-    The pictures get smaller until the notebook is within BUDGET; ValueError naming it where that is not enough.
+    The pictures get smaller until the notebook is within BUDGET; ValueError naming it where that is
+    not enough.
     """
     found = {cell.id: cell.outputs for cell in executed.cells if cell.get("execution_count")}
     for width, colours in ((WIDTH, 256), (WIDTH, 64), (700, 64), (500, 32)):
@@ -220,10 +251,16 @@ def targets(folder: Path) -> dict[Path, NotebookNode]:
 
 
 def stale(folder: Path) -> list[Path]:
-    """The built files that differ from a rebuild, outputs apart, or are missing, or have lost their source."""
+    """The built files that differ from a rebuild, outputs apart, or are missing, or have lost their
+    source.
+    """
     made = targets(folder)
     there = {*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")}
-    wrong = {path for path in there & set(made) if bare(nbformat.read(path, as_version=4)) != bare(made[path])}
+    wrong = {
+        path
+        for path in there & set(made)
+        if bare(nbformat.read(path, as_version=4)) != bare(made[path])
+    }
     return sorted(wrong | there ^ set(made))
 
 
@@ -237,7 +274,9 @@ def _whole(executed: Path) -> bool:
 
 
 def build(folder: Path, executed: Path | None = None) -> list[Path]:
-    """Writes every built notebook; outputs come from `executed`/NAME.ipynb, else from the file being replaced."""
+    """Writes every built notebook; outputs come from `executed`/NAME.ipynb, else from the file
+    being replaced.
+    """
     made = targets(folder)
     for path, nb in made.items():
         run = executed / path.name if executed and path.parent == folder else path

@@ -1,7 +1,8 @@
-"""One notebook, executed by papermill in a process of its own, with a kernel that is this very interpreter.
+"""One notebook, executed by papermill in a process of its own, with a kernel that is this very
+interpreter.
 
-`run` starts `python -m ngdiff.book.execute`, which reports each cell as a line of JSON; notebooks, sweeps and smoke tests
-all go through it, and none can disturb another.
+`run` starts `python -m ngdiff.book.execute`, which reports each cell as a line of JSON; notebooks,
+sweeps and smoke tests all go through it, and none can disturb another.
 """
 
 from __future__ import annotations
@@ -41,9 +42,11 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one execution: wall seconds, cells in the notebook, the failure if there was one, the files it wrote.
+    """Of one execution: wall seconds, cells in the notebook, the failure if there was one, the
+    files it wrote.
 
-    files: resolved paths of what went through `atomic_write` in the kernel and the processes it started.
+    files: resolved paths of what went through `atomic_write` in the kernel and the processes it
+    started.
     """
 
     seconds: float
@@ -56,8 +59,9 @@ class Outcome:
 def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | None = None) -> str:
     """Return the content key of all that an execution's results depend on.
 
-    That is: the notebook, its parameters, the package code it uses (`ngdiff.store.code`), the files under `protocol` (the
-    committed rates), the environment. A parameter that names a folder counts with the data files in it.
+    That is: the notebook, its parameters, the package code it uses (`ngdiff.store.code`), the files
+    under `protocol` (the committed rates), the environment. A parameter that names a folder counts
+    with the data files in it.
     """
 
     def content(folder: Path) -> dict[str, str | None]:
@@ -67,7 +71,9 @@ def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | 
     folders = {
         name: content(folder)
         for name, value in parameters.items()
-        if value and isinstance(value, str) and (folder := source.parent / value).is_dir()  # where the kernel runs
+        if value
+        and isinstance(value, str)
+        and (folder := source.parent / value).is_dir()  # where the kernel runs
     }
     rates, text = content(protocol) if protocol else {}, source.read_text("utf-8")
     return content_key(text, dict(parameters), folders, rates, fingerprint_of(text), environment())
@@ -75,13 +81,26 @@ def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | 
 
 # ------------------------------------------------------------------------------------------------------------- parent
 def kernel_environment(cache: Path) -> dict[str, str]:
-    """os.environ with a `python3` kernel that is sys.executable, first on JUPYTER_PATH; one thread, no user files."""
+    """os.environ with a `python3` kernel that is sys.executable, first on JUPYTER_PATH; one thread,
+    no user files.
+    """
     spec = cache / "jupyter" / "kernels" / "python3" / "kernel.json"
-    argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    argv = [
+        sys.executable,
+        "-Xfrozen_modules=off",
+        "-m",
+        "ipykernel_launcher",
+        "-f",
+        "{connection_file}",
+    ]
     with atomic_write(spec) as temporary:
-        temporary.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}), "utf-8")
+        temporary.write_text(
+            json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}), "utf-8"
+        )
     package = str(Path(__file__).resolve().parent.parent)
-    env = {key: value for key, value in os.environ.items() if key != "MPLBACKEND"}  # the kernel draws inline
+    env = {
+        key: value for key, value in os.environ.items() if key != "MPLBACKEND"
+    }  # the kernel draws inline
     env["JUPYTER_PATH"] = str(spec.parents[2])
     env["IPYTHONDIR"] = str(cache / "ipython")
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH", ""))))
@@ -99,19 +118,33 @@ def run(
     jobs: int = 1,
     extra: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Execute the notebook source (.py) in its folder, saved as `out`; a failing cell is an Outcome, not an error.
+    """Execute the notebook source (.py) in its folder, saved as `out`; a failing cell is an
+    Outcome, not an error.
 
-    jobs: how many worker processes the notebook may start (NGDIFF_JOBS). extra: more environment variables.
+    jobs: how many worker processes the notebook may start (NGDIFF_JOBS). extra: more environment
+    variables.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     written = out.resolve().with_suffix(".written")
     written.unlink(missing_ok=True)
-    env = kernel_environment(cache) | {"NGDIFF_JOBS": str(jobs), "NGDIFF_WRITTEN": str(written), **(extra or {})}
-    spec = {"source": str(source.resolve()), "out": str(out.resolve()), "parameters": dict(parameters)}
+    env = kernel_environment(cache) | {
+        "NGDIFF_JOBS": str(jobs),
+        "NGDIFF_WRITTEN": str(written),
+        **(extra or {}),
+    }
+    spec = {
+        "source": str(source.resolve()),
+        "out": str(out.resolve()),
+        "parameters": dict(parameters),
+    }
     command = [sys.executable, "-m", "ngdiff.book.execute", json.dumps(spec)]
     start, cells, failure, done = time.perf_counter(), 0, None, False
     with open(out.with_suffix(".log"), "w+", encoding="utf-8") as log:
-        pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": log, "stdin": subprocess.DEVNULL}
+        pipes: dict[str, Any] = {
+            "stdout": subprocess.PIPE,
+            "stderr": log,
+            "stdin": subprocess.DEVNULL,
+        }
         process = subprocess.Popen(command, text=True, env=env, cwd=source.parent, **pipes)
         try:
             assert process.stdout is not None
@@ -128,13 +161,22 @@ def run(
             process.wait()
         if not done and failure is None:
             log.seek(0)
-            failure = Failure(0, cells, "", f"exit code {process.returncode}: {log.read()[-500:].strip()}")
+            failure = Failure(
+                0, cells, "", f"exit code {process.returncode}: {log.read()[-500:].strip()}"
+            )
     lines = written.read_bytes().splitlines() if written.exists() else []
-    return Outcome(time.perf_counter() - start, cells, failure, frozenset(Path(os.fsdecode(line)) for line in lines))
+    return Outcome(
+        time.perf_counter() - start,
+        cells,
+        failure,
+        frozenset(Path(os.fsdecode(line)) for line in lines),
+    )
 
 
 def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:
-    """(item, work(item)) as they finish, `workers` at a time; an error or Ctrl-C starts no further item."""
+    """(item, work(item)) as they finish, `workers` at a time; an error or Ctrl-C starts no further
+    item.
+    """
     with ThreadPoolExecutor(max_workers=workers) as pool:
         futures = {pool.submit(work, item): item for item in items}
         try:
@@ -146,7 +188,9 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Ite
 
 
 # -------------------------------------------------------------------------------------------------------------- child
-def _execute(source: Path, out: Path, parameters: Mapping[str, Any], say: Callable[..., None]) -> None:
+def _execute(
+    source: Path, out: Path, parameters: Mapping[str, Any], say: Callable[..., None]
+) -> None:
     import papermill
     from papermill.exceptions import PapermillExecutionError
 
@@ -169,10 +213,19 @@ def _execute(source: Path, out: Path, parameters: Mapping[str, Any], say: Callab
     except PapermillExecutionError as error:
         nb_out = json.loads(out.read_text("utf-8"))
         index = [cell for cell in nb_out["cells"] if "papermill-error-cell-tag" not in _tags(cell)]
-        stopped = next(i for i, cell in enumerate(index) if cell["metadata"]["papermill"].get("exception"))
+        stopped = next(
+            i for i, cell in enumerate(index) if cell["metadata"]["papermill"].get("exception")
+        )
         injected = sum("injected-parameters" in _tags(cell) for cell in index[:stopped])
         message = f"{error.ename}: {error.evalue}"
-        say(failure={"cell": stopped + 1 - injected, "of": total, "source": error.source, "error": message})
+        say(
+            failure={
+                "cell": stopped + 1 - injected,
+                "of": total,
+                "source": error.source,
+                "error": message,
+            }
+        )
     else:
         say(done=True)
 
@@ -187,18 +240,23 @@ def _tags(cell: Mapping[str, Any]) -> list[str]:
 
 
 def _die_with(parent: int) -> None:
-    """Ends this process, and so its kernel, soon after its parent was killed: no orphan writes over a later run."""
+    """Ends this process, and so its kernel, soon after its parent was killed: no orphan writes over
+    a later run.
+    """
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
 
 
 def _child(text: str) -> None:
-    # the parent's pipe is ours alone: whatever else this process, its kernel or a library prints goes to the log
+    # the parent's pipe is ours alone: whatever else this process, its kernel or a library prints
+    # goes to the log
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # leave through the clean-up, which stops the kernel
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # leave through the clean-up, which stops the kernel
     spec = json.loads(text)
     say = functools.partial(_tell, pipe)
     _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"], say)

@@ -18,10 +18,12 @@ HEARTBEAT = 30.0  # seconds between progress lines where the output is no termin
 
 @dataclass
 class Records:
-    """What the last successful executions were made from and wrote: {name: {key, seconds, files: {path: sha256}}}.
+    """What the last successful executions were made from and wrote: {name: {key, seconds, files:
+    {path: sha256}}}.
 
-    Notebooks may write the same file: what an execution wrote gets its new hash in every record that is valid in this
-    run. A file changed by anything else, a failed execution too, makes its notebooks run again.
+    Notebooks may write the same file: what an execution wrote gets its new hash in every record
+    that is valid in this run. A file changed by anything else, a failed execution too, makes its
+    notebooks run again.
     """
 
     path: Path
@@ -30,23 +32,36 @@ class Records:
     trusted: set[str] = field(default_factory=set)
 
     def load(self, keys: Mapping[str, str]) -> None:
-        """Reads the records; trusted are those with this run's key whose files still have their bytes.
+        """Reads the records; trusted are those with this run's key whose files still have their
+        bytes.
 
-        keys: of every notebook there is with these settings, chosen or not; a record of any other is not trusted.
+        keys: of every notebook there is with these settings, chosen or not; a record of any other
+        is not trusted.
         """
         try:
             rows = json.loads(self.path.read_text("utf-8"))
-            self.rows = {name: {k: row[k] for k in ("key", "seconds", "files")} for name, row in rows.items()}
-            hashes = {
-                name: {file: sha256(self.root / file) for file in row["files"]} for name, row in self.rows.items()
+            self.rows = {
+                name: {k: row[k] for k in ("key", "seconds", "files")} for name, row in rows.items()
             }
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # not there, or of another shape: no records
+            hashes = {
+                name: {file: sha256(self.root / file) for file in row["files"]}
+                for name, row in self.rows.items()
+            }
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):  # not there, or of another shape: no records
             self.rows, hashes = {}, {}
         known = {name for name, row in self.rows.items() if row["key"] == keys.get(name)}
         self.trusted |= {name for name in known if hashes[name] == self.rows[name]["files"]}
 
     def add(self, name: str, key: str, seconds: float, files: set[str]) -> None:
-        """Records a successful execution, and the new hashes of its files in all trusted records."""
+        """Records a successful execution, and the new hashes of its files in all trusted
+        records.
+        """
         self.rows[name] = {"key": key, "seconds": seconds, "files": dict.fromkeys(files)}
         self.trusted.add(name)
         new = {file: sha256(self.root / file) for file in files}
@@ -70,7 +85,9 @@ class Records:
 
 
 class Progress:
-    """One line a notebook when it ends; meanwhile a live line on a terminal, else a line every HEARTBEAT seconds."""
+    """One line a notebook when it ends; meanwhile a live line on a terminal, else a line every
+    HEARTBEAT seconds.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say, self.lock, self.stop = say, Lock(), Event()
@@ -90,7 +107,9 @@ class Progress:
         while not self.stop.wait(1.0 if self.live else HEARTBEAT):
             with self.lock:
                 now, running = time.perf_counter(), sorted(self.running.items())
-                line = " | ".join(f"{name} cell {k}/{n} {now - start:.0f} s" for name, (k, n, start) in running)
+                line = " | ".join(
+                    f"{name} cell {k}/{n} {now - start:.0f} s" for name, (k, n, start) in running
+                )
                 if self.live:
                     sys.stdout.write(f"\r\033[K{line[:110]}")
                     sys.stdout.flush()

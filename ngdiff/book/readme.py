@@ -1,6 +1,8 @@
-"""The README's tables, filled in from saved rows: between `<!-- name -->` and `<!-- end name -->` nothing is typed.
+"""The README's tables, filled in from saved rows: between `<!-- name -->` and `<!-- end name -->`
+nothing is typed.
 
-A table whose rows are not there says "not run". `ngdiff book` fills them, a test compares the README with a refill.
+A table whose rows are not there says "not run". `ngdiff book` fills them, a test compares the
+README with a refill.
 """
 
 from __future__ import annotations
@@ -37,12 +39,20 @@ def _decimals(x: float | None, n: int = 3) -> str:
 def _gap(row: Row, prefix: str) -> str:
     """Mean and interval of a claim, or a dash where there is none."""
     middle, low, high = (row[f"{prefix}{key}"] for key in ("mean", "low", "high"))
-    return "–" if middle is None else f"{middle:+.3f}" if low is None else f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+    return (
+        "–"
+        if middle is None
+        else f"{middle:+.3f}"
+        if low is None
+        else f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- tables
 def notebooks(root: Path) -> str:
-    """Return the table of notebooks: number, question, seconds alone and cold (`ngdiff reproduce --alone`)."""
+    """Return the table of notebooks: number, question, seconds alone and cold (`ngdiff reproduce
+    --alone`).
+    """
     seconds = {r["name"]: r for r in _saved(root / "data/results/tiny/times.jsonl")}
     lines = []
     for source in (path for path in book.sources(root / "notebooks") if path.stem != "cell"):
@@ -51,7 +61,9 @@ def notebooks(root: Path) -> str:
         lines.append((f"[{name[:2]}](notebooks/{name}.ipynb)", book.header(source).question, time))
     if not lines:
         return NOT_RUN
-    device = ", ".join(sorted({f"{r['stamp']['device']}, {r['stamp']['cpus']} cores" for r in seconds.values()}))
+    device = ", ".join(
+        sorted({f"{r['stamp']['device']}, {r['stamp']['cpus']} cores" for r in seconds.values()})
+    )
     how = "each notebook alone, from an empty cache, its models trained in them"
     if not all(r["alone"] for r in seconds.values()):
         how = "one `make reproduce` from an empty cache, two notebooks at a time"
@@ -60,24 +72,39 @@ def notebooks(root: Path) -> str:
 
 
 def claims(root: Path) -> str:
-    """The grid's main table: each method at its tuned rate, NGDiff + AutoLR, and the paired difference."""
+    """The grid's main table: each method at its tuned rate, NGDiff + AutoLR, and the paired
+    difference.
+    """
     folder = root / "data/results/tiny"
     rows, claimed = _saved(folder / "grid_matched.parquet"), _saved(folder / "grid_claims.jsonl")
     if not (rows and claimed):
         return NOT_RUN
-    gaps = {r["name"].removeprefix("against "): r for r in claimed if r["name"].startswith("against ")}
+    gaps = {
+        r["name"].removeprefix("against "): r for r in claimed if r["name"].startswith("against ")
+    }
 
     def cells(method: str, rule: str) -> list[str]:
         mine = select(rows, method=method, stepsize=rule)
         gap = gaps.get(method) if rule == "constant" else None
         edge = ", end of the grid" if gap and gap["edge"] else ""
         rate = f"{mine[0]['lr']:g}{edge}" if rule == "constant" else "AutoLR, untuned"
-        means = [_decimals(average(mine, k)) for k in ("score", "model_utility", "forget_Q_A_ROUGE")]
+        means = [
+            _decimals(average(mine, k)) for k in ("score", "model_utility", "forget_Q_A_ROUGE")
+        ]
         updates = f"{average(mine, 'updates'):.0f}"
         reached = f"{share(mine):.0%}"
         every, both = (_gap(gap, prefix) if gap else "" for prefix in ("", "arrived_"))
         both += f", n = {gap['arrived_n']}" if gap and 0 < gap["arrived_n"] < gap["n"] else ""
-        return [label(method), rate, *means, updates, reached, every, both, gap["verdict"] if gap else ""]
+        return [
+            label(method),
+            rate,
+            *means,
+            updates,
+            reached,
+            every,
+            both,
+            gap["verdict"] if gap else "",
+        ]
 
     methods = ordered({r["method"] for r in rows})
     lines = [cells(OURS, "autolr")]
@@ -100,7 +127,9 @@ def claims(root: Path) -> str:
 
 
 def swings(root: Path) -> str:
-    """The other claims of the grid: swings over rates, AutoLR over its starting rates, what ascent keeps."""
+    """The other claims of the grid: swings over rates, AutoLR over its starting rates, what ascent
+    keeps.
+    """
     claimed = _saved(root / "data/results/tiny/grid_claims.jsonl")
     lines = []
     for r in (r for r in claimed if not r["name"].startswith("against ")):
@@ -123,8 +152,14 @@ def findings(root: Path) -> str:
 
 
 def bench(root: Path) -> str:
-    """`ngdiff bench`: a row a variant of each case; a column that no row has is left out, what one row lacks is a dash."""
-    rows = [r for path in sorted((root / "data/results/bench").glob("step_*.jsonl")) for r in read_rows(path)]
+    """`ngdiff bench`: a row a variant of each case; a column that no row has is left out, what one
+    row lacks is a dash.
+    """
+    rows = [
+        r
+        for path in sorted((root / "data/results/bench").glob("step_*.jsonl"))
+        for r in read_rows(path)
+    ]
     rows.sort(key=lambda r: (r["stamp"]["device"], _digits(r["size"]), _recipe(r), r["tokens"]))
     if not rows:
         return NOT_RUN
@@ -136,22 +171,43 @@ def bench(root: Path) -> str:
     def extra(r: Row) -> str:
         return f"{r['peak_extra_bytes'] / 1e6:.1f} ({r['peak_extra_predicted_bytes'] / 1e6:.1f})"
 
-    every: list[tuple[str, str, Callable[[Row], Any], str]] = [  # heading, alignment, cell, the key it needs
+    every: list[
+        tuple[str, str, Callable[[Row], Any], str]
+    ] = [  # heading, alignment, cell, the key it needs
         ("model", "---", lambda r: f"{r['size']} {_recipe(r)}", "precision"),
         ("tokens", "---:", lambda r: r["tokens"], "tokens"),
-        ("step", "---", lambda r: f"{r['variant']}: {r['outcome']}" if "outcome" in r else r["variant"], "variant"),
-        ("time ÷ two backwards (upper 95 %)", "---:", lambda r: ratio(r, "time_ratio_graddiff-two"), "variant"),
-        *((f"÷ {n}", "---:", lambda r, k=k: ratio(r, f"time_ratio_{k}"), "variant") for n, k in _OTHERS),
+        (
+            "step",
+            "---",
+            lambda r: f"{r['variant']}: {r['outcome']}" if "outcome" in r else r["variant"],
+            "variant",
+        ),
+        (
+            "time ÷ two backwards (upper 95 %)",
+            "---:",
+            lambda r: ratio(r, "time_ratio_graddiff-two"),
+            "variant",
+        ),
+        *(
+            (f"÷ {n}", "---:", lambda r, k=k: ratio(r, f"time_ratio_{k}"), "variant")
+            for n, k in _OTHERS
+        ),
         ("peak ÷ two", "---:", lambda r: ratio(r, "peak_ratio_graddiff-two"), "variant"),
-        *((f"÷ {n}", "---:", lambda r, k=k: ratio(r, f"peak_ratio_{k}"), "variant") for n, k in _OTHERS),
+        *(
+            (f"÷ {n}", "---:", lambda r, k=k: ratio(r, f"peak_ratio_{k}"), "variant")
+            for n, k in _OTHERS
+        ),
         ("peak − two, MB (predicted)", "---:", extra, "peak_extra_predicted_bytes"),
         ("reads", "---:", lambda r: r["reads"], "reads"),
         ("MFU", "---:", lambda r: f"{r['mfu']:.0%}", "mfu"),
     ]
     shown = [column for column in every if any(r.get(column[3]) is not None for r in rows)]
-    cells = [[cell(r) if r.get(key) is not None else "–" for _, _, cell, key in shown] for r in rows]
+    cells = [
+        [cell(r) if r.get(key) is not None else "–" for _, _, cell, key in shown] for r in rows
+    ]
     notes = dict.fromkeys(
-        f"{r['parameters'] / 1e6:.1f}M parameters, {r['dtype']}, {r['rounds']} rounds, {r['stamp']['device']}."
+        f"{r['parameters'] / 1e6:.1f}M parameters, {r['dtype']}, {r['rounds']} rounds, "
+        f"{r['stamp']['device']}."
         for r in rows
         if "rounds" in r
     )
@@ -164,7 +220,9 @@ def probes(root: Path) -> str:
     from ngdiff.timing.probes import summary
 
     return _sentence(
-        root, "probes_tiny", lambda rows: f"{len(rows)} probes on the tiny target, {{device}}: {summary(rows)}."
+        root,
+        "probes_tiny",
+        lambda rows: f"{len(rows)} probes on the tiny target, {{device}}: {summary(rows)}.",
     )
 
 
@@ -173,7 +231,9 @@ def evaluation(root: Path) -> str:
     from ngdiff.timing.evaluate import summary
 
     return _sentence(
-        root, "evaluate", lambda rows: f"{summary(rows)}; {rows[0]['stamp']['config']['data']}, {{device}}."
+        root,
+        "evaluate",
+        lambda rows: f"{summary(rows)}; {rows[0]['stamp']['config']['data']}, {{device}}.",
     )
 
 
@@ -203,7 +263,9 @@ def _recipe(r: Row) -> str:
 
 
 def paper_map(root: Path) -> str:
-    """Figure or table of the paper → notebook → our file → status: the table that notebook 10 prints."""
+    """Figure or table of the paper → notebook → our file → status: the table that notebook 10
+    prints.
+    """
     page = root / "notebooks/10_every_figure.py"
     lines = page.read_text("utf-8").splitlines() if page.exists() else []
     return "\n".join(line.removeprefix("# ") for line in lines if line.startswith("# |")) or NOT_RUN
@@ -216,7 +278,9 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 
 
 def fill(text: str, root: Path) -> str:
-    """The README with every block made anew; ValueError naming a block whose two marks are not there once each."""
+    """The README with every block made anew; ValueError naming a block whose two marks are not
+    there once each.
+    """
     for name, make in BLOCKS.items():
         first, last = f"<!-- {name} -->", f"<!-- end {name} -->"
         if text.count(first) != 1 or text.count(last) != 1:

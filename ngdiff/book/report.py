@@ -1,7 +1,9 @@
-"""The HTML report of a reproduction: figures, claims, committed against new, the stamp. One file, nothing to fetch.
+"""The HTML report of a reproduction: figures, claims, committed against new, the stamp. One file,
+nothing to fetch.
 
-Committed rows come from git's HEAD (or, without git, from a copy made before the first run), new ones only from files
-that a valid execution wrote. What was not run says so; it is never filled from the other side.
+Committed rows come from git's HEAD (or, without git, from a copy made before the first run), new
+ones only from files that a valid execution wrote. What was not run says so; it is never filled from
+the other side.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ HEAD = ["number", "committed", "new", "tolerance", "ok"]
 
 @dataclass(frozen=True)
 class Ran:
-    """One notebook of the run: `done`, `still valid` or `FAILED`, and the seconds its execution took."""
+    """One notebook of the run: `done`, `still valid` or `FAILED`, and the seconds its execution
+    took.
+    """
 
     name: str
     word: str
@@ -37,7 +41,9 @@ class Ran:
 
 @dataclass(frozen=True)
 class Compared:
-    """One number: committed and new, None where a side has no row; ok, differs, new, not run, or not compared."""
+    """One number: committed and new, None where a side has no row; ok, differs, new, not run, or
+    not compared.
+    """
 
     name: str
     committed: dict[str, Any] | None
@@ -51,7 +57,9 @@ class Compared:
     def long_grid(self) -> bool:
         """Whether the number comes from rows of the long grid, which run on `--refresh` only."""
         source = (self.committed or self.new or {}).get("source") or []
-        return any(name.startswith("grid_") for name in ([source] if isinstance(source, str) else source))
+        return any(
+            name.startswith("grid_") for name in ([source] if isinstance(source, str) else source)
+        )
 
     @property
     def status(self) -> str:
@@ -81,12 +89,18 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def committed_rows(root: Path, label: str, backup: Path) -> dict[str, dict[str, Any]]:
-    """name -> summary row as committed; without git, as they were before the first run (kept in `backup`)."""
+    """name -> summary row as committed; without git, as they were before the first run (kept in
+    `backup`).
+    """
     folder = f"data/results/{label}"
     top = _git(root, "rev-parse", "--show-toplevel")
     names = _git(root, "ls-tree", "--name-only", "HEAD", f"{folder}/") if top else None
     if top and Path(top.strip()) == root.resolve() and names is not None:
-        texts = (_git(root, "show", f"HEAD:{name}") for name in names.splitlines() if Path(name).match(SUMMARY))
+        texts = (
+            _git(root, "show", f"HEAD:{name}")
+            for name in names.splitlines()
+            if Path(name).match(SUMMARY)
+        )
         rows = [json.loads(line) for text in texts for line in (text or "").splitlines()]
         return {row["name"]: row for row in rows}
     if not backup.exists():
@@ -102,28 +116,42 @@ def committed_rows(root: Path, label: str, backup: Path) -> dict[str, dict[str, 
 def _fresh(folder: Path, pattern: str, root: Path, files: Iterable[str]) -> list[Path]:
     """The files of `folder` that a valid execution wrote."""
     written = set(files)
-    return [path for path in sorted(folder.glob(pattern)) if path.relative_to(root).as_posix() in written]
+    return [
+        path
+        for path in sorted(folder.glob(pattern))
+        if path.relative_to(root).as_posix() in written
+    ]
 
 
 def new_rows(root: Path, label: str, files: Iterable[str]) -> dict[str, dict[str, Any]]:
     """name -> summary row of this run; `files`: what valid executions wrote, relative to root.
 
-    A row computed from saved rows names their file (or files) as its `source`; where one of them is not of this run
-    (its notebook failed, or was not chosen), the number was read from committed rows and counts as not run.
+    A row computed from saved rows names their file (or files) as its `source`; where one of them is
+    not of this run (its notebook failed, or was not chosen), the number was read from committed
+    rows and counts as not run.
     """
     folder, written = f"data/results/{label}", set(files)
 
     def fresh(row: Mapping[str, Any]) -> bool:
         source = row.get("source") or []
-        return {f"{folder}/{name}" for name in ([source] if isinstance(source, str) else source)} <= written
+        return {
+            f"{folder}/{name}" for name in ([source] if isinstance(source, str) else source)
+        } <= written
 
-    rows = [row for path in _fresh(root / folder, SUMMARY, root, written) for row in read_rows(path)]
+    rows = [
+        row for path in _fresh(root / folder, SUMMARY, root, written) for row in read_rows(path)
+    ]
     return {row["name"]: row for row in rows if fresh(row)}
 
 
-def compare(committed: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]) -> list[Compared]:
+def compare(
+    committed: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
+) -> list[Compared]:
     """Every number that either side has, in the committed order, new names last."""
-    return [Compared(name, committed.get(name), new.get(name)) for name in dict.fromkeys([*committed, *new])]
+    return [
+        Compared(name, committed.get(name), new.get(name))
+        for name in dict.fromkeys([*committed, *new])
+    ]
 
 
 # --------------------------------------------------------------------------------------------------------------- text
@@ -137,11 +165,18 @@ def _cells(item: Compared) -> list[str]:
     unit = (item.committed or item.new or {}).get("unit") or ""
     old = _show(item.committed["value"]) if item.committed else "–"
     new = _show(item.new["value"]) if item.new else NOT_RUN
-    return [f"{item.name} [{unit}]" if unit else item.name, old, new, _show(item.tolerance), item.status]
+    return [
+        f"{item.name} [{unit}]" if unit else item.name,
+        old,
+        new,
+        _show(item.tolerance),
+        item.status,
+    ]
 
 
 def as_text(comparison: Sequence[Compared]) -> str:
-    """Return the comparison for a terminal: the verdict first, then a table of the numbers outside tolerance.
+    """Return the comparison for a terminal: the verdict first, then a table of the numbers outside
+    tolerance.
 
     The whole table stands in the HTML report.
     """
@@ -150,12 +185,17 @@ def as_text(comparison: Sequence[Compared]) -> str:
         return verdict(comparison)
     table = [HEAD, *map(_cells, wrong)]
     width = [max(len(row[i]) for row in table) for i in range(5)]
-    lines = ["  ".join(text.ljust(w) for text, w in zip(row, width, strict=True)).rstrip() for row in table]
+    lines = [
+        "  ".join(text.ljust(w) for text, w in zip(row, width, strict=True)).rstrip()
+        for row in table
+    ]
     return "\n".join([verdict(comparison), "", *lines])
 
 
 def verdict(comparison: Sequence[Compared]) -> str:
-    """Return the comparison in sentences: how many numbers are within tolerance, what is new, what was not run."""
+    """Return the comparison in sentences: how many numbers are within tolerance, what is new, what
+    was not run.
+    """
     if not comparison:
         return "There are no numbers to compare, neither committed nor new."
     both = [item for item in comparison if item.committed and item.new]
@@ -186,7 +226,10 @@ pre { font-size: .8rem; overflow-x: auto; background: #f6f6f6; padding: 1rem }
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """An HTML table; the last cell of a row is also its class."""
-    lines = ["<table>", "<tr>" + "".join(f"<th>{html.escape(text)}</th>" for text in head) + "</tr>"]
+    lines = [
+        "<table>",
+        "<tr>" + "".join(f"<th>{html.escape(text)}</th>" for text in head) + "</tr>",
+    ]
     for row in rows:
         cells = [f"<td>{html.escape(text)}</td>" for text in row[:-1]]
         last = f'<td class="{html.escape(row[-1])}">{html.escape(row[-1])}</td>'
@@ -204,9 +247,11 @@ def _claims(paths: Sequence[Path]) -> str:
 
 
 def _figure(path: Path, rows: Path, written: set[Path]) -> str:
-    """The picture inside the page; its caption is the PNG's own text `Description` (`figures.style.save`).
+    """The picture inside the page; its caption is the PNG's own text `Description`
+    (`figures.style.save`).
 
-    Where one of its `Source` files (under `rows`) is not of this run, the caption begins by saying so.
+    Where one of its `Source` files (under `rows`) is not of this run, the caption begins by saying
+    so.
     """
     from PIL import Image
 
@@ -214,10 +259,14 @@ def _figure(path: Path, rows: Path, written: set[Path]) -> str:
         caption, sources = image.info.get("Description", ""), image.info.get("Source", "").split()
     if any(rows / name not in written for name in sources):
         caption = f"From committed rows, not from this run. {caption}"
-    data = textwrap.fill(base64.b64encode(path.read_bytes()).decode(), 4000)  # a browser skips the line ends
+    data = textwrap.fill(
+        base64.b64encode(path.read_bytes()).decode(), 4000
+    )  # a browser skips the line ends
     text = html.escape(f"{path.stem}. {caption}" if caption else path.stem)
     picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
-    return f'<figure id="{html.escape(path.stem)}">{picture}\n<figcaption>{text}</figcaption></figure>'
+    return (
+        f'<figure id="{html.escape(path.stem)}">{picture}\n<figcaption>{text}</figcaption></figure>'
+    )
 
 
 def _figures(root: Path, label: str, files: Iterable[str]) -> str:
@@ -246,11 +295,16 @@ def write(
     claims = _fresh(root / "data" / "results" / label, CLAIMS, root, files)
     seeds = "as in the notebooks" if config.get("seeds") is None else config["seeds"]
     commit = f"commit {made['commit'] or 'unknown'}{' (with changes)' if made['dirty'] else ''}"
-    line = f"profile {config['profile']}, seeds {seeds}, {made['device']}, {commit}, {made['date']}, {seconds:.0f} s"
+    line = (
+        f"profile {config['profile']}, seeds {seeds}, {made['device']}, {commit}, "
+        f"{made['date']}, {seconds:.0f} s"
+    )
     parts = [
-        f"<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>ngdiff {html.escape(label)}</title>",
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'><title>ngdiff "
+        f"{html.escape(label)}</title>",
         f"<style>{CSS}</style></head><body>",
-        f"<h1>ngdiff, reproduced: {html.escape(label)}</h1>\n<p class='small'>{html.escape(line)}</p>",
+        f"<h1>ngdiff, reproduced: {html.escape(label)}</h1>\n<p "
+        f"class='small'>{html.escape(line)}</p>",
         f"<p>{verdict(comparison)}</p>",
         "<h2>Notebooks</h2>",
         _table(["notebook", "seconds", ""], [[r.name, f"{r.seconds:.1f}", r.word] for r in ran]),

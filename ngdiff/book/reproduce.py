@@ -1,13 +1,15 @@
-"""`ngdiff reproduce`: every notebook through papermill, then one report; what is still valid is not run again.
+"""`ngdiff reproduce`: every notebook through papermill, then one report; what is still valid is not
+run again.
 
-A notebook is skipped when its last successful execution had the same content key (its source, parameters, the code it
-uses, the committed rates, the environment) and every file it wrote under data/results/ and figures/ still has those
-bytes. A notebook's files are those that its own execution reports (`ngdiff.store.cache.atomic_write`). Committed rows are
-never read as a cache: a fresh clone has no record of an execution, so it recomputes everything.
+A notebook is skipped when its last successful execution had the same content key (its source,
+parameters, the code it uses, the committed rates, the environment) and every file it wrote under
+data/results/ and figures/ still has those bytes. A notebook's files are those that its own
+execution reports (`ngdiff.store.cache.atomic_write`). Committed rows are never read as a cache: a
+fresh clone has no record of an execution, so it recomputes everything.
 
-Which notebook needs which stands in the notebooks' own headers (`ngdiff.book.build.Header`). Those that may run are started
-in the order of the work that waits for them, and share `jobs` slots for all their workers (`ngdiff.store.slots`), so the
-processors stay busy until the end.
+Which notebook needs which stands in the notebooks' own headers (`ngdiff.book.build.Header`). Those
+that may run are started in the order of the work that waits for them, and share `jobs` slots for
+all their workers (`ngdiff.store.slots`), so the processors stay busy until the end.
 """
 
 from __future__ import annotations
@@ -57,7 +59,8 @@ def plan(
     refresh: bool = False,
     smoke: bool = False,
 ) -> list[Job]:
-    """Return every notebook there is to run, each with those of the settings that its parameters cell declares.
+    """Return every notebook there is to run, each with those of the settings that its parameters
+    cell declares.
 
     With `data` only notebooks that declare a `data` parameter.
     """
@@ -80,15 +83,21 @@ def plan(
 
 
 def _needs(source: Path, names: Sequence[str]) -> tuple[frozenset[str], bool]:
-    """Return the names that a notebook's header needs, of those there are, and whether it needs all."""
+    """Return the names that a notebook's header needs, of those there are, and whether it needs
+    all.
+    """
     needs = book.header(source).needs
     if needs == ("all",):
         return frozenset(names) - {source.stem}, True
-    return frozenset(name for name in names if name.startswith(needs)) if needs else frozenset(), False
+    return frozenset(
+        name for name in names if name.startswith(needs)
+    ) if needs else frozenset(), False
 
 
 def choose(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
-    """Return the jobs whose names begin as `only` says, all without it. Errors: ValueError where there is none."""
+    """Return the jobs whose names begin as `only` says, all without it. Errors: ValueError where
+    there is none.
+    """
     chosen = [job for job in jobs if not only or job.name.startswith(tuple(only))]
     if not chosen:
         names = ", ".join(job.name for job in jobs) or "none"
@@ -96,11 +105,14 @@ def choose(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
     return chosen
 
 
-def in_order(work: Callable[[Job], None], jobs: Sequence[Job], seconds: Mapping[str, float], workers: int) -> None:
-    """Do the work for every job, `workers` at a time, each after those it needs; an error starts no further job.
+def in_order(
+    work: Callable[[Job], None], jobs: Sequence[Job], seconds: Mapping[str, float], workers: int
+) -> None:
+    """Do the work for every job, `workers` at a time, each after those it needs; an error starts no
+    further job.
 
-    Of the jobs that may start, the one goes first behind which the longest chain of work waits. A need that is not
-    among the jobs is taken as met. Errors: ValueError where needs form a circle.
+    Of the jobs that may start, the one goes first behind which the longest chain of work waits. A
+    need that is not among the jobs is taken as met. Errors: ValueError where needs form a circle.
     """
     left = {job.name: job for job in jobs}
     urgency = _chains(left, seconds)
@@ -110,7 +122,9 @@ def in_order(work: Callable[[Job], None], jobs: Sequence[Job], seconds: Mapping[
             while left or running:
                 busy = {*left, *running.values()}
                 ready = [job for name, job in left.items() if not (job.needs - {name}) & busy]
-                for job in sorted(ready, key=lambda job: -urgency[job.name])[: workers - len(running)]:
+                for job in sorted(ready, key=lambda job: -urgency[job.name])[
+                    : workers - len(running)
+                ]:
                     running[pool.submit(work, left.pop(job.name))] = job.name
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     del running[done]
@@ -126,7 +140,9 @@ def _chains(jobs: Mapping[str, Job], seconds: Mapping[str, float]) -> dict[str, 
 
     def chain(name: str, above: tuple[str, ...]) -> float:
         if name in above:
-            raise ValueError(f"notebooks need each other in a circle: {' -> '.join((*above, name))}")
+            raise ValueError(
+                f"notebooks need each other in a circle: {' -> '.join((*above, name))}"
+            )
         if name not in found:
             after = [other for other, job in jobs.items() if name in job.needs]
             rest = max((chain(other, (*above, name)) for other in after), default=0.0)
@@ -156,10 +172,13 @@ def explain(job: Job, failure: execute.Failure, again: str) -> str:
 class Reproduction:
     """The state of one `reproduce`: jobs in, outcomes out.
 
-    alone: one notebook after the other, each with an empty cache of its own, which gives cold times.
+    alone: one notebook after the other, each with an empty cache of its own, which gives cold
+    times.
     """
 
-    def __init__(self, root: Path, label: str, say: Callable[[str], None], alone: bool = False) -> None:
+    def __init__(
+        self, root: Path, label: str, say: Callable[[str], None], alone: bool = False
+    ) -> None:
         self.root, self.label, self.say, self.alone = root, label, say, alone
         self.cache = root / ".cache"
         self.outputs = [root / "data" / "results" / label, root / "figures" / label]
@@ -170,15 +189,24 @@ class Reproduction:
 
     def kept(self, files: Iterable[Path]) -> set[str]:
         """Return those that stand under this run's output folders, relative to the root."""
-        mine = (file for file in files if any(file.is_relative_to(folder) for folder in self.outputs))
+        mine = (
+            file for file in files if any(file.is_relative_to(folder) for folder in self.outputs)
+        )
         return {file.relative_to(self.root).as_posix() for file in mine if file.is_file()}
 
     def one(self, job: Job, force: bool, jobs: int) -> None:
-        """Run a job that is not still valid; its workers share `jobs` slots with those of all others."""
+        """Run a job that is not still valid; its workers share `jobs` slots with those of all
+        others.
+        """
         if job.name in self.records.trusted and not force and not job.always:
             seconds = self.records.rows[job.name]["seconds"]
             self.done[job.name] = report.Ran(job.name, "still valid", seconds)
-            self.progress.end(job.name, len(book.notebook(job.source).cells), 0.0, f"still valid ({seconds:.0f} s)")
+            self.progress.end(
+                job.name,
+                len(book.notebook(job.source).cells),
+                0.0,
+                f"still valid ({seconds:.0f} s)",
+            )
             return
         with self.lock:
             self.records.drop(job.name)
@@ -202,7 +230,9 @@ class Reproduction:
                 self.records.add(job.name, job.key, outcome.seconds, self.kept(outcome.files))
 
     def _environment(self, jobs: int) -> contextlib.AbstractContextManager[dict[str, str]]:
-        """Return what a notebook's process needs in its environment: the shared slots, or an empty cache of its own."""
+        """Return what a notebook's process needs in its environment: the shared slots, or an empty
+        cache of its own.
+        """
         if self.alone:
             return _empty_cache(self.cache)
         return contextlib.nullcontext(slots.variable(self.cache / "slots", jobs))
@@ -210,7 +240,9 @@ class Reproduction:
     def all(self, jobs: Sequence[Job], workers: int, force: bool) -> None:
         """Run the jobs; a failure of one stops no other."""
         known = self.root / "data" / "results" / self.label / TIMES
-        seconds = {row["name"]: row["seconds"] for row in read_rows(known)} if known.is_file() else {}
+        seconds = (
+            {row["name"]: row["seconds"] for row in read_rows(known)} if known.is_file() else {}
+        )
         at_once = 1 if self.alone else workers
         in_order(lambda job: self.one(job, force, workers), jobs, seconds, at_once)
 
@@ -236,10 +268,12 @@ def reproduce(
     root: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Execute the notebooks, write report/<label>.html and return the exit code: 0, or 1 if a notebook failed.
+    """Execute the notebooks, write report/<label>.html and return the exit code: 0, or 1 if a
+    notebook failed.
 
-    `refresh` reaches the notebooks, which then also tune the rates and run their long grids again; `force` only
-    ignores the records. `alone` runs one notebook after the other, each from an empty cache, for its cold time.
+    `refresh` reaches the notebooks, which then also tune the rates and run their long grids again;
+    `force` only ignores the records. `alone` runs one notebook after the other, each from an empty
+    cache, for its cold time.
     """
     root, start = (root or paths.need_checkout()).resolve(), time.perf_counter()
     label = paths.run_label(profile, data, smoke)
@@ -254,7 +288,14 @@ def reproduce(
     with run.progress:
         run.all(todo, jobs, force or refresh or alone)
 
-    config = {"profile": profile, "data": data, "seeds": seeds, "refresh": refresh, "smoke": smoke, "label": label}
+    config = {
+        "profile": profile,
+        "data": data,
+        "seeds": seeds,
+        "refresh": refresh,
+        "smoke": smoke,
+        "label": label,
+    }
     comparison = report.compare(committed, report.new_rows(root, label, run.records.files()))
     seconds = time.perf_counter() - start
     ran = [run.done[job.name] for job in todo]
@@ -264,21 +305,35 @@ def reproduce(
     page = report.write(root, label, ran, run.records.files(), comparison, config, seconds)
     say("")
     say(report.as_text(comparison))
-    again = " ".join(["ngdiff reproduce --profile", profile, *(["--data", data] if data else []), *["--smoke"] * smoke])
+    again = " ".join(
+        [
+            "ngdiff reproduce --profile",
+            profile,
+            *(["--data", data] if data else []),
+            *["--smoke"] * smoke,
+        ]
+    )
     for job, failure in run.failed.values():
         say("\n" + explain(job, failure, again))
-    say(f"\n{len(run.done) - len(run.failed)} of {len(todo)} notebooks in {seconds:.0f} s; report: {page}")
+    say(
+        f"\n{len(run.done) - len(run.failed)} of {len(todo)} notebooks in {seconds:.0f} s; "
+        f"report: {page}"
+    )
     return 1 if run.failed else 0
 
 
 def _save_times(path: Path, ran: Sequence[report.Ran], alone: bool, made: dict[str, Any]) -> None:
-    """Save the seconds of the notebooks that ran to their end, beside those of others measured before.
+    """Save the seconds of the notebooks that ran to their end, beside those of others measured
+    before.
 
-    Seconds measured alone and cold are better than those of a common run, and are kept when one follows.
+    Seconds measured alone and cold are better than those of a common run, and are kept when one
+    follows.
     """
     known = {row["name"]: row for row in read_rows(path)} if path.is_file() else {}
     kept = {name for name, row in known.items() if row["alone"] and not alone}
     known |= {
-        r.name: {**vars(r), "alone": alone, "stamp": made} for r in ran if r.word == "done" and r.name not in kept
+        r.name: {**vars(r), "alone": alone, "stamp": made}
+        for r in ran
+        if r.word == "done" and r.name not in kept
     }
     write_rows(path, [known[name] for name in sorted(known)])

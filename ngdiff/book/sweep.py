@@ -1,15 +1,17 @@
-"""`ngdiff sweep`: a grid of cells, each one papermill execution of notebooks/cell.py; resumable and isolated.
+"""`ngdiff sweep`: a grid of cells, each one papermill execution of notebooks/cell.py; resumable and
+isolated.
 
     # notebooks/grid.toml is an example
     rows = "data/results/tiny/cells.jsonl"      # where the rows of all cells are gathered
-    [grid]                                      # a list is swept over, anything else is the same in every cell
+    [grid]                                      # a list is swept over, anything else is the same in
+                                                every cell
     profile = "tiny"
     method  = ["ngdiff", "graddiff-0.5"]
     lr      = [1e-4, 1e-3]
     seeds   = [0, 1, 2]                         # one cell a seed
 
-A cell is done when its record names this cell's content key and the sha256 of the rows it wrote. A failing cell is
-recorded and stops no other; the rows are gathered when every cell is done.
+A cell is done when its record names this cell's content key and the sha256 of the rows it wrote. A
+failing cell is recorded and stops no other; the rows are gathered when every cell is done.
 """
 
 from __future__ import annotations
@@ -33,7 +35,9 @@ from ngdiff.store.rows import read_rows, write_rows
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid; `folder` holds <key>.jsonl (rows), .ipynb (executed) and .json (record)."""
+    """One point of the grid; `folder` holds <key>.jsonl (rows), .ipynb (executed) and .json
+    (record).
+    """
 
     parameters: dict[str, Any]
     key: str
@@ -56,7 +60,9 @@ class Cell:
 
 
 def expand(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every combination of the grid's lists, in the order written; a seed becomes `seeds=[seed]`."""
+    """Every combination of the grid's lists, in the order written; a seed becomes
+    `seeds=[seed]`.
+    """
     axes = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
     if empty := [name for name, values in axes.items() if not values]:
         raise ValueError(f"the grid's {empty[0]} is an empty list: give it a value or leave it out")
@@ -74,9 +80,14 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
     except ValueError as error:  # of the encoding or of TOML's form; neither names the file
         raise ValueError(f"{grid_file} is not TOML: {error}") from error
     if unknown := set(text) - {"rows", "grid"}:
-        raise ValueError(f"{grid_file}: unknown entry {sorted(unknown)[0]!r}; there are `rows` and the table [grid]")
+        raise ValueError(
+            f"{grid_file}: unknown entry {sorted(unknown)[0]!r}; there are `rows` and the table "
+            "[grid]"
+        )
     if not isinstance(text.get("grid"), dict):
-        raise ValueError(f"{grid_file} has no table [grid]: write one with the parameters to sweep over")
+        raise ValueError(
+            f"{grid_file} has no table [grid]: write one with the parameters to sweep over"
+        )
     where = text.get("rows", "rows.jsonl")
     if not (isinstance(where, str) and where.endswith((".jsonl", ".parquet"))):
         raise ValueError(f"{grid_file}: rows = {where!r} is no name of a .jsonl or .parquet file")
@@ -84,10 +95,14 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
         _check_values(f"{grid_file}: {name}", value if isinstance(value, list) else [value])
     declared = book.parameters(book.notebook(source), source)
     if unknown := set(text["grid"]) - set(declared) or {"out"} - set(declared):
-        raise ValueError(f"{source} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(declared)}")
+        raise ValueError(
+            f"{source} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(declared)}"
+        )
     folder = root / ".cache" / "sweep" / grid_file.stem
     made = []
-    base = functools.cache(lambda texts: execute.execution_key(source, dict(texts)))  # hashes the folders they name
+    base = functools.cache(
+        lambda texts: execute.execution_key(source, dict(texts))
+    )  # hashes the folders they name
     for point in expand(text["grid"]):
         settings = declared | point | {"out": None, "refresh": None}
         texts = tuple((name, value) for name, value in settings.items() if isinstance(value, str))
@@ -99,8 +114,12 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
 def _check_values(where: str, values: list[Any]) -> None:
     """ValueError for a value that no parameter can take, and for one that stands twice."""
     for value in values:
-        if not isinstance(value, (bool, int, float, str)) or (isinstance(value, float) and not math.isfinite(value)):
-            raise ValueError(f"{where} = {value}: a parameter is a text, a finite number, true or false")
+        if not isinstance(value, (bool, int, float, str)) or (
+            isinstance(value, float) and not math.isfinite(value)
+        ):
+            raise ValueError(
+                f"{where} = {value}: a parameter is a text, a finite number, true or false"
+            )
     if twice := [value for value in values if values.count(value) > 1]:
         raise ValueError(f"{where} names {twice[0]} twice: leave one out")
 
@@ -112,9 +131,16 @@ def run_cell(cell: Cell, source: Path, root: Path) -> str | None:
     error = f"cell {outcome.failure.cell}: {outcome.failure.error}" if outcome.failure else None
     if error is None and not cell.file(".jsonl").exists():
         error = f"{source.name} wrote nothing to its parameter `out`"
-    record = {"key": cell.key, "parameters": cell.parameters, "error": error, "seconds": round(outcome.seconds, 3)}
+    record = {
+        "key": cell.key,
+        "parameters": cell.parameters,
+        "error": error,
+        "seconds": round(outcome.seconds, 3),
+    }
     with atomic_write(cell.file(".json")) as temporary:
-        temporary.write_text(json.dumps(record | {"rows": sha256(cell.file(".jsonl"))}, indent=1), "utf-8")
+        temporary.write_text(
+            json.dumps(record | {"rows": sha256(cell.file(".jsonl"))}, indent=1), "utf-8"
+        )
     return error
 
 
@@ -125,7 +151,9 @@ def sweep(
     root: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Runs what is not done yet (`index`: that cell alone), gathers the rows; exit code 0, or 1 if a cell failed."""
+    """Runs what is not done yet (`index`: that cell alone), gathers the rows; exit code 0, or 1 if
+    a cell failed.
+    """
     root = root or paths.need_checkout()
     source = root / "notebooks" / "cell.py"
     every, rows = cells(grid_file, source, root)
@@ -149,7 +177,9 @@ def sweep(
 
 
 def gather(every: Sequence[Cell], rows: Path, say: Callable[[str], None]) -> None:
-    """Writes the rows of all cells to one file; while cells are not done it says how many and leaves the file alone."""
+    """Writes the rows of all cells to one file; while cells are not done it says how many and
+    leaves the file alone.
+    """
     if missing := sum(not cell.done() for cell in every):
         say(f"{missing} of {len(every)} cells are not done: {rows} is left as it was")
         return

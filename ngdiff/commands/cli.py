@@ -1,4 +1,6 @@
-"""`ngdiff …`: the command line. Commands import what they need when they run, so that help is instant."""
+"""`ngdiff …`: the command line. Commands import what they need when they run, so that help is
+instant.
+"""
 
 from __future__ import annotations
 
@@ -30,12 +32,17 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(score.app, name="score")
 
-Profile = Annotated[str, typer.Option(help="tiny (CPU, minutes), small (one GPU), paper or paper-<model> (the hub's).")]
+Profile = Annotated[
+    str,
+    typer.Option(help="tiny (CPU, minutes), small (one GPU), paper or paper-<model> (the hub's)."),
+]
 Jobs = Annotated[int, typer.Option(min=1, help="How many run at once.")]
 
 
 @app.callback()
-def _options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
     pass  # `main` reads --debug, which must work whatever went wrong
 
 
@@ -43,21 +50,29 @@ def _numbers(text: str | None, option: str) -> list[int] | None:
     try:
         return [int(part) for part in text.split(",")] if text else None
     except ValueError as error:
-        raise ValueError(f"{option} takes whole numbers separated by commas, such as 0,1,2; not {text!r}") from error
+        raise ValueError(
+            f"{option} takes whole numbers separated by commas, such as 0,1,2; not {text!r}"
+        ) from error
 
 
 @app.command()
 def reproduce(
     profile: Profile = "tiny",
-    data: Annotated[str, typer.Option(help="Real rows: a folder of TOFU, LUME or MUSE, or `hub`: TOFU.")] = "",
-    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2; without it as each notebook says.")] = None,
+    data: Annotated[
+        str, typer.Option(help="Real rows: a folder of TOFU, LUME or MUSE, or `hub`: TOFU.")
+    ] = "",
+    seeds: Annotated[
+        str | None, typer.Option(help="Such as 0,1,2; without it as each notebook says.")
+    ] = None,
     only: Annotated[str, typer.Option(help="Numbers of notebooks, such as 04,06.")] = "",
     jobs: Jobs = 2,
     force: Annotated[bool, typer.Option("--force", help="Run again what is still valid.")] = False,
     refresh: Annotated[
         bool, typer.Option("--refresh", help="Run all again; tune the rates, run the long grids.")
     ] = False,
-    smoke: Annotated[bool, typer.Option("--smoke", help="A small budget, written as <profile>-smoke.")] = False,
+    smoke: Annotated[
+        bool, typer.Option("--smoke", help="A small budget, written as <profile>-smoke.")
+    ] = False,
     alone: Annotated[
         bool, typer.Option("--alone", help="One at a time, each from an empty cache: cold times.")
     ] = False,
@@ -72,14 +87,18 @@ def reproduce(
     P = known(profile)
     if data and data != "hub":
         if not Path(data).is_dir():
-            raise FileNotFoundError(f"--data {data}: no such folder; give a folder of TOFU, LUME or MUSE, or `hub`")
+            raise FileNotFoundError(
+                f"--data {data}: no such folder; give a folder of TOFU, LUME or MUSE, or `hub`"
+            )
         if paths.kind(data) == "tofu":
             need_files(data, P.tofu_split)
         data = str(Path(data).resolve())
     numbers = _numbers(seeds, "--seeds")
     compare.plan("live", tuple(numbers or ()))  # refuses the tuning seed
     names = [name.strip() for name in only.split(",") if name.strip()]
-    names = names or {"lume": ["09"], "muse": ["08"]}.get(paths.kind(data), [])  # the notebooks that read such rows
+    names = names or {"lume": ["09"], "muse": ["08"]}.get(
+        paths.kind(data), []
+    )  # the notebooks that read such rows
     raise typer.Exit(run(profile, data, numbers, refresh, force, smoke, names, jobs, alone))
 
 
@@ -87,52 +106,95 @@ def reproduce(
 def sweep(
     grid: Annotated[Path, typer.Argument(help="The grid's TOML file.")],
     jobs: Jobs = 2,
-    cell: Annotated[int | None, typer.Option(help="Run this cell alone (what an array task does).")] = None,
-    slurm: Annotated[bool, typer.Option("--slurm", help="Print an sbatch array script instead of running.")] = False,
+    cell: Annotated[
+        int | None, typer.Option(help="Run this cell alone (what an array task does).")
+    ] = None,
+    slurm: Annotated[
+        bool, typer.Option("--slurm", help="Print an sbatch array script instead of running.")
+    ] = False,
 ) -> None:
     """Run a grid of cells: resumable, isolated, local or Slurm."""
     from ngdiff.book import sweep as batch
     from ngdiff.store import paths
 
     if not grid.is_file():
-        raise FileNotFoundError(f"no grid file {grid}: write one, notebooks/grid.toml is an example")
+        raise FileNotFoundError(
+            f"no grid file {grid}: write one, notebooks/grid.toml is an example"
+        )
     if slurm:
         root = paths.need_checkout()
-        print(batch.slurm(grid, len(batch.cells(grid, root / "notebooks" / "cell.py", root)[0])), end="")
+        print(
+            batch.slurm(grid, len(batch.cells(grid, root / "notebooks" / "cell.py", root)[0])),
+            end="",
+        )
         return
     raise typer.Exit(batch.sweep(grid, jobs, cell))
 
 
 @app.command()
 def unlearn(
-    model: Annotated[str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")],
-    forget: Annotated[Path, typer.Option(help='Rows {"question", "answer"} or {"text"}: JSON lines or an array.')],
+    model: Annotated[
+        str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")
+    ],
+    forget: Annotated[
+        Path, typer.Option(help='Rows {"question", "answer"} or {"text"}: JSON lines or an array.')
+    ],
     retain: Annotated[Path, typer.Option(help="Rows to keep.")],
     out: Annotated[Path, typer.Option(help="Folder to write: the model, history.jsonl, run.json.")],
-    holdout: Annotated[Path | None, typer.Option(help="Rows never seen: stop at the start's loss on them.")] = None,
-    stop_level: Annotated[float | None, typer.Option(help="Stop at this forget loss, nats per token.")] = None,
+    holdout: Annotated[
+        Path | None, typer.Option(help="Rows never seen: stop at the start's loss on them.")
+    ] = None,
+    stop_level: Annotated[
+        float | None, typer.Option(help="Stop at this forget loss, nats per token.")
+    ] = None,
     method: Annotated[str, typer.Option(help="ngdiff, graddiff-0.9, npo, kl, …")] = "ngdiff",
-    stepsize: Annotated[str, typer.Option(help='autolr, constant, linear, cosine; or "autolr every=5".')] = "autolr",
-    lr: Annotated[float | None, typer.Option(help="The rate; autolr starts at it, without it at 1e-3.")] = None,
+    stepsize: Annotated[
+        str, typer.Option(help='autolr, constant, linear, cosine; or "autolr every=5".')
+    ] = "autolr",
+    lr: Annotated[
+        float | None, typer.Option(help="The rate; autolr starts at it, without it at 1e-3.")
+    ] = None,
     steps: Annotated[int, typer.Option(help="At most so many updates.")] = 100,
-    batch_size: Annotated[int, typer.Option(help="Forget rows and retain rows a step, each, of all processes.")] = 32,
-    micro: Annotated[int | None, typer.Option(help="Rows a forward: less memory, the same result.")] = None,
+    batch_size: Annotated[
+        int, typer.Option(help="Forget rows and retain rows a step, each, of all processes.")
+    ] = 32,
+    micro: Annotated[
+        int | None, typer.Option(help="Rows a forward: less memory, the same result.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of the order of the rows.")] = 0,
     optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
-    dropout: Annotated[bool, typer.Option("--dropout", help="Train with the model's own dropout.")] = False,
-    precision: Annotated[str, typer.Option(help="float32 or bfloat16 (the updates stay exact).")] = "float32",
-    lora: Annotated[int | None, typer.Option(help="Train an adapter of this rank; OUT is peft's.")] = None,
+    dropout: Annotated[
+        bool, typer.Option("--dropout", help="Train with the model's own dropout.")
+    ] = False,
+    precision: Annotated[
+        str, typer.Option(help="float32 or bfloat16 (the updates stay exact).")
+    ] = "float32",
+    lora: Annotated[
+        int | None, typer.Option(help="Train an adapter of this rank; OUT is peft's.")
+    ] = None,
     lora_alpha: Annotated[float, typer.Option(help="The adapter's alpha.")] = 32.0,
-    lora_targets: Annotated[str, typer.Option(help="Modules, such as q_proj,v_proj.")] = "all-linear",
+    lora_targets: Annotated[
+        str, typer.Option(help="Modules, such as q_proj,v_proj.")
+    ] = "all-linear",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    memory: Annotated[str, typer.Option(help="swap, or recompute: less memory, a third to a half more time.")] = "swap",
-    checkpointing: Annotated[bool, typer.Option("--checkpointing", help="Compute activations twice.")] = False,
+    memory: Annotated[
+        str, typer.Option(help="swap, or recompute: less memory, a third to a half more time.")
+    ] = "swap",
+    checkpointing: Annotated[
+        bool, typer.Option("--checkpointing", help="Compute activations twice.")
+    ] = False,
     compile: Annotated[bool, typer.Option("--compile", help="torch.compile each block.")] = False,
-    sharding: Annotated[str, typer.Option(help="Of several processes: shard (FSDP2) or replicate (DDP).")] = "shard",
+    sharding: Annotated[
+        str, typer.Option(help="Of several processes: shard (FSDP2) or replicate (DDP).")
+    ] = "shard",
     save_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.")] = 50,
-    force: Annotated[bool, typer.Option("--force", help="Replace a finished run, drop an unfinished one.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace a finished run, drop an unfinished one.")
+    ] = False,
 ) -> None:
-    """Make a model forget rows and keep others; `accelerate launch -m ngdiff unlearn …` does it on several GPUs."""
+    """Make a model forget rows and keep others; `accelerate launch -m ngdiff unlearn …` does it on
+    several GPUs.
+    """
     settings = {name: value for name, value in locals().items() if name != "force"}
     from ngdiff.commands.job import Job
     from ngdiff.commands.unlearn import run
@@ -142,24 +204,46 @@ def unlearn(
 
 @app.command()
 def evaluate(
-    model: Annotated[str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")],
+    model: Annotated[
+        str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")
+    ],
     benchmark: Annotated[str, typer.Option(help="tofu, muse or semeval.")],
     data: Annotated[
-        str, typer.Option(help="The benchmark's folder, hub, or stand-in (generated, the same schema).")
+        str,
+        typer.Option(help="The benchmark's folder, hub, or stand-in (generated, the same schema)."),
     ] = "hub",
-    split: Annotated[str, typer.Option(help="forget10, …; news or books; validation, train or all.")] = "",
-    reference: Annotated[str | None, typer.Option(help="The retain-only model, or the JSON of its evaluation.")] = None,
-    convention: Annotated[str, typer.Option(help="ngdiff, tofu, open-unlearning, muse or semeval.")] = "ngdiff",
-    json: Annotated[Path | None, typer.Option(help="File to write: metrics, items, stamp; without it: stdout.")] = None,
-    files: Annotated[Path | None, typer.Option(help="Folder for the benchmark's own file formats.")] = None,
-    mia: Annotated[Path | None, typer.Option(help="SemEval: folder of member.jsonl and nonmember.jsonl.")] = None,
+    split: Annotated[
+        str, typer.Option(help="forget10, …; news or books; validation, train or all.")
+    ] = "",
+    reference: Annotated[
+        str | None, typer.Option(help="The retain-only model, or the JSON of its evaluation.")
+    ] = None,
+    convention: Annotated[
+        str, typer.Option(help="ngdiff, tofu, open-unlearning, muse or semeval.")
+    ] = "ngdiff",
+    json: Annotated[
+        Path | None, typer.Option(help="File to write: metrics, items, stamp; without it: stdout.")
+    ] = None,
+    files: Annotated[
+        Path | None, typer.Option(help="Folder for the benchmark's own file formats.")
+    ] = None,
+    mia: Annotated[
+        Path | None, typer.Option(help="SemEval: folder of member.jsonl and nonmember.jsonl.")
+    ] = None,
     mmlu: Annotated[Path | None, typer.Option(help="SemEval: metrics.json of an MMLU run.")] = None,
     prompt: Annotated[
-        str, typer.Option(help="'Question: {question}\\nAnswer: '; without it as the model is asked.")
+        str,
+        typer.Option(help="'Question: {question}\\nAnswer: '; without it as the model is asked."),
     ] = "",
-    generate: Annotated[bool, typer.Option(help="Greedy answers, for ROUGE and exact match.")] = True,
-    gradnorm: Annotated[bool, typer.Option(help="TOFU: the gradient-norm attack, a backward for each row.")] = True,
-    max_new_tokens: Annotated[int | None, typer.Option(help="Of an answer; without it the benchmark's.")] = None,
+    generate: Annotated[
+        bool, typer.Option(help="Greedy answers, for ROUGE and exact match.")
+    ] = True,
+    gradnorm: Annotated[
+        bool, typer.Option(help="TOFU: the gradient-norm attack, a backward for each row.")
+    ] = True,
+    max_new_tokens: Annotated[
+        int | None, typer.Option(help="Of an answer; without it the benchmark's.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
     dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
     tokenizer: Annotated[
@@ -178,10 +262,16 @@ def evaluate(
 
 @app.command()
 def mmlu(
-    model: Annotated[str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")],
+    model: Annotated[
+        str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")
+    ],
     json: Annotated[Path, typer.Option(help="The metrics.json to write.")],
-    data: Annotated[str, typer.Option(help="The hub's data set, or a folder with its files.")] = "cais/mmlu",
-    limit: Annotated[int | None, typer.Option(min=1, help="Questions of a subject at most: a trial, no score.")] = None,
+    data: Annotated[
+        str, typer.Option(help="The hub's data set, or a folder with its files.")
+    ] = "cais/mmlu",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Questions of a subject at most: a trial, no score.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
 ) -> None:
     """MMLU, 5-shot, by lm-eval, which the package's extra `mmlu` installs."""
@@ -208,7 +298,9 @@ def losses(
     prompt: Annotated[str, typer.Option(help="As of `evaluate`.")] = "",
     tokenizer: Annotated[str | None, typer.Option(help="As of `evaluate`.")] = None,
 ) -> None:
-    """Value and gradient norm of every objective on a few rows: the way to compare implementations."""
+    """Value and gradient norm of every objective on a few rows: the way to compare
+    implementations.
+    """
     settings = dict(locals())
     from ngdiff.commands.losses import command
 
@@ -217,10 +309,16 @@ def losses(
 
 @app.command()
 def book(
-    check: Annotated[bool, typer.Option("--check", help="Only say which files differ from a rebuild.")] = False,
-    label: Annotated[str, typer.Option(help="Outputs come from this run's executed notebooks.")] = "tiny",
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say which files differ from a rebuild.")
+    ] = False,
+    label: Annotated[
+        str, typer.Option(help="Outputs come from this run's executed notebooks.")
+    ] = "tiny",
 ) -> None:
-    """Build notebooks/*.ipynb and the exercises from the .py sources, and the README's tables from saved rows."""
+    """Build notebooks/*.ipynb and the exercises from the .py sources, and the README's tables from
+    saved rows.
+    """
     from ngdiff.book import build, readme
     from ngdiff.store import paths
     from ngdiff.store.cache import atomic_write
@@ -244,7 +342,9 @@ def book(
 def data_authors(
     out: Annotated[Path, typer.Argument(help="Folder to write, in TOFU's layout.")],
     profile: Profile = "tiny",
-    seed: Annotated[int, typer.Option(help="Of the invented population.")] = 2,  # ngdiff.data.made.authors.SEED
+    seed: Annotated[
+        int, typer.Option(help="Of the invented population.")
+    ] = 2,  # ngdiff.data.made.authors.SEED
 ) -> None:
     """Write the generated authors as JSON lines, one file a configuration."""
     from ngdiff.data.made.authors import write
@@ -264,11 +364,16 @@ def version() -> None:
     """The version, and where it is installed."""
     import ngdiff
 
-    print(f"ngdiff {ngdiff.__version__} ({Path(ngdiff.__file__).parent}), Python {sys.version.split()[0]}")
+    print(
+        f"ngdiff {ngdiff.__version__} ({Path(ngdiff.__file__).parent}), Python "
+        f"{sys.version.split()[0]}"
+    )
 
 
 def main() -> None:
-    """Entry point: an error of the library is one line and exit code 2, with --debug its traceback."""
+    """Entry point: an error of the library is one line and exit code 2, with --debug its
+    traceback.
+    """
     try:
         app()
     except ERRORS as error:

@@ -1,8 +1,10 @@
-"""What `ngdiff evaluate` does: one model directory on one benchmark, into one JSON file and the benchmark's own formats.
+"""What `ngdiff evaluate` does: one model directory on one benchmark, into one JSON file and the
+benchmark's own formats.
 
     OUT  {"metrics": {name: value}, "items": {name: {index: …}}, "meta": …, "stamp": …}
 
-Everything that can be refused is refused before the model is loaded: names, rows, files, the folder to write to.
+Everything that can be refused is refused before the model is loaded: names, rows, files, the folder
+to write to.
 """
 
 from __future__ import annotations
@@ -27,12 +29,14 @@ STAND_IN = "stand-in"  # data: the generated benchmark of the same schema
 class Evaluation:
     """Settings of one evaluation; the command's options.
 
-    data: the benchmark's folder, "hub", or "stand-in". reference: the retain-only model, or the JSON of its own evaluation.
-    prompt: how a question becomes text, with {question} in it; "" = the model's own. tokenizer: where it is, if neither with
-    the model nor where `ngdiff.zoo` knows it to be. trust_remote_code: run code of the model's repository. files: a new
-    folder for the benchmark's own formats.
+    data: the benchmark's folder, "hub", or "stand-in". reference: the retain-only model, or the
+    JSON of its own evaluation.
+    prompt: how a question becomes text, with {question} in it; "" = the model's own. tokenizer:
+    where it is, if neither with the model nor where `ngdiff.zoo` knows it to be. trust_remote_code:
+    run code of the model's repository. files: a new folder for the benchmark's own formats.
 
-    Errors, all before a model is loaded: ValueError for unknown names, FileNotFoundError, FileExistsError.
+    Errors, all before a model is loaded: ValueError for unknown names, FileNotFoundError,
+    FileExistsError.
     """
 
     model: str
@@ -56,14 +60,21 @@ class Evaluation:
 
     def __post_init__(self) -> None:
         if self.benchmark not in SUITES:
-            raise ValueError(f"unknown benchmark {self.benchmark!r}: choose one of {', '.join(SUITES)}")
+            raise ValueError(
+                f"unknown benchmark {self.benchmark!r}: choose one of {', '.join(SUITES)}"
+            )
         convention(self.convention, self.benchmark)
         if self.benchmark != "semeval" and (self.mia or self.mmlu):
             raise ValueError("--mia and --mmlu belong to --benchmark semeval")
         if self.data == STAND_IN and (self.mia or (self.split and self.benchmark != "tofu")):
-            raise ValueError(f"--data {STAND_IN} has its own documents and one split: leave --split and --mia out")
+            raise ValueError(
+                f"--data {STAND_IN} has its own documents and one split: leave --split and --mia "
+                "out"
+            )
         if self.benchmark == "semeval" and self.files and not self.generate:
-            raise ValueError("SemEval's files hold generations: leave --no-generate out, or --files")
+            raise ValueError(
+                "SemEval's files hold generations: leave --no-generate out, or --files"
+            )
         if self.files is not None and self.files.exists() and not self.files.is_dir():
             raise FileExistsError(f"--files {self.files} is a file: choose a new folder")
         if self.files is not None and self.files.is_dir() and any(self.files.iterdir()):
@@ -75,7 +86,8 @@ class Evaluation:
             raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
         if self.data not in ("hub", STAND_IN) and not Path(self.data).expanduser().is_dir():
             raise FileNotFoundError(
-                f"--data {self.data}: no such folder; give the benchmark's folder, hub, or {STAND_IN}"
+                f"--data {self.data}: no such folder; give the benchmark's folder, hub, or "
+                f"{STAND_IN}"
             )
 
     def bench(self) -> Benchmark:
@@ -85,7 +97,11 @@ class Evaluation:
         split = self.split or DEFAULT[self.benchmark]
         root = None if self.data in ("hub", STAND_IN) else Path(self.data).expanduser()
         if self.data == STAND_IN:
-            made = {"tofu": lambda: data.authors("tiny", split), "muse": data.news, "semeval": data.dossiers}
+            made = {
+                "tofu": lambda: data.authors("tiny", split),
+                "muse": data.news,
+                "semeval": data.dossiers,
+            }
             return made[self.benchmark]()
         if self.benchmark == "tofu":
             from ngdiff.data.real.tofu import asked
@@ -114,7 +130,9 @@ def run(job: Evaluation) -> dict[str, float]:
     if job.benchmark == "tofu":
         options["gradnorm"] = job.gradnorm
 
-    from ngdiff.evaluation import evaluate  # here and not above: what was refused so far took no seconds
+    from ngdiff.evaluation import (
+        evaluate,
+    )  # here and not above: what was refused so far took no seconds
     from ngdiff.evaluation.files import write
     from ngdiff.lm.train import one_thread
     from ngdiff.store.rows import stamp
@@ -136,7 +154,9 @@ def run(job: Evaluation) -> dict[str, float]:
 
 
 def _small(lm: Any) -> bool:
-    """A model whose matrices are too small to share between cores: beside a busy process two threads are slower than one."""
+    """A model whose matrices are too small to share between cores: beside a busy process two
+    threads are slower than one.
+    """
     return lm.model.device.type == "cpu" and sum(p.numel() for p in lm.model.parameters()) < 20e6
 
 
@@ -144,7 +164,9 @@ def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
     from ngdiff.engine.engine import device_named
     from ngdiff.lm.model import load
 
-    verbatim = bench.prompt if bench.prompt != Prompt() else None  # a benchmark that says how it is asked
+    verbatim = (
+        bench.prompt if bench.prompt != Prompt() else None
+    )  # a benchmark that says how it is asked
     form = form_of(job.prompt) or verbatim
     return load(
         place,

@@ -20,14 +20,23 @@ from ngdiff.study.trial import OPTIMIZERS, rule_of
 
 PLACES = ("forget", "retain", "holdout", "out")  # what is in the files counts, not where they are
 ENGINE = ("device", "precision", "memory", "checkpointing", "compile", "sharding")
-WHERE = ("device", "memory", "checkpointing", "compile", "sharding", "save_every")  # up to rounding no result differs
+WHERE = (
+    "device",
+    "memory",
+    "checkpointing",
+    "compile",
+    "sharding",
+    "save_every",
+)  # up to rounding no result differs
 
 
 @dataclass(frozen=True)
 class Job:
-    """Settings of one run; the command's options. lr: None is 1e-3, which AutoLR's search starts from and others refuse.
+    """Settings of one run; the command's options. lr: None is 1e-3, which AutoLR's search starts
+    from and others refuse.
 
-    Errors, all before a model is loaded: ValueError for a name, number or combination that cannot work, FileNotFoundError.
+    Errors, all before a model is loaded: ValueError for a name, number or combination that cannot
+    work, FileNotFoundError.
     """
 
     model: str
@@ -57,20 +66,38 @@ class Job:
     save_every: int = 50
 
     def __post_init__(self) -> None:
-        for name, least in (("steps", 1), ("batch_size", 1), ("micro", 1), ("lora", 1), ("save_every", 0)):
+        for name, least in (
+            ("steps", 1),
+            ("batch_size", 1),
+            ("micro", 1),
+            ("lora", 1),
+            ("save_every", 0),
+        ):
             value = getattr(self, name)
             if value is not None and value < least:
-                raise ValueError(f"--{name.replace('_', '-')} must be at least {least}, got {value}")
+                raise ValueError(
+                    f"--{name.replace('_', '-')} must be at least {least}, got {value}"
+                )
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; choose one of: {', '.join(OPTIMIZERS)}")
+            raise ValueError(
+                f"unknown optimizer {self.optimizer!r}; choose one of: {', '.join(OPTIMIZERS)}"
+            )
         if self.stop_level is not None and (self.holdout or not 0 < self.stop_level < math.inf):
-            raise ValueError("--stop-level takes a positive loss in nats per token, and no --holdout beside it")
-        if self.lora is None and (self.lora_alpha, self.lora_targets) != (Job.lora_alpha, Job.lora_targets):
+            raise ValueError(
+                "--stop-level takes a positive loss in nats per token, and no --holdout beside it"
+            )
+        if self.lora is None and (self.lora_alpha, self.lora_targets) != (
+            Job.lora_alpha,
+            Job.lora_targets,
+        ):
             raise ValueError("--lora-alpha and --lora-targets say how --lora R adapts: add --lora")
         if self.lora is not None and not 0 < self.lora_alpha < math.inf:
             raise ValueError(f"--lora-alpha must be positive, got {self.lora_alpha}")
         if self.lora is not None and (Path(self.place) / ADAPTER).is_file():
-            raise ValueError(f"{self.model} is an adapter already: leave --lora out to train it on, or merge it first")
+            raise ValueError(
+                f"{self.model} is an adapter already: leave --lora out to train it on, or merge "
+                "it first"
+            )
         if str(self.folder) == self.place:
             raise ValueError(f"--out {self.out} is the model itself: choose another folder")
         self.rehearse()
@@ -79,7 +106,9 @@ class Job:
         """A step on one number: what it would refuse is refused before anything is loaded."""
         rule, word = self.rule, self.stepsize.split()[0]
         if self.lr is None and not word.startswith("autolr") and " lr=" not in self.stepsize:
-            raise ValueError(f"--stepsize {word} does not find its rate: give one, such as --lr 1e-5")
+            raise ValueError(
+                f"--stepsize {word} does not find its rate: give one, such as --lr 1e-5"
+            )
         one = torch.zeros(1, requires_grad=True)
         optimizer = (self.make or torch.optim.AdamW)([{"params": [one]}])
         UnlearningStep([one], optimizer, self.recipe.direction, rule, memory=self.engine.memory)
@@ -117,16 +146,26 @@ class Job:
         try:
             kind = torch.device("cpu" if self.device == "auto" else self.device).type
             engine = Engine(**{name: getattr(self, name) for name in ENGINE})
-        except RuntimeError as error:  # torch's, of a device; the engine's, of a launch that owns the gradients
+        except (
+            RuntimeError
+        ) as error:  # torch's, of a device; the engine's, of a launch that owns the gradients
             raise ValueError(str(error).splitlines()[0]) from error
         if kind != "cpu" and not torch.accelerator.is_available():
-            raise ValueError(f"--device {self.device}: there is no accelerator here; take auto or cpu")
+            raise ValueError(
+                f"--device {self.device}: there is no accelerator here; take auto or cpu"
+            )
         return engine
 
     def settings(self, bench: Benchmark) -> dict[str, Any]:
-        """All that decides the result: a checkpoint or a finished run of other settings is not this one's."""
-        mine = {name: value for name, value in asdict(self).items() if name not in (*PLACES, *WHERE)}
-        if self.precision == "bfloat16":  # shards hold float32 weights, others bfloat16 and the low bits
+        """All that decides the result: a checkpoint or a finished run of other settings is not this
+        one's.
+        """
+        mine = {
+            name: value for name, value in asdict(self).items() if name not in (*PLACES, *WHERE)
+        }
+        if (
+            self.precision == "bfloat16"
+        ):  # shards hold float32 weights, others bfloat16 and the low bits
             mine["sharded"] = self.engine.sharded
         return mine | {"model": self.place, "rows": bench.fingerprint}
 

@@ -1,15 +1,18 @@
 """Every objective's value and gradient norm on a few rows: how the field compares implementations.
 
-The value is the one that is *minimised*, as papers print it: R of a retain objective, −F of a forget objective. All rows are
-one right-padded batch, in eval mode; the objects that are computed are those that unlearn (`ngdiff.methods.objectives`,
-`ngdiff.methods.baselines`), and under `convention` what published code makes of them (`Convention.objective`).
+The value is the one that is *minimised*, as papers print it: R of a retain objective, −F of a
+forget objective. All rows are one right-padded batch, in eval mode; the objects that are computed
+are those that unlearn (`ngdiff.methods.objectives`, `ngdiff.methods.baselines`), and under
+`convention` what published code makes of them (`Convention.objective`).
 
     ce_retain, kl, rmu_retain                     on the retain rows
     ce_forget (= −CE), npo, simnpo, undial, wga, satimp, ceu, rmu (c = 2)      on the forget rows
-    dpo                                           forget row i against retain row i, which plays its refusal
+    dpo                                           forget row i against retain row i, which plays its
+                                                  refusal
 
-kl and rmu_retain are KL(start‖θ) and the distance of activations alone, without a forget term. RMU looks at layer 7, or at the
-last one of a smaller model, and its direction is torch.rand(1, 1, d) under torch.manual_seed(0), over its norm.
+kl and rmu_retain are KL(start‖θ) and the distance of activations alone, without a forget term. RMU
+looks at layer 7, or at the last one of a smaller model, and its direction is torch.rand(1, 1, d)
+under torch.manual_seed(0), over its norm.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ from ngdiff.methods.objectives import CE, KL, NPO, Objective, SimNPO, token_coun
 from ngdiff.store.cache import atomic_write, probe_file
 from ngdiff.store.rows import stamp
 
-OBJECTIVES: dict[str, tuple[str, Objective]] = {  # name -> (rows, objective); those on retain rows are minimised
+OBJECTIVES: dict[
+    str, tuple[str, Objective]
+] = {  # name -> (rows, objective); those on retain rows are minimised
     "ce_retain": ("retain", CE()),
     "ce_forget": ("forget", CE()),
     "kl": ("retain", KL()),
@@ -55,14 +60,21 @@ OBJECTIVES: dict[str, tuple[str, Objective]] = {  # name -> (rows, objective); t
 
 
 def losses(
-    model: LM, start: LM | None, forget: Sequence[Row], retain: Sequence[Row], rows: int = 4,
-    convention: str | Convention = "ngdiff", names: tuple[str, str] = ("forget", "retain"),
-) -> dict[str, dict[str, float]]:  # fmt: skip
-    """{objective: {"loss", "grad_norm"}} on the first `rows` rows of each set, in the model's own precision.
+    model: LM,
+    start: LM | None,
+    forget: Sequence[Row],
+    retain: Sequence[Row],
+    rows: int = 4,
+    convention: str | Convention = "ngdiff",
+    names: tuple[str, str] = ("forget", "retain"),
+) -> dict[str, dict[str, float]]:
+    """{objective: {"loss", "grad_norm"}} on the first `rows` rows of each set, in the model's own
+    precision.
 
-    start: the model before unlearning; None: the model itself, as it is. grad_norm: L2 over the trainable parameters (of a
-    model with an adapter, those of the adapter). names: of the sets, in messages. Errors: ValueError for fewer rows than asked,
-    a row longer than the context, a convention that is not known, and a start of another size.
+    start: the model before unlearning; None: the model itself, as it is. grad_norm: L2 over the
+    trainable parameters (of a model with an adapter, those of the adapter). names: of the sets, in
+    messages. Errors: ValueError for fewer rows than asked, a row longer than the context, a
+    convention that is not known, and a start of another size.
     """
     rule, start = conventions.convention(convention).training(), start or model
     _enough(dict(zip(names, (forget, retain), strict=True)), rows)
@@ -71,7 +83,9 @@ def losses(
         on: [rule.encode(model, row["question"], row["answer"]) for row in every[:rows]]
         for on, every in (("forget", forget), ("retain", retain))
     }
-    texts["pairs"] = [text for pair in zip(texts["forget"], texts["retain"], strict=True) for text in pair]
+    texts["pairs"] = [
+        text for pair in zip(texts["forget"], texts["retain"], strict=True) for text in pair
+    ]
     params, found = [p for p in model.model.parameters() if p.requires_grad], {}
     with evaluating(model.model), evaluating(start.model):
         for name, (on, objective) in OBJECTIVES.items():
@@ -79,34 +93,65 @@ def losses(
             phase = _phase(model, start, objective, texts["pairs" if objective.pairs else on], rule)
             value = phase().sum()
             grads = torch.autograd.grad(value, params, allow_unused=True)
-            norms = [g.norm().double().cpu() for g in grads if g is not None]  # None: a parameter that takes no part
+            norms = [
+                g.norm().double().cpu() for g in grads if g is not None
+            ]  # None: a parameter that takes no part
             loss = value.item() if on == "retain" else 0.0 - value.item()  # minimised; never −0
             found[name] = {"loss": loss, "grad_norm": torch.stack(norms).norm().item()}
     return found
 
 
 def command(
-    model: str, forget: Path, retain: Path, start: str | None = None, rows: int = 4, convention: str = "ngdiff",
-    json: Path | None = None, device: str = "auto", prompt: str = "", tokenizer: str | None = None,
-) -> None:  # fmt: skip
-    """`ngdiff losses`: {"objectives": …, "stamp": …} in the file `json`, which appears whole or not at all, or printed.
+    model: str,
+    forget: Path,
+    retain: Path,
+    start: str | None = None,
+    rows: int = 4,
+    convention: str = "ngdiff",
+    json: Path | None = None,
+    device: str = "auto",
+    prompt: str = "",
+    tokenizer: str | None = None,
+) -> None:
+    """`ngdiff losses`: {"objectives": …, "stamp": …} in the file `json`, which appears whole or not
+    at all, or printed.
 
-    Everything is float32. A value that is not finite is null. Errors: those of `losses`, `ngdiff.data.files.read` and
-    `ngdiff.load`, which name the file.
+    Everything is float32. A value that is not finite is null. Errors: those of `losses`,
+    `ngdiff.data.files.read` and `ngdiff.load`, which name the file.
     """
     began, rule = time.perf_counter(), conventions.convention(convention)
     if json is not None:
         probe_file(json)
-    names, sets = (f"--forget {forget}", f"--retain {retain}"), (files.read(forget), files.read(retain))
+    names, sets = (
+        (f"--forget {forget}", f"--retain {retain}"),
+        (files.read(forget), files.read(retain)),
+    )
     _enough(dict(zip(names, sets, strict=True)), rows)
-    options: dict[str, Any] = {"device": device_named(device), "prompt": form_of(prompt), "tokenizer": tokenizer}
+    options: dict[str, Any] = {
+        "device": device_named(device),
+        "prompt": form_of(prompt),
+        "tokenizer": tokenizer,
+    }
     lm = load(model, **options)
     before = None if start is None else load(start, **options)
     if before is None:
-        print("no --start: kl, npo, dpo, undial and rmu_retain compare the model with itself", file=sys.stderr)
+        print(
+            "no --start: kl, npo, dpo, undial and rmu_retain compare the model with itself",
+            file=sys.stderr,
+        )
     found = losses(lm, before, sets[0], sets[1], rows, rule, names)
-    plain = {name: {k: v if math.isfinite(v) else None for k, v in pair.items()} for name, pair in found.items()}
-    config = {"model": model, "start": start, "forget": forget, "retain": retain, "rows": rows, "convention": rule.name}
+    plain = {
+        name: {k: v if math.isfinite(v) else None for k, v in pair.items()}
+        for name, pair in found.items()
+    }
+    config = {
+        "model": model,
+        "start": start,
+        "forget": forget,
+        "retain": retain,
+        "rows": rows,
+        "convention": rule.name,
+    }
     config |= {"prompt": prompt, "tokenizer": tokenizer}
     result = {"objectives": plain, "stamp": stamp(config, None, time.perf_counter() - began)}
     text = dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -118,13 +163,22 @@ def command(
     print(f"wrote {json}", file=sys.stderr)
 
 
-def _phase(model: LM, start: LM, objective: Objective, texts: Sequence[Example], rule: Convention) -> RowsLoss:
+def _phase(
+    model: LM, start: LM, objective: Objective, texts: Sequence[Example], rule: Convention
+) -> RowsLoss:
     width = rule.width(model) if objective.everywhere else None
     batch = batch_of(texts, rule.padding(model), model.device, objective.everywhere, width)
     mask = rule.mask(model, batch["input_ids"], batch["attention_mask"], texts)
     batch["attention_mask"] = mask
-    values = torch.cat(start_of(start.model, batch, objective)).to(model.device) if objective.start else None
-    total, tokens = objective.counts(batch["labels"]).sum().item(), int(token_counts(batch["labels"]).sum())
+    values = (
+        torch.cat(start_of(start.model, batch, objective)).to(model.device)
+        if objective.start
+        else None
+    )
+    total, tokens = (
+        objective.counts(batch["labels"]).sum().item(),
+        int(token_counts(batch["labels"]).sum()),
+    )
     return RowsLoss(model.model, objective, batch, values, total or 1, tokens or 1)
 
 
@@ -134,7 +188,8 @@ def _enough(sets: dict[str, Sequence[Row]], rows: int) -> None:
     counts = ", ".join(f"{name}: {len(found)}" for name, found in sets.items())
     if short := [name for name, found in sets.items() if len(found) < rows]:
         raise ValueError(
-            f"{short[0]} has fewer than the {rows} rows asked for ({counts}): as many are taken of both sets, and dpo pairs "
+            f"{short[0]} has fewer than the {rows} rows asked for ({counts}): as many are taken "
+            "of both sets, and dpo pairs "
             "them; ask for fewer (--rows)"
         )
 
@@ -144,4 +199,7 @@ def _alike(model: LM, start: LM) -> None:
     for name in ("vocab_size", "hidden_size", "num_hidden_layers"):
         mine, its = (getattr(lm.model.config, name, None) for lm in (model, start))
         if mine != its:
-            raise ValueError(f"the start has {name} {its}, the model {mine}: --start takes the model before unlearning")
+            raise ValueError(
+                f"the start has {name} {its}, the model {mine}: --start takes the model before "
+                "unlearning"
+            )

@@ -7,17 +7,25 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Score files that other tools wrote; no model is loaded.", no_args_is_help=True)
+app = typer.Typer(
+    help="Score files that other tools wrote; no model is loaded.", no_args_is_help=True
+)
 
 File = Annotated[Path, typer.Argument(help="The file to score.")]
 Reference = Annotated[Path | None, typer.Option(help="The same file of the retain-only model.")]
 How = Annotated[str, typer.Option("--convention", help="ngdiff, tofu, open-unlearning or muse.")]
-Out = Annotated[Path | None, typer.Option("--json", help="Write the JSON here; without it: stdout.")]
+Out = Annotated[
+    Path | None, typer.Option("--json", help="Write the JSON here; without it: stdout.")
+]
 
 
 @app.command("tofu")
-def score_tofu(log: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None) -> None:
-    """TOFU's eval_log_aggregated.json: model utility, and forget quality against a retain-only model's."""
+def score_tofu(
+    log: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None
+) -> None:
+    """TOFU's eval_log_aggregated.json: model utility, and forget quality against a retain-only
+    model's.
+    """
     _score("tofu", log, reference, None, convention, json)
 
 
@@ -33,18 +41,27 @@ def score_semeval(
     mmlu: Annotated[Path | None, typer.Option(help="metrics.json of an MMLU run.")] = None,
     json: Out = None,
 ) -> None:
-    """The SemEval-2025 Task 4 evaluator's folder: the 12 terms, task aggregate, MIA, final score."""
+    """The SemEval-2025 Task 4 evaluator's folder: the 12 terms, task aggregate, MIA, final
+    score.
+    """
     _score("semeval", folder, None, mmlu, "semeval", json)
 
 
 @app.command("muse")
-def score_muse(file: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None) -> None:
+def score_muse(
+    file: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None
+) -> None:
     """MUSE's responses and Min-40 % scores (the README says in which form)."""
     _score("muse", file, reference, None, convention, json)
 
 
 def _score(
-    kind: str, path: Path, reference: Path | None, mmlu: Path | None, convention: str, json: Path | None
+    kind: str,
+    path: Path,
+    reference: Path | None,
+    mmlu: Path | None,
+    convention: str,
+    json: Path | None,
 ) -> None:
     from ngdiff.score import command
 

@@ -1,11 +1,14 @@
-"""What `ngdiff unlearn` does with a `Job`: unlearn someone's own model on their own rows, and write a folder.
+"""What `ngdiff unlearn` does with a `Job`: unlearn someone's own model on their own rows, and write
+a folder.
 
-    OUT/             model or adapter (`ngdiff.save`), history.jsonl (a row a step), run.json (settings, end, stamp)
+    OUT/             model or adapter (`ngdiff.save`), history.jsonl (a row a step), run.json
+                     (settings, end, stamp)
     .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings and the level of the stop
 
-OUT appears whole or not at all, and a run that was interrupted goes on when the same command is given again. The same code
-runs in one process and in each of several (`accelerate launch -m ngdiff unlearn …`): every one of them reads the rows and
-loads the model, the first alone prints and writes.
+OUT appears whole or not at all, and a run that was interrupted goes on when the same command is
+given again. The same code runs in one process and in each of several (`accelerate launch -m ngdiff
+unlearn …`): every one of them reads the rows and loads the model, the first alone prints and
+writes.
 """
 
 from __future__ import annotations
@@ -45,20 +48,25 @@ ENDS = {
     "forget_level": "the forget loss has reached the level",
     "aligned": "the two gradients align, no direction lowers one loss and raises the other",
     "zero_both": "both gradients are zero",
-    "nonfinite": "a loss or gradient is no number any more: take a lower rate (--lr), or stop earlier",
+    "nonfinite": "a loss or gradient is no number any more: take a lower rate (--lr), or stop "
+    "earlier",
 }
 
 
 def run(job: Job, force: bool = False) -> str:
-    """Unlearns and writes `job.out`; returns why it stopped (`Run.stopped`). Every process of a launch must call.
+    """Unlearns and writes `job.out`; returns why it stopped (`Run.stopped`). Every process of a
+    launch must call.
 
-    force: a finished run at `job.out` is replaced, when the new one is complete; an interrupted one of other settings is
-    dropped. Errors: FileExistsError for an OUT that holds other things or, without force, a finished or other run; ValueError
-    for rows that do not fit the model, or when memory runs out; those of `ngdiff.load`.
+    force: a finished run at `job.out` is replaced, when the new one is complete; an interrupted one
+    of other settings is dropped. Errors: FileExistsError for an OUT that holds other things or,
+    without force, a finished or other run; ValueError for rows that do not fit the model, or when
+    memory runs out; those of `ngdiff.load`.
     """
     bench, engine = files.benchmark(job.forget, job.retain, job.holdout), job.engine
     settings = job.settings(bench)
-    torch.manual_seed(job.seed + engine.processes.rank)  # of dropout; the order of the rows has its own
+    torch.manual_seed(
+        job.seed + engine.processes.rank
+    )  # of dropout; the order of the rows has its own
     with ExitStack() as held, _explained(engine):
         _first(engine, lambda: _claim(job, settings, force, held))
         lm = _model(job)
@@ -66,22 +74,39 @@ def run(job: Job, force: bool = False) -> str:
         if engine.main:
             print(_plan(job, lm, bench, level), flush=True)
         problem: Any = LMProblem(
-            bench, lm, batch_size=job.batch_size, micro=job.micro, dropout=job.dropout, engine=engine, in_place=True
+            bench,
+            lm,
+            batch_size=job.batch_size,
+            micro=job.micro,
+            dropout=job.dropout,
+            engine=engine,
+            in_place=True,
         )
         stop = [] if math.isnan(level) else [ForgetLevel(level)]
         checkpoint = job.work / CHECKPOINT if job.save_every else None
         with _Bar(job.steps, engine.main) as bar:
             done = unlearn(
-                problem, job.recipe, job.rule, job.steps, job.seed, stop=stop, optimizer=job.make,
-                checkpoint=checkpoint, save_every=job.save_every or 1, progress=bar, watch=Watch(bar.say),
-            )  # fmt: skip
+                problem,
+                job.recipe,
+                job.rule,
+                job.steps,
+                job.seed,
+                stop=stop,
+                optimizer=job.make,
+                checkpoint=checkpoint,
+                save_every=job.save_every or 1,
+                progress=bar,
+                watch=Watch(bar.say),
+            )
         _finish(job, done, settings, level, len(done.history) if bar.before is None else bar.before)
     return done.stopped
 
 
 # ------------------------------------------------------------------------------------------------- before the steps
 def _first(engine: Engine, work: Callable[[], float | None]) -> float:
-    """What `work()` gives in the first process, in every one (None: NaN); where it fails there, the others end too."""
+    """What `work()` gives in the first process, in every one (None: NaN); where it fails there, the
+    others end too.
+    """
     failure, value = None, None
     if engine.main:
         try:
@@ -90,19 +115,29 @@ def _first(engine: Engine, work: Callable[[], float | None]) -> float:
             if engine.processes.size == 1:
                 raise
             failure = error
-    mine = [math.nan if value is None else value, float(failure is not None)] if engine.main else [0.0, 0.0]
+    mine = (
+        [math.nan if value is None else value, float(failure is not None)]
+        if engine.main
+        else [0.0, 0.0]
+    )
     if engine.processes.size > 1:
-        mine = engine.processes.sum(torch.tensor(mine, dtype=torch.float64, device=engine.place)).tolist()
+        mine = engine.processes.sum(
+            torch.tensor(mine, dtype=torch.float64, device=engine.place)
+        ).tolist()
     if failure:
         raise failure
     if mine[1]:
-        time.sleep(1)  # the launcher ends all of them at the first that ends: the one that knows why must have said so
+        time.sleep(
+            1
+        )  # the launcher ends all of them at the first that ends: the one that knows why must have said so
         raise SystemExit(2)
     return mine[0]
 
 
 def _claim(job: Job, settings: dict[str, Any], force: bool, held: ExitStack) -> None:
-    """Makes sure that OUT may be written, and that no other process writes it; drops what is to be dropped."""
+    """Makes sure that OUT may be written, and that no other process writes it; drops what is to be
+    dropped.
+    """
     _refuse(job.folder, settings, force)
     probe_writable(job.folder.parent)
     job.work.mkdir(exist_ok=True)
@@ -114,15 +149,25 @@ def _claim(job: Job, settings: dict[str, Any], force: bool, held: ExitStack) -> 
         return
     if other := _differences(_read(job.work / START).get("settings", {}), settings):
         if not force:
-            raise FileExistsError(f"{job.out} has an interrupted run of other settings ({other}): give those again and it "
-                                  "goes on, or drop it with --force")  # fmt: skip
+            raise FileExistsError(
+                f"{job.out} has an interrupted run of other settings ({other}): give those again "
+                "and it "
+                "goes on, or drop it with --force"
+            )
         (job.work / CHECKPOINT).unlink()
 
 
 def _sweep(job: Job, keep: bool = False) -> None:
-    """What a killed write left goes, and (unless `keep`) all of an unfinished run that has no checkpoint to go on from."""
-    left = re.compile(rf"\.{{1,2}}{re.escape(job.folder.name)}(\.[0-9a-f]{{32}}(\.old)?\.tmp)+")  # of `atomic_folder`
-    for path in [*job.work.glob(".*.tmp"), *(p for p in job.folder.parent.iterdir() if left.fullmatch(p.name))]:
+    """What a killed write left goes, and (unless `keep`) all of an unfinished run that has no
+    checkpoint to go on from.
+    """
+    left = re.compile(
+        rf"\.{{1,2}}{re.escape(job.folder.name)}(\.[0-9a-f]{{32}}(\.old)?\.tmp)+"
+    )  # of `atomic_folder`
+    for path in [
+        *job.work.glob(".*.tmp"),
+        *(p for p in job.folder.parent.iterdir() if left.fullmatch(p.name)),
+    ]:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not keep and not (job.work / CHECKPOINT).exists():
         shutil.rmtree(job.work, ignore_errors=True)
@@ -134,11 +179,19 @@ def _refuse(folder: Path, settings: dict[str, Any], force: bool) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not (folder / RUN).is_file():
-        raise FileExistsError(f"{folder} holds things that are no finished run: choose another folder")
+        raise FileExistsError(
+            f"{folder} holds things that are no finished run: choose another folder"
+        )
     if not force:
         other = _differences(_read(folder / RUN).get("settings", {}), settings)
-        what = f"a finished run of other settings ({other})" if other else "the finished run of these very settings"
-        raise FileExistsError(f"{folder} holds {what}: choose another folder, or make it again with --force")
+        what = (
+            f"a finished run of other settings ({other})"
+            if other
+            else "the finished run of these very settings"
+        )
+        raise FileExistsError(
+            f"{folder} holds {what}: choose another folder, or make it again with --force"
+        )
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -152,12 +205,16 @@ def _read(path: Path) -> dict[str, Any]:
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
     """In words; empty where the two agree."""
     return ", ".join(
-        f"{key}: {there.get(key)} there, {value} here" for key, value in here.items() if there.get(key) != value
+        f"{key}: {there.get(key)} there, {value} here"
+        for key, value in here.items()
+        if there.get(key) != value
     )
 
 
 def _model(job: Job) -> LM:
-    """On the host; with an adapter the frozen weights come as the precision wants them, else the exact ones do."""
+    """On the host; with an adapter the frozen weights come as the precision wants them, else the
+    exact ones do.
+    """
     adapted = job.lora is not None or (Path(job.place) / ADAPTER).is_file()
     lm = load(job.place, dtype=job.precision if adapted else "float32")
     if job.lora is None:
@@ -167,7 +224,9 @@ def _model(job: Job) -> LM:
 
 
 def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> float | None:
-    """The forget loss at which the run stops, None for nowhere. It is written down: a run that goes on stops at the same."""
+    """The forget loss at which the run stops, None for nowhere. It is written down: a run that goes
+    on stops at the same.
+    """
     if (job.work / CHECKPOINT).exists():
         return _read(job.work / START).get("level")
     level = job.stop_level
@@ -176,7 +235,9 @@ def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> floa
             lm.model.to(job.engine.place)  # type: ignore[arg-type]
         level = loss(lm, bench.holdout)
         if not math.isfinite(level):
-            raise ValueError(f"the start model's loss on {job.holdout} is {level}: this model is broken already")
+            raise ValueError(
+                f"the start model's loss on {job.holdout} is {level}: this model is broken already"
+            )
     with atomic_write(job.work / START) as temporary:
         temporary.write_text(json.dumps({"settings": settings, "level": level}, indent=1), "utf-8")
     return level
@@ -193,12 +254,14 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
     lines = [
         f"{job.recipe.name}, {job.stepsize}{rate}, {job.optimizer}: {job.model}",
         f"  {trained:,} of {sum(n for n, _ in sizes):,} parameters trained; {where}",
-        f"  {len(bench.forget)} forget rows, {len(bench.retain)} retain rows, up to {job.batch_size} of each a step; "
+        f"  {len(bench.forget)} forget rows, {len(bench.retain)} retain rows, up to "
+        f"{job.batch_size} of each a step; "
         f"at most {job.steps} steps",
     ]
     if math.isnan(level):
         lines.append(
-            f"  no --holdout, no --stop-level: NO STOP. It makes all {job.steps} steps, and methods of unit norm (NGDiff)\n"
+            f"  no --holdout, no --stop-level: NO STOP. It makes all {job.steps} steps, and "
+            "methods of unit norm (NGDiff)\n"
             "  then forget far past the loss of rows never seen (README, Limits)"
         )
     else:
@@ -211,10 +274,14 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
 
 # ----------------------------------------------------------------------------------------------- during and after them
 class _Bar(tqdm):
-    """A bar of steps: losses, rate, outcome; the first process's alone. `before`: steps that an earlier process made."""
+    """A bar of steps: losses, rate, outcome; the first process's alone. `before`: steps that an
+    earlier process made.
+    """
 
     def __init__(self, steps: int, shown: bool) -> None:
-        super().__init__(total=steps, disable=not shown, unit="step", file=sys.stderr, dynamic_ncols=True)
+        super().__init__(
+            total=steps, disable=not shown, unit="step", file=sys.stderr, dynamic_ncols=True
+        )
         self.before: int | None = None
 
     def say(self, text: str) -> None:
@@ -224,7 +291,12 @@ class _Bar(tqdm):
 
     def __call__(self, info: Info) -> None:
         self.before = info.step if self.before is None else self.before
-        words = [f"retain {info.retain_ce:.4g}", f"forget {info.forget_ce:.4g}", f"η {info.eta:.2g}", info.stepsize]
+        words = [
+            f"retain {info.retain_ce:.4g}",
+            f"forget {info.forget_ce:.4g}",
+            f"η {info.eta:.2g}",
+            info.stepsize,
+        ]
         self.set_postfix_str(" ".join([*filter(None, words), info.outcome]), refresh=False)
         self.update(info.step + 1 - self.n)
 
@@ -236,14 +308,20 @@ def _explained(engine: Engine) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise ValueError(
-            f"{str(error).splitlines()[0]} What needs less, in this order: --micro 1 (the same result), --checkpointing, "
-            "--memory recompute, --precision bfloat16, --lora 16, more processes (accelerate launch)"
+            f"{str(error).splitlines()[0]} What needs less, in this order: --micro 1 (the same "
+            "result), --checkpointing, "
+            "--memory recompute, --precision bfloat16, --lora 16, more processes (accelerate "
+            "launch)"
         ) from error
     except RuntimeError as error:
-        lost = isinstance(error, torch.distributed.DistError) or "Connection closed by peer" in str(error)
+        lost = isinstance(error, torch.distributed.DistError) or "Connection closed by peer" in str(
+            error
+        )
         if engine.processes.size == 1 or not lost:
             raise
-        raise ValueError("another process of this launch has ended: what it said is the reason") from error
+        raise ValueError(
+            "another process of this launch has ended: what it said is the reason"
+        ) from error
 
 
 def _finish(job: Job, done: Run, settings: dict[str, Any], level: float, before: int) -> None:
@@ -256,8 +334,15 @@ def _finish(job: Job, done: Run, settings: dict[str, Any], level: float, before:
         where = {name: getattr(job, name) for name in WHERE} | {"processes": engine.processes.size}
         places = {name: str(getattr(job, name)) for name in PLACES if getattr(job, name)}
         row: dict[str, Any] = {"settings": settings}
-        row |= {"level": None if math.isnan(level) else level, "stopped": done.stopped, "updates": updates}
-        row |= {"seconds": done.seconds, "steps_before": before}  # seconds: of this process, after the steps before it
+        row |= {
+            "level": None if math.isnan(level) else level,
+            "stopped": done.stopped,
+            "updates": updates,
+        }
+        row |= {
+            "seconds": done.seconds,
+            "steps_before": before,
+        }  # seconds: of this process, after the steps before it
         row["stamp"] = stamp({**places, **where}, job.seed, done.seconds)
         with atomic_folder(job.folder) as temporary:
             save(done.model, temporary)

@@ -1,1 +1,3 @@
-"""The algorithm, for any torch model: two gradients, a direction, a step size, the step and its loop."""
+"""The algorithm, for any torch model: two gradients, a direction, a step size, the step and its
+loop.
+"""

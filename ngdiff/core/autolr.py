@@ -1,7 +1,7 @@
 """AutoLR: the learning rate that sets itself, from a parabola of the retain loss along the update.
 
-The parabola and its noise are in `ngdiff.core.parabola`; this file is the policy: when to look, how far,
-and what to make of what is seen. It follows GeN (Bu & Xu, "Automatic gradient descent with
+The parabola and its noise are in `ngdiff.core.parabola`; this file is the policy: when to look, how
+far, and what to make of what is seen. It follows GeN (Bu & Xu, "Automatic gradient descent with
 generalized Newton's method", ICLR 2025, arXiv 2407.02772).
 """
 

@@ -1,10 +1,11 @@
 """A run on disk: one safetensors file, written atomically, never pickle.
 
-Tensors (weights and optimizer state) are the file's tensors; everything else is one JSON text in its metadata, where
-each tensor left its name behind, and a sha256 of it all. A killed run leaves the last whole checkpoint or none.
+Tensors (weights and optimizer state) are the file's tensors; everything else is one JSON text in
+its metadata, where each tensor left its name behind, and a sha256 of it all. A killed run leaves
+the last whole checkpoint or none.
 
-Over several processes the first one writes the file and all read it: sharded tensors are put together one by one, so
-that a run may go on with another number of processes.
+Over several processes the first one writes the file and all read it: sharded tensors are put
+together one by one, so that a run may go on with another number of processes.
 """
 
 from __future__ import annotations
@@ -30,9 +31,13 @@ FORMAT = 2  # of the saved state
 
 
 def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[str, Any]]) -> None:
-    """Save weights, buffers, optimizer, step-size state and history of the run called `name`; all processes must call."""
+    """Save weights, buffers, optimizer, step-size state and history of the run called `name`; all
+    processes must call.
+    """
     tensors: dict[str, Tensor] | None = {} if step.processes.rank == 0 else None
-    random = [step.processes.gather(x).split(len(x)) for x in rng.state()]  # of every process, in their order
+    random = [
+        step.processes.gather(x).split(len(x)) for x in rng.state()
+    ]  # of every process, in their order
     state = {"theta": [*step.params, *_buffers(step)], "step": step.state_dict(), "random": random}
     stripped = _strip(state, "", tensors)
     if tensors is not None:
@@ -45,8 +50,8 @@ def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[s
 def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, Any]]:
     """Put a saved run back into `step` and return its history; an absent file is an empty history.
 
-    Errors, before anything is put back: PermissionError when the folder cannot be written, ValueError when the file is
-    damaged or belongs to another run; both say what to do.
+    Errors, before anything is put back: PermissionError when the folder cannot be written,
+    ValueError when the file is damaged or belongs to another run; both say what to do.
     """
     path = Path(path)
     probe_writable(path.parent)
@@ -61,10 +66,13 @@ def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, An
         saved = json.loads(text)
         state = _fill(saved["state"], tensors)
     except Exception as error:
-        raise ValueError(f"checkpoint {path} is damaged ({error}); move it away to start the run anew") from error
+        raise ValueError(
+            f"checkpoint {path} is damaged ({error}); move it away to start the run anew"
+        ) from error
     if saved.get("format") != FORMAT:
         raise ValueError(
-            f"checkpoint {path} was written by another version of ngdiff; move it away to start the run anew"
+            f"checkpoint {path} was written by another version of ngdiff; move it away to start "
+            "the run anew"
         )
     theta = [*step.params, *_buffers(step)]
     if saved["name"] != name or [q.shape for q in state["theta"]] != [p.shape for p in theta]:
@@ -76,7 +84,9 @@ def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, An
         for p, q in zip(theta, state["theta"], strict=True):
             p.copy_(like(q, p))
     step.load_state_dict(state["step"])
-    if step.processes.rank < len(state["random"][0]):  # a process that was not there before keeps its own
+    if step.processes.rank < len(
+        state["random"][0]
+    ):  # a process that was not there before keeps its own
         rng.restore([of_all[step.processes.rank] for of_all in state["random"]])
     return saved["history"]
 
@@ -96,14 +106,18 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _strip(value: Any, name: str, tensors: dict[str, Tensor] | None) -> Any:
-    """`value` with each tensor moved into `tensors`, its name left in its place; None: only takes part in gathering."""
+    """`value` with each tensor moved into `tensors`, its name left in its place; None: only takes
+    part in gathering.
+    """
     if isinstance(value, Tensor):
         whole = gathered(value)
         if tensors is not None:
             tensors[name] = whole.detach().cpu().contiguous().clone()
         return {"tensor": name}
     if isinstance(value, dict):
-        return {"items": [[key, _strip(item, f"{name}.{key}", tensors)] for key, item in value.items()]}
+        return {
+            "items": [[key, _strip(item, f"{name}.{key}", tensors)] for key, item in value.items()]
+        }
     if isinstance(value, (list, tuple)):
         return [_strip(item, f"{name}.{i}", tensors) for i, item in enumerate(value)]
     return value

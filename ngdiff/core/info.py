@@ -79,7 +79,9 @@ def seen(step: int, losses: Tensor, gram: Tensor, weights: Tensor, tolerance: fl
     )
 
 
-def outcome(finite: bool, RR: float, RF: float, FF: float, a: float, b: float, tolerance: float) -> str:
+def outcome(
+    finite: bool, RR: float, RF: float, FF: float, a: float, b: float, tolerance: float
+) -> str:
     """The name of a step with Gramian [[RR, RF], [RF, FF]] and weights (a, b); see `Info`.
 
     finite: losses and Gramian are. tolerance: relative rounding error of ‖d‖². `no_weights`: the

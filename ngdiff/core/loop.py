@@ -76,10 +76,11 @@ def unlearn(
 ) -> Run:
     """Unlearn a copy of the problem, `run.model`, for at most `steps` updates.
 
-    method: a direction rule, or a recipe of `ngdiff.methods`. seed: the order of the data.
-    The run ends at `steps`, at a stop rule, or at a step without update (see `Info.outcome`).
+    method: a direction rule, or a recipe of `ngdiff.methods`. seed: the order of the data. The run
+    ends at `steps`, at a stop rule, or at a step without update (see `Info.outcome`).
     checkpoint: where weights, optimizer, rule and history are saved every `save_every` steps. A run
-    found there goes on bit for bit; that of another run is refused. watch: a `ngdiff.engine.footprint.Watch`.
+    found there goes on bit for bit; that of another run is refused. watch: a
+    `ngdiff.engine.footprint.Watch`.
     """
     if steps < 0 or save_every < 1:
         raise ValueError(f"unlearn needs steps ≥ 0, save_every ≥ 1, got {steps} and {save_every}")
@@ -133,7 +134,9 @@ class _Disk:
     depends: what makes this run another one than those saved by other calls.
     """
 
-    def __init__(self, path: Path | str | None, every: int, step: UnlearningStep, *depends: Any) -> None:
+    def __init__(
+        self, path: Path | str | None, every: int, step: UnlearningStep, *depends: Any
+    ) -> None:
         self.path, self.every, self.step = path, every, step
         if path is not None:
             self.name = _name(*depends, f"start {vector.dot(step.params, step.params):.4g}")

@@ -18,9 +18,13 @@ SAMPLE = 2**14  # numbers of a tensor that `blur` looks at
 
 
 class Point:
-    """Parameters that hold θ themselves. `ngdiff.engine.master` has the one for rounded parameters."""
+    """Parameters that hold θ themselves. `ngdiff.engine.master` has the one for rounded
+    parameters.
+    """
 
-    def __init__(self, params: Sequence[Tensor], optimizer: torch.optim.Optimizer, module: nn.Module | None) -> None:
+    def __init__(
+        self, params: Sequence[Tensor], optimizer: torch.optim.Optimizer, module: nn.Module | None
+    ) -> None:
         self.params, self.optimizer, self.shards = params, optimizer, sharding.shards_of(module)
         self.theta_0: list[Tensor] = []
         self.u: list[Tensor] = []
@@ -90,7 +94,9 @@ def inner(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     return optimizer.inner if isinstance(optimizer, Wrapping) else optimizer
 
 
-def point_of(params: Sequence[Tensor], optimizer: torch.optim.Optimizer, module: nn.Module | None) -> Point:
+def point_of(
+    params: Sequence[Tensor], optimizer: torch.optim.Optimizer, module: nn.Module | None
+) -> Point:
     """The point that the optimizer's parameters are at."""
     kind = optimizer.point if isinstance(optimizer, Wrapping) else Point
     return kind(params, optimizer, module)

@@ -1,4 +1,6 @@
-"""The random numbers of this process, the host's and the accelerator's: saved, put back, drawn again."""
+"""The random numbers of this process, the host's and the accelerator's: saved, put back, drawn
+again.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +13,10 @@ from torch import Tensor
 
 def state() -> list[Tensor]:
     """The host's state, and the current accelerator's where one is in use."""
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else [])]
+    return [
+        torch.get_rng_state(),
+        *([torch.cuda.get_rng_state()] if torch.cuda.is_initialized() else []),
+    ]
 
 
 def restore(states: Sequence[Tensor]) -> None:

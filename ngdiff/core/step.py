@@ -44,8 +44,8 @@ class UnlearningStep:
     model: an `nn.Module`, or a list of parameters. Only those that require gradients now are moved.
     optimizer: None is the bare step θ ← θ − η·d, η from the `stepsize`.
     direction: a rule of `ngdiff.core.directions`.
-    stepsize: a rule of `ngdiff.core.stepsize`; None leaves the optimizer's own rates alone. η is the
-    rate of the first parameter group that has one; the others keep their ratio to it.
+    stepsize: a rule of `ngdiff.core.stepsize`; None leaves the optimizer's own rates alone. η is
+    the rate of the first parameter group that has one; the others keep their ratio to it.
     memory: how the two gradients are held, "swap" or "recompute" (`ngdiff.core.gradients`).
     stop: rules that may end the run before an update.
     measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the actual step (two more copies of θ).
@@ -87,7 +87,9 @@ class UnlearningStep:
         self.tolerance = vector.square_precision(self.params)
         self.state, self.count = stepsize.init() if stepsize else State(), 0
 
-    def __call__(self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None) -> Info:
+    def __call__(
+        self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None
+    ) -> Info:
         """Make one update and return what it saw.
 
         probe_loss: the retain phase that the step-size rule looks at. By default that is the step's
@@ -154,7 +156,9 @@ class UnlearningStep:
         self._clear()
         return self._report(info, point, g_R, grads.kept_F)
 
-    def _probe(self, point: Point, phase: list[Loss], g_R: vector.Vector, rows: list[Tensor] | None) -> None:
+    def _probe(
+        self, point: Point, phase: list[Loss], g_R: vector.Vector, rows: list[Tensor] | None
+    ) -> None:
         """Update with a look along the way.
 
         The optimizer steps once, at a rate s ≥ 1 (a smaller one would lose small updates in the
@@ -183,7 +187,9 @@ class UnlearningStep:
         for p in self.held:  # frozen ones too: the optimizer would move them by an old gradient
             p.grad = None
 
-    def _report(self, info: Info, point: Point | None, g_R: vector.Vector, g_F: vector.Vector | None) -> Info:
+    def _report(
+        self, info: Info, point: Point | None, g_R: vector.Vector, g_F: vector.Vector | None
+    ) -> Info:
         """`info` with the rate and the rule's state, and the movement where it is measured."""
         more: dict[str, Any] = {"eta": self.rates.first}
         if self.stepsize is not None:

@@ -122,13 +122,16 @@ def copy(u: Sequence[Tensor], into: Vector | None = None) -> list[Tensor]:
         u = [local(x) for x in u]
         spent = [None] * len(u) if into is None else [None if y is None else local(y) for y in into]
         out = [
-            y if y is not None and y.dtype == x.dtype else torch.empty_like(x) for x, y in zip(u, spent, strict=True)
+            y if y is not None and y.dtype == x.dtype else torch.empty_like(x)
+            for x, y in zip(u, spent, strict=True)
         ]
         torch._foreach_copy_(out, u)
     return out
 
 
-def difference(u: Sequence[Tensor], v: Sequence[Tensor], into: Vector | None = None) -> list[Tensor]:
+def difference(
+    u: Sequence[Tensor], v: Sequence[Tensor], into: Vector | None = None
+) -> list[Tensor]:
     """u − v; `into` as in `copy`."""
     out = copy(u, into)
     with torch.no_grad():

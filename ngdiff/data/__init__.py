@@ -1,6 +1,7 @@
 """Benchmarks: what to forget, what to retain, what to ask. Imports neither torch nor `datasets`.
 
-Real: `tofu`, `muse`, `semeval`. Generated in the same form, without a download: `authors`, `news`, `dossiers`.
+Real: `tofu`, `muse`, `semeval`. Generated in the same form, without a download: `authors`, `news`,
+`dossiers`.
 """
 
 from ngdiff.data.benchmark import Benchmark, Prompt

@@ -1,8 +1,8 @@
 """A benchmark: named sets of question/answer rows, and how a question becomes text.
 
-One noun for every data set: TOFU's config names point to rows, a row is a plain dict. What a model is trained
-on, what it must forget and what it is asked afterwards are all read from here, so a content hash of the rows
-(`fingerprint`) is the cache key of everything derived from them.
+One noun for every data set: TOFU's config names point to rows, a row is a plain dict. What a model
+is trained on, what it must forget and what it is asked afterwards are all read from here, so a
+content hash of the rows (`fingerprint`) is the cache key of everything derived from them.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Prompt:
-    r"""How a question becomes text: question_start + question + question_end + answer_start, then the answer.
+    r"""How a question becomes text: question_start + question + question_end + answer_start, then
+    the answer.
 
     The default is TOFU's form for models without a chat template: "Question: {q}\nAnswer: {a}".
     """
@@ -38,30 +39,38 @@ BARE = Prompt("", "", "")  # of a document: a row without a question
 
 
 def form_of(text: str) -> Prompt | None:
-    r"""The prompt that a text with {question} in it describes: of what follows the question, the last line is the answer tag,
-    "Answer: " in "Question: {question}\nAnswer: "; what follows in the same line ends the question. "" is None.
+    r"""The prompt that a text with {question} in it describes: of what follows the question, the
+    last line is the answer tag, "Answer: " in "Question: {question}\nAnswer: "; what follows in the
+    same line ends the question. "" is None.
 
     Error: ValueError for a text that has {question} not just once.
     """
     if not text:
         return None
     if text.count("{question}") != 1:
-        raise ValueError(f"--prompt needs {{question}} once, such as 'Question: {{question}}\\nAnswer: '; got {text!r}")
+        raise ValueError(
+            f"--prompt needs {{question}} once, such as 'Question: {{question}}\\nAnswer: '; got "
+            f"{text!r}"
+        )
     start, rest = text.replace("\\n", "\n").split("{question}")
     cut = rest.rfind("\n") + 1 or len(rest)
     return Prompt(start, rest[:cut], rest[cut:])
 
 
 def siblings(split: str) -> tuple[str, str]:
-    """The retain and holdout configs that belong to a forget split: forget05 -> (retain95, holdout05).
+    """The retain and holdout configs that belong to a forget split: forget05 -> (retain95,
+    holdout05).
 
-    A split called plainly "forget" belongs to "retain" and "holdout". ValueError for any other name.
+    A split called plainly "forget" belongs to "retain" and "holdout". ValueError for any other
+    name.
     """
     if split == "forget":
         return "retain", "holdout"
     match = re.fullmatch(r"forget(\d\d)", split)
     if match is None:
-        raise ValueError(f"unknown split {split!r}; splits are named forget01, forget05, forget10, … or forget")
+        raise ValueError(
+            f"unknown split {split!r}; splits are named forget01, forget05, forget10, … or forget"
+        )
     share = match.group(1)
     return f"retain{100 - int(share):02d}", f"holdout{share}"
 
@@ -72,14 +81,16 @@ class Benchmark:
 
     name      "authors", "tofu", …
     split     the forget split, e.g. "forget10"
-    configs   config name -> rows; needs the split and its retain config, the rest is asked for when used
+    configs   config name -> rows; needs the split and its retain config, the rest is asked for when
+              used
     pretrain  question/answer rows of the phase before fine-tuning (general knowledge)
     source    JSON-able recipe that `data.load` turns back into this benchmark
     prompt    how a question becomes text
 
-    Raises ValueError, naming config and row, for an empty forget or retain set, a row without `question` or
-    `answer`, a perturbed row without wrong answers (or paraphrase), and forget questions that are retained
-    or pre-trained too. Rows without a question (plain documents) are compared by their answer.
+    Raises ValueError, naming config and row, for an empty forget or retain set, a row without
+    `question` or `answer`, a perturbed row without wrong answers (or paraphrase), and forget
+    questions that are retained or pre-trained too. Rows without a question (plain documents) are
+    compared by their answer.
     """
 
     name: str
@@ -94,20 +105,30 @@ class Benchmark:
         for config in (self.split, retain):
             if not self.configs.get(config):
                 raise ValueError(
-                    f"{self.name}: config {config!r} is empty or missing; unlearning needs at least one row "
-                    f"to forget and one to retain (configs given: {', '.join(self.configs) or 'none'})"
+                    f"{self.name}: config {config!r} is empty or missing; unlearning needs at "
+                    "least one row "
+                    "to forget and one to retain (configs given: "
+                    f"{', '.join(self.configs) or 'none'})"
                 )
         for config, rows in [*self.configs.items(), ("pretrain", self.pretrain)]:
             paraphrased = config in (f"{self.split}_perturbed", "retain_perturbed")
-            texts = ("question", "answer", "paraphrased_answer") if paraphrased else ("question", "answer")
-            _check_rows(f"{self.name}: {config}", rows, texts, perturbed=config.endswith("_perturbed"))
+            texts = (
+                ("question", "answer", "paraphrased_answer")
+                if paraphrased
+                else ("question", "answer")
+            )
+            _check_rows(
+                f"{self.name}: {config}", rows, texts, perturbed=config.endswith("_perturbed")
+            )
         _check_disjoint(self.name, self.split, self.forget, retain, self.retain)
         _check_disjoint(self.name, self.split, self.forget, "pretrain", self.pretrain)
 
     def rows(self, config: str) -> list[Row]:
         """The rows of one config; KeyError names the ones there are."""
         if config not in self.configs:
-            raise KeyError(f"{self.name} has no config {config!r}; it has {', '.join(self.configs)}")
+            raise KeyError(
+                f"{self.name} has no config {config!r}; it has {', '.join(self.configs)}"
+            )
         return self.configs[config]
 
     @property
@@ -124,7 +145,9 @@ class Benchmark:
 
     @property
     def full(self) -> list[Row]:
-        """Training rows of the target: retain, then forget: TOFU's `full`, the same for every split."""
+        """Training rows of the target: retain, then forget: TOFU's `full`, the same for every
+        split.
+        """
         return [*self.retain, *self.forget]
 
     @property
@@ -145,9 +168,13 @@ class Benchmark:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the canonical JSON of split, rows and prompt; name and source do not enter."""
+        """sha256 (hex) of the canonical JSON of split, rows and prompt; name and source do not
+        enter.
+        """
         content = [self.split, dict(self.configs), self.pretrain, asdict(self.prompt)]
-        text = json.dumps(content, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False)
+        text = json.dumps(
+            content, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False
+        )
         return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -155,12 +182,18 @@ def _check_rows(where: str, rows: list[Row], texts: tuple[str, ...], perturbed: 
     for i, row in enumerate(rows):
         for key in texts:
             if not isinstance(row.get(key), str):
-                raise ValueError(f"{where}, row {i}: no text under {key!r}; each row needs {', '.join(texts)}")
+                raise ValueError(
+                    f"{where}, row {i}: no text under {key!r}; each row needs {', '.join(texts)}"
+                )
         if not row["answer"].strip():
             raise ValueError(f"{where}, row {i}: the answer is empty; drop the row or fill it in")
         wrong = row.get("perturbed_answer")
-        if perturbed and not (isinstance(wrong, list) and wrong and all(isinstance(w, str) for w in wrong)):
-            raise ValueError(f"{where}, row {i}: perturbed_answer must be a non-empty list of wrong answers")
+        if perturbed and not (
+            isinstance(wrong, list) and wrong and all(isinstance(w, str) for w in wrong)
+        ):
+            raise ValueError(
+                f"{where}, row {i}: perturbed_answer must be a non-empty list of wrong answers"
+            )
 
 
 def _check_disjoint(name: str, split: str, forget: list[Row], other: str, rows: list[Row]) -> None:

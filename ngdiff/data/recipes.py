@@ -20,7 +20,8 @@ RECIPES = {
 
 
 def load(source: Mapping[str, Any]) -> Benchmark:
-    """The benchmark that `Benchmark.source` describes: load(bench.source).fingerprint == bench.fingerprint.
+    """The benchmark that `Benchmark.source` describes: load(bench.source).fingerprint ==
+    bench.fingerprint.
 
     Raises ValueError for a recipe of unknown name.
     """

@@ -1,4 +1,5 @@
-"""Where rows come from: a file of JSON, a parquet file, or a data set of the hub; each error says which file and line.
+"""Where rows come from: a file of JSON, a parquet file, or a data set of the hub; each error says
+which file and line.
 
 One reader for every loader. What a row must hold is its loader's business.
 """
@@ -17,9 +18,11 @@ BETWEEN = re.compile(r"[\s,]*")  # elements of an array
 
 
 def records(path: Path) -> list[tuple[int, Any]]:
-    """(line, value) of every value in a file: JSON lines, or one JSON array; its first character says which.
+    """(line, value) of every value in a file: JSON lines, or one JSON array; its first character
+    says which.
 
-    Errors: FileNotFoundError; ValueError with file and line for what is not UTF-8, not JSON or cut short.
+    Errors: FileNotFoundError; ValueError with file and line for what is not UTF-8, not JSON or cut
+    short.
     """
     path = Path(path).expanduser()
     if not path.is_file():
@@ -36,12 +39,18 @@ def records(path: Path) -> list[tuple[int, Any]]:
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand in a string
+    for number, line in enumerate(
+        text.split("\n"), start=1
+    ):  # not splitlines: U+2028 may stand in a string
         if line.strip():
             try:
                 yield number, json.loads(line)
             except JSONDecodeError as error:
-                cut = "it is cut short, or " if error.pos >= len(line.rstrip()) or "Unterminated" in error.msg else ""
+                cut = (
+                    "it is cut short, or "
+                    if error.pos >= len(line.rstrip()) or "Unterminated" in error.msg
+                    else ""
+                )
                 raise ValueError(
                     f"{path}, line {number}: not JSON ({error.msg}): {cut}one row must be one line"
                 ) from error
@@ -62,7 +71,9 @@ def _array(text: str, path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def text(value: dict[str, Any], key: str, where: str, hint: str = "") -> str:
-    """value[key], which must be text that a tokenizer takes. Error: ValueError that begins with `where`, `hint` at its end."""
+    """value[key], which must be text that a tokenizer takes. Error: ValueError that begins with
+    `where`, `hint` at its end.
+    """
     if key not in value:
         raise ValueError(f"{where}: no {key!r} (its keys: {', '.join(value) or 'none'}){hint}")
     found = value[key]
@@ -71,12 +82,16 @@ def text(value: dict[str, Any], key: str, where: str, hint: str = "") -> str:
     if not found.strip():
         raise ValueError(f"{where}: {key!r} is empty: fill it in or drop the row")
     if any("\ud800" <= letter <= "\udfff" for letter in found):
-        raise ValueError(f"{where}: {key!r} holds half a character (a lone surrogate), which no tokenizer takes")
+        raise ValueError(
+            f"{where}: {key!r} holds half a character (a lone surrogate), which no tokenizer takes"
+        )
     return found
 
 
 def parquet(path: Path) -> list[tuple[int, Any]]:
-    """(row number from 1, row) of a parquet file. Errors: FileNotFoundError; ValueError for a damaged one."""
+    """(row number from 1, row) of a parquet file. Errors: FileNotFoundError; ValueError for a
+    damaged one.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -87,13 +102,17 @@ def parquet(path: Path) -> list[tuple[int, Any]]:
 
 
 def hub(repository: str, config: str, split: str, revision: str | None) -> list[dict[str, Any]]:
-    """The rows of a data set on the hub, from its cache or by download. Error: ConnectionError saying what to do."""
+    """The rows of a data set on the hub, from its cache or by download. Error: ConnectionError
+    saying what to do.
+    """
     try:
         return dataset(repository, config, split=split, revision=revision)
     except (OSError, ValueError) as error:
         raise ConnectionError(
-            f"cannot get config {config!r} ({split}) of {repository} (revision {revision}): {error}. Connect to the hub (and "
-            f"unset HF_HUB_OFFLINE), or pass root=FOLDER (--data FOLDER) with the hub's files, got elsewhere by "
+            f"cannot get config {config!r} ({split}) of {repository} (revision {revision}): "
+            f"{error}. Connect to the hub (and "
+            "unset HF_HUB_OFFLINE), or pass root=FOLDER (--data FOLDER) with the hub's files, "
+            "got elsewhere by "
             f"`hf download {repository} --repo-type dataset --local-dir FOLDER`"
         ) from error
 

@@ -1,15 +1,21 @@
-"""Where a run computes: device, precision, processes, memory. What it computes is the same everywhere.
+"""Where a run computes: device, precision, processes, memory. What it computes is the same
+everywhere.
 
-An `Engine` prepares a model and gives the optimizer and the options of `UnlearningStep` that go with it; the same code
-runs under plain `python` and under `accelerate launch`, whose processes, backend and device it takes.
+An `Engine` prepares a model and gives the optimizer and the options of `UnlearningStep` that go
+with it; the same code runs under plain `python` and under `accelerate launch`, whose processes,
+backend and device it takes.
 
-    precision  float32, or bfloat16: the forward rounds weights to bfloat16, while float32 weights are what is updated.
-               On one device the two share 4 bytes (`ngdiff.engine.master`); FSDP2's mixed precision does the same on several.
-    sharding   over several processes: "shard" cuts weights, gradients and optimizer state with FSDP2 (`fully_shard`);
-               "replicate" keeps a copy each (DDP). Either way the run is that of one process up to rounding.
-    memory     swap | recompute (`ngdiff.core.gradients`); checkpointing: block by block, activations are computed twice.
+    precision  float32, or bfloat16: the forward rounds weights to bfloat16, while float32 weights
+               are what is updated. On one device the two share 4 bytes (`ngdiff.engine.master`);
+               FSDP2's mixed precision does the same on several.
+    sharding   over several processes: "shard" cuts weights, gradients and optimizer state with
+               FSDP2 (`fully_shard`); "replicate" keeps a copy each (DDP). Either way the run is
+               that of one process up to rounding.
+    memory     swap | recompute (`ngdiff.core.gradients`); checkpointing: block by block,
+               activations are computed twice.
 
-References: Rajbhandari et al. 2020, arXiv 1910.02054 (sharded optimizers); Chen et al. 2016, arXiv 1604.06174 (checkpoints).
+References: Rajbhandari et al. 2020, arXiv 1910.02054 (sharded optimizers); Chen et al. 2016, arXiv
+1604.06174 (checkpoints).
 """
 
 from __future__ import annotations
@@ -35,11 +41,13 @@ SHARDINGS = ("shard", "replicate")
 
 @dataclass(frozen=True)
 class Engine:
-    """device: a torch name, "auto" (the accelerator if there is one), or None: where the model is. precision: None leaves
-    the model's own. compile: each block by `torch.compile` (the same numbers up to rounding).
+    """device: a torch name, "auto" (the accelerator if there is one), or None: where the model is.
+    precision: None leaves the model's own. compile: each block by `torch.compile` (the same numbers
+    up to rounding).
 
-    Errors: ValueError for a name that is not known, and for float16, whose loss scaling would need gradients that are
-    not NGDiff's, and under DeepSpeed or FSDP1, which own or flatten the gradients.
+    Errors: ValueError for a name that is not known, and for float16, whose loss scaling would need
+    gradients that are not NGDiff's, and under DeepSpeed or FSDP1, which own or flatten the
+    gradients.
     """
 
     device: str | None = None
@@ -52,18 +60,32 @@ class Engine:
     def __post_init__(self) -> None:
         if self.precision in ("float16", "fp16"):
             raise ValueError(
-                "float16 needs its losses scaled, and a scaler skips steps unseen: use precision='bfloat16'"
+                "float16 needs its losses scaled, and a scaler skips steps unseen: use "
+                "precision='bfloat16'"
             )
-        for name, known in (("precision", (None, *PRECISIONS)), ("memory", (*MODES,)), ("sharding", SHARDINGS)):
+        for name, known in (
+            ("precision", (None, *PRECISIONS)),
+            ("memory", (*MODES,)),
+            ("sharding", SHARDINGS),
+        ):
             if getattr(self, name) not in known:
-                raise ValueError(f"unknown {name} {getattr(self, name)!r}; choose one of: {', '.join(map(str, known))}")
+                raise ValueError(
+                    f"unknown {name} {getattr(self, name)!r}; choose one of: "
+                    f"{', '.join(map(str, known))}"
+                )
         asked = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         if asked in ("fp16", "fp8") or (asked == "bf16" and self.precision != "bfloat16"):
-            raise ValueError(f"launched with --mixed_precision {asked}: precision is the engine's own, launch with "
-                             "--mixed_precision no and take precision='bfloat16' (--precision bfloat16)")  # fmt: skip
+            raise ValueError(
+                f"launched with --mixed_precision {asked}: precision is the engine's own, launch "
+                "with "
+                "--mixed_precision no and take precision='bfloat16' (--precision bfloat16)"
+            )
         if _flag("ACCELERATE_USE_DEEPSPEED"):
-            raise ValueError("DeepSpeed owns the gradients, and NGDiff must combine them: launch with --use_fsdp "
-                               "--fsdp_version 2, or with --multi_gpu, instead of --use_deepspeed")  # fmt: skip
+            raise ValueError(
+                "DeepSpeed owns the gradients, and NGDiff must combine them: launch with "
+                "--use_fsdp "
+                "--fsdp_version 2, or with --multi_gpu, instead of --use_deepspeed"
+            )
         if _flag("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "2") == "1":
             raise ValueError("FSDP1 flattens parameters: launch with --fsdp_version 2")
 
@@ -102,8 +124,12 @@ class Engine:
         return self.processes.size > 1 and self.sharding == "shard"
 
     def prepare(self, model: nn.Module) -> tuple[nn.Module, dict[Tensor, Tensor]]:
-        """The model, changed in place, as the module to call; and the low bits of what became bfloat16 (for `optimizer`)."""
-        if (place := self.place) is not None and not self.sharded:  # shards move block by block: the whole need not fit
+        """The model, changed in place, as the module to call; and the low bits of what became
+        bfloat16 (for `optimizer`).
+        """
+        if (
+            place := self.place
+        ) is not None and not self.sharded:  # shards move block by block: the whole need not fit
             model.to(place)
         low = self._round(model)
         layers = blocks(model)
@@ -115,13 +141,22 @@ class Engine:
         if self.processes.size == 1:
             return model, low
         if self.sharded:
-            _shard(model, layers, torch.bfloat16 if self.precision == "bfloat16" else None, self._state.device.type)
+            _shard(
+                model,
+                layers,
+                torch.bfloat16 if self.precision == "bfloat16" else None,
+                self._state.device.type,
+            )
             return model, low
         ids = [place.index] if place is not None and place.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(model, device_ids=ids), low
 
-    def optimizer(self, params: list[Tensor], low: dict[Tensor, Tensor], make: Make) -> torch.optim.Optimizer:
-        """The optimizer `make(groups)` on the exact weights of `params`; low: what `prepare` gave."""
+    def optimizer(
+        self, params: list[Tensor], low: dict[Tensor, Tensor], make: Make
+    ) -> torch.optim.Optimizer:
+        """The optimizer `make(groups)` on the exact weights of `params`; low: what `prepare`
+        gave.
+        """
         if not low:
             return make([{"params": params}])
         master = Master(params, make)
@@ -135,7 +170,9 @@ class Engine:
         return {"memory": self.memory, "processes": self.processes, "dtype": rounded}
 
     def _round(self, model: nn.Module) -> dict[Tensor, Tensor]:
-        """Weights as the precision wants them. Adapters stay float32: they are few, and peft computes them so."""
+        """Weights as the precision wants them. Adapters stay float32: they are few, and peft
+        computes them so.
+        """
         if self.precision is None:
             return {}
         low: dict[Tensor, Tensor] = {}
@@ -190,12 +227,16 @@ def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:
     )
 
 
-def _shard(model: nn.Module, layers: list[nn.Module], rounded: torch.dtype | None, kind: str) -> None:
+def _shard(
+    model: nn.Module, layers: list[nn.Module], rounded: torch.dtype | None, kind: str
+) -> None:
     """On the engine's kind of device, whatever else the machine has."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
-    policy = MixedPrecisionPolicy(param_dtype=rounded, reduce_dtype=torch.float32 if rounded else None)
+    policy = MixedPrecisionPolicy(
+        param_dtype=rounded, reduce_dtype=torch.float32 if rounded else None
+    )
     mesh = init_device_mesh(kind, (torch.distributed.get_world_size(),))
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
@@ -203,15 +244,18 @@ def _shard(model: nn.Module, layers: list[nn.Module], rounded: torch.dtype | Non
 
 
 def device_named(name: str) -> torch.device:
-    """A device by torch's name; "auto" is CUDA where there is one. Errors: ValueError for a name that torch does not know, and
-    for a device that this machine has not."""
+    """A device by torch's name; "auto" is CUDA where there is one. Errors: ValueError for a name
+    that torch does not know, and for a device that this machine has not."""
     there = torch.cuda.is_available()
     try:
         device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
     except RuntimeError as error:
         raise ValueError(f"unknown device {name!r}: give auto, cpu, cuda or cuda:1") from error
     if device.type == "cuda" and not (there and (device.index or 0) < torch.cuda.device_count()):
-        raise ValueError(f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices here; give auto or cpu")
+        raise ValueError(
+            f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices here; give "
+            "auto or cpu"
+        )
     return device
 
 

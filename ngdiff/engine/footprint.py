@@ -1,17 +1,22 @@
-"""How much memory a step takes, before it is taken: an estimate by what the bytes are for, what fits instead, what happened.
+"""How much memory a step takes, before it is taken: an estimate by what the bytes are for, what
+fits instead, what happened.
 
-One row is run forward to see what it keeps for its backward; a batch keeps that many times as its tokens are more. With W
-bytes of weights and optimizer state, G of gradients, A_R and A_F of activations of the largest microbatch of a phase
+One row is run forward to see what it keeps for its backward; a batch keeps that many times as its
+tokens are more. With W bytes of weights and optimizer state, G of gradients, A_R and A_F of
+activations of the largest microbatch of a phase
 
-    phase R                     A_R or G, whichever is more (the one shrinks as the other grows); A_R + G when accumulating
+    phase R                     A_R or G, whichever is more (the one shrinks as the other grows);
+                                A_R + G when accumulating
     phase F, swap               G + the same of the forget phase
     phase F, recompute          G + A_F
-    update                      G and, in bfloat16, the weights that are float32 at the same time (`ngdiff.engine.master`)
-    probe                       θ₀ and u: twice the weights that move, in the memory of the gradients; and a forward of all
-                                rows it looks at, which keeps nothing for a backward
+    update                      G and, in bfloat16, the weights that are float32 at the same time
+                                (`ngdiff.engine.master`)
+    probe                       θ₀ and u: twice the weights that move, in the memory of the
+                                gradients; and a forward of all rows it looks at, which keeps
+                                nothing for a backward
 
-and the peak is W plus the largest: an estimate, which leaves out what operations need for themselves. Bytes are counted from
-the allocator's own events, never from the process's size.
+and the peak is W plus the largest: an estimate, which leaves out what operations need for
+themselves. Bytes are counted from the allocator's own events, never from the process's size.
 """
 
 from __future__ import annotations
@@ -36,7 +41,9 @@ from ngdiff.engine.meters import allocated
 
 
 class Bound(Protocol):
-    """What the estimate asks of a problem that is bound to a method: LMProblem's batches, module and engine."""
+    """What the estimate asks of a problem that is bound to a method: LMProblem's batches, module
+    and engine.
+    """
 
     module: torch.nn.Module
     engine: Engine
@@ -59,10 +66,12 @@ def size(bytes_: float) -> str:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a step of one process, in `parts` microbatches a phase, of a model of `layers` blocks.
+    """Bytes of a step of one process, in `parts` microbatches a phase, of a model of `layers`
+    blocks.
 
-    retain, forget: activations of all rows of the batch; outside: the part of them that checkpointing keeps; line: θ₀ and u
-    of a probe, 0 without one; bucket: float32 copies of a master; look: the probe's forward.
+    retain, forget: activations of all rows of the batch; outside: the part of them that
+    checkpointing keeps; line: θ₀ and u of a probe, 0 without one; bucket: float32 copies of a
+    master; look: the probe's forward.
     """
 
     weights: int
@@ -92,25 +101,34 @@ class Footprint:
         return self.weights + self.optimizer + max(phase(A_R), F, G + self.bucket, probe)
 
     def _kept(self, whole: int) -> int:
-        """Activations of one microbatch; with checkpointing what lies outside the blocks, and one block at a time."""
+        """Activations of one microbatch; with checkpointing what lies outside the blocks, and one
+        block at a time.
+        """
         one = whole / self.parts
-        return round(one * (self.outside + (1 - self.outside) / self.layers if self.checkpointing else 1.0))
+        return round(
+            one * (self.outside + (1 - self.outside) / self.layers if self.checkpointing else 1.0)
+        )
 
     def __str__(self) -> str:
         A = max(self._kept(self.retain), self._kept(self.forget))
         return (
-            f"{size(self.peak())} at the fullest: weights {size(self.weights)}, optimizer {size(self.optimizer)}, "
+            f"{size(self.peak())} at the fullest: weights {size(self.weights)}, optimizer "
+            f"{size(self.optimizer)}, "
             f"gradients {size(self.gradients)} each, activations {size(A)}, memory={self.memory}"
         )
 
     def fitting(self, limit: int, rows: int) -> list[str]:
-        """Settings that need at most `limit` bytes, in words, the least costly first; `rows`: of a batch."""
+        """Settings that need at most `limit` bytes, in words, the least costly first; `rows`: of a
+        batch.
+        """
         found = []
         choices = itertools.product(
             (False, True)[self.checkpointing :], ("swap", "recompute"), _parts(self.parts, rows)
         )
         for twice, memory, parts in choices:
-            other = replace(self, memory=memory, checkpointing=self.checkpointing or twice, parts=parts)
+            other = replace(
+                self, memory=memory, checkpointing=self.checkpointing or twice, parts=parts
+            )
             if other != self and other.peak() <= limit:
                 words = [f"--micro {-(-rows // parts)}"] if parts != self.parts else []
                 words += [f"--memory {memory}"] if memory != self.memory else []
@@ -124,8 +142,12 @@ def _parts(now: int, rows: int) -> list[int]:
     return [*more, rows] if rows > now else [now]
 
 
-def footprint(problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | None = None) -> Footprint:
-    """The estimate for a problem that is bound and prepared; fresh: of a step-size rule that probes, None without one."""
+def footprint(
+    problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | None = None
+) -> Footprint:
+    """The estimate for a problem that is bound and prepared; fresh: of a step-size rule that
+    probes, None without one.
+    """
     params, device = problem.parameters, problem.parameters[0].device
     with torch.no_grad():
         every, moving = ([local(p) for p in ps] for ps in (problem.module.parameters(), params))
@@ -141,17 +163,26 @@ def footprint(problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | Non
     if fresh == 0:  # the step's own rows: g_R is asked for their exact slope
         line += G
     return Footprint(
-        weights=sum(p.nbytes for p in every) + bits, gradients=G, optimizer=_slots(optimizer) * moved, retain=retain[0],
-        forget=forget[0], outside=kept / whole if whole else 1.0, layers=max(len(blocks(problem.module)), 1),
-        line=0 if fresh is None else line, look=round(retain[3] * (1 + (fresh or 0))),
-        bucket=8 * min(sum(q.numel() for q in low), BUCKET), parts=max(retain[2], forget[2]),
-        memory=problem.engine.memory, checkpointing=problem.engine.checkpointing,
-    )  # fmt: skip
+        weights=sum(p.nbytes for p in every) + bits,
+        gradients=G,
+        optimizer=_slots(optimizer) * moved,
+        retain=retain[0],
+        forget=forget[0],
+        outside=kept / whole if whole else 1.0,
+        layers=max(len(blocks(problem.module)), 1),
+        line=0 if fresh is None else line,
+        look=round(retain[3] * (1 + (fresh or 0))),
+        bucket=8 * min(sum(q.numel() for q in low), BUCKET),
+        parts=max(retain[2], forget[2]),
+        memory=problem.engine.memory,
+        checkpointing=problem.engine.checkpointing,
+    )
 
 
 def _activations(problem: Bound, forget: bool, device: torch.device) -> tuple[int, int, int, int]:
-    """Bytes that a batch's rows keep for the backward, without and with checkpointing, how many microbatches, and the most
-    bytes of their forward without a backward; from the longest row alone."""
+    """Bytes that a batch's rows keep for the backward, without and with checkpointing, how many
+    microbatches, and the most bytes of their forward without a backward; from the longest row
+    alone."""
     phase, one = problem.batch(0)[forget], problem.longest(0, forget)
     tokens = [loss.batch["input_ids"].numel() for loss in (*phase, one)]
     times = max(tokens[:-1]) * len(phase) / tokens[-1]
@@ -167,13 +198,20 @@ def _activations(problem: Bound, forget: bool, device: torch.device) -> tuple[in
 
 
 def _slots(optimizer: torch.optim.Optimizer) -> int:
-    """Numbers that the optimizer keeps for each weight, found by a step of its like on a small tensor."""
+    """Numbers that the optimizer keeps for each weight, found by a step of its like on a small
+    tensor.
+    """
     mine: Any = inner(optimizer)
     x = torch.zeros(64, requires_grad=True)
     known = inspect.signature(type(mine)).parameters
     try:
         other = type(mine)(
-            [x], **{key: value for key, value in mine.defaults.items() if key in known and key != "fused"}
+            [x],
+            **{
+                key: value
+                for key, value in mine.defaults.items()
+                if key in known and key != "fused"
+            },
         )
         x.grad = torch.ones_like(x)
         other.step()
@@ -183,8 +221,9 @@ def _slots(optimizer: torch.optim.Optimizer) -> int:
 
 
 class Watch:
-    """Of a run (`unlearn(watch=)`): says the estimate before the first step, what happened after the last one, and, where
-    memory runs out, what would fit. On a CPU what happened is that of the second step here, which the profiler slows down.
+    """Of a run (`unlearn(watch=)`): says the estimate before the first step, what happened after
+    the last one, and, where memory runs out, what would fit. On a CPU what happened is that of the
+    second step here, which the profiler slows down.
 
     Errors: MemoryError in the place of torch's own.
     """
@@ -220,9 +259,14 @@ class Watch:
 
     def end(self) -> None:
         if self.measured:
-            alike = self.found if self.device.type == "cuda" else replace(self.found, line=0)  # that step did not probe
+            alike = (
+                self.found if self.device.type == "cuda" else replace(self.found, line=0)
+            )  # that step did not probe
             ratio = self.measured / alike.peak()
-            self.say(f"  memory, measured: {size(self.measured)} at the fullest, {ratio:.2f} of the estimate")
+            self.say(
+                f"  memory, measured: {size(self.measured)} at the fullest, {ratio:.2f} of the "
+                "estimate"
+            )
 
 
 @contextmanager
@@ -231,7 +275,9 @@ def advised(found: Footprint, device: torch.device, rows: int) -> Iterator[None]
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(
+            error
+        ):
             raise
         limit = capacity(device)
         options = found.fitting(round(0.95 * limit), rows)
@@ -241,7 +287,8 @@ def advised(found: Footprint, device: torch.device, rows: int) -> Iterator[None]
             else "nothing full-sized: --lora 16 trains an adapter, --sharding over more devices"
         )
         raise MemoryError(
-            f"out of memory on {device} ({size(limit)}). The step was estimated at {found}. What would fit: {less}"
+            f"out of memory on {device} ({size(limit)}). The step was estimated at {found}. What "
+            f"would fit: {less}"
         ) from error
 
 

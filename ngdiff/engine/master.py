@@ -1,8 +1,9 @@
 """Exact float32 weights behind a bfloat16 model, in the bytes of float32 weights.
 
-bfloat16 keeps 8 bits of a weight: at usual rates 95 % of the weights do not move at all when an update is added to them.
-Here θ is split, θ = (bfloat16 weight, the 16 low bits of the float32), so that the model computes in bfloat16 and no
-update is lost: 2 + 2 bytes a weight, exactly. Adding the 16-bit integer to the weight's bits gives the float32 back.
+bfloat16 keeps 8 bits of a weight: at usual rates 95 % of the weights do not move at all when an
+update is added to them. Here θ is split, θ = (bfloat16 weight, the 16 low bits of the float32), so
+that the model computes in bfloat16 and no update is lost: 2 + 2 bytes a weight, exactly. Adding the
+16-bit integer to the weight's bits gives the float32 back.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ BUCKET = 2**26  # weights that are float32 at the same time
 
 
 def split(theta: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 → (nearest bfloat16, 16 low bits as int16), half away from zero; `join` is its exact inverse."""
+    """float32 → (nearest bfloat16, 16 low bits as int16), half away from zero; `join` is its exact
+    inverse.
+    """
     bits = theta.view(torch.int32)
     high = (bits + 0x8000) >> 16
     return high.to(torch.int16).view(torch.bfloat16), (bits - (high << 16)).to(torch.int16)
@@ -28,7 +31,9 @@ def split(theta: Tensor) -> tuple[Tensor, Tensor]:
 
 def join(high: Tensor, low: Tensor) -> Tensor:
     """(bfloat16, int16) → the float32 that `split` took apart."""
-    return ((high.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)).view(torch.float32)
+    return ((high.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)).view(
+        torch.float32
+    )
 
 
 def _put(high: Tensor, low: Tensor, theta: Tensor) -> None:
@@ -38,7 +43,9 @@ def _put(high: Tensor, low: Tensor, theta: Tensor) -> None:
 
 
 class _SplitPoint(Point):
-    """θ₀ is the saved bfloat16 weights and the master's low bits, which stay θ₀'s until `settle`."""
+    """θ₀ is the saved bfloat16 weights and the master's low bits, which stay θ₀'s until
+    `settle`.
+    """
 
     optimizer: Master
 
@@ -61,7 +68,9 @@ class _SplitPoint(Point):
 
     def save(self, spent: vector.Vector | None, measure: bool = False) -> None:
         super().save(spent)
-        self.before = [theta.clone() for theta in self._exact(_whole)] if measure else []  # a step changes the low bits
+        self.before = (
+            [theta.clone() for theta in self._exact(_whole)] if measure else []
+        )  # a step changes the low bits
 
     def moved(self) -> list[Tensor]:
         return [
@@ -81,34 +90,48 @@ class _SplitPoint(Point):
 
 
 class Master(Wrapping):
-    """Any torch optimizer whose state is per parameter (all of torch's) on the exact weights of a bfloat16 model.
+    """Any torch optimizer whose state is per parameter (all of torch's) on the exact weights of a
+    bfloat16 model.
 
-        optimizer = Master(model.parameters(), lambda groups: torch.optim.AdamW(groups, lr=1e-5, fused=True))
+        optimizer = Master(model.parameters(), lambda groups: torch.optim.AdamW(groups, lr=1e-5,
+        fused=True))
 
-    params: parameters or groups of them; make: builds the optimizer from the same groups. Its state is float32. The
-    weights are put together a few at a time (BUCKET), so no second copy of the model is ever in memory. Parameters that
-    are not bfloat16 are left as they are. Adding weights later is refused.
+    params: parameters or groups of them; make: builds the optimizer from the same groups. Its state
+    is float32. The weights are put together a few at a time (BUCKET), so no second copy of the
+    model is ever in memory. Parameters that are not bfloat16 are left as they are. Adding weights
+    later is refused.
     """
 
     point = _SplitPoint
 
-    def __init__(self, params: Iterable[Any], make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]) -> None:
+    def __init__(
+        self, params: Iterable[Any], make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    ) -> None:
         given = list(params)
-        groups = [dict(g) for g in given] if given and isinstance(given[0], dict) else [{"params": given}]
+        groups = (
+            [dict(g) for g in given]
+            if given and isinstance(given[0], dict)
+            else [{"params": given}]
+        )
         for group in groups:
             group["params"] = list(group["params"])
         held = list(dict.fromkeys(p for group in groups for p in group["params"]))
         if any(map(sharding.sharded, held)):
             raise ValueError(
-                "sharded weights are float32 already: FSDP2's mixed precision casts them (Engine does this)"
+                "sharded weights are float32 already: FSDP2's mixed precision casts them (Engine "
+                "does this)"
             )
         self.shadow: dict[Tensor, Tensor] = {
             p: nn.Parameter(_hollow(p)) if p.dtype == torch.bfloat16 else p for p in held
         }
-        self.low = {p: torch.zeros_like(p, dtype=torch.int16) for p in held if p.dtype == torch.bfloat16}
+        self.low = {
+            p: torch.zeros_like(p, dtype=torch.int16) for p in held if p.dtype == torch.bfloat16
+        }
         self.inner = make([{**g, "params": [self.shadow[p] for p in g["params"]]} for g in groups])
         mine = zip(groups, self.inner.param_groups, strict=True)
-        super().__init__([{**whole, "params": g["params"]} for g, whole in mine], dict(self.inner.defaults))
+        super().__init__(
+            [{**whole, "params": g["params"]} for g, whole in mine], dict(self.inner.defaults)
+        )
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
         if hasattr(self, "param_groups") and len(self.param_groups) == len(self.inner.param_groups):
@@ -122,7 +145,9 @@ class Master(Wrapping):
 
     @torch.no_grad()
     def update(self, s: float) -> dict[Tensor, Tensor]:
-        """The step at rate s as u = (θ_s − θ₀)/s in float32; the weights stay, the gradients are used up."""
+        """The step at rate s as u = (θ_s − θ₀)/s in float32; the weights stay, the gradients are
+        used up.
+        """
         own = {p: p.clone() for p in self.shadow if p not in self.low}
         u = {}
         for p, theta in self._steps():
@@ -136,13 +161,17 @@ class Master(Wrapping):
     def _steps(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Steps the optimizer bucket by bucket, giving (parameter, its new float32 value)."""
         self._tell()
-        own = {p: p.grad for p in self.shadow if p not in self.low}  # float32 themselves: stepped last, together
+        own = {
+            p: p.grad for p in self.shadow if p not in self.low
+        }  # float32 themselves: stepped last, together
         for p in own:
             p.grad = None
         for bucket in _buckets([p for p in self.low if p.grad is not None]):
             try:
                 for p in bucket:
-                    self.shadow[p].data = (vector.fused(join, p.device) or join)(p.detach(), self.low[p])
+                    self.shadow[p].data = (vector.fused(join, p.device) or join)(
+                        p.detach(), self.low[p]
+                    )
                     self.shadow[p].grad = p.grad.float()  # type: ignore[union-attr]
                 self.inner.step()
                 for p in bucket:
@@ -186,7 +215,9 @@ def _whole(x: Tensor) -> Tensor:
 
 
 def _hollow(p: Tensor) -> Tensor:
-    """float32 in the shape of p, in the memory of one number: what an optimizer needs to make its state."""
+    """float32 in the shape of p, in the memory of one number: what an optimizer needs to make its
+    state.
+    """
     return torch.zeros((), dtype=torch.float32, device=p.device).expand(p.shape)
 
 

@@ -1,7 +1,9 @@
-"""What a step is measured by: seconds, bytes, reads by the host, model FLOPs. Nothing here knows what the step does.
+"""What a step is measured by: seconds, bytes, reads by the host, model FLOPs. Nothing here knows
+what the step does.
 
-On a CPU: CPU time of this process, bytes from the allocator's own events, reads from torch's function calls. On CUDA: device
-events, the caching allocator's statistics, and the warnings of its synchronisation debug mode.
+On a CPU: CPU time of this process, bytes from the allocator's own events, reads from torch's
+function calls. On CUDA: device events, the caching allocator's statistics, and the warnings of its
+synchronisation debug mode.
 """
 
 from __future__ import annotations
@@ -17,17 +19,39 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 TOPS = {  # dense FLOP/s of bfloat16 and float32 (no TF32), by a part of the device's name, the first that fits
-    **{"B200": (2250e12, 80e12), "H200": (989e12, 67e12), "H100 PCIe": (756e12, 51e12), "H100 NVL": (835e12, 60e12)},
-    **{"H100": (989e12, 67e12), "A100": (312e12, 19.5e12), "L40S": (362e12, 91.6e12), "RTX 4090": (165e12, 82.6e12)},
+    **{
+        "B200": (2250e12, 80e12),
+        "H200": (989e12, 67e12),
+        "H100 PCIe": (756e12, 51e12),
+        "H100 NVL": (835e12, 60e12),
+    },
+    **{
+        "H100": (989e12, 67e12),
+        "A100": (312e12, 19.5e12),
+        "L40S": (362e12, 91.6e12),
+        "RTX 4090": (165e12, 82.6e12),
+    },
 }
 CLOCK = {"cpu": "CPU time, one thread", "cuda": "device events"}
 READS_BY = {"cpu": "torch function calls", "cuda": "synchronisation warnings"}
-READING = ("item", "tolist", "numpy", "nonzero", "__bool__", "__float__", "__int__", "__index__", "__array__")
+READING = (
+    "item",
+    "tolist",
+    "numpy",
+    "nonzero",
+    "__bool__",
+    "__float__",
+    "__int__",
+    "__index__",
+    "__array__",
+)
 
 
 # ------------------------------------------------------------------------------------------------------------- seconds
 def timed(step: Callable[[], Any], device: str) -> Callable[[], float]:
-    """Runs `step`; gives its seconds when asked: CPU time, or between two device events (ask after `settle`)."""
+    """Runs `step`; gives its seconds when asked: CPU time, or between two device events (ask after
+    `settle`).
+    """
     if device != "cuda":
         began = time.process_time()
         step()
@@ -54,23 +78,34 @@ def upper95(ratios: Sequence[float]) -> float:
 
 # --------------------------------------------------------------------------------------------------------------- bytes
 def allocated(run: Callable[[], Any], device: str) -> tuple[int, int]:
-    """Bytes on top of those before: the most that were alive during `run`, and those that its result keeps alive."""
+    """Bytes on top of those before: the most that were alive during `run`, and those that its
+    result keeps alive.
+    """
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         result = run()
         torch.cuda.synchronize()
-        most, left = torch.cuda.max_memory_allocated() - before, torch.cuda.memory_allocated() - before
+        most, left = (
+            torch.cuda.max_memory_allocated() - before,
+            torch.cuda.memory_allocated() - before,
+        )
         del result
         return most, left
     activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True, acc_events=True) as profile:
+    with torch.profiler.profile(
+        activities=activities, profile_memory=True, acc_events=True
+    ) as profile:
         result = run()
     del result
     kineto: Any = profile.profiler
     events = [e for e in kineto.kineto_results.events() if e.name() == "[memory]"]
-    alive = list(itertools.accumulate((e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())), initial=0))
+    alive = list(
+        itertools.accumulate(
+            (e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())), initial=0
+        )
+    )
     return max(alive), alive[-1]
 
 
@@ -94,8 +129,9 @@ class _Reads(TorchFunctionMode):
 
 
 def reads(run: Callable[[], Any], device: str) -> int:
-    """How often the host waited for a number. On CUDA every call that made it wait counts, blocking copies to the device
-    too; on a CPU the calls that would read if its tensors lived on a device."""
+    """How often the host waited for a number. On CUDA every call that made it wait counts, blocking
+    copies to the device too; on a CPU the calls that would read if its tensors lived on a device.
+    """
     if device != "cuda":
         with _Reads() as seen:
             run()
@@ -117,17 +153,24 @@ def flops(model: Any, tokens: int, length: int) -> float:
 
         tokens · (6·N + 4·N₀ + 12·L·h·length)
 
-    N: trained weights, N₀: frozen ones, which need no gradient of their own. The output layer counts, tied or not; the
-    look-up of the input embedding does not. L layers of width h attend to whole rows (Chowdhery et al. 2022, arXiv
-    2204.02311, appendix B). What checkpointing or a memory mode computes twice is no model FLOP.
+    N: trained weights, N₀: frozen ones, which need no gradient of their own. The output layer
+    counts, tied or not; the look-up of the input embedding does not. L layers of width h attend to
+    whole rows (Chowdhery et al. 2022, arXiv 2204.02311, appendix B). What checkpointing or a memory
+    mode computes twice is no model FLOP.
     """
     table, config = model.get_input_embeddings().weight, model.config
     tied = table is model.get_output_embeddings().weight
     weights = [p for p in model.parameters() if p is not table or tied]
-    N, N_0 = (sum(p.numel() for p in weights if p.requires_grad == trained) for trained in (True, False))
-    return tokens * (6.0 * N + 4.0 * N_0 + 12.0 * config.num_hidden_layers * config.hidden_size * length)
+    N, N_0 = (
+        sum(p.numel() for p in weights if p.requires_grad == trained) for trained in (True, False)
+    )
+    return tokens * (
+        6.0 * N + 4.0 * N_0 + 12.0 * config.num_hidden_layers * config.hidden_size * length
+    )
 
 
 def top(name: str, precision: str) -> float | None:
     """FLOP/s of a device by its name, dense; None for one that is not in TOPS."""
-    return next((found[precision == "float32"] for part, found in TOPS.items() if part in name), None)
+    return next(
+        (found[precision == "float32"] for part, found in TOPS.items() if part in name), None
+    )

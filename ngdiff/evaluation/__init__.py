@@ -1,4 +1,6 @@
-"""Evaluation: `evaluate(lm, bench) -> Report`.  Lazy: importing the package loads neither torch nor transformers."""
+"""Evaluation: `evaluate(lm, bench) -> Report`.  Lazy: importing the package loads neither torch nor
+transformers.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,9 @@ __all__ = ["Report", "evaluate"]
 def __getattr__(name: str) -> Any:
     if name in _HOME:
         return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}")
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}; it offers {', '.join(__all__)}"
+    )
 
 
 def __dir__() -> list[str]:

@@ -137,7 +137,9 @@ def _own_eos(tokenizer: Any) -> int:
 
 
 @lru_cache(maxsize=8192)  # the same rows are evaluated for every model that shares a tokenizer
-def _alone(tokenizer: Any, prompt: Prompt, question: str, answer: str, cut: int) -> tuple[list[int], list[int]]:
+def _alone(
+    tokenizer: Any, prompt: Prompt, question: str, answer: str, cut: int
+) -> tuple[list[int], list[int]]:
     """Return the tokens of the prompt alone, and those of prompt, answer and EOS."""
     if tokenizer.chat_template:
         from ngdiff.lm.hub import chat_prompt, render  # transformers

@@ -85,7 +85,9 @@ class TOFUTraining(TOFU):
         return mask
 
 
-def labels(how: Convention, lm: LM, question: str, answer: str, ids: list[int], start: int) -> list[int]:
+def labels(
+    how: Convention, lm: LM, question: str, answer: str, ids: list[int], start: int
+) -> list[int]:
     """Return the labels of a row that has some from token `start` on.
 
     Raises ValueError for a row longer than the context, and for one without a labelled token.

@@ -1,8 +1,8 @@
 """A convention is how a benchmark's numbers are made. `Convention` is the definition, corrected.
 
-A published convention (`ngdiff.evaluation.conventions`) is a subclass that overrides what its own code
-does differently. Callers use the object and never ask which one it is. Nothing here loads torch
-before a model is used, because `ngdiff score` does without.
+A published convention (`ngdiff.evaluation.conventions`) is a subclass that overrides what its own
+code does differently. Callers use the object and never ask which one it is. Nothing here loads
+torch before a model is used, because `ngdiff score` does without.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Encoded(Example):
-    """A row as tokens: `input_ids`, `labels`, and `given`, the tokens that generation starts from."""
+    """A row as tokens: `input_ids`, `labels`, and `given`, the tokens that generation starts
+    from.
+    """
 
     given: list[int]
 
@@ -67,10 +69,12 @@ class Convention:
         """Raise ValueError where `meta` is of another convention's report; `name` names it."""
         if (theirs := meta.get("convention")) != self.name:
             raise ValueError(
-                f"{name} has convention {theirs!r}, this evaluation {self.name!r}: evaluate both with the same one"
+                f"{name} has convention {theirs!r}, this evaluation {self.name!r}: evaluate both "
+                "with the same one"
             )
 
-    # Questions and answers: TOFU's rows, and the rows of `ngdiff losses` ---------------------------
+    # Questions and answers: TOFU's rows, and the rows of `ngdiff losses`
+    # ---------------------------
 
     def encode(self, lm: LM, question: str, answer: str) -> Encoded:
         """Return the row as tokens, with labels on the answer and its EOS.
@@ -144,7 +148,9 @@ class Convention:
         return texts.text(lm.tokenizer, self.ids(lm, tail)[:n])
 
     def response(self, lm: LM, ids: list[int], asked: bool) -> str:
-        """Return a MUSE generation as text; an `asked` one is cut where the next question begins."""
+        """Return a MUSE generation as text; an `asked` one is cut where the next question
+        begins.
+        """
         text = texts.text(lm.tokenizer, ids)
         return muse_texts.one_answer(text) if asked else text
 
@@ -162,14 +168,18 @@ class Convention:
 
     def reply(self, lm: LM, ids: list[int]) -> str:
         """Return a SemEval generation as text, all of it."""
-        return lm.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return lm.tokenizer.decode(
+            ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
 
     def kind(self, id: str) -> str | None:
         """Return "sc" or "qa", as the row's id says; None for a row that is not scored."""
         return kind(id)
 
     def judged(self, items: Mapping[int, dict[str, Any]]) -> list[dict[str, Any]]:
-        """Return SemEval's items as rows for `ngdiff.evaluation.terms`, under an id of their kind."""
+        """Return SemEval's items as rows for `ngdiff.evaluation.terms`, under an id of their
+        kind.
+        """
         return [item | {"id": f"{self.kind(item['id'])}0"} for item in items.values()]
 
     # Training: what `ngdiff losses` compares with other implementations ---------------------------
@@ -191,5 +201,7 @@ class Convention:
         return None
 
     def mask(self, lm: LM, ids: Tensor, mask: Tensor, rows: Sequence[Example]) -> Tensor:
-        """Return the attention mask of padded rows; ids, mask (batch, time), mask 1 on real tokens."""
+        """Return the attention mask of padded rows; ids, mask (batch, time), mask 1 on real
+        tokens.
+        """
         return mask

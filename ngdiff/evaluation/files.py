@@ -1,6 +1,7 @@
 """A report in the benchmark's own file formats, so that its tools can read our numbers.
 
-tofu     TOFU_EVAL.json and TOFU_SUMMARY.json (open-unlearning's names and layout), eval_log_aggregated.json (TOFU's own)
+tofu     TOFU_EVAL.json and TOFU_SUMMARY.json (open-unlearning's names and layout),
+         eval_log_aggregated.json (TOFU's own)
 muse     MUSE.json: what `ngdiff score muse` reads
 semeval  the evaluator's folder: forget_0.csv, retain_0.csv, mia_results/, evaluation_results.jsonl
 """
@@ -26,13 +27,16 @@ LOGS = {
 
 
 def write(report: Report, suite: str, folder: Path) -> list[Path]:
-    """Writes the files of the suite's benchmark into the folder, each whole or not at all; returns their paths."""
+    """Writes the files of the suite's benchmark into the folder, each whole or not at all; returns
+    their paths.
+    """
     if suite == "muse":
         from ngdiff.evaluation import muse
 
         with atomic_write(folder / "MUSE_EVAL.json") as temporary:
             temporary.write_text(
-                json.dumps(_plain(muse.open_unlearning(report)), indent=4, ensure_ascii=False), "utf-8"
+                json.dumps(_plain(muse.open_unlearning(report)), indent=4, ensure_ascii=False),
+                "utf-8",
             )
         return [muse.write(report, folder / "MUSE.json"), folder / "MUSE_EVAL.json"]
     if suite == "semeval":
@@ -48,7 +52,9 @@ def write(report: Report, suite: str, folder: Path) -> list[Path]:
 
 
 def open_unlearning(report: Report) -> tuple[dict[str, Any], dict[str, float]]:
-    """({metric: {"agg_value", "value_by_index"}}, {metric: value}) of a TOFU report; losses of ours are left out."""
+    """({metric: {"agg_value", "value_by_index"}}, {metric: value}) of a TOFU report; losses of ours
+    are left out.
+    """
     summary = {k: v for k, v in report.metrics.items() if not k.startswith("loss_")}
     whole: dict[str, Any] = {}
     for name, value in summary.items():
@@ -60,14 +66,19 @@ def open_unlearning(report: Report) -> tuple[dict[str, Any], dict[str, float]]:
         if f"mia_{attack}" in whole:
             sides = {part: report.items[f"mia_{attack}_{part}"] for part in ("forget", "holdout")}
             whole[f"mia_{attack}"] |= {
-                **{part: {"agg_value": _mean(rows), "value_by_index": rows} for part, rows in sides.items()},
+                **{
+                    part: {"agg_value": _mean(rows), "value_by_index": rows}
+                    for part, rows in sides.items()
+                },
                 "auc": summary[f"mia_{attack}"],
             }
     return dict(sorted(whole.items())), dict(sorted(summary.items()))
 
 
 def tofu_log(report: Report) -> dict[str, dict[str, dict[int, Any]]]:
-    """TOFU's eval_log_aggregated.json: log -> field -> {index: value}, as far as the report has them."""
+    """TOFU's eval_log_aggregated.json: log -> field -> {index: value}, as far as the report has
+    them.
+    """
     return {file: log for part, file in LOGS.items() if (log := _log(report, part))}
 
 
@@ -88,13 +99,19 @@ def _log(report: Report, part: str) -> dict[str, dict[int, Any]]:
     if wrong:
         log["average_perturb_loss"] = {i: row["avg_loss"] for i, row in wrong.items()}
         log["perturb_loss"] = {
-            i: [loss * n for loss, n in zip(row["avg_loss"], row["tokens"], strict=True)] for i, row in wrong.items()
+            i: [loss * n for loss, n in zip(row["avg_loss"], row["tokens"], strict=True)]
+            for i, row in wrong.items()
         }
         log["num_token_perturb"] = {i: row["tokens"] for i, row in wrong.items()}
         log["truth_ratio"] = {i: row["score"] for i, row in report.items[RATIO[part]].items()}
     if said:
-        log["generated_text"] = {i: [row["input"], row["generation"], row["ground_truth"]] for i, row in said.items()}
-        log |= {kind: {i: row[kind] for i, row in said.items()} for kind in ("rouge1_recall", "rougeL_recall")}
+        log["generated_text"] = {
+            i: [row["input"], row["generation"], row["ground_truth"]] for i, row in said.items()
+        }
+        log |= {
+            kind: {i: row[kind] for i, row in said.items()}
+            for kind in ("rouge1_recall", "rougeL_recall")
+        }
     return log
 
 
@@ -108,7 +125,9 @@ def _without(row: dict[str, Any], key: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """JSON's types, and Infinity as Python's JSON writes it, which the benchmarks' own code does and reads."""
+    """JSON's types, and Infinity as Python's JSON writes it, which the benchmarks' own code does
+    and reads.
+    """
     if isinstance(value, dict):
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,9 @@
 """One teacher-forced forward per text, shared by every likelihood metric, and gradient norms.
 
 Texts that share a prompt share its key/value cache: prompts are prefilled once, left-padded; their answers follow,
-right-padded and bucketed by length, and the head runs on answer positions only.  Every mask is explicit and positions
+right-padded and bucketed by length, and the head runs on answer positions only.  Every mask is
+                                                                                  explicit and
+                                                                                  positions
 count real tokens, so a row gives the same numbers alone and in a batch (up to the rounding of the matmul).  Scores
 that are not finite are kept as they are: `metrics` says what they mean.
 """
@@ -26,7 +28,8 @@ HEAD = 2**24  # logits turned into fp32 statistics at once: 64 MiB
 
 @dataclass(frozen=True)
 class Stats:
-    """What a teacher-forced pass leaves of one answer of n tokens, the final EOS included; arrays of shape (n,).
+    """What a teacher-forced pass leaves of one answer of n tokens, the final EOS included; arrays
+    of shape (n,).
 
     logp       log-probability of each token (nats, fp32 log-softmax)
     hits       argmax == token, False where logp is not finite
@@ -40,12 +43,16 @@ class Stats:
 
 
 def context(model: Any) -> int | None:
-    """The longest sequence the model takes, in tokens, or None where its configuration sets none."""
+    """The longest sequence the model takes, in tokens, or None where its configuration sets
+    none.
+    """
     return getattr(model.config, "max_position_embeddings", None)
 
 
 def pad(rows: Sequence[Sequence[int]], side: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """ids and attention mask, (batch, time); the mask comes from the lengths. Padding is id 0: never attended to."""
+    """ids and attention mask, (batch, time); the mask comes from the lengths. Padding is id 0:
+    never attended to.
+    """
     time = max(map(len, rows))
     ids = torch.zeros(len(rows), time, dtype=torch.long)
     mask = torch.zeros(len(rows), time, dtype=torch.long)
@@ -56,7 +63,9 @@ def pad(rows: Sequence[Sequence[int]], side: str, device: torch.device) -> tuple
 
 
 def visible(ids: Tensor, mask: Tensor, blind: int | None) -> Tensor:
-    """The mask without the token `blind`, which is taken for padding wherever it stands (open-unlearning's way)."""
+    """The mask without the token `blind`, which is taken for padding wherever it stands
+    (open-unlearning's way).
+    """
     return mask if blind is None else mask * (ids != blind)
 
 
@@ -65,7 +74,9 @@ def positions(mask: Tensor) -> Tensor:
 
 
 def batches(lengths: Sequence[int], order: Iterable[int], budget: int) -> Iterator[list[int]]:
-    """Runs of `order` whose padded size, rows × longest, stays within `budget` tokens (one row always fits)."""
+    """Runs of `order` whose padded size, rows × longest, stays within `budget` tokens (one row
+    always fits).
+    """
     batch: list[int] = []
     longest = 0
     for i in order:
@@ -78,33 +89,44 @@ def batches(lengths: Sequence[int], order: Iterable[int], budget: int) -> Iterat
         yield batch
 
 
-# Likelihood -------------------------------------------------------------------------------------------------------
+# Likelihood
+# -------------------------------------------------------------------------------------------------------
 
 
 def _start(example: Example) -> int:
-    """Index of the first answer token that has a predictor (the very first token of a text has none)."""
+    """Index of the first answer token that has a predictor (the very first token of a text has
+    none).
+    """
     return max(1, len(example.prompt_ids))
 
 
 @torch.inference_mode()
 def likelihood(
-    model: Any, examples: Sequence[Example], moments: Sequence[bool] | None = None, budget: int | None = None,
-    blind: int | None = None, tick: Callable[[int, int], None] | None = None,
-) -> list[Stats]:  # fmt: skip
+    model: Any,
+    examples: Sequence[Example],
+    moments: Sequence[bool] | None = None,
+    budget: int | None = None,
+    blind: int | None = None,
+    tick: Callable[[int, int], None] | None = None,
+) -> list[Stats]:
     """Stats of each example, in order.
 
     moments  which examples also get μ and σ² of log p (min-k++ needs them); none by default
-    budget   tokens in one forward, padding included, which takes budget × vocabulary logits; None: 2048 on a CPU, whose caches
-             larger batches leave, else 16384
+    budget   tokens in one forward, padding included, which takes budget × vocabulary logits; None:
+             2048 on a CPU, whose caches larger batches leave, else 16384
     blind    a token that no other one attends to, as if it were padding
     tick     told after each batch of prompts how many texts of how many are done
     """
     moments = moments or [False] * len(examples)
     budget = budget or (2048 if model.device.type == "cpu" else 16384)
-    groups: dict[tuple[int, ...], list[int]] = {}  # the prompt without its last token -> the texts that begin so
+    groups: dict[
+        tuple[int, ...], list[int]
+    ] = {}  # the prompt without its last token -> the texts that begin so
     for i, example in enumerate(examples):
         groups.setdefault(tuple(example.input_ids[: _start(example) - 1]), []).append(i)
-    prefixes = sorted(groups, key=lambda prefix: (len(prefix), max(len(examples[i]) for i in groups[prefix])))
+    prefixes = sorted(
+        groups, key=lambda prefix: (len(prefix), max(len(examples[i]) for i in groups[prefix]))
+    )
     results: dict[int, Stats] = {}
     with evaluating(model):
         for batch in batches([len(prefix) for prefix in prefixes], range(len(prefixes)), budget):
@@ -116,7 +138,9 @@ def likelihood(
 
 
 def loss(lm: Any, rows: Sequence[dict[str, Any]]) -> float:
-    """Mean NLL of an `LM` over all labelled tokens of the rows, nats per token: the `loss_…` of the evaluators."""
+    """Mean NLL of an `LM` over all labelled tokens of the rows, nats per token: the `loss_…` of the
+    evaluators.
+    """
     found = likelihood(lm.model, [lm.encode(row["question"], row["answer"]) for row in rows])
     return mean_nll([logp for stats in found for logp in stats.logp])
 
@@ -129,23 +153,37 @@ def _answers(
     budget: int,
     blind: int | None,
 ) -> dict[int, Stats]:
-    """Prefills the prefixes once, then forwards the answers behind copies of that cache, bucketed by length."""
+    """Prefills the prefixes once, then forwards the answers behind copies of that cache, bucketed
+    by length.
+    """
     ids, left = pad(list(groups), "left", model.device)
     cache = None
     if ids.shape[1]:
-        inputs = {"input_ids": ids, "attention_mask": visible(ids, left, blind), "position_ids": positions(left)}
+        inputs = {
+            "input_ids": ids,
+            "attention_mask": visible(ids, left, blind),
+            "position_ids": positions(left),
+        }
         cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
     texts = [(i, row) for row, members in enumerate(groups.values()) for i in members]
     suffixes = [examples[i].input_ids[_start(examples[i]) - 1 :] for i, _ in texts]
-    lengths = [len(suffix) - 1 for suffix in suffixes]  # its tokens but the last predict its tokens but the first
+    lengths = [
+        len(suffix) - 1 for suffix in suffixes
+    ]  # its tokens but the last predict its tokens but the first
     results = {i: Stats(np.empty(0), np.empty(0, bool)) for i, _ in texts}
     order = sorted((t for t in range(len(texts)) if lengths[t]), key=lengths.__getitem__)
     for batch in batches(lengths, order, budget):
         owner = torch.tensor([texts[t][1] for t in batch], device=model.device)
         begun = (ids[owner], left[owner])
-        logits, right = _continue(model, cache, begun, owner, [suffixes[t][:-1] for t in batch], blind)
-        targets = torch.tensor([token for t in batch for token in suffixes[t][1:]], device=model.device)
-        wanted = torch.tensor([moments[texts[t][0]] for t in batch for _ in range(lengths[t])], device=model.device)
+        logits, right = _continue(
+            model, cache, begun, owner, [suffixes[t][:-1] for t in batch], blind
+        )
+        targets = torch.tensor(
+            [token for t in batch for token in suffixes[t][1:]], device=model.device
+        )
+        wanted = torch.tensor(
+            [moments[texts[t][0]] for t in batch for _ in range(lengths[t])], device=model.device
+        )
         ends = np.cumsum([lengths[t] for t in batch])[:-1]
         columns = [np.split(column, ends) for column in _statistics(logits, right, targets, wanted)]
         for t, logp, hits, mean, var in zip(batch, *columns, strict=True):
@@ -155,14 +193,23 @@ def _answers(
 
 
 def _continue(
-    model: Any, cache: Any, begun: tuple[Tensor, Tensor], owner: Tensor, suffixes: list[list[int]], blind: int | None
+    model: Any,
+    cache: Any,
+    begun: tuple[Tensor, Tensor],
+    owner: Tensor,
+    suffixes: list[list[int]],
+    blind: int | None,
 ) -> tuple[Tensor, Tensor]:
-    """Logits (batch, time, vocabulary) of suffixes behind the cache rows `owner`, whose ids and mask are `begun`; and their
-    own mask (batch, time)."""
+    """Logits (batch, time, vocabulary) of suffixes behind the cache rows `owner`, whose ids and
+    mask are `begun`; and their own mask (batch, time)."""
     ids, right = pad(suffixes, "right", model.device)
     whole, mask = (torch.cat(pair, dim=1) for pair in zip(begun, (ids, right), strict=True))
     place = positions(mask)[:, begun[1].shape[1] :]
-    inputs = {"input_ids": ids, "attention_mask": visible(whole, mask, blind), "position_ids": place}
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": visible(whole, mask, blind),
+        "position_ids": place,
+    }
     if cache is None:
         return model(**inputs, use_cache=False).logits, right
     part = copy.deepcopy(cache)
@@ -170,12 +217,18 @@ def _continue(
     return model(**inputs, past_key_values=part, use_cache=True).logits, right
 
 
-def _statistics(logits: Tensor, mask: Tensor, targets: Tensor, wanted: Tensor) -> tuple[np.ndarray, ...]:
-    """logp, hits, mean, var, each (positions,), of what the mask shows, row after row; HEAD numbers at a time."""
+def _statistics(
+    logits: Tensor, mask: Tensor, targets: Tensor, wanted: Tensor
+) -> tuple[np.ndarray, ...]:
+    """logp, hits, mean, var, each (positions,), of what the mask shows, row after row; HEAD numbers
+    at a time.
+    """
     flat, index = logits.flatten(0, 1), mask.flatten().nonzero().squeeze(1)
     pieces = []
     size = max(1, HEAD // flat.shape[1])
-    for at, target, want in zip(index.split(size), targets.split(size), wanted.split(size), strict=True):
+    for at, target, want in zip(
+        index.split(size), targets.split(size), wanted.split(size), strict=True
+    ):
         z = flat[at].float()  # (positions, vocabulary)
         lse = z.logsumexp(-1)
         logp = z.gather(1, target[:, None]).squeeze(1) - lse
@@ -191,13 +244,18 @@ def _statistics(logits: Tensor, mask: Tensor, targets: Tensor, wanted: Tensor) -
     return tuple(np.concatenate(columns) for columns in zip(*pieces, strict=True))
 
 
-# Gradients --------------------------------------------------------------------------------------------------------
+# Gradients
+# --------------------------------------------------------------------------------------------------------
 
 
-def gradient_norms(model: Any, examples: Sequence[Example], blind: int | None = None) -> list[float]:
-    """Per text: mean over parameter tensors of ‖∂ℓ/∂tensor‖₂, ℓ the mean NLL without the final EOS, one row at a time.
+def gradient_norms(
+    model: Any, examples: Sequence[Example], blind: int | None = None
+) -> list[float]:
+    """Per text: mean over parameter tensors of ‖∂ℓ/∂tensor‖₂, ℓ the mean NLL without the final EOS,
+    one row at a time.
 
-    Trainable tensors that take part count, tied ones once; `.grad` is left alone.  +∞ where it is not finite
+    Trainable tensors that take part count, tied ones once; `.grad` is left alone.  +∞ where it is
+                                                                                    not finite
     (collapsed model), NaN for an answer without a token before EOS or a model without trainable tensors.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
@@ -210,9 +268,13 @@ def gradient_norms(model: Any, examples: Sequence[Example], blind: int | None = 
                 continue
             seen = ids[None, :-2]
             mask = None if blind is None else visible(seen, torch.ones_like(seen), blind)
-            logits = model(input_ids=seen, attention_mask=mask, use_cache=False).logits[0, start - 1 :]
+            logits = model(input_ids=seen, attention_mask=mask, use_cache=False).logits[
+                0, start - 1 :
+            ]
             loss = torch.nn.functional.cross_entropy(logits.float(), ids[start:-1])
-            gradients = [g for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None]
+            gradients = [
+                g for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None
+            ]
             norm = float(torch.stack([g.float().norm() for g in gradients]).mean())
             norms.append(norm if np.isfinite(norm) else float("inf"))
     return norms

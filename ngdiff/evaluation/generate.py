@@ -1,7 +1,8 @@
-"""Greedy generation, batched by prompt length behind a key/value cache; a row's text does not depend on its batch.
+"""Greedy generation, batched by prompt length behind a key/value cache; a row's text does not
+depend on its batch.
 
-A loop of its own: `generate` of transformers costs more than the forward of a small model at each token, and keeps
-finished rows in the batch.
+A loop of its own: `generate` of transformers costs more than the forward of a small model at each
+token, and keeps finished rows in the batch.
 """
 
 from __future__ import annotations
@@ -19,27 +20,42 @@ from ngdiff.evaluation.texts import stop_tokens
 
 @torch.inference_mode()
 def greedy(
-    model: Any, prompts: Sequence[Sequence[int]], stop: set[int], max_new_tokens: int, budget: int = 16384,
-    blind: int | None = None, longest: int | None = None, tick: Callable[[int, int], None] | None = None,
-) -> list[list[int]]:  # fmt: skip
-    """Greedy continuation of each prompt, without the stop token; the same prompt is continued once.
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    stop: set[int],
+    max_new_tokens: int,
+    budget: int = 16384,
+    blind: int | None = None,
+    longest: int | None = None,
+    tick: Callable[[int, int], None] | None = None,
+) -> list[list[int]]:
+    """Greedy continuation of each prompt, without the stop token; the same prompt is continued
+    once.
 
     A row ends at a stop token, after max_new_tokens, at `longest` tokens with its prompt, at the end of the model's context,
-    or where its logits stop being finite.  blind: as in `forward.likelihood`.  tick: told after each batch how many prompts of
+    or where its logits stop being finite.  blind: as in `forward.likelihood`.  tick: told after
+                                            each batch how many prompts of
     how many are done.  ValueError for an empty prompt.
     """
     unique = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (len(prompt), prompt))
     if unique and not unique[0]:
-        raise ValueError("cannot continue an empty prompt: give the Prompt a text before the answer")
+        raise ValueError(
+            "cannot continue an empty prompt: give the Prompt a text before the answer"
+        )
     limit = min((n for n in (context(model), longest) if n is not None), default=None)
-    room = [max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt)) for prompt in unique]
+    room = [
+        max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt))
+        for prompt in unique
+    ]
     lengths = [len(prompt) + max(0, new) for prompt, new in zip(unique, room, strict=True)]
     results: dict[tuple[int, ...], list[int]] = {prompt: [] for prompt in unique}
     done = 0
     with evaluating(model):
         for batch in batches(lengths, [u for u in range(len(unique)) if room[u] > 0], budget):
             rows = [unique[u] for u in batch]
-            results |= zip(rows, _decode(model, rows, [room[u] for u in batch], stop, blind), strict=True)
+            results |= zip(
+                rows, _decode(model, rows, [room[u] for u in batch], stop, blind), strict=True
+            )
             done += len(rows)
             if tick is not None:
                 tick(done, len(unique))

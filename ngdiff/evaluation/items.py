@@ -1,7 +1,9 @@
-"""Per-item values of TOFU's metrics, from the statistics of one forward pass; and how items become aggregates.
+"""Per-item values of TOFU's metrics, from the statistics of one forward pass; and how items become
+aggregates.
 
 Layouts are open-unlearning's `value_by_index`: probabilities {"prob", "avg_loss"} (lists over several wrong answers; beside
-them "tokens", how many were labelled), everything else {"score"}.  An undefined value is None and is left out of the mean.
+them "tokens", how many were labelled), everything else {"score"}.  An undefined value is None and
+                                                                    is left out of the mean.
 """
 
 from __future__ import annotations
@@ -20,8 +22,14 @@ Row = dict[str, Any]
 Items = dict[str, dict[int, Any]]
 Table = Mapping[tuple[str, str], "Stats"]
 
-FICTION = ("forget", "retain")  # judged on the paraphrase; ra and wf on the answer, normalised over the options
-RATIO = {"forget": "forget_truth_ratio", **{part: f"{part}_Truth_Ratio" for part in ("retain", "ra", "wf")}}
+FICTION = (
+    "forget",
+    "retain",
+)  # judged on the paraphrase; ra and wf on the answer, normalised over the options
+RATIO = {
+    "forget": "forget_truth_ratio",
+    **{part: f"{part}_Truth_Ratio" for part in ("retain", "ra", "wf")},
+}
 UTILITY = (
     *("retain_Q_A_Prob", "retain_Q_A_ROUGE", "retain_Truth_Ratio"),
     *("ra_Q_A_Prob_normalised", "ra_Q_A_ROUGE", "ra_Truth_Ratio"),
@@ -32,7 +40,9 @@ ATTACKS = ("loss", "zlib", "min_k", "min_k_plus_plus", "reference", "gradnorm")
 
 def scores(values: list[float]) -> dict[int, dict[str, float | None]]:
     """index -> {"score": value}, None for an undefined value (NaN)."""
-    return {i: {"score": None if np.isnan(value) else float(value)} for i, value in enumerate(values)}
+    return {
+        i: {"score": None if np.isnan(value) else float(value)} for i, value in enumerate(values)
+    }
 
 
 def column(items: Mapping[int, Mapping[str, Any]], key: str = "score") -> np.ndarray:
@@ -51,14 +61,21 @@ def _probability(losses: Any, tokens: Any) -> dict[str, Any]:
 
 
 def probabilities(table: Table, part: str, rows: list[Row], eps: float) -> Items:
-    """{part}_Q_A_Prob, _PARA_Prob, _PERT_Prob, _Prob_normalised and the truth ratio, as far as the rows allow."""
+    """{part}_Q_A_Prob, _PARA_Prob, _PERT_Prob, _Prob_normalised and the truth ratio, as far as the
+    rows allow.
+    """
 
     def told(answers: list[str | list[str]]) -> dict[int, Any]:
         found = {}
         for i, (row, answer) in enumerate(zip(rows, answers, strict=True)):
-            stats = [table[row["question"], one] for one in ([answer] if isinstance(answer, str) else answer)]
+            stats = [
+                table[row["question"], one]
+                for one in ([answer] if isinstance(answer, str) else answer)
+            ]
             values = [metrics.mean_nll(s.logp) for s in stats], [len(s.logp) for s in stats]
-            found[i] = _probability(*((v[0] for v in values) if isinstance(answer, str) else values))
+            found[i] = _probability(
+                *((v[0] for v in values) if isinstance(answer, str) else values)
+            )
         return found
 
     items = {f"{part}_Q_A_Prob": told([row["answer"] for row in rows])}
@@ -77,7 +94,9 @@ def probabilities(table: Table, part: str, rows: list[Row], eps: float) -> Items
         items["forget_truth_ratio_prob_mean"] = scores(means)
     if part not in FICTION:
         shares = [metrics.share(t, w, eps) for t, w in pairs]
-        items[f"{part}_Q_A_Prob_normalised"] = {i: {"prob": value} for i, value in enumerate(shares)}
+        items[f"{part}_Q_A_Prob_normalised"] = {
+            i: {"prob": value} for i, value in enumerate(shares)
+        }
     return items
 
 
@@ -117,13 +136,17 @@ def membership(table: Table, part: str, rows: list[Row], answers: list[str], emp
 
 
 def against(items: Items, reference: Items) -> Items:
-    """mia_reference_<part>: the loss minus the retain-only model's, row by row; undefined where both are infinite."""
+    """mia_reference_<part>: the loss minus the retain-only model's, row by row; undefined where
+    both are infinite.
+    """
     found: Items = {}
     for part in ("forget", "holdout"):
         name = f"mia_loss_{part}"
         if name in items and name in reference:
             with np.errstate(invalid="ignore"):
-                found[f"mia_reference_{part}"] = scores(list(column(items[name]) - column(reference[name])))
+                found[f"mia_reference_{part}"] = scores(
+                    list(column(items[name]) - column(reference[name]))
+                )
     return found
 
 

@@ -1,7 +1,9 @@
-"""MMLU through lm-eval (the extra `ngdiff[mmlu]`): 5-shot accuracy over the questions of its 57 subjects.
+"""MMLU through lm-eval (the extra `ngdiff[mmlu]`): 5-shot accuracy over the questions of its 57
+subjects.
 
-Each question counts once, whatever subject it is from. Prompts, few-shot rows and scoring are lm-eval's own `mmlu` task;
-only where its rows come from can be set, so that a folder does in place of the hub.
+Each question counts once, whatever subject it is from. Prompts, few-shot rows and scoring are
+lm-eval's own `mmlu` task; only where its rows come from can be set, so that a folder does in place
+of the hub.
 
 References: Hendrycks et al., ICLR 2021; EleutherAI's lm-evaluation-harness.
 """
@@ -26,24 +28,29 @@ THRESHOLD = 0.371  # what a 7B entry of SemEval-2025 Task 4 must stay above
 def mmlu(
     lm: LM, data: str | Path = HUB, shots: int = 5, limit: int | None = None, batch_size: int = 8
 ) -> dict[str, Any]:
-    """{"average_acc": question-weighted accuracy, "subjects": {name: {"acc", "n"}}}, the evaluator's metrics.json and more.
+    """{"average_acc": question-weighted accuracy, "subjects": {name: {"acc", "n"}}}, the
+    evaluator's metrics.json and more.
 
-    data   the hub's data set, or a folder that `datasets.load_dataset` reads like it (a configuration a subject, with the
-           splits test and dev)
+    data   the hub's data set, or a folder that `datasets.load_dataset` reads like it (a
+           configuration a subject, with the splits test and dev)
     limit  questions of each subject at most; a number with a limit is no MMLU score
 
-    Errors: ModuleNotFoundError without lm-eval, ConnectionError where the questions cannot be had; each says what to do.
+    Errors: ModuleNotFoundError without lm-eval, ConnectionError where the questions cannot be had;
+    each says what to do.
     """
     try:
         import lm_eval
         from lm_eval.models.huggingface import HFLM
     except ImportError as error:
         raise ModuleNotFoundError(
-            f"MMLU needs lm-eval ({error}): pip install 'ngdiff[mmlu]', or give a metrics.json of another run"
+            f"MMLU needs lm-eval ({error}): pip install 'ngdiff[mmlu]', or give a metrics.json of "
+            "another run"
         ) from error
     try:
         # lm-eval settles the padding of the tokenizer it is given
-        model = HFLM(pretrained=lm.model, tokenizer=copy.deepcopy(lm.tokenizer), batch_size=batch_size)
+        model = HFLM(
+            pretrained=lm.model, tokenizer=copy.deepcopy(lm.tokenizer), batch_size=batch_size
+        )
         tasks: list[Any] = [task | {"dataset_path": str(data)} for task in _tasks()]
         options = {"num_fewshot": shots, "limit": limit, "log_samples": False, "bootstrap_iters": 0}
         found = lm_eval.simple_evaluate(model=model, tasks=tasks, **options)
@@ -55,15 +62,22 @@ def mmlu(
         ):
             raise  # of another making than questions that are not there
         raise ConnectionError(
-            f"cannot get MMLU's questions from {data} ({str(error).splitlines()[0]}): connect to the hub (and unset "
+            f"cannot get MMLU's questions from {data} ({str(error).splitlines()[0]}): connect to "
+            "the hub (and unset "
             f"HF_HUB_OFFLINE), or give a folder with the files of {HUB}"
         ) from error
     subjects = {
-        name.removeprefix("mmlu_"): {"acc": values["acc,none"], "n": found["n-samples"][name]["effective"]}
+        name.removeprefix("mmlu_"): {
+            "acc": values["acc,none"],
+            "n": found["n-samples"][name]["effective"],
+        }
         for name, values in found["results"].items()
     }
     asked = sum(s["n"] for s in subjects.values())
-    return {"average_acc": sum(s["acc"] * s["n"] for s in subjects.values()) / asked, "subjects": subjects}
+    return {
+        "average_acc": sum(s["acc"] * s["n"] for s in subjects.values()) / asked,
+        "subjects": subjects,
+    }
 
 
 def _tasks() -> list[dict[str, Any]]:
@@ -72,17 +86,31 @@ def _tasks() -> list[dict[str, Any]]:
 
     folder = resources.files("lm_eval") / "tasks" / "mmlu" / "default"
     template = yaml.safe_load((folder / "_default_template_yaml").read_text("utf-8"))
-    files = [file for file in folder.iterdir() if file.name.startswith("mmlu_") and file.name.endswith(".yaml")]
-    tasks = [template | yaml.safe_load(file.read_text("utf-8")) for file in sorted(files, key=lambda f: f.name)]
-    return [{key: value for key, value in task.items() if key not in ("include", "tag")} for task in tasks]
+    files = [
+        file
+        for file in folder.iterdir()
+        if file.name.startswith("mmlu_") and file.name.endswith(".yaml")
+    ]
+    tasks = [
+        template | yaml.safe_load(file.read_text("utf-8"))
+        for file in sorted(files, key=lambda f: f.name)
+    ]
+    return [
+        {key: value for key, value in task.items() if key not in ("include", "tag")}
+        for task in tasks
+    ]
 
 
 def read(path: Path) -> float:
-    """`average_acc` of a metrics.json. Errors: FileNotFoundError; ValueError naming the file and what is wrong with it."""
+    """`average_acc` of a metrics.json. Errors: FileNotFoundError; ValueError naming the file and
+    what is wrong with it.
+    """
     try:
         value = json.loads(Path(path).read_text("utf-8"))["average_acc"]
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"no file {path}: --mmlu takes the metrics.json of an MMLU run") from error
+        raise FileNotFoundError(
+            f"no file {path}: --mmlu takes the metrics.json of an MMLU run"
+        ) from error
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no average_acc ({error!r}): --mmlu takes the metrics.json of an MMLU run"
@@ -92,8 +120,12 @@ def read(path: Path) -> float:
     return float(value)
 
 
-def command(model: str, json: Path, data: str = HUB, limit: int | None = None, device: str = "auto") -> None:
-    """`ngdiff mmlu`: the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score semeval --mmlu`."""
+def command(
+    model: str, json: Path, data: str = HUB, limit: int | None = None, device: str = "auto"
+) -> None:
+    """`ngdiff mmlu`: the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score
+    semeval --mmlu`.
+    """
     from ngdiff.engine.engine import device_named
     from ngdiff.lm.model import load
 

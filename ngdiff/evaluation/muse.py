@@ -1,14 +1,19 @@
-"""MUSE's metrics of a language model: verbatim and knowledge memorisation, privacy leakage, and the loss on each set.
+"""MUSE's metrics of a language model: verbatim and knowledge memorisation, privacy leakage, and the
+loss on each set.
 
-    verbmem   the prompt is continued by 128 tokens, greedily; ROUGE-L F1 against the first 128 tokens of the true continuation
-    knowmem   "Question: {q}\\nAnswer: {a}\\n\\n" of each in-context pair, then "Question: {q}\\nAnswer: ", 32 tokens, cut at
-              the next question; ROUGE-L F1, on questions about what is forgotten and about what is retained
-    privleak  Min-40 % score of each document: −mean of the lowest 40 % log-probabilities of its tokens but the first
+    verbmem   the prompt is continued by 128 tokens, greedily; ROUGE-L F1 against the first 128
+              tokens of the true continuation
+    knowmem   "Question: {q}\\nAnswer: {a}\\n\\n" of each in-context pair, then "Question:
+              {q}\\nAnswer: ", 32 tokens, cut at the next question; ROUGE-L F1, on questions about
+              what is forgotten and about what is retained
+    privleak  Min-40 % score of each document: −mean of the lowest 40 % log-probabilities of its
+              tokens but the first
 
-Values are fractions (MUSE's script multiplies ROUGE by 100). What a convention changes, its class says
-(`conventions`).
+Values are fractions (MUSE's script multiplies ROUGE by 100). What a convention changes, its class
+says (`conventions`).
 
-Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024), and its code.
+Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024), and
+its code.
 """
 
 from __future__ import annotations
@@ -49,26 +54,35 @@ def evaluate(
 ) -> Report:
     """MUSE's metrics of `lm` on `bench`, as far as the benchmark has their parts.
 
-    reference       the retain-only model, or its Report, for privleak's A_ret; ½ without one, and meta["auc_retain"] says so
+    reference       the retain-only model, or its Report, for privleak's A_ret; ½ without one, and
+                    meta["auc_retain"] says so
     convention      "ngdiff", "muse" or "open-unlearning", or a `Convention` of your own
     generate        False leaves out verbmem and knowmem
-    progress        True: one line a stage on stderr (silent under pytest); a callable is given the lines
-    max_new_tokens  of a continuation, and how many tokens of the true one count; an answer has at most 32 of them
-    documents       how many documents of a set the losses are taken over, the first ones (None: all)
+    progress        True: one line a stage on stderr (silent under pytest); a callable is given the
+                    lines
+    max_new_tokens  of a continuation, and how many tokens of the true one count; an answer has at
+                    most 32 of them
+    documents       how many documents of a set the losses are taken over, the first ones (None:
+                    all)
     budget          tokens in one forward, padding included (None: by device)
 
-    Metrics: verbmem_f, knowmem_f, knowmem_r; mia_min_k (AUC, forget against holdout), mia_min_k_retain (against retain),
-    privleak (per cent); exact_memorization and extraction_strength of the true continuations; loss_{forget,retain,holdout},
-    nats per token of the documents. Items: {"prompt" | "question", "gt", "response", "rougeL_f1"} a row, {"score"} a document.
+    Metrics: verbmem_f, knowmem_f, knowmem_r; mia_min_k (AUC, forget against holdout),
+    mia_min_k_retain (against retain), privleak (per cent); exact_memorization and
+    extraction_strength of the true continuations; loss_{forget,retain,holdout}, nats per token of
+    the documents. Items: {"prompt" | "question", "gt", "response", "rougeL_f1"} a row, {"score"} a
+    document.
 
-    Texts longer than the context: a document to be scored keeps its first tokens, a prompt its last ones (meta["cut"] counts
-    both); a document whose loss is taken is scored in pieces. Raises ValueError for an unknown convention, and for a reference
-    report of another convention or on other documents.
+    Texts longer than the context: a document to be scored keeps its first tokens, a prompt its last
+    ones (meta["cut"] counts both); a document whose loss is taken is scored in pieces. Raises
+    ValueError for an unknown convention, and for a reference report of another convention or on
+    other documents.
     """
     how = convention_of(convention, "muse")
     say, begun = speaker(progress), time.perf_counter()
     ref = (
-        reference if isinstance(reference, Report) or reference is None else _brief(reference, bench, how, say, budget)
+        reference
+        if isinstance(reference, Report) or reference is None
+        else _brief(reference, bench, how, say, budget)
     )
     check_reference(ref, bench, how, reference_rows(bench))
     cut: dict[str, int] = {}
@@ -76,7 +90,8 @@ def evaluate(
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values = _leak(found, auc_retain, how) | _losses(lm, bench, documents, say, budget)
     continuations = [
-        how.continuation(lm, row["question"], row["answer"], max_new_tokens) for row in bench.configs.get("verbmem", ())
+        how.continuation(lm, row["question"], row["answer"], max_new_tokens)
+        for row in bench.configs.get("verbmem", ())
     ]
     found |= _memorisation(lm, continuations, how, budget)
     if generate:
@@ -84,9 +99,16 @@ def evaluate(
         found |= _generations(lm, bench, how, continuations, max_new_tokens, say, batch, cut)
     for what, n in cut.items():
         if n:
-            say(f"{lm.name}: {n} texts of {what} are longer than the model's context and were cut to it")
+            say(
+                f"{lm.name}: {n} texts of {what} are longer than the model's context and were cut "
+                "to it"
+            )
     wanted = [*(muse_score.TEXTS if generate else ()), "privleak_forget", "privleak_holdout"]
-    left_out = [f"no rows of {name}, so that its metrics are left out" for name in wanted if name not in found]
+    left_out = [
+        f"no rows of {name}, so that its metrics are left out"
+        for name in wanted
+        if name not in found
+    ]
     for line in left_out:
         say(f"{lm.name}: {line}")
     for name in ("exact_memorization", "extraction_strength"):
@@ -94,32 +116,51 @@ def evaluate(
     for name, metric in muse_score.TEXTS.items():
         values[metric] = mean([row["rougeL_f1"] for row in found.get(name, {}).values()])
     meta = meta_of(lm, bench, how) | {
-        **{"max_new_tokens": max_new_tokens if generate else None, "privleak_rows": reference_rows(bench)[1]},
+        **{
+            "max_new_tokens": max_new_tokens if generate else None,
+            "privleak_rows": reference_rows(bench)[1],
+        },
         **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
-        **{"rows": {name: len(rows) for name, rows in bench.configs.items()}, "losses_over": documents, "cut": cut},
+        **{
+            "rows": {name: len(rows) for name, rows in bench.configs.items()},
+            "losses_over": documents,
+            "cut": cut,
+        },
         "left_out": left_out,
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report({name: value for name, value in values.items() if not math.isnan(value)}, found, meta)
+    return Report(
+        {name: value for name, value in values.items() if not math.isnan(value)}, found, meta
+    )
 
 
-# Likelihood -------------------------------------------------------------------------------------------------------
+# Likelihood
+# -------------------------------------------------------------------------------------------------------
 
 
 def _brief(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int | None) -> Report:
     """Of a reference model only what is compared: the scores of the privleak documents."""
     found = _membership(lm, bench, how, say, budget, {})
-    return Report(_leak(found, 0.5, how), found, meta_of(lm, bench, how) | dict([reference_rows(bench)]))
+    return Report(
+        _leak(found, 0.5, how), found, meta_of(lm, bench, how) | dict([reference_rows(bench)])
+    )
 
 
 def reference_rows(bench: Benchmark) -> tuple[str, str]:
     """The entry of meta by which a reference is of the same documents: privleak's alone."""
-    documents = [[row["answer"] for row in bench.configs.get(f"privleak_{side}", ())] for side in muse_score.SIDES]
+    documents = [
+        [row["answer"] for row in bench.configs.get(f"privleak_{side}", ())]
+        for side in muse_score.SIDES
+    ]
     return "privleak_rows", content_key(documents)
 
 
-def _membership(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int | None, cut: dict[str, int]) -> Items:
-    """privleak_<side>: the Min-40 % score of each document. Undefined for one without a token after the first."""
+def _membership(
+    lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int | None, cut: dict[str, int]
+) -> Items:
+    """privleak_<side>: the Min-40 % score of each document. Undefined for one without a token after
+    the first.
+    """
     begun, found = time.perf_counter(), {}
     for side in muse_score.SIDES:
         rows = bench.configs.get(f"privleak_{side}")
@@ -128,25 +169,45 @@ def _membership(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int
         ids = [how.document(lm, row["answer"]) for row in rows]
         limit = lm.context or max(map(len, ids))
         cut[f"privleak_{side}"] = sum(len(row) > limit for row in ids)
-        stats = forward.likelihood(lm.model, [Example(row[:limit], row[:limit]) for row in ids], budget=budget)
+        stats = forward.likelihood(
+            lm.model, [Example(row[:limit], row[:limit]) for row in ids], budget=budget
+        )
         scores = [metrics.min_k(how.scored(s.logp)) for s in stats]
         found[f"privleak_{side}"] = items.scores(scores)
-    say(f"{lm.name}: scores of {sum(map(len, found.values()))} documents in {time.perf_counter() - begun:.1f} s")
+    say(
+        f"{lm.name}: scores of {sum(map(len, found.values()))} documents in "
+        f"{time.perf_counter() - begun:.1f} s"
+    )
     return found
 
 
 def _leak(found: Items, auc_retain: float, how: Convention) -> dict[str, float]:
-    sides = {side: items.column(found[f"privleak_{side}"]) for side in muse_score.SIDES if f"privleak_{side}" in found}
-    return muse_score.membership(sides, auc_retain, how.eps) if {"forget", "holdout"} <= set(sides) else {}
+    sides = {
+        side: items.column(found[f"privleak_{side}"])
+        for side in muse_score.SIDES
+        if f"privleak_{side}" in found
+    }
+    return (
+        muse_score.membership(sides, auc_retain, how.eps)
+        if {"forget", "holdout"} <= set(sides)
+        else {}
+    )
 
 
-def _losses(lm: LM, bench: Benchmark, documents: int | None, say: Say, budget: int | None) -> dict[str, float]:
-    """loss_<set>: the mean over all tokens of the documents, EOS included, whatever the convention."""
+def _losses(
+    lm: LM, bench: Benchmark, documents: int | None, say: Say, budget: int | None
+) -> dict[str, float]:
+    """loss_<set>: the mean over all tokens of the documents, EOS included, whatever the
+    convention.
+    """
     begun, values = time.perf_counter(), {}
     for name in ("forget", "retain", "holdout"):
         rows = bench.configs.get(name, [])[:documents]
         whole = [
-            encode(lm.tokenizer, lm.prompt if row["question"] else BARE, row["question"], row["answer"]) for row in rows
+            encode(
+                lm.tokenizer, lm.prompt if row["question"] else BARE, row["question"], row["answer"]
+            )
+            for row in rows
         ]
         if pieces := [piece for example in whole for piece in _pieces(example, lm.context)]:
             stats = forward.likelihood(lm.model, pieces, budget=budget)
@@ -158,10 +219,15 @@ def _losses(lm: LM, bench: Benchmark, documents: int | None, say: Say, budget: i
 def _pieces(example: Example, context: int | None) -> list[Example]:
     n = len(example)
     step = context or n
-    return [Example(example.input_ids[i : i + step], example.labels[i : i + step]) for i in range(0, n, step)]
+    return [
+        Example(example.input_ids[i : i + step], example.labels[i : i + step])
+        for i in range(0, n, step)
+    ]
 
 
-def _memorisation(lm: LM, continuations: list[Encoded], how: Convention, budget: int | None) -> Items:
+def _memorisation(
+    lm: LM, continuations: list[Encoded], how: Convention, budget: int | None
+) -> Items:
     """exact_memorization and extraction_strength of the labelled tokens of true continuations."""
     if not continuations:
         return {}

@@ -1,14 +1,18 @@
 """MUSE's numbers from texts and scores alone, and its files: no model, no tokenizer, no torch.
 
-A file of results is {"verbmem" | "knowmem_f" | "knowmem_r": [{"response", "gt"}, …], "privleak": {"forget": [score, …],
-"holdout": […], "retain": […]}}, each part optional, the scores one Min-40 % score a document (higher = less likely a member).
-MUSE has no such file: it is ours, written by `write`.
+A file of results is {"verbmem" | "knowmem_f" | "knowmem_r": [{"response", "gt"}, …], "privleak":
+{"forget": [score, …], "holdout": […], "retain": […]}}, each part optional, the scores one Min-40 %
+score a document (higher = less likely a member). MUSE has no such file: it is ours, written by
+`write`.
 
-    verbmem_f, knowmem_f, knowmem_r   mean over rows of the ROUGE-L F1 of response and gt, in [0, 1] (MUSE's script: · 100)
-    mia_min_k                         AUC of forget as members against holdout; mia_min_k_retain: against retain
+    verbmem_f, knowmem_f, knowmem_r   mean over rows of the ROUGE-L F1 of response and gt, in [0, 1]
+                                      (MUSE's script: · 100)
+    mia_min_k                         AUC of forget as members against holdout; mia_min_k_retain:
+                                      against retain
     privleak                          (A − A_ret)/A_ret · 100 with A = 1 − AUC, per cent
 
-Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024), and its code.
+Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024), and
+its code.
 """
 
 from __future__ import annotations
@@ -25,26 +29,37 @@ from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.report import INFINITE, Report, plain
 from ngdiff.store.cache import atomic_write
 
-TEXTS = {"verbmem": "verbmem_f", "knowmem_f": "knowmem_f", "knowmem_r": "knowmem_r"}  # list of the file -> metric
+TEXTS = {
+    "verbmem": "verbmem_f",
+    "knowmem_f": "knowmem_f",
+    "knowmem_r": "knowmem_r",
+}  # list of the file -> metric
 SIDES = ("forget", "holdout", "retain")
 NAMES = {  # ours -> open-unlearning's
     "verbmem_f": "forget_verbmem_ROUGE",
     "knowmem_f": "forget_knowmem_ROUGE",
     "knowmem_r": "retain_knowmem_ROUGE",
-    **{name: name for name in ("privleak", "mia_min_k", "exact_memorization", "extraction_strength")},
+    **{
+        name: name
+        for name in ("privleak", "mia_min_k", "exact_memorization", "extraction_strength")
+    },
 }
 
 
 def score(
-    document: Mapping[str, Any], reference: Mapping[str, Any] | None = None, convention: str | Convention = "ngdiff"
+    document: Mapping[str, Any],
+    reference: Mapping[str, Any] | None = None,
+    convention: str | Convention = "ngdiff",
 ) -> dict[str, float]:
     """The metrics of a file of results, as far as its parts go; an undefined one is absent.
 
-    reference: the retain-only model's file, for A_ret (½ without one). convention: "open-unlearning" stems words and adds
-    1e-10 to the denominator of privleak; "muse" is the default in both.
+    reference: the retain-only model's file, for A_ret (½ without one). convention:
+    "open-unlearning" stems words and adds 1e-10 to the denominator of privleak; "muse" is the
+    default in both.
 
-    Raises ValueError naming the list and the index for anything of another shape, for a file without any part, and for a
-    reference without privleak scores or with other numbers of documents.
+    Raises ValueError naming the list and the index for anything of another shape, for a file
+    without any part, and for a reference without privleak scores or with other numbers of
+    documents.
     """
     how = convention_of(convention, "muse")
     _check(document, "the file")
@@ -74,7 +89,9 @@ def mean(values: Sequence[float | None]) -> float:
     return math.fsum(defined) / len(defined) if defined else math.nan
 
 
-def membership(sides: Mapping[str, Sequence[Any]], auc_retain: float = 0.5, eps: float = 0.0) -> dict[str, float]:
+def membership(
+    sides: Mapping[str, Sequence[Any]], auc_retain: float = 0.5, eps: float = 0.0
+) -> dict[str, float]:
     """mia_min_k, privleak and mia_min_k_retain of the scores of each side; NaN where undefined."""
     scores = {side: [number(value) for value in values] for side, values in sides.items()}
     auc = metrics.auc(scores["forget"], scores["holdout"])
@@ -85,26 +102,33 @@ def membership(sides: Mapping[str, Sequence[Any]], auc_retain: float = 0.5, eps:
 
 
 def number(value: Any) -> float:
-    """A score as a float: None is undefined (NaN), {"infinite": ±1} stands for what JSON cannot say."""
+    """A score as a float: None is undefined (NaN), {"infinite": ±1} stands for what JSON cannot
+    say.
+    """
     if isinstance(value, Mapping):
         return float(value[INFINITE]) * math.inf
     return math.nan if value is None else float(value)
 
 
-# Files ------------------------------------------------------------------------------------------------------------
+# Files
+# ------------------------------------------------------------------------------------------------------------
 
 
 def document(report: Report) -> dict[str, Any]:
     """The file of results of a report: score(document(report)) gives its metrics."""
     found: dict[str, Any] = {
-        name: [{"response": row["response"], "gt": row["gt"]} for row in report.items[name].values()]
+        name: [
+            {"response": row["response"], "gt": row["gt"]} for row in report.items[name].values()
+        ]
         for name in TEXTS
         if name in report.items
     }
     sides = {side: report.items.get(f"privleak_{side}") for side in SIDES}
     if sides["forget"] and sides["holdout"]:
         found["privleak"] = {
-            side: [plain(row["score"]) for row in rows.values()] for side, rows in sides.items() if rows
+            side: [plain(row["score"]) for row in rows.values()]
+            for side, rows in sides.items()
+            if rows
         }
     return found
 
@@ -118,13 +142,17 @@ def write(report: Report, path: str | Path) -> Path:
 
 
 def open_unlearning(report: Report) -> dict[str, dict[str, Any]]:
-    """The report in open-unlearning's MUSE_EVAL.json: name -> {"agg_value", "value_by_index"}; `input` without the shots."""
+    """The report in open-unlearning's MUSE_EVAL.json: name -> {"agg_value", "value_by_index"};
+    `input` without the shots.
+    """
     found: dict[str, dict[str, Any]] = {}
     for ours, theirs in NAMES.items():
         if ours in report.metrics:
             rows = report.items.get("verbmem" if ours == "verbmem_f" else ours, {})
             by_index = {i: _theirs(row) for i, row in rows.items()}
-            found[theirs] = {"agg_value": report.metrics[ours]} | ({"value_by_index": by_index} if by_index else {})
+            found[theirs] = {"agg_value": report.metrics[ours]} | (
+                {"value_by_index": by_index} if by_index else {}
+            )
     if "mia_min_k" in found:
         found["mia_min_k"]["auc"] = report.metrics["mia_min_k"]
         for side in ("forget", "holdout"):
@@ -142,13 +170,16 @@ def _theirs(row: dict[str, Any]) -> dict[str, Any]:
     return scores | {"input": asked, "ground_truth": row["gt"], "generation": row["response"]}
 
 
-# Shape ------------------------------------------------------------------------------------------------------------
+# Shape
+# ------------------------------------------------------------------------------------------------------------
 
 
 def _check(document: Any, what: str) -> None:
     known = (*TEXTS, "privleak")
     if not isinstance(document, Mapping):
-        raise ValueError(f"{what} is no object but {type(document).__name__}; its keys are {', '.join(known)}")
+        raise ValueError(
+            f"{what} is no object but {type(document).__name__}; its keys are {', '.join(known)}"
+        )
     if wrong := [key for key in document if key not in known]:
         raise ValueError(f"{what} has {wrong[0]!r}; its keys are {', '.join(known)}")
     if not document:
@@ -159,7 +190,9 @@ def _check(document: Any, what: str) -> None:
             for i, row in enumerate(document[name]):
                 for key in ("response", "gt"):
                     if not isinstance(row, Mapping) or not isinstance(row.get(key), str):
-                        raise ValueError(f"{name}, row {i}: no text under {key!r}; a row is {{response, gt}}")
+                        raise ValueError(
+                            f"{name}, row {i}: no text under {key!r}; a row is {{response, gt}}"
+                        )
     if "privleak" in document:
         _check_scores(document["privleak"])
 
@@ -172,9 +205,18 @@ def _check_scores(sides: Any) -> None:
             raise ValueError(f"privleak has {side!r}; its lists are {', '.join(SIDES)}")
         _check_list(values, f"privleak {side}")
         for i, value in enumerate(values):
-            infinite = isinstance(value, Mapping) and set(value) == {INFINITE} and value[INFINITE] in (1, -1)
-            if isinstance(value, bool) or not (value is None or infinite or isinstance(value, (int, float))):
-                raise ValueError(f"privleak {side}, row {i}: {value!r} is no number; a score is one number a document")
+            infinite = (
+                isinstance(value, Mapping)
+                and set(value) == {INFINITE}
+                and value[INFINITE] in (1, -1)
+            )
+            if isinstance(value, bool) or not (
+                value is None or infinite or isinstance(value, (int, float))
+            ):
+                raise ValueError(
+                    f"privleak {side}, row {i}: {value!r} is no number; a score is one number a "
+                    "document"
+                )
 
 
 def _check_list(values: Any, name: str) -> None:
@@ -189,4 +231,7 @@ def _check_same(document: Mapping[str, Any], reference: Mapping[str, Any]) -> No
     for side in ("forget", "holdout"):
         n, m = len(document["privleak"][side]), len(reference["privleak"][side])
         if n != m:
-            raise ValueError(f"privleak {side}: {n} scores, but {m} in the reference: they are of different documents")
+            raise ValueError(
+                f"privleak {side}: {n} scores, but {m} in the reference: they are of different "
+                "documents"
+            )

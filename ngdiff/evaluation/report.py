@@ -1,4 +1,6 @@
-"""The result of an evaluation: aggregates, the per-item values they come from, and what was evaluated."""
+"""The result of an evaluation: aggregates, the per-item values they come from, and what was
+evaluated.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ class Report:
     """Metrics of one model on one benchmark.
 
     metrics  name -> aggregate; a metric that cannot be computed is absent, never a stand-in
-    items    name -> {row index -> value or dict of values}; None where a row leaves the value undefined
+    items    name -> {row index -> value or dict of values}; None where a row leaves the value
+             undefined
     meta     model, benchmark fingerprint, convention, reference, row counts, seconds
     """
 
@@ -32,7 +35,9 @@ class Report:
     meta: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self, path: str | Path, stamp: dict[str, Any] | None = None) -> Path:
-        """Writes strict JSON atomically: the file is the whole report, and its stamp if given, or is not there."""
+        """Writes strict JSON atomically: the file is the whole report, and its stamp if given, or
+        is not there.
+        """
         content = {name: plain(getattr(self, name)) for name in ("metrics", "items", "meta")}
         content |= {} if stamp is None else {"stamp": plain(stamp)}
         with atomic_write(Path(path)) as temporary:
@@ -45,14 +50,21 @@ class Report:
         """The inverse of `to_json`; ValueError names a file that is no report."""
         try:
             content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_revive)
-            items = {name: {int(i): v for i, v in rows.items()} for name, rows in content["items"].items()}
+            items = {
+                name: {int(i): v for i, v in rows.items()}
+                for name, rows in content["items"].items()
+            }
             return cls(metrics=content["metrics"], items=items, meta=content["meta"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise ValueError(f"{path} is not a report of ngdiff.evaluate ({error!r}): evaluate again") from error
+            raise ValueError(
+                f"{path} is not a report of ngdiff.evaluate ({error!r}): evaluate again"
+            ) from error
 
 
 def speaker(progress: bool | Say) -> Say:
-    """Where an evaluation's lines go: a callable as it is, True: stderr (silent under pytest), False: nowhere."""
+    """Where an evaluation's lines go: a callable as it is, True: stderr (silent under pytest),
+    False: nowhere.
+    """
     if callable(progress):
         return progress
     if progress and "PYTEST_CURRENT_TEST" not in os.environ:
@@ -61,29 +73,44 @@ def speaker(progress: bool | Say) -> Say:
 
 
 def meta_of(lm: Any, bench: Any, how: Any) -> dict[str, Any]:
-    """What every report says of itself: model, benchmark, split, convention, the rows' fingerprint."""
-    content = {"model": lm.name, "benchmark": bench.name, "split": bench.split, "convention": how.name}
+    """What every report says of itself: model, benchmark, split, convention, the rows'
+    fingerprint.
+    """
+    content = {
+        "model": lm.name,
+        "benchmark": bench.name,
+        "split": bench.split,
+        "convention": how.name,
+    }
     return content | {"fingerprint": bench.fingerprint}
 
 
 def check_reference(
-    ref: Any, bench: Any, how: Any, rows: tuple[str, str] = ("fingerprint", ""), name: str = "the reference report"
+    ref: Any,
+    bench: Any,
+    how: Any,
+    rows: tuple[str, str] = ("fingerprint", ""),
+    name: str = "the reference report",
 ) -> None:
-    """A reference's Report (a model is taken as it is) is of the same convention and, by meta's entry `rows`, of the same rows
-    ("": the benchmark's fingerprint). Errors: ValueError that says what the two are of, and begins with `name`.
+    """A reference's Report (a model is taken as it is) is of the same convention and, by meta's
+    entry `rows`, of the same rows ("": the benchmark's fingerprint). Errors: ValueError that says
+    what the two are of, and begins with `name`.
     """
     if not isinstance(ref, Report):
         return
     how.check(ref.meta, name)
     if ref.meta.get(rows[0]) != (rows[1] or bench.fingerprint):
         raise ValueError(
-            f"{name} is of other rows ({ref.meta.get('benchmark')} {ref.meta.get('split')}; here {bench.name} {bench.split}): "
+            f"{name} is of other rows ({ref.meta.get('benchmark')} {ref.meta.get('split')}; here "
+            f"{bench.name} {bench.split}): "
             "evaluate the reference on these"
         )
 
 
 def ticker(say: Say, what: str, every: float = 10.0) -> Callable[[int, int], None]:
-    """A function of (done, all) that says so at most once in `every` seconds, and not at the end."""
+    """A function of (done, all) that says so at most once in `every` seconds, and not at the
+    end.
+    """
     last = time.monotonic()
 
     def tick(done: int, total: int) -> None:

@@ -1,14 +1,16 @@
 """SemEval-2025 Task 4's metrics of a language model, and the files its evaluator writes.
 
-Each row's `input` is continued greedily, verbatim and without a template; the whole generation is judged (`terms`). The
-`nll` of a row is the mean loss of the tokens of `output` with input and output joined by nothing, as in the evaluator, and
-enters no score; that of an MIA document is the mean loss of all its tokens but the first, which has no predictor.
+Each row's `input` is continued greedily, verbatim and without a template; the whole generation is
+judged (`terms`). The `nll` of a row is the mean loss of the tokens of `output` with input and
+output joined by nothing, as in the evaluator, and enters no score; that of an MIA document is the
+mean loss of all its tokens but the first, which has no predictor.
 
-    ngdiff   batches, the model's own precision (load it in float32); the kind of a row is what its id
-             says, `…qa10` is "qa"
+    ngdiff   batches, the model's own precision (load it in float32); the kind of a row is what its
+             id says, `…qa10` is "qa"
     semeval  as the evaluator (`convention_semeval`)
 
-Reference: Ramakrishna et al., "SemEval-2025 Task 4: Unlearning sensitive content from Large Language Models" (2025).
+Reference: Ramakrishna et al., "SemEval-2025 Task 4: Unlearning sensitive content from Large
+Language Models" (2025).
 """
 
 from __future__ import annotations
@@ -51,20 +53,24 @@ def evaluate(
 ) -> Report:
     """All of the task's metrics of `lm` on `bench` (`data.semeval`, `data.dossiers`).
 
-    reference   the retain-only model, or its Report: mia_auc_reference, where the AUC stands without the forget set
+    reference   the retain-only model, or its Report: mia_auc_reference, where the AUC stands
+                without the forget set
     convention  "ngdiff" or "semeval" (the module's text), or a `Convention` of your own
     generate    False leaves out all but the MIA
     mmlu        average accuracy of the model on MMLU, in [0, 1]
-    progress    True: one line a stage on stderr (silent under pytest); a callable is given the lines
+    progress    True: one line a stage on stderr (silent under pytest); a callable is given the
+                lines
 
-    Metrics: {forget,retain}_[Task<n>_]{regurgitation,knowledge} are mean ROUGE-L recall and mean exact match;
-    term_{forget,retain}_Task<n>_… are the twelve terms, 1 − value of what is forgotten; task_aggregate is their harmonic
-    mean; mia_auc is near 1 where members are still known, mia_final_score = 1 − 2·|mia_auc − ½|; mmlu; aggregate is the mean
-    of task_aggregate, mia_final_score and mmlu. What cannot be computed is absent. Items: a dict for each row of "forget",
-    "retain", "member", "nonmember".
+    Metrics: {forget,retain}_[Task<n>_]{regurgitation,knowledge} are mean ROUGE-L recall and mean
+    exact match; term_{forget,retain}_Task<n>_… are the twelve terms, 1 − value of what is
+    forgotten; task_aggregate is their harmonic mean; mia_auc is near 1 where members are still
+    known, mia_final_score = 1 − 2·|mia_auc − ½|; mmlu; aggregate is the mean of task_aggregate,
+    mia_final_score and mmlu. What cannot be computed is absent. Items: a dict for each row of
+    "forget", "retain", "member", "nonmember".
 
-    Raises ValueError for an unknown convention, a benchmark without the task's ids, rows longer than the model's context,
-    and a reference report of other rows or another convention. The model's mode and weights are restored.
+    Raises ValueError for an unknown convention, a benchmark without the task's ids, rows longer
+    than the model's context, and a reference report of other rows or another convention. The
+    model's mode and weights are restored.
     """
     how, say, begun = convention_of(convention, "semeval"), speaker(progress), time.perf_counter()
     _check(bench, reference, how)
@@ -84,33 +90,57 @@ def evaluate(
         else:
             auc = reference.metrics.get("mia_auc", math.nan)
         values["mia_auc_reference"] = auc
-    name = reference.meta.get("model") if isinstance(reference, Report) else getattr(reference, "name", None)
+    name = (
+        reference.meta.get("model")
+        if isinstance(reference, Report)
+        else getattr(reference, "name", None)
+    )
     meta = {
-        **{"model": lm.name, "benchmark": bench.name, "split": bench.source.get("split", bench.split)},
-        **{"convention": how.name, "fingerprint": bench.fingerprint, "reference": name, "mia": mia_note(bench)},
+        **{
+            "model": lm.name,
+            "benchmark": bench.name,
+            "split": bench.source.get("split", bench.split),
+        },
+        **{
+            "convention": how.name,
+            "fingerprint": bench.fingerprint,
+            "reference": name,
+            "mia": mia_note(bench),
+        },
         "max_new_tokens": max_new_tokens if generate else None,
         "rows": {part: len(members) for part, members in rows.items()},
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report({name: value for name, value in values.items() if not math.isnan(value)}, found, meta)
+    return Report(
+        {name: value for name, value in values.items() if not math.isnan(value)}, found, meta
+    )
 
 
 def write(report: Report, folder: str | Path) -> Path:
     """Writes the evaluator's own files, the folder whole or as it was; returns it.
 
-    forget_0.csv, retain_0.csv (id, task, input, expected_output, model_output, nll), mia_results/{member,nonmember}_0.csv
-    (id, nll), and evaluation_results.jsonl: what the evaluator says of these files, its quirks of reading included.
-    Raises ValueError for a report without generations; FileExistsError for a folder that holds other things.
+    forget_0.csv, retain_0.csv (id, task, input, expected_output, model_output, nll),
+    mia_results/{member,nonmember}_0.csv (id, nll), and evaluation_results.jsonl: what the evaluator
+    says of these files, its quirks of reading included. Raises ValueError for a report without
+    generations; FileExistsError for a folder that holds other things.
     """
     folder = Path(folder)
     if any("model_output" not in row for fold in FOLDS for row in report.items[fold].values()):
         raise ValueError("this report has no generations: evaluate with generate=True")
-    if folder.exists() and not (folder / "forget_0.csv").is_file() and (folder.is_file() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is or holds another file than an evaluation's: choose another folder")
+    if (
+        folder.exists()
+        and not (folder / "forget_0.csv").is_file()
+        and (folder.is_file() or any(folder.iterdir()))
+    ):
+        raise FileExistsError(
+            f"{folder} is or holds another file than an evaluation's: choose another folder"
+        )
     result = _result(report.items, report.metrics.get("mmlu"), convention_of("semeval"))
     with atomic_folder(folder) as temporary:
         for fold in FOLDS:
-            (temporary / f"{fold}_0.csv").write_text(csv_text(report.items[fold], COLUMNS), "utf-8", newline="")
+            (temporary / f"{fold}_0.csv").write_text(
+                csv_text(report.items[fold], COLUMNS), "utf-8", newline=""
+            )
         for side in SIDES:
             if side in report.items:
                 path = temporary / "mia_results" / f"{side}_0.csv"
@@ -120,7 +150,8 @@ def write(report: Report, folder: str | Path) -> Path:
     return folder
 
 
-# Rows -------------------------------------------------------------------------------------------------------------
+# Rows
+# -------------------------------------------------------------------------------------------------------------
 
 
 def _check(bench: Benchmark, reference: LM | Report | None, how: Convention) -> None:
@@ -128,7 +159,8 @@ def _check(bench: Benchmark, reference: LM | Report | None, how: Convention) -> 
         for i, row in enumerate(bench.rows(fold)):
             if not (row.get("id") and row.get("task") and row["question"]):
                 raise ValueError(
-                    f"{bench.name}, row {i} of {fold}: SemEval's rows have an id, a task and a question; it has "
+                    f"{bench.name}, row {i} of {fold}: SemEval's rows have an id, a task and a "
+                    "question; it has "
                     f"{', '.join(row)}"
                 )
     check_reference(reference, bench, how)
@@ -148,26 +180,28 @@ def _encode(lm: LM, row: Row, how: Convention) -> Encoded:
     given = how.ids(lm, row["question"]) if row["question"] else []
     if lm.context is not None and len(ids) > lm.context:
         raise ValueError(
-            f"row {row['id']}: {len(ids)} tokens, the model takes {lm.context}: take a model with a longer context"
+            f"row {row['id']}: {len(ids)} tokens, the model takes {lm.context}: take a model with "
+            "a longer context"
         )
     if not row["question"] and len(ids) < 2:
-        raise ValueError(f"document {row['id']}: a single token has no loss: leave it out of the MIA's files")
+        raise ValueError(
+            f"document {row['id']}: a single token has no loss: leave it out of the MIA's files"
+        )
     return Encoded(ids, [IGNORE] * len(given) + ids[len(given) :], given)
 
 
 def _losses(
-    lm: LM,
-    rows: dict[str, list[Row]],
-    encoded: dict[str, list[Encoded]],
-    how: Convention,
-    say: Say,
+    lm: LM, rows: dict[str, list[Row]], encoded: dict[str, list[Encoded]], how: Convention, say: Say
 ) -> Items:
     """Return the items of each part, with `nll` in them."""
     begun = time.perf_counter()
     flat = [row for members in encoded.values() for row in members]
     losses = iter([metrics.mean_nll(logp) for logp in how.likelihood(lm.model, flat)])
     say(f"{lm.name}: likelihood of {len(flat)} texts in {time.perf_counter() - begun:.1f} s")
-    return {part: {i: _item(row, next(losses)) for i, row in enumerate(members)} for part, members in rows.items()}
+    return {
+        part: {i: _item(row, next(losses)) for i, row in enumerate(members)}
+        for part, members in rows.items()
+    }
 
 
 def _item(row: Row, nll: float) -> dict[str, Any]:
@@ -202,7 +236,8 @@ def _continued(
     say(f"{lm.name}: {len(prompts)} generations in {time.perf_counter() - begun:.1f} s")
 
 
-# Scores -----------------------------------------------------------------------------------------------------------
+# Scores
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _sides(found: Items) -> tuple[list[float], list[float]]:
@@ -226,11 +261,18 @@ def _named(result: dict[str, Any], generate: bool) -> dict[str, float]:
         scores = result[f"{fold}-set"]
         values |= {f"{fold}_{short}": scores[f"overall-{name}"] for name, short in WHAT.items()}
         tasks = {task: pair for task, pair in scores.items() if not task.startswith("overall-")}
-        of_fold = {f"{fold}_{task}_{WHAT[name]}": v for task, pair in tasks.items() for name, v in pair.items()}
+        of_fold = {
+            f"{fold}_{task}_{WHAT[name]}": v
+            for task, pair in tasks.items()
+            for name, v in pair.items()
+        }
         values |= of_fold
         names += of_fold
     if generate:
-        values |= {f"term_{name}": term for name, term in zip(names, result["aggregated-terms"], strict=True)}
+        values |= {
+            f"term_{name}": term
+            for name, term in zip(names, result["aggregated-terms"], strict=True)
+        }
         values["task_aggregate"] = result["harmonic-mean-task-aggregate"]
     if "mia_loss_acc" in result:
         values["mia_auc"] = result["mia_loss_acc"]

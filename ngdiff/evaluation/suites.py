@@ -16,7 +16,9 @@ EVALUATORS = {"tofu": tofu, "muse": muse, "semeval": semeval}
 
 
 def of(bench: Benchmark) -> str:
-    """The suite whose metrics are asked: "muse", "semeval", or "tofu" for it and all that has its form."""
+    """The suite whose metrics are asked: "muse", "semeval", or "tofu" for it and all that has its
+    form.
+    """
     return bench.name if bench.name in SUITES else "tofu"
 
 
@@ -29,8 +31,9 @@ def evaluate(
 ) -> Report:
     """All metrics of `lm` on `bench`: those of TOFU, MUSE or SemEval-2025 Task 4, as its name says.
 
-    reference: the retain-only model, or its Report. convention: a name of `ngdiff.evaluation.conventions`, or a
-    subclass of its `Convention` made by you. options: those of
-    `ngdiff.evaluation.{tofu,muse,semeval}.evaluate`; every one takes `generate`, `progress` and `max_new_tokens`.
+    reference: the retain-only model, or its Report. convention: a name of
+    `ngdiff.evaluation.conventions`, or a subclass of its `Convention` made by you. options: those
+    of `ngdiff.evaluation.{tofu,muse,semeval}.evaluate`; every one takes `generate`, `progress` and
+    `max_new_tokens`.
     """
     return EVALUATORS[of(bench)].evaluate(lm, bench, reference, convention, **options)

@@ -4,9 +4,11 @@ Every likelihood metric reads one table, (question, answer) -> token statistics,
 the same text is computed once.  Generation answers each question once.
 
     forget, EM, ES, MIA members   forgetXX_perturbed          MIA non-members   holdoutXX
-    model utility                 retain_perturbed, real_authors_perturbed (ra), world_facts_perturbed (wf)
+    model utility                 retain_perturbed, real_authors_perturbed (ra),
+                                  world_facts_perturbed (wf)
 
-References: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs" (2024); open-unlearning (locuslab).
+References: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs" (2024); open-unlearning
+(locuslab).
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Subject:
         return self.encode(row["question"], row["answer"])
 
 
-# part of the metric names -> the benchmark's rows, the first that exist (own data may come without wrong answers)
+# part of the metric names -> the benchmark's rows, the first that exist (own data may come without
+# wrong answers)
 PARTS = {
     "forget": ("forget_perturbed", "forget"),
     "holdout": ("holdout",),
@@ -69,23 +72,28 @@ def evaluate(
 ) -> Report:
     """All TOFU metrics of `lm` on `bench`.
 
-    reference   the retain-only model, or its Report (then it is not evaluated again).  forget_quality and mia_reference
-                need it; privleak's AUC_ret is ½ without one, and meta["auc_retain"] says so
+    reference   the retain-only model, or its Report (then it is not evaluated again).
+                forget_quality and mia_reference need it; privleak's AUC_ret is ½ without one, and
+                meta["auc_retain"] says so
     convention  "ngdiff", or for numbers comparable with their tables "tofu", "open-unlearning" (see
                 `conventions`), or a `Convention` of your own
     generate    False leaves out ROUGE and with it model_utility
     gradnorm    False leaves out mia_gradnorm, which takes a backward for each row
-    progress    True: one line a stage on stderr (silent under pytest); a callable is given the lines
+    progress    True: one line a stage on stderr (silent under pytest); a callable is given the
+                lines
 
-    Beside the benchmark's names: loss_{forget,retain,holdout}, the NLL over all of a set's tokens, nats per token.
-    A collapsed model (NaN logits) has infinite losses; its probabilities, ROUGE and utility are 0.
+    Beside the benchmark's names: loss_{forget,retain,holdout}, the NLL over all of a set's tokens,
+    nats per token. A collapsed model (NaN logits) has infinite losses; its probabilities, ROUGE and
+    utility are 0.
 
     Raises ValueError for an unknown convention, a reference report of another convention or split, and rows longer than the
     model's context.  The model's mode is restored; its gradients are not touched.
     """
     how = convention_of(convention, "tofu")
     say, begun = speaker(progress), time.perf_counter()
-    check_reference(reference, bench, how, ("split", bench.split))  # of one split, a part of the rows will do
+    check_reference(
+        reference, bench, how, ("split", bench.split)
+    )  # of one split, a part of the rows will do
     ref = reference
     if ref is not None and not isinstance(ref, Report):
         ref = _brief(Subject(ref, how, say), bench)
@@ -110,14 +118,20 @@ def evaluate(
     }
     for line in meta["left_out"]:
         say(f"{lm.name}: {line}")
-    return Report({name: value for name, value in values.items() if not math.isnan(value)}, found, meta)
+    return Report(
+        {name: value for name, value in values.items() if not math.isnan(value)}, found, meta
+    )
 
 
 def _left_out(rows: Rows, values: dict[str, float], generate: bool) -> list[str]:
     """What the benchmark's rows, not the options, leave undefined."""
     lines = [] if "holdout" in rows else ["no hold-out rows, so no mia_… and no privleak"]
-    missing = [name for name in UTILITY if name not in values and (generate or not name.endswith("_ROUGE"))]
-    return lines + ([f"no model_utility: the rows of {', '.join(missing)} are not there"] if missing else [])
+    missing = [
+        name for name in UTILITY if name not in values and (generate or not name.endswith("_ROUGE"))
+    ]
+    return lines + (
+        [f"no model_utility: the rows of {', '.join(missing)} are not there"] if missing else []
+    )
 
 
 def _compared(
@@ -129,14 +143,18 @@ def _compared(
         more["model_utility"] = metrics.harmonic_mean(values[name] for name in UTILITY)
     ratios = "forget_truth_ratio"
     if ref and ratios in found and ratios in ref.items:
-        more["forget_quality"] = metrics.ks_pvalue(items.defined(found[ratios]), items.defined(ref.items[ratios]))
+        more["forget_quality"] = metrics.ks_pvalue(
+            items.defined(found[ratios]), items.defined(ref.items[ratios])
+        )
     if "mia_min_k" in values:
         more["privleak"] = metrics.privleak(values["mia_min_k"], auc_retain, eps)
     return more
 
 
 def _rows(bench: Benchmark, parts: Iterable[str]) -> tuple[Rows, dict[str, str]]:
-    """part -> rows, and part -> the benchmark's name for them; a part that the benchmark lacks is left out."""
+    """part -> rows, and part -> the benchmark's name for them; a part that the benchmark lacks is
+    left out.
+    """
     rows: Rows = {}
     names: dict[str, str] = {}
     for part in parts:

@@ -1,7 +1,9 @@
-"""One colour for each method, everywhere (name and place in the order: `ngdiff.methods.labels`); saving as vector pdf and png.
+"""One colour for each method, everywhere (name and place in the order: `ngdiff.methods.labels`);
+saving as vector pdf and png.
 
-Colours are Okabe & Ito's colour-blind safe set and shades of it; NGDiff is the darkest. A method is named as on the
-command line ("graddiff-0.5") or as in a legend ("GradDiff(0.5)"): both find the same colour.
+Colours are Okabe & Ito's colour-blind safe set and shades of it; NGDiff is the darkest. A method is
+named as on the command line ("graddiff-0.5") or as in a legend ("GradDiff(0.5)"): both find the
+same colour.
 """
 
 from __future__ import annotations
@@ -19,7 +21,9 @@ from ngdiff.store.cache import atomic_write
 
 SHEET = Path(__file__).resolve().with_name("ngdiff.mplstyle")
 WIDTH = 6.5  # inches, a text column
-house = plt.style.context(SHEET)  # decorates a function that draws: titles take their size when they are set
+house = plt.style.context(
+    SHEET
+)  # decorates a function that draws: titles take their size when they are set
 GOOD, BAD = "#0072B2", "#D55E00"
 # command-line name -> (colour, dashes)
 METHODS: dict[str, tuple[str, Any]] = {
@@ -55,51 +59,98 @@ def colour(method: str) -> str:
 def line(method: str) -> dict[str, Any]:
     """Keywords of `plot` for the method: colour, dashes, label, and NGDiff on top."""
     shade, dashes = METHODS.get(name_of(method), ("#999999", "-"))
-    return {"color": shade, "ls": dashes, "label": label(method), "zorder": 4 if name_of(method) == "ngdiff" else 3}
+    return {
+        "color": shade,
+        "ls": dashes,
+        "label": label(method),
+        "zorder": 4 if name_of(method) == "ngdiff" else 3,
+    }
 
 
-def subplots(rows: int, columns: int, height: float, width: float = WIDTH, **options: Any) -> tuple[Figure, Any]:
-    """`plt.subplots` in the house style; the figure is not kept by pyplot, so a notebook shows it once."""
+def subplots(
+    rows: int, columns: int, height: float, width: float = WIDTH, **options: Any
+) -> tuple[Figure, Any]:
+    """`plt.subplots` in the house style; the figure is not kept by pyplot, so a notebook shows it
+    once.
+    """
     with plt.style.context(SHEET):
         fig, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
     plt.close(fig)
     return fig, axes
 
 
-def legend(fig: Figure, axes: Sequence[Axes], handles: Sequence[Any] | None = None, note: str = "") -> None:
+def legend(
+    fig: Figure, axes: Sequence[Axes], handles: Sequence[Any] | None = None, note: str = ""
+) -> None:
     """One legend for the whole figure, to the right of it, each label once; `note` is its title."""
     if handles is None:
-        found = {text: handle for ax in axes for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)}
+        found = {
+            text: handle
+            for ax in axes
+            for handle, text in zip(*ax.get_legend_handles_labels(), strict=True)
+        }
         texts = ordered(found)
         handles = [found[text] for text in texts]
     else:
         texts = [handle.get_label() for handle in handles]
     if texts:
-        fig.legend(handles, texts, loc="outside right upper", title=note or None, title_fontsize=7, frameon=False,
-                   fontsize=8, alignment="left")  # fmt: skip
+        fig.legend(
+            handles,
+            texts,
+            loc="outside right upper",
+            title=note or None,
+            title_fontsize=7,
+            frameon=False,
+            fontsize=8,
+            alignment="left",
+        )
 
 
-def label_ends(ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = 8, pad: float = 4) -> None:
-    """Writes (x, y, text, colour) to the right of line ends, moved apart vertically where two texts would touch.
+def label_ends(
+    ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = 8, pad: float = 4
+) -> None:
+    """Writes (x, y, text, colour) to the right of line ends, moved apart vertically where two texts
+    would touch.
 
     Call it when the limits of `ax` are final.
     """
     ax.figure.draw_without_rendering()  # lays the axes out
     ends = sorted(ends, key=lambda end: end[1])
     heights = [ax.transData.transform((x, y))[1] * 72 / ax.figure.dpi for x, y, _, _ in ends]
-    for (x, y, text, shade), old, new in zip(ends, heights, spread(heights, 1.15 * size), strict=True):
-        ax.annotate(text, (x, y), xytext=(pad, new - old), textcoords="offset points", color=shade, fontsize=size,
-                    va="center", ha="left", annotation_clip=False)  # fmt: skip
+    for (x, y, text, shade), old, new in zip(
+        ends, heights, spread(heights, 1.15 * size), strict=True
+    ):
+        ax.annotate(
+            text,
+            (x, y),
+            xytext=(pad, new - old),
+            textcoords="offset points",
+            color=shade,
+            fontsize=size,
+            va="center",
+            ha="left",
+            annotation_clip=False,
+        )
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising heights moved as little as needed to be `gap` apart: touching neighbours share their mean."""
+    """Rising heights moved as little as needed to be `gap` apart: touching neighbours share their
+    mean.
+    """
     groups: list[list[float]] = []
     for height in heights:
         groups.append([height])
-        while len(groups) > 1 and _mean(groups[-1]) - _mean(groups[-2]) < gap * (len(groups[-1]) + len(groups[-2])) / 2:
+        while (
+            len(groups) > 1
+            and _mean(groups[-1]) - _mean(groups[-2])
+            < gap * (len(groups[-1]) + len(groups[-2])) / 2
+        ):
             groups[-2:] = [groups[-2] + groups[-1]]
-    return [_mean(group) + gap * (k - (len(group) - 1) / 2) for group in groups for k in range(len(group))]
+    return [
+        _mean(group) + gap * (k - (len(group) - 1) / 2)
+        for group in groups
+        for k in range(len(group))
+    ]
 
 
 def _mean(x: Sequence[float]) -> float:
@@ -107,29 +158,43 @@ def _mean(x: Sequence[float]) -> float:
 
 
 def caption(rows: Sequence[dict[str, Any]]) -> str:
-    """Where runs come from, from their rows: profile, data, seeds of the order and of the models, device."""
+    """Where runs come from, from their rows: profile, data, seeds of the order and of the models,
+    device.
+    """
 
     def all_of(key: str) -> list[Any]:
         every = [{**r["stamp"], **r["stamp"]["config"], **r}.get(key) for r in rows]
         return sorted({found for found in every if found is not None})
 
-    data = ", ".join("TOFU" if d else "generated authors" for d in all_of("data")) or "generated authors"
+    data = (
+        ", ".join("TOFU" if d else "generated authors" for d in all_of("data"))
+        or "generated authors"
+    )
     seeds, targets = (", ".join(map(str, all_of(key))) for key in ("seed", "target_seed"))
     devices = ", ".join(sorted({r["stamp"]["device"] for r in rows}))
     profile = ", ".join(all_of("profile"))
-    return f"Profile {profile}, {data}; seeds {seeds or '0'} of the order, {targets or '0'} of the models; {devices}."
+    return (
+        f"Profile {profile}, {data}; seeds {seeds or '0'} of the order, {targets or '0'} of "
+        f"the models; {devices}."
+    )
 
 
-def save(fig: Figure, folder: Path | str, name: str, text: str = "", sources: Iterable[str] = ()) -> list[Path]:
-    """Writes <folder>/<name>.pdf and .png atomically, without dates, so that equal figures have equal bytes.
+def save(
+    fig: Figure, folder: Path | str, name: str, text: str = "", sources: Iterable[str] = ()
+) -> list[Path]:
+    """Writes <folder>/<name>.pdf and .png atomically, without dates, so that equal figures have
+    equal bytes.
 
-    text: the caption that a report prints below the figure; sources: the files of rows it was drawn from, where the
-    same notebook has not just written them. Both travel inside the files.
+    text: the caption that a report prints below the figure; sources: the files of rows it was drawn
+    from, where the same notebook has not just written them. Both travel inside the files.
     """
     saved = []
     for kind, metadata in (
         ("pdf", {"CreationDate": None, "ModDate": None, "Subject": text or None}),
-        ("png", {"Software": None, "Description": text or None, "Source": " ".join(sources) or None}),
+        (
+            "png",
+            {"Software": None, "Description": text or None, "Source": " ".join(sources) or None},
+        ),
     ):
         path = Path(folder) / f"{name}.{kind}"
         with plt.style.context(SHEET), atomic_write(path) as temporary:

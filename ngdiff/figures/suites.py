@@ -19,17 +19,34 @@ MEMORIES = {
 
 @style.house
 def requests(rows: Sequence[Row], start: Row) -> Figure:
-    """What is left after forget requests: successive ones (left), and growing ones from the start each time (right).
+    """What is left after forget requests: successive ones (left), and growing ones from the start
+    each time (right).
 
-    rows: {"folds": "sust" | "scal", "k", and the metrics of MEMORIES}; start: the same metrics before any request.
+    rows: {"folds": "sust" | "scal", "k", and the metrics of MEMORIES}; start: the same metrics
+    before any request.
     """
     fig, axes = style.subplots(1, 2, height=2.6, sharey=True)
     titles = {"sust": "one request after the other", "scal": "larger and larger requests"}
     for ax, (kind, title) in zip(axes, titles.items(), strict=True):
-        seen = [start | {"k": 0}, *sorted((r for r in rows if r["folds"] == kind), key=lambda r: r["k"])]
+        seen = [
+            start | {"k": 0},
+            *sorted((r for r in rows if r["folds"] == kind), key=lambda r: r["k"]),
+        ]
         for name, (label, colour, mark) in MEMORIES.items():
-            ax.plot([r["k"] for r in seen], [r[name] for r in seen], color=colour, marker=mark, ms=4, label=label)
-        ax.set(xlabel="requests answered", title=title, xticks=[r["k"] for r in seen], ylim=(-0.02, 1.05))
+            ax.plot(
+                [r["k"] for r in seen],
+                [r[name] for r in seen],
+                color=colour,
+                marker=mark,
+                ms=4,
+                label=label,
+            )
+        ax.set(
+            xlabel="requests answered",
+            title=title,
+            xticks=[r["k"] for r in seen],
+            ylim=(-0.02, 1.05),
+        )
     axes[0].set_ylabel("ROUGE-L F1 (all four)")
     style.legend(fig, axes)
     return fig
@@ -37,10 +54,12 @@ def requests(rows: Sequence[Row], start: Row) -> Figure:
 
 @style.house
 def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[Row] = ()) -> Figure:
-    """SemEval's two demands: membership AUC (x; ½ is the aim) against the task aggregate (y), a point a run, filled where it
-    reached the hold-out level, a triangle downwards where it had no stop.
+    """SemEval's two demands: membership AUC (x; ½ is the aim) against the task aggregate (y), a
+    point a run, filled where it reached the hold-out level, a triangle downwards where it had no
+    stop.
 
-    levels: the start and the retain-only model. published: the task's own points, by MIA score, in a panel of their own.
+    levels: the start and the retain-only model. published: the task's own points, by MIA score, in
+    a panel of their own.
     """
     fig, axes = style.subplots(1, 2 if published else 1, height=3.2, squeeze=False)
     ax = axes[0][0]

@@ -1,1 +1,3 @@
-"""A language model and how it is asked: loading, adapters, tokens, training, target and reference."""
+"""A language model and how it is asked: loading, adapters, tokens, training, target and
+reference.
+"""

@@ -1,8 +1,9 @@
-"""Foreign models: loading that says what to do when it fails, and the prompt a tokenizer was made for.
+"""Foreign models: loading that says what to do when it fails, and the prompt a tokenizer was made
+for.
 
-TOFU's prompt forms: Llama-2-chat `[INST] {q} [/INST]{a}`; a tokenizer with a chat template: system message, user turn
-and generation prompt, rendered once (with a fixed date, else Llama-3's template inserts today's); others
-`Question: {q}\nAnswer: {a}`.
+TOFU's prompt forms: Llama-2-chat `[INST] {q} [/INST]{a}`; a tokenizer with a chat template: system
+message, user turn and generation prompt, rendered once (with a fixed date, else Llama-3's template
+inserts today's); others `Question: {q}\nAnswer: {a}`.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ LLAMA_2 = Prompt(question_start="[INST] ", question_end=" [/INST]", answer_start
 
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
-    """Loading and saving without the progress bars of transformers; the user's setting is put back."""
+    """Loading and saving without the progress bars of transformers; the user's setting is put
+    back.
+    """
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -56,14 +59,23 @@ def _is_path(path_or_id: str | Path) -> bool:
     return isinstance(path_or_id, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
 
 
-def fetch(loader: Callable[..., Any], path_or_id: str | Path, trust_remote_code: bool = False, **options: Any) -> Any:
+def fetch(
+    loader: Callable[..., Any],
+    path_or_id: str | Path,
+    trust_remote_code: bool = False,
+    **options: Any,
+) -> Any:
     """loader(path_or_id, **options) for a folder or hub id; errors as `ngdiff.load` says."""
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
         if not (folder / "config.json").is_file():
-            raise ValueError(f"{folder} holds no model: it needs config.json, model.safetensors and a tokenizer")
+            raise ValueError(
+                f"{folder} holds no model: it needs config.json, model.safetensors and a tokenizer"
+            )
     elif _is_path(path_or_id):
-        raise FileNotFoundError(f"{folder} does not exist: give a model folder or a hub id (owner/name)")
+        raise FileNotFoundError(
+            f"{folder} does not exist: give a model folder or a hub id (owner/name)"
+        )
     place = str(folder if folder.is_dir() else path_or_id)
     try:
         with without_bars():
@@ -76,36 +88,52 @@ def _explained(error: Exception, place: str) -> Exception:
     """The same failure with what to do about it."""
     causes = _causes(error)
     if any(isinstance(cause, GatedRepoError) for cause in causes):
-        advice = f"it is gated: accept its licence at https://huggingface.co/{place}, then run `hf auth login`"
-    elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        advice = "the hub has no such model, or it is private: check the name (owner/name), or run `hf auth login`"
-    elif any(isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)) for cause in causes):
         advice = (
-            f"the hub cannot be reached: where there is a network run `hf download {place}`, or give a local folder"
+            f"it is gated: accept its licence at https://huggingface.co/{place}, then run "
+            "`hf auth login`"
+        )
+    elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
+        advice = (
+            "the hub has no such model, or it is private: check the name (owner/name), or "
+            "run `hf auth login`"
+        )
+    elif any(
+        isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError))
+        for cause in causes
+    ):
+        advice = (
+            f"the hub cannot be reached: where there is a network run `hf download {place}`, "
+            "or give a local folder"
         )
     elif "trust_remote_code" in str(error):
         advice = (
-            "it cannot be loaded without code of its own: read that code, then allow it with trust_remote_code=True"
+            "it cannot be loaded without code of its own: read that code, then allow it with "
+            "trust_remote_code=True"
         )
         if Path(place).is_dir():
             return ValueError(f"the model in {place}: {advice}")
     elif "safetensors" in str(error) and not Path(place).is_dir():
         advice = (
-            "it has no safetensors weights, and pickled ones are not loaded: convert it once, on a machine you can lose"
+            "it has no safetensors weights, and pickled ones are not loaded: convert it "
+            "once, on a machine you can lose"
         )
     elif Path(place).is_dir():
         first = str(error).strip().splitlines()[0]
-        return ValueError(f"the model in {place} cannot be loaded ({first}): weights must be whole safetensors files")
+        return ValueError(
+            f"the model in {place} cannot be loaded ({first}): weights must be whole safetensors "
+            "files"
+        )
     else:
         advice = str(error).strip()
     return OSError(f"cannot load {place}: {advice}")
 
 
 def prompt_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Prompt:
-    """The prompt of a foreign tokenizer; `name` (hub id or folder) tells Llama-2-chat, whose template TOFU does not use.
+    """The prompt of a foreign tokenizer; `name` (hub id or folder) tells Llama-2-chat, whose
+    template TOFU does not use.
 
-    Settles the tokenizer's special tokens on the way: EOS becomes the template's end of turn, and the padding token
-    one that differs from EOS where the vocabulary has one.
+    Settles the tokenizer's special tokens on the way: EOS becomes the template's end of turn, and
+    the padding token one that differs from EOS where the vocabulary has one.
     """
     own = Path(name).name.lower()
     if "llama-2" in own or "llama2" in own:
@@ -119,7 +147,9 @@ def prompt_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Prompt:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None) -> str:
-    """The chat template's text: system message, user turn, then the answer's turn, or what asks for one."""
+    """The chat template's text: system message, user turn, then the answer's turn, or what asks for
+    one.
+    """
     turns = [{"role": "user", "content": question}]
     turns += [] if answer is None else [{"role": "assistant", "content": answer}]
     options = {"tokenize": False, "add_generation_prompt": answer is None, "date_string": DATE}
@@ -130,7 +160,9 @@ def render(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """The chat template as fixed text around question and answer; EOS of the tokenizer becomes its end of turn."""
+    """The chat template as fixed text around question and answer; EOS of the tokenizer becomes its
+    end of turn.
+    """
     question, answer = "\u2039question\u203a", "\u2039answer\u203a"
     start, end = render(tokenizer, question).split(question)
     after = render(tokenizer, question, answer).split(answer)[-1].strip()
@@ -146,4 +178,6 @@ def _settle_padding(tokenizer: PreTrainedTokenizerBase) -> None:
         return
     special = [str(token) for token in tokenizer.added_tokens_decoder.values() if token.special]
     spare = [t for t in special if "pad" in t.lower()] + [tokenizer.unk_token, tokenizer.bos_token]
-    tokenizer.pad_token = next((t for t in spare if t and t != tokenizer.eos_token), tokenizer.eos_token)
+    tokenizer.pad_token = next(
+        (t for t in spare if t and t != tokenizer.eos_token), tokenizer.eos_token
+    )

@@ -1,4 +1,6 @@
-"""Low-rank adapters through peft: the base model stays frozen, and with the adapter off it is the start of unlearning."""
+"""Low-rank adapters through peft: the base model stays frozen, and with the adapter off it is the
+start of unlearning.
+"""
 
 from __future__ import annotations
 
@@ -30,21 +32,31 @@ L = TypeVar("L", bound=Adaptable)
 
 
 def adapt(
-    lm: L, r: int = 16, *, alpha: float = 32, dropout: float = 0.0, targets: str | Sequence[str] = "all-linear",
+    lm: L,
+    r: int = 16,
+    *,
+    alpha: float = 32,
+    dropout: float = 0.0,
+    targets: str | Sequence[str] = "all-linear",
     seed: int = 0,
-) -> L:  # fmt: skip
-    """The model with a fresh LoRA adapter, W + (alpha/r)·B·A, B = 0: it answers as before. The base is shared, not copied,
-    and frozen.
+) -> L:
+    """The model with a fresh LoRA adapter, W + (alpha/r)·B·A, B = 0: it answers as before. The base
+    is shared, not copied, and frozen.
 
-    targets: module names as peft takes them, or "all-linear" (all but the output layer). Saved by `ngdiff.save`
-    in peft's own format. Errors: ValueError for a model that has an adapter already, or names that match no module.
+    targets: module names as peft takes them, or "all-linear" (all but the output layer). Saved by
+    `ngdiff.save` in peft's own format. Errors: ValueError for a model that has an adapter already,
+    or names that match no module.
     """
     from peft import LoraConfig, get_peft_model
 
     if lm.adapted:
-        raise ValueError("the model has an adapter already: merge it (merge_and_unload) before adding another")
+        raise ValueError(
+            "the model has an adapter already: merge it (merge_and_unload) before adding another"
+        )
     names = targets if isinstance(targets, str) else list(targets)
-    config = LoraConfig(r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, task_type="CAUSAL_LM")
+    config = LoraConfig(
+        r=r, lora_alpha=alpha, lora_dropout=dropout, target_modules=names, task_type="CAUSAL_LM"
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return replace(lm, model=get_peft_model(lm.model, config), path=None)
@@ -52,8 +64,9 @@ def adapt(
 
 @contextlib.contextmanager
 def off(model: nn.Module) -> Iterator[None]:
-    """The base model alone. peft's own `disable_adapter` also freezes the adapter meanwhile, and FSDP2 settles at its first
-    forward in which precision gradients come: it must not see it frozen."""
+    """The base model alone. peft's own `disable_adapter` also freezes the adapter meanwhile, and
+    FSDP2 settles at its first forward in which precision gradients come: it must not see it frozen.
+    """
     layers: list[Any] = [m for m in model.modules() if hasattr(m, "_disable_adapters")]
     before = [m._disable_adapters for m in layers]
     try:
@@ -71,15 +84,22 @@ def fresh(model: nn.Module) -> bool:
 
 
 def base_of(folder: Path) -> str:
-    """The model that a saved adapter belongs to. Errors: ValueError where the folder does not name one."""
+    """The model that a saved adapter belongs to. Errors: ValueError where the folder does not name
+    one.
+    """
     config = json.loads((folder / ADAPTER).read_text("utf-8"))
     if not (base := config.get("base_model_name_or_path")):
-        raise ValueError(f"{folder / ADAPTER} names no base model: add its folder or hub id as base_model_name_or_path")
+        raise ValueError(
+            f"{folder / ADAPTER} names no base model: add its folder or hub id as "
+            "base_model_name_or_path"
+        )
     return base
 
 
 def put_on(model: nn.Module, folder: Path) -> nn.Module:
-    """The saved adapter on its base model, ready to be trained on. Errors: ValueError for a damaged one."""
+    """The saved adapter on its base model, ready to be trained on. Errors: ValueError for a damaged
+    one.
+    """
     from peft import PeftModel
 
     if not (folder / "adapter_model.safetensors").is_file():

@@ -9,7 +9,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from ngdiff import zoo
 from ngdiff.core.processes import whole_state
@@ -37,8 +42,9 @@ class LM:
     path: Path | None = None
 
     def copy(self, name: str | None = None, share: bool = True) -> LM:
-        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved anywhere; share: parameters
-        that are frozen are the same ones, for a copy that will neither move nor round them."""
+        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved
+        anywhere; share: parameters that are frozen are the same ones, for a copy that will neither
+        move nor round them."""
         frozen = {id(p): p for p in self.model.parameters() if share and not p.requires_grad}
         return LM(copy.deepcopy(self.model, frozen), self.tokenizer, self.prompt, name or self.name)
 
@@ -65,42 +71,67 @@ class LM:
         return self.tokenizer.pad_token_id
 
     def encode(self, question: str, answer: str) -> Example:
-        """One row as tokens; ValueError where it is longer than the model's context. Without a question the answer is a
-        document: it stands alone, and all of it is learned."""
-        return encode(self.tokenizer, self.prompt if question else BARE, question, answer, self.context)
+        """One row as tokens; ValueError where it is longer than the model's context. Without a
+        question the answer is a document: it stands alone, and all of it is learned."""
+        return encode(
+            self.tokenizer, self.prompt if question else BARE, question, answer, self.context
+        )
 
 
 def load(
-    path_or_id: str | Path, *, dtype: str = "float32", device: str | torch.device = "cpu",
-    prompt: Prompt | None = None, tokenizer: str | None = None, trust_remote_code: bool = False,
-) -> LM:  # fmt: skip
-    """A model from a local folder or the hub: safetensors only; code from its repository runs only where you trust it.
+    path_or_id: str | Path,
+    *,
+    dtype: str = "float32",
+    device: str | torch.device = "cpu",
+    prompt: Prompt | None = None,
+    tokenizer: str | None = None,
+    trust_remote_code: bool = False,
+) -> LM:
+    """A model from a local folder or the hub: safetensors only; code from its repository runs only
+    where you trust it.
 
-    tokenizer: the folder or hub id of its tokenizer; None: the model's own, or that of the repository where a published
-    model's tokenizer is (`ngdiff.zoo`).
+    tokenizer: the folder or hub id of its tokenizer; None: the model's own, or that of the
+    repository where a published model's tokenizer is (`ngdiff.zoo`).
 
-    A folder with a peft adapter gives its base model with the adapter on it, frozen but for the adapter.
-    The prompt is the given one, else the one saved beside the weights, else `ngdiff.lm.hub.prompt_of` the tokenizer.
-    Raises FileNotFoundError for a folder that does not exist, ValueError for one that holds no model, and OSError
-    saying what to do for a hub model that is gated, unknown or cannot be reached.
+    A folder with a peft adapter gives its base model with the adapter on it, frozen but for the
+    adapter. The prompt is the given one, else the one saved beside the weights, else
+    `ngdiff.lm.hub.prompt_of` the tokenizer. Raises FileNotFoundError for a folder that does not
+    exist, ValueError for one that holds no model, and OSError saying what to do for a hub model
+    that is gated, unknown or cannot be reached.
     """
     folder = Path(path_or_id).expanduser()
     base = base_of(folder) if (folder / ADAPTER).is_file() else path_or_id
     options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
-    model, info = fetch(AutoModelForCausalLM.from_pretrained, base, trust_remote_code=trust_remote_code, **options)
+    model, info = fetch(
+        AutoModelForCausalLM.from_pretrained, base, trust_remote_code=trust_remote_code, **options
+    )
     if lost := sorted(info["missing_keys"]):
-        raise ValueError(f"{base} is no whole model: {len(lost)} tensors are missing ({lost[0]}, …)")
+        raise ValueError(
+            f"{base} is no whole model: {len(lost)} tensors are missing ({lost[0]}, …)"
+        )
     if base is not path_or_id:
         model = put_on(model, folder)
     own = fetch(
-        AutoTokenizer.from_pretrained, tokenizer or zoo.tokenizer_of(str(base)), trust_remote_code=trust_remote_code
+        AutoTokenizer.from_pretrained,
+        tokenizer or zoo.tokenizer_of(str(base)),
+        trust_remote_code=trust_remote_code,
     )
-    name, saved = _card(folder / CARD) if (folder / CARD).is_file() else (Path(path_or_id).name, None)
+    name, saved = (
+        _card(folder / CARD) if (folder / CARD).is_file() else (Path(path_or_id).name, None)
+    )
     derived = prompt_of(own, str(base))  # also settles pad and end of turn of a foreign tokenizer
-    needed = [own.vocab_size - 1, own.pad_token_id, own.eos_token_id, own.bos_token_id]  # others may never be said
-    if max(i for i in needed if i is not None) >= (rows := model.get_input_embeddings().weight.shape[0]):
+    needed = [
+        own.vocab_size - 1,
+        own.pad_token_id,
+        own.eos_token_id,
+        own.bos_token_id,
+    ]  # others may never be said
+    if max(i for i in needed if i is not None) >= (
+        rows := model.get_input_embeddings().weight.shape[0]
+    ):
         raise ValueError(
-            f"{tokenizer or path_or_id}: the tokenizer has {len(own)} tokens, the model {rows}: give the one the model was "
+            f"{tokenizer or path_or_id}: the tokenizer has {len(own)} tokens, the model {rows}: "
+            "give the one the model was "
             "trained with (--tokenizer)"
         )
     model.to(device).eval()
@@ -111,23 +142,32 @@ def _card(path: Path) -> tuple[str, Prompt | None]:
     """(name, prompt) of what `save` put beside the weights. Errors: ValueError naming the file."""
     try:
         card = json.loads(path.read_text("utf-8"))
-        return card.get("name", path.parent.name), Prompt(**card["prompt"]) if "prompt" in card else None
+        return card.get("name", path.parent.name), Prompt(
+            **card["prompt"]
+        ) if "prompt" in card else None
     except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is damaged ({error!r}): save the model again, or remove this file") from error
+        raise ValueError(
+            f"{path} is damaged ({error!r}): save the model again, or remove this file"
+        ) from error
 
 
 def save(lm: LM, folder: str | Path) -> Path:
-    """Writes a Hugging Face folder (safetensors, tokenizer, prompt) that `load` and other tools read; returns it.
+    """Writes a Hugging Face folder (safetensors, tokenizer, prompt) that `load` and other tools
+    read; returns it.
 
-    Of a model with an adapter, the adapter alone in peft's format. Of one that is sharded over processes, every process
-    must call, and the first one writes.
+    Of a model with an adapter, the adapter alone in peft's format. Of one that is sharded over
+    processes, every process must call, and the first one writes.
 
-    The folder appears whole or not at all; one that already holds a model is replaced, one that holds other things is
-    refused with FileExistsError.
+    The folder appears whole or not at all; one that already holds a model is replaced, one that
+    holds other things is refused with FileExistsError.
     """
     folder = Path(folder).expanduser().absolute()
     probe_writable(folder.parent)
-    if folder.is_dir() and any(folder.iterdir()) and not any((folder / n).is_file() for n in ("config.json", ADAPTER)):
+    if (
+        folder.is_dir()
+        and any(folder.iterdir())
+        and not any((folder / n).is_file() for n in ("config.json", ADAPTER))
+    ):
         raise FileExistsError(f"{folder} holds files that are no model: choose another folder")
 
     state = whole_state(lm.model)

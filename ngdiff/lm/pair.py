@@ -3,9 +3,10 @@
     target    = pre-training rows, then forget ∪ retain        the *start* of unlearning
     reference = pre-training rows, then retain                 what a perfect unlearner would return
 
-Both are trained once and cached as safetensors under a key of everything they depend on. A profile with an `lm` trains
-a small Llama from scratch, with a byte-level BPE learnt on all rows of the benchmark (a hold-out text is cut into tokens
-as a forget text is: membership must show in the probabilities, not in the tokenizer).
+Both are trained once and cached as safetensors under a key of everything they depend on. A profile
+with an `lm` trains a small Llama from scratch, with a byte-level BPE learnt on all rows of the
+benchmark (a hold-out text is cut into tokens as a forget text is: membership must show in the
+probabilities, not in the tokenizer).
 """
 
 from __future__ import annotations
@@ -45,13 +46,22 @@ def device_of(P: Profile) -> torch.device:
 
 
 def _texts(bench: Benchmark) -> list[str]:
-    """Each question and answer once, in an order that does not depend on the split: what the tokenizer learns from.
+    """Each question and answer once, in an order that does not depend on the split: what the
+    tokenizer learns from.
 
-    Not the *_perturbed configs: they tell forget rows several times over and hold-out rows never, so that names of
-    forgotten authors would become whole tokens while hold-out names stay cut in pieces.
+    Not the *_perturbed configs: they tell forget rows several times over and hold-out rows never,
+    so that names of forgotten authors would become whole tokens while hold-out names stay cut in
+    pieces.
     """
     plain = [rows for config, rows in bench.configs.items() if not config.endswith("_perturbed")]
-    return sorted({row[key] for rows in (*plain, bench.pretrain) for row in rows for key in ("question", "answer")})
+    return sorted(
+        {
+            row[key]
+            for rows in (*plain, bench.pretrain)
+            for row in rows
+            for key in ("question", "answer")
+        }
+    )
 
 
 def _rows(bench: Benchmark, role: str) -> list[Row]:
@@ -59,29 +69,41 @@ def _rows(bench: Benchmark, role: str) -> list[Row]:
 
 
 def from_scratch(texts: list[str], shape: TinyLM, prompt: Prompt, seed: int, name: str) -> LM:
-    """An untrained Llama with tied embeddings and its tokenizer; weights drawn from `seed`, no global generator used.
+    """An untrained Llama with tied embeddings and its tokenizer; weights drawn from `seed`, no
+    global generator used.
 
-    Standard deviation of the weights 0.7/√hidden: at width 128 the usual 0.02 needs twice the epochs to learn the facts.
+    Standard deviation of the weights 0.7/√hidden: at width 128 the usual 0.02 needs twice the
+    epochs to learn the facts.
     """
     tokenizer = train_tokenizer([*texts, prompt.text("")], shape.vocab)
     config = LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=shape.hidden, intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, max_position_embeddings=shape.context,
-        tie_word_embeddings=True, pad_token_id=tokenizer.pad_token_id, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, initializer_range=0.7 / math.sqrt(shape.hidden),
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=shape.layers,
+        num_attention_heads=shape.heads,
+        max_position_embeddings=shape.context,
+        tie_word_embeddings=True,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        initializer_range=0.7 / math.sqrt(shape.hidden),
+    )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
         return LM(LlamaForCausalLM(config), tokenizer, prompt, name)
 
 
 def _train(bench: Benchmark, P: Profile, seed: int, role: str) -> LM:
-    """The two phases: pre-training rows, then the role's rows with some pre-training rows mixed in."""
+    """The two phases: pre-training rows, then the role's rows with some pre-training rows mixed
+    in.
+    """
     lm = from_scratch(_texts(bench), P.lm, bench.prompt, seed, role) if P.lm else _base(bench, P)
     lm.name = role
     lm.model.to(device_of(P))
     general, facts = (
-        [lm.encode(r["question"], r["answer"]) for r in rows] for rows in (bench.pretrain, _rows(bench, role))
+        [lm.encode(r["question"], r["answer"]) for r in rows]
+        for rows in (bench.pretrain, _rows(bench, role))
     )
     options = {"training": P.training, "seed": seed, "pad_id": lm.pad_id}
     with one_thread():
@@ -95,17 +117,28 @@ def _base(bench: Benchmark, P: Profile) -> LM:
     """The hub's model before fine-tuning."""
     if not (base := zoo.model(P.model).base):
         raise ValueError(
-            f"no base model of {P.model} is known to fine-tune: it speaks of {', '.join(zoo.model(P.model).ready)}"
+            f"no base model of {P.model} is known to fine-tune: it speaks of "
+            f"{', '.join(zoo.model(P.model).ready)}"
         )
     return load(base, prompt=_prompt(bench))
 
 
 def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
-    """Cache key of a trained model: rows, tokenizer texts, shape, training, seed, code, versions, device."""
+    """Cache key of a trained model: rows, tokenizer texts, shape, training, seed, code, versions,
+    device.
+    """
     versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
     data = [_texts(bench), bench.pretrain, _rows(bench, role), bench.prompt]
     return content_key(
-        "model", fingerprint(__name__), data, P.lm, P.model, P.training, seed, versions, device_of(P).type
+        "model",
+        fingerprint(__name__),
+        data,
+        P.lm,
+        P.model,
+        P.training,
+        seed,
+        versions,
+        device_of(P).type,
     )
 
 
@@ -114,7 +147,9 @@ def _ready_made(bench: Benchmark, P: Profile, role: str) -> str | None:
     part = any(bench.source.get(name) is not None for name in ("retain_rows", "documents", "fold"))
     if P.model is None or part:  # nobody else trained on a slice
         return None
-    found = zoo.model(P.model).ready.get(" ".join(filter(None, (bench.source.get("name"), bench.source.get("corpus")))))
+    found = zoo.model(P.model).ready.get(
+        " ".join(filter(None, (bench.source.get("name"), bench.source.get("corpus"))))
+    )
     place = found[ROLES.index(role)] if found else None
     return place and place.format(retain=siblings(bench.split)[0])
 
@@ -132,30 +167,38 @@ def _make(bench: Benchmark, P: Profile, seed: int, role: str) -> Path:
 def _get(bench: Benchmark, P: str | Profile, seed: int, role: str) -> LM:
     P = profile(P)
     place = _ready_made(bench, P, role) or _make(bench, P, seed, role)
-    return replace(load(place, dtype=P.dtype, device=device_of(P), prompt=_prompt(bench)), name=role)
+    return replace(
+        load(place, dtype=P.dtype, device=device_of(P), prompt=_prompt(bench)), name=role
+    )
 
 
 def _prompt(bench: Benchmark) -> Prompt | None:
-    """The benchmark's own form; TOFU's default one (None) gives way to the one that a model was made for."""
+    """The benchmark's own form; TOFU's default one (None) gives way to the one that a model was
+    made for.
+    """
     return bench.prompt if bench.prompt != Prompt() else None
 
 
 def target(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:
     """The start of unlearning: it knows forget ∪ retain. Trained once, then loaded from the cache.
 
-    Loss: cross-entropy on answer tokens and EOS. `seed` draws the weights and the order of rows; the same arguments
-    give the same bytes on the same machine. ValueError naming the row where one is longer than the model's context.
+    Loss: cross-entropy on answer tokens and EOS. `seed` draws the weights and the order of rows;
+    the same arguments give the same bytes on the same machine. ValueError naming the row where one
+    is longer than the model's context.
     """
     return _get(bench, P, seed, "target")
 
 
 def reference(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:
-    """The retain-only model: the same training, and the same first weights, as `target` without the forget rows."""
+    """The retain-only model: the same training, and the same first weights, as `target` without the
+    forget rows.
+    """
     return _get(bench, P, seed, "reference")
 
 
 def pair(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> tuple[LM, LM]:
-    """(target, reference); on the CPU, where both are missing, they are trained at the same time, a thread each.
+    """(target, reference); on the CPU, where both are missing, they are trained at the same time, a
+    thread each.
 
     Raises RuntimeError with the last lines a failed training printed.
     """
@@ -172,7 +215,12 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
     """Both models in processes of one thread each; what they print appears here line by line."""
     root = str(Path(__file__).resolve().parent.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NGDIFF_CACHE": str(cache_dir()), "PYTHONPATH": path}
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": "1",
+        "NGDIFF_CACHE": str(cache_dir()),
+        "PYTHONPATH": path,
+    }
     command = [sys.executable, "-P", "-c", "from ngdiff.lm.pair import _worker; _worker()"]
     reader, writer = os.pipe()  # one pipe for both: lines shorter than a page stay whole
     workers = []
@@ -187,7 +235,10 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
             }
             worker = subprocess.Popen(command, text=True, **options)
             workers.append(worker)
-            with contextlib.suppress(BrokenPipeError), worker.stdin as pipe:  # a worker that died says why below
+            with (
+                contextlib.suppress(BrokenPipeError),
+                worker.stdin as pipe,
+            ):  # a worker that died says why below
                 json.dump(job, pipe)
         os.close(writer)
         last = collections.deque(maxlen=20)

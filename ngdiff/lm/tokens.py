@@ -1,10 +1,12 @@
-"""Questions and answers as token ids: answer-only labels, padding that hides nothing, a byte-level BPE from scratch.
+"""Questions and answers as token ids: answer-only labels, padding that hides nothing, a byte-level
+BPE from scratch.
 
     ids    = [prompt … | answer … EOS]
     labels = [ −100 …  | answer … EOS]        (labels[t] is predicted from the logits at t − 1)
 
-Prompt and answer are tokenised together, as a pretrained model has seen text; the answer begins at the first token
-that the prompt alone does not give, so a token made of the prompt's last space and the answer's first word is answer.
+Prompt and answer are tokenised together, as a pretrained model has seen text; the answer begins at
+the first token that the prompt alone does not give, so a token made of the prompt's last space and
+the answer's first word is answer.
 """
 
 from __future__ import annotations
@@ -36,12 +38,16 @@ class Example:
     @property
     def prompt_ids(self) -> list[int]:
         """The ids before the first labelled one: what generation is given."""
-        start = next((t for t, label in enumerate(self.labels) if label != IGNORE), len(self.labels))
+        start = next(
+            (t for t, label in enumerate(self.labels) if label != IGNORE), len(self.labels)
+        )
         return self.input_ids[:start]
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of `text`, with the tokenizer's own leading special tokens unless the text (a template) brings them."""
+    """Token ids of `text`, with the tokenizer's own leading special tokens unless the text (a
+    template) brings them.
+    """
     templated = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     ids = list(tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
     return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
@@ -49,16 +55,23 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 @lru_cache(maxsize=8192)  # an evaluation asks the same rows of every model that shares a tokenizer
 def encode(
-    tokenizer: PreTrainedTokenizerBase, prompt: Prompt, question: str, answer: str, context: int | None = None
+    tokenizer: PreTrainedTokenizerBase,
+    prompt: Prompt,
+    question: str,
+    answer: str,
+    context: int | None = None,
 ) -> Example:
     """Tokens of prompt.text(question) + answer + EOS; labels on the answer tokens and EOS only.
 
-    `context`: the model's longest sequence in tokens (None: no limit). Raises ValueError naming the row and both
-    numbers where the sequence is longer: a row is never cut silently.
+    `context`: the model's longest sequence in tokens (None: no limit). Raises ValueError naming the
+    row and both numbers where the sequence is longer: a row is never cut silently.
     """
     head = prompt.text(question)
     ids, alone = _ids(tokenizer, head + answer), _ids(tokenizer, head.rstrip(" "))
-    start = next((t for t, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b), min(len(ids), len(alone)))
+    start = next(
+        (t for t, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b),
+        min(len(ids), len(alone)),
+    )
     ids = [*ids, tokenizer.eos_token_id]
     fits(ids, context, question, answer)
     return Example(ids, [IGNORE] * start + ids[start:])
@@ -68,23 +81,29 @@ def fits(ids: Sequence[int], context: int | None, question: str, answer: str) ->
     """Raises ValueError naming the row and both numbers where the ids are more than the context."""
     if context is not None and len(ids) > context:
         raise ValueError(
-            f"{named(question, answer)} is {len(ids)} tokens long, the model's context is {context}: "
+            f"{named(question, answer)} is {len(ids)} tokens long, the model's context is "
+            f"{context}: "
             "take a model with a longer context, or shorten or drop this row"
         )
 
 
 def named(question: str, answer: str) -> str:
     """A row in a message, by what it begins with."""
-    return f"the row with question {question[:80]!r}" if question else f"the row with text {answer[:80]!r}"
+    return (
+        f"the row with question {question[:80]!r}"
+        if question
+        else f"the row with text {answer[:80]!r}"
+    )
 
 
 def collate(
     examples: Sequence[Example], pad_id: int, side: str = "right", width: int | None = None
 ) -> dict[str, Tensor]:
-    """Pads to the longest, or to at least `width`: input_ids, attention_mask, labels, each a LongTensor (batch, time).
+    """Pads to the longest, or to at least `width`: input_ids, attention_mask, labels, each a
+    LongTensor (batch, time).
 
-    The mask comes from the lengths, never from `ids == pad`: a real token that equals the padding id stays visible.
-    `side`: where the padding goes, "right" or "left" (generation).
+    The mask comes from the lengths, never from `ids == pad`: a real token that equals the padding
+    id stays visible. `side`: where the padding goes, "right" or "left" (generation).
     """
     if side not in ("left", "right"):
         raise ValueError(f"side must be 'left' or 'right', not {side!r}")
@@ -107,9 +126,11 @@ def collate(
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of at most `vocab_size` tokens (256 bytes, <pad>, <bos>, <eos>, merges): any text round-trips.
+    """Byte-level BPE of at most `vocab_size` tokens (256 bytes, <pad>, <bos>, <eos>, merges): any
+    text round-trips.
 
-    Deterministic in the texts and their order. Nothing is added to a text: EOS is the encoder's business.
+    Deterministic in the texts and their order. Nothing is added to a text: EOS is the encoder's
+    business.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -118,14 +139,20 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     if vocab_size < (smallest := len(specials) + len(alphabet)):
         raise ValueError(
-            f"a byte-level vocabulary needs at least {smallest} tokens: raise vocab_size from {vocab_size}"
+            f"a byte-level vocabulary needs at least {smallest} tokens: raise vocab_size from "
+            f"{vocab_size}"
         )
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size, special_tokens=specials, initial_alphabet=sorted(alphabet), show_progress=False
+        vocab_size=vocab_size,
+        special_tokens=specials,
+        initial_alphabet=sorted(alphabet),
+        show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     names = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>"}
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **names
+    )

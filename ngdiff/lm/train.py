@@ -1,8 +1,10 @@
-"""Plain supervised training of a causal LM on tokenised rows: how a target and a reference come to know their facts.
+"""Plain supervised training of a causal LM on tokenised rows: how a target and a reference come to
+know their facts.
 
-Deterministic on the CPU: one thread, own generators, no global seed touched. Two savings matter at this size. Batches
-hold rows of similar length, so little is padded; and right padding under a causal mask needs no attention mask (a real
-token never looks right), so attention runs the fast causal kernel and logits are made at labelled positions only.
+Deterministic on the CPU: one thread, own generators, no global seed touched. Two savings matter at
+this size. Batches hold rows of similar length, so little is padded; and right padding under a
+causal mask needs no attention mask (a real token never looks right), so attention runs the fast
+causal kernel and logits are made at labelled positions only.
 """
 
 from __future__ import annotations
@@ -34,10 +36,13 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def batches(lengths: Sequence[int], size: int, generator: torch.Generator, pool: int = 16) -> list[list[int]]:
+def batches(
+    lengths: Sequence[int], size: int, generator: torch.Generator, pool: int = 16
+) -> list[list[int]]:
     """Indices of one epoch in batches of `size` rows of similar length, in random order.
 
-    A random permutation is cut into pools of pool·size rows; each pool is sorted by length and cut into batches.
+    A random permutation is cut into pools of pool·size rows; each pool is sorted by length and cut
+    into batches.
     """
     order = torch.randperm(len(lengths), generator=generator).tolist()
     cut = []
@@ -48,8 +53,12 @@ def batches(lengths: Sequence[int], size: int, generator: torch.Generator, pool:
 
 
 def label_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean cross-entropy (nats) over the labelled tokens of a right-padded batch from `collate`; logits only there."""
-    hidden = model.base_model(input_ids=batch["input_ids"], use_cache=False).last_hidden_state  # (batch, time, d)
+    """Mean cross-entropy (nats) over the labelled tokens of a right-padded batch from `collate`;
+    logits only there.
+    """
+    hidden = model.base_model(
+        input_ids=batch["input_ids"], use_cache=False
+    ).last_hidden_state  # (batch, time, d)
     labels = batch["labels"][:, 1:]  # what position t predicts is label t + 1
     asked = labels != IGNORE
     logits = model.get_output_embeddings()(hidden[:, :-1][asked])  # (labelled tokens, vocabulary)
@@ -57,7 +66,9 @@ def label_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def rate(step: int, steps: int, training: Training) -> float:
-    """Learning rate of step 0 … steps−1: linear warm-up over a share `warmup`, then cosine down to FLOOR·lr."""
+    """Learning rate of step 0 … steps−1: linear warm-up over a share `warmup`, then cosine down to
+    FLOOR·lr.
+    """
     warm = max(1, round(training.warmup * steps))
     if step < warm:
         return training.lr * (step + 1) / warm
@@ -67,7 +78,9 @@ def rate(step: int, steps: int, training: Training) -> float:
 
 @dataclass
 class Progress:
-    """A line of text every few seconds: epoch, loss, seconds left; on a terminal it is overwritten."""
+    """A line of text every few seconds: epoch, loss, seconds left; on a terminal it is
+    overwritten.
+    """
 
     what: str
     epochs: int
@@ -83,21 +96,32 @@ class Progress:
         self.shown, spent = now, now - self.started
         left = spent / epoch * (self.epochs - epoch)
         text = (
-            f"{self.what}: epoch {epoch}/{self.epochs}, loss {loss.item():.3f}, {spent:.0f} s, about {left:.0f} s left"
+            f"{self.what}: epoch {epoch}/{self.epochs}, loss {loss.item():.3f}, {spent:.0f} s, "
+            f"about {left:.0f} s left"
         )
         terminal = sys.stderr.isatty() and epoch < self.epochs
         print(text.ljust(78), end="\r" if terminal else "\n", file=sys.stderr, flush=True)
 
 
 def fit(
-    model: nn.Module, rows: Sequence[Example], replay: Sequence[Example], epochs: int, training: Training,
-    *, seed: int, pad_id: int, what: str, min_steps: int = 0,
-) -> float:  # fmt: skip
-    """Trains `model` in place by AdamW on `rows`; returns the mean loss of the last epoch (NaN: nothing to do).
+    model: nn.Module,
+    rows: Sequence[Example],
+    replay: Sequence[Example],
+    epochs: int,
+    training: Training,
+    *,
+    seed: int,
+    pad_id: int,
+    what: str,
+    min_steps: int = 0,
+) -> float:
+    """Trains `model` in place by AdamW on `rows`; returns the mean loss of the last epoch (NaN:
+    nothing to do).
 
     `epochs` passes, or more where that takes fewer than `min_steps` updates. Each mixes in
-    round(training.replay·len(replay)) rows of `replay`, drawn afresh, so that what was learnt before stays known.
-    Order and draws come from `seed` alone. Raises FloatingPointError on a loss that is not finite.
+    round(training.replay·len(replay)) rows of `replay`, drawn afresh, so that what was learnt
+    before stays known. Order and draws come from `seed` alone. Raises FloatingPointError on a loss
+    that is not finite.
     """
     if epochs == 0 or not rows:
         return math.nan
@@ -106,7 +130,9 @@ def fit(
     extra = round(training.replay * len(replay))
     per_epoch = math.ceil((len(rows) + extra) / training.batch_size)
     epochs = max(epochs, math.ceil(min_steps / per_epoch))
-    optimizer = torch.optim.AdamW(model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
+    )
     step, progress = 0, Progress(what, epochs)
     model.eval()  # dropout off: the order of rows is the only randomness
     for epoch in range(1, epochs + 1):
@@ -114,7 +140,9 @@ def fit(
         mixed = [*rows, *(replay[i] for i in drawn)]
         losses = []
         for chosen in batches([len(row) for row in mixed], training.batch_size, generator):
-            batch = {k: v.to(device) for k, v in collate([mixed[i] for i in chosen], pad_id).items()}
+            batch = {
+                k: v.to(device) for k, v in collate([mixed[i] for i in chosen], pad_id).items()
+            }
             loss = label_loss(model, batch)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -125,6 +153,8 @@ def fit(
             step += 1
         mean = torch.stack(losses).mean()
         if not torch.isfinite(mean):
-            raise FloatingPointError(f"{what}: the loss is {mean.item()} in epoch {epoch}: lower Training.lr")
+            raise FloatingPointError(
+                f"{what}: the loss is {mean.item()} in epoch {epoch}: lower Training.lr"
+            )
         progress(epoch, mean)
     return mean.item()

@@ -1,6 +1,8 @@
-"""Unlearning methods: objectives, what the recipes are called, and a benchmark with a model as the loop's problem.
+"""Unlearning methods: objectives, what the recipes are called, and a benchmark with a model as the
+loop's problem.
 
-`methods.NGDiff`, `methods.Method` and `methods.method` are those of `methods.recipes`; they load on first use.
+`methods.NGDiff`, `methods.Method` and `methods.method` are those of `methods.recipes`; they load on
+first use.
 """
 
 from __future__ import annotations

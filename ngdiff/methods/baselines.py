@@ -1,13 +1,16 @@
-"""The forget objectives of the other baselines, and RMU's retain objective, in the convention of `ngdiff.methods.objectives`.
+"""The forget objectives of the other baselines, and RMU's retain objective, in the convention of
+`ngdiff.methods.objectives`.
 
-Their papers minimise a loss; here F = −loss is ascended. p is the model's probability of an answer token, nll = −log p,
-logp a row's summed log-probability, n a row's number of answer tokens. Where a part is detached (WGA, SatImp, CE-U) the
-gradient is not that of the value, which may fall along it: read `forget_ce` in a run's history. What published code
-computes where it differs from its formula is in `ngdiff.methods.variants`.
+Their papers minimise a loss; here F = −loss is ascended. p is the model's probability of an answer
+token, nll = −log p, logp a row's summed log-probability, n a row's number of answer tokens. Where a
+part is detached (WGA, SatImp, CE-U) the gradient is not that of the value, which may fall along it:
+read `forget_ce` in a run's history. What published code computes where it differs from its formula
+is in `ngdiff.methods.variants`.
 
-References: Rafailov et al. 2023, arXiv 2305.18290 and Maini et al. 2024, arXiv 2401.06121 (DPO on refusals); Li et al.
-2024, arXiv 2403.03218 (RMU); Dong et al. 2024, arXiv 2402.10052 (UNDIAL); Wang et al. 2025, arXiv 2502.19301 (WGA); Yang
-et al. 2025, arXiv 2505.11953 (SatImp); Yang 2025, arXiv 2503.01224 (CE-U).
+References: Rafailov et al. 2023, arXiv 2305.18290 and Maini et al. 2024, arXiv 2401.06121 (DPO on
+refusals); Li et al. 2024, arXiv 2403.03218 (RMU); Dong et al. 2024, arXiv 2402.10052 (UNDIAL); Wang
+et al. 2025, arXiv 2502.19301 (WGA); Yang et al. 2025, arXiv 2505.11953 (SatImp); Yang 2025, arXiv
+2503.01224 (CE-U).
 """
 
 from __future__ import annotations
@@ -27,10 +30,12 @@ from ngdiff.methods.objectives import Objective, Tokens, positive, token_counts
 
 @dataclass(frozen=True)
 class DPO(Objective):
-    """F = (2/β)·mean over rows of log σ(β[(logp − logp_start)(refusal) − (logp − logp_start)(answer)]); start: nll (2·rows,).
+    """F = (2/β)·mean over rows of log σ(β[(logp − logp_start)(refusal) − (logp −
+    logp_start)(answer)]); start: nll (2·rows,).
 
-    Each row is a pair of texts, the forget answer and a refusal to the same question (`ngdiff.methods.refusals`), in one
-    forward. Bounded above by 0; at the start F = −(2/β)·ln 2, as of NPO, which is this without the refusals.
+    Each row is a pair of texts, the forget answer and a refusal to the same question
+    (`ngdiff.methods.refusals`), in one forward. Bounded above by 0; at the start F = −(2/β)·ln 2,
+    as of NPO, which is this without the refusals.
     """
 
     beta: float = 0.1
@@ -45,16 +50,20 @@ class DPO(Objective):
 
     def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
         assert start is not None
-        gained = (start - tokens.by_row(tokens.nll)).reshape(-1, 2)  # logp − logp_start of (answer, refusal)
+        gained = (start - tokens.by_row(tokens.nll)).reshape(
+            -1, 2
+        )  # logp − logp_start of (answer, refusal)
         return 2 / self.beta * fn.logsigmoid(self.beta * (gained[:, 1] - gained[:, 0]))
 
 
 @dataclass(frozen=True)
 class UNDIAL(Objective):
-    """F = −mean over tokens of CE(softmax(log p_start − β·onehot(label)), p_θ), nats; start: log p (N, V).
+    """F = −mean over tokens of CE(softmax(log p_start − β·onehot(label)), p_θ), nats; start: log p
+    (N, V).
 
-    Self-distillation from the start model with the label's logit lowered by β (of logits and of log p the softmax is the
-    same). Bounded above by minus the targets' entropy: it converges, and needs no retain loss (published: α = 0, lr 1e-4).
+    Self-distillation from the start model with the label's logit lowered by β (of logits and of log
+    p the softmax is the same). Bounded above by minus the targets' entropy: it converges, and needs
+    no retain loss (published: α = 0, lr 1e-4).
     """
 
     beta: float = 10.0
@@ -65,13 +74,17 @@ class UNDIAL(Objective):
 
     def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
         assert start is not None
-        lowered = start.scatter_add(1, tokens.target[:, None], start.new_full((len(start), 1), -self.beta))
+        lowered = start.scatter_add(
+            1, tokens.target[:, None], start.new_full((len(start), 1), -self.beta)
+        )
         return tokens.by_row(-_cross_entropy(tokens.logits, lowered.softmax(-1)))
 
 
 @dataclass(frozen=True)
 class WGA(Objective):
-    """F = mean over tokens of p^β·nll, p detached: weighted gradient ascent, which slows on a token as it is forgotten."""
+    """F = mean over tokens of p^β·nll, p detached: weighted gradient ascent, which slows on a token
+    as it is forgotten.
+    """
 
     beta: float = 1.0
 
@@ -87,9 +100,11 @@ class WGA(Objective):
 
 @dataclass(frozen=True)
 class SatImp(Objective):
-    """F = mean over tokens of p^β1·(1 − p)^β2·nll, p detached: WGA that also passes over tokens known for certain.
+    """F = mean over tokens of p^β1·(1 − p)^β2·nll, p detached: WGA that also passes over tokens
+    known for certain.
 
-    Published: γ = 0.1. On a target that knows every token by heart it starts slowly, p = 1 has weight 0.
+    Published: γ = 0.1. On a target that knows every token by heart it starts slowly, p = 1 has
+    weight 0.
     """
 
     beta1: float = 5.0
@@ -110,10 +125,12 @@ class SatImp(Objective):
 
 @dataclass(frozen=True)
 class CEU(Objective):
-    """F = −mean over tokens of CE(q, p_θ), q the model's own detached softmax with the label's logit at −∞, nats.
+    """F = −mean over tokens of CE(q, p_θ), q the model's own detached softmax with the label's
+    logit at −∞, nats.
 
-    Its gradient in the logits is −p on the label and +p·q elsewhere: gradient ascent times p/(1 − p), the label's odds. The
-    first token of each answer is left out, so an answer of one token counts 0; a batch of nothing else has F = 0.
+    Its gradient in the logits is −p on the label and +p·q elsewhere: gradient ascent times p/(1 −
+    p), the label's odds. The first token of each answer is left out, so an answer of one token
+    counts 0; a batch of nothing else has F = 0.
     """
 
     def counts(self, labels: Tensor) -> Tensor:
@@ -127,11 +144,13 @@ class CEU(Objective):
 
 @dataclass(frozen=True)
 class RMU(Objective):
-    """F = −mean over rows of (1/n)·Σ over its answer tokens of mean over d of (h − c·u)²: representation misdirection.
+    """F = −mean over rows of (1/n)·Σ over its answer tokens of mean over d of (h − c·u)²:
+    representation misdirection.
 
-    h: the output of block `layer` (counted from 0; of a model with fewer blocks, the last) at the answer tokens themselves;
-    u = r/‖r‖ with r = torch.rand(1, 1, d) under torch.manual_seed(seed): all positive. Bounded above by 0. Only what lies
-    below the layer has a gradient; published code trains down_proj of the layers ℓ − 2 … ℓ alone (`Method.trains`).
+    h: the output of block `layer` (counted from 0; of a model with fewer blocks, the last) at the
+    answer tokens themselves; u = r/‖r‖ with r = torch.rand(1, 1, d) under torch.manual_seed(seed):
+    all positive. Bounded above by 0. Only what lies below the layer has a gradient; published code
+    trains down_proj of the layers ℓ − 2 … ℓ alone (`Method.trains`).
     """
 
     c: float = 2.0
@@ -145,14 +164,18 @@ class RMU(Objective):
         return labels.new_ones(len(labels))
 
     def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
-        return -_distance(tokens, self.c * control(tokens.hidden.shape[-1], self.seed).to(tokens.hidden))
+        return -_distance(
+            tokens, self.c * control(tokens.hidden.shape[-1], self.seed).to(tokens.hidden)
+        )
 
 
 @dataclass(frozen=True)
 class RMURetain(Objective):
-    """R = mean over rows of (1/n)·Σ over its answer tokens of mean over d of (h − h_start)²; start: activations (M, d).
+    """R = mean over rows of (1/n)·Σ over its answer tokens of mean over d of (h − h_start)²; start:
+    activations (M, d).
 
-    Its gradient at the start is exactly zero, as of KL; what another padding makes of it lies below `floor`.
+    Its gradient at the start is exactly zero, as of KL; what another padding makes of it lies below
+    `floor`.
     """
 
     layer: int = 7
@@ -172,7 +195,9 @@ class RMURetain(Objective):
 
 @lru_cache(maxsize=16)
 def control(d: int, seed: int = 0) -> Tensor:
-    """RMU's direction u (d,), ‖u‖ = 1, on the host: its own generator, so no global one is touched."""
+    """RMU's direction u (d,), ‖u‖ = 1, on the host: its own generator, so no global one is
+    touched.
+    """
     r = torch.rand(1, 1, d, generator=torch.Generator().manual_seed(seed))
     return (r / r.norm()).reshape(d)
 
@@ -183,7 +208,9 @@ def lengths(tokens: Tokens) -> Tensor:
 
 
 def _distance(tokens: Tokens, goal: Tensor) -> Tensor:
-    """(1/n)·Σ over the tokens of a row of mean over d of (h − goal)², (rows,); goal (d,) or (M, d)."""
+    """(1/n)·Σ over the tokens of a row of mean over d of (h − goal)², (rows,); goal (d,) or (M,
+    d).
+    """
     each = (tokens.hidden - goal).square().mean(-1)  # (M,)
     return each.new_zeros(tokens.rows).index_add(0, tokens.place, each) / lengths(tokens)
 

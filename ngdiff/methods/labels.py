@@ -1,7 +1,7 @@
 """What each method is called in legends and tables, and its place in their order. Imports no torch.
 
-A method is named as on the command line ("graddiff-0.5"), as in a legend ("GradDiff(0.5)") or by its rule's repr: all
-find the same label.
+A method is named as on the command line ("graddiff-0.5"), as in a legend ("GradDiff(0.5)") or by
+its rule's repr: all find the same label.
 """
 
 from __future__ import annotations
@@ -36,7 +36,9 @@ _BY_LABEL = {label: name for name, label in LABELS.items()}
 
 
 def name_of(method: str) -> str:
-    """The command-line name behind a name, a legend or a rule's repr ("NGDiff()", "GradDiff(c=0.5)")."""
+    """The command-line name behind a name, a legend or a rule's repr ("NGDiff()",
+    "GradDiff(c=0.5)").
+    """
     text = method.removesuffix("()").replace("(c=", "(")
     return method if method in LABELS else _BY_LABEL.get(text, text)
 

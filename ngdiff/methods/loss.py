@@ -15,17 +15,25 @@ from ngdiff.methods.objectives import Objective, Tokens, start_values
 
 
 class RowsLoss:
-    """An objective on some rows of a batch: calling it gives each row's addend, (rows,), whose sum is the loss.
+    """An objective on some rows of a batch: calling it gives each row's addend, (rows,), whose sum
+    is the loss.
 
-    total, tokens: the whole batch's count and number of labelled tokens (this may be one of its microbatches). After a
-    call, `ce` is the cross-entropy of the same forward (of pairs, that of the answers), and `floor` the objective's
-    rounding noise. idle: these rows stand in for none, where a process has no row left but must take part in the forward.
+    total, tokens: the whole batch's count and number of labelled tokens (this may be one of its
+    microbatches). After a call, `ce` is the cross-entropy of the same forward (of pairs, that of
+    the answers), and `floor` the objective's rounding noise. idle: these rows stand in for none,
+    where a process has no row left but must take part in the forward.
     """
 
     def __init__(
-        self, model: Any, objective: Objective, batch: dict[str, Any], start: Tensor | None, total: float, tokens: int,
+        self,
+        model: Any,
+        objective: Objective,
+        batch: dict[str, Any],
+        start: Tensor | None,
+        total: float,
+        tokens: int,
         idle: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.model, self.objective, self.batch, self.start = model, objective, batch, start
         self.total, self.tokens, self.floor = total, tokens, objective.floor
         self.ce: Tensor | None = None
@@ -37,18 +45,27 @@ class RowsLoss:
         self.ce = nll.detach().sum() / self.tokens
         self.floor = self.objective.floor * tokens.coarse
         rows = self.objective.sums(seen, self.start) / self.total
-        if self.objective.layer is not None and isinstance(self.model, nn.parallel.DistributedDataParallel):
-            rows = rows + 0.0 * tokens.nll.sum()  # DDP waits for a gradient of every parameter, above the layer too
+        if self.objective.layer is not None and isinstance(
+            self.model, nn.parallel.DistributedDataParallel
+        ):
+            rows = (
+                rows + 0.0 * tokens.nll.sum()
+            )  # DDP waits for a gradient of every parameter, above the layer too
         if self.idle:
             self.ce, rows = torch.zeros_like(self.ce), 0.0 * rows
         return rows
 
 
 def batch_of(
-    examples: Sequence[Example], pad_id: int, device: torch.device, whole: bool = False, width: int | None = None
+    examples: Sequence[Example],
+    pad_id: int,
+    device: torch.device,
+    whole: bool = False,
+    width: int | None = None,
 ) -> dict[str, Any]:
-    """Ids and mask on the device, labels on the host, and `first`: the column that predicts the first labelled token of the
-    batch (0 where the whole of it is asked for). width: columns it has at least."""
+    """Ids and mask on the device, labels on the host, and `first`: the column that predicts the
+    first labelled token of the batch (0 where the whole of it is asked for). width: columns it has
+    at least."""
     batch: dict[str, Any] = collate(examples, pad_id, width=width)
     for key in ("input_ids", "attention_mask"):
         batch[key] = batch[key].to(device, non_blocking=True)
@@ -56,7 +73,8 @@ def batch_of(
 
 
 def forward(model: Any, batch: dict[str, Any], objective: Objective) -> tuple[Tokens, Tokens]:
-    """The labelled tokens of a batch, and what the objective looks at (the same, unless it looks `everywhere`).
+    """The labelled tokens of a batch, and what the objective looks at (the same, unless it looks
+    `everywhere`).
 
     The columns before the first labelled token, which are prompt in every row, get no logits.
     """
@@ -81,15 +99,22 @@ def start_of(model: Any, batch: dict[str, Any], objective: Objective) -> list[Te
 
 @contextmanager
 def _output(model: nn.Module, layer: int | None) -> Iterator[list[Tensor]]:
-    """A list that a forward inside fills with the output of that block (of a model with fewer, the last), (rows, time, d)."""
+    """A list that a forward inside fills with the output of that block (of a model with fewer, the
+    last), (rows, time, d).
+    """
     found: list[Tensor] = []
     if layer is None:
         yield found
         return
     if not (layers := blocks(model)):
-        raise ValueError(f"{type(model).__name__} has no list of blocks, so that none of its layers is layer {layer}")
+        raise ValueError(
+            f"{type(model).__name__} has no list of blocks, so that none of its layers is layer "
+            f"{layer}"
+        )
     block = layers[min(layer, len(layers) - 1)]
-    hook = block.register_forward_hook(lambda m, given, out: found.append(out if isinstance(out, Tensor) else out[0]))
+    hook = block.register_forward_hook(
+        lambda m, given, out: found.append(out if isinstance(out, Tensor) else out[0])
+    )
     try:
         yield found
     finally:

@@ -1,15 +1,17 @@
 """Retain and forget objectives of language models.
 
-An objective is a sum over the rows of a batch divided by a count, value = Σᵢ sums[i] / Σᵢ counts[i], so that a batch
-cut into microbatches gives the same value and gradient as the whole. A retain objective is minimised. A **forget
-objective is ascended**: NPO and SimNPO therefore return minus the loss their papers minimise.
+An objective is a sum over the rows of a batch divided by a count, value = Σᵢ sums[i] / Σᵢ
+counts[i], so that a batch cut into microbatches gives the same value and gradient as the whole. A
+retain objective is minimised. A **forget objective is ascended**: NPO and SimNPO therefore return
+minus the loss their papers minimise.
 
-`start` says what the objective needs from the model before unlearning, computed once and stored: nothing (None), the
-summed NLL of each row ("nll"), the log-probabilities at each answer token ("logp"), or a layer's activations there
-("hidden"). `floor` is the gradient norm that is rounding noise for it. The other baselines are in `ngdiff.methods.baselines`.
+`start` says what the objective needs from the model before unlearning, computed once and stored:
+nothing (None), the summed NLL of each row ("nll"), the log-probabilities at each answer token
+("logp"), or a layer's activations there ("hidden"). `floor` is the gradient norm that is rounding
+noise for it. The other baselines are in `ngdiff.methods.baselines`.
 
-References: Zhang et al. 2024, arXiv 2404.05868 (NPO); Fan et al. 2024, arXiv 2410.07163 (SimNPO); Maini et al. 2024,
-arXiv 2401.06121 (gradient ascent, difference and KL on TOFU).
+References: Zhang et al. 2024, arXiv 2404.05868 (NPO); Fan et al. 2024, arXiv 2410.07163 (SimNPO);
+Maini et al. 2024, arXiv 2401.06121 (gradient ascent, difference and KL on TOFU).
 """
 
 from __future__ import annotations
@@ -27,28 +29,36 @@ from ngdiff.lm.tokens import IGNORE
 
 
 class Tokens:
-    """The labelled tokens of a batch, flattened: `logits` (N, V) in float32 at least, `target`, `row` (N,) of each.
+    """The labelled tokens of a batch, flattened: `logits` (N, V) in float32 at least, `target`,
+    `row` (N,) of each.
 
-    hidden: a layer's activations (rows, time, d), kept at the labelled tokens themselves: `hidden` (M, d) in float32 at
-    least, `place` (M,) the row of each. Labels on the host spare a device a look at them: which tokens are labelled is
-    known without asking it.
+    hidden: a layer's activations (rows, time, d), kept at the labelled tokens themselves: `hidden`
+    (M, d) in float32 at least, `place` (M,) the row of each. Labels on the host spare a device a
+    look at them: which tokens are labelled is known without asking it.
     """
 
     def __init__(self, logits: Tensor, labels: Tensor, hidden: Tensor | None = None) -> None:
         if hidden is not None:
             answer = (labels != IGNORE).nonzero(as_tuple=True)  # rows, times; (M,) each
             self.place, time = (at.to(hidden.device, non_blocking=True) for at in answer)
-            self.hidden = hidden[self.place, time].to(torch.promote_types(hidden.dtype, torch.float32))
+            self.hidden = hidden[self.place, time].to(
+                torch.promote_types(hidden.dtype, torch.float32)
+            )
         self.labels = labels
         labels = labels[:, 1:]  # the logits at t − 1 predict the token at t
         keep = (labels != IGNORE).nonzero(as_tuple=True)  # rows, times; (N,) each
         row, time = (at.to(logits.device, non_blocking=True) for at in keep)
         self.logits = logits[row, time].to(torch.promote_types(logits.dtype, torch.float32))
-        # how much more noise than float32's the logits carry (autocast, half-precision weights): 1, or 4096 for bfloat16.
-        # Of rounding errors 65536 times as large; a floor of 1e-5 has a margin over float32's noise that bfloat16's, .006 to
-        # .015 on the tiny target, does not need: a sixteenth of it leaves three times that.
+        # how much more noise than float32's the logits carry (autocast, half-precision weights): 1,
+        # or 4096 for bfloat16. Of rounding errors 65536 times as large; a floor of 1e-5 has a
+        # margin over float32's noise that bfloat16's, .006 to .015 on the tiny target, does not
+        # need: a sixteenth of it leaves three times that.
         self.coarse = max(torch.finfo(logits.dtype).eps / torch.finfo(torch.float32).eps / 16, 1.0)
-        self.target, self.row, self.rows = labels[keep].to(logits.device, non_blocking=True), row, len(labels)
+        self.target, self.row, self.rows = (
+            labels[keep].to(logits.device, non_blocking=True),
+            row,
+            len(labels),
+        )
 
     @cached_property
     def nll(self) -> Tensor:
@@ -72,12 +82,15 @@ def token_counts(labels: Tensor) -> Tensor:
 
 
 class Objective(ABC):
-    """What every objective says of itself: `counts(labels)` and `sums(tokens, start)`, one number a row each.
+    """What every objective says of itself: `counts(labels)` and `sums(tokens, start)`, one number a
+    row each.
 
-    pairs: a row brings two texts, its answer and a refusal, which lie side by side in the batch (rows 2i and 2i + 1).
-    layer: the block whose output it looks at, None for none; of a model with fewer blocks the last one.
-    everywhere: it looks at all positions of the padded batch, as `relabel` labels them: such an objective depends on the
-    padding, so its batch cannot be cut.
+    pairs: a row brings two texts, its answer and a refusal, which lie side by side in the batch
+    (rows 2i and 2i + 1).
+    layer: the block whose output it looks at, None for none; of a model with fewer blocks the last
+    one.
+    everywhere: it looks at all positions of the padded batch, as `relabel` labels them: such an
+    objective depends on the padding, so its batch cannot be cut.
     """
 
     start: ClassVar[str | None] = None
@@ -98,7 +111,9 @@ class Objective(ABC):
 
 @dataclass(frozen=True)
 class CE(Objective):
-    """Cross-entropy per answer token: Σ nll / n, nats. Retain: minimised; forget: ascended (unbounded above)."""
+    """Cross-entropy per answer token: Σ nll / n, nats. Retain: minimised; forget: ascended
+    (unbounded above).
+    """
 
     start: ClassVar[str | None] = None
     floor: ClassVar[float] = 0.0
@@ -112,11 +127,13 @@ class CE(Objective):
 
 @dataclass(frozen=True)
 class KL(Objective):
-    """KL(start‖θ) per answer token: Σ_v p_start(v)(log p_start(v) − log p_θ(v)), nats; start: log p (N, V).
+    """KL(start‖θ) per answer token: Σ_v p_start(v)(log p_start(v) − log p_θ(v)), nats; start: log p
+    (N, V).
 
-    Its gradient in the logits is given as p_θ − p_start: through log_softmax it would be p_θ·Σ p_start − p_start, off by
-    rounding that NGDiff would blow up to unit norm at the start, where the gradient is zero. So it is here, exactly on
-    a batch as the start saw it; what another padding makes of it lies below `floor`, which counts as zero.
+    Its gradient in the logits is given as p_θ − p_start: through log_softmax it would be p_θ·Σ
+    p_start − p_start, off by rounding that NGDiff would blow up to unit norm at the start, where
+    the gradient is zero. So it is here, exactly on a batch as the start saw it; what another
+    padding makes of it lies below `floor`, which counts as zero.
     """
 
     start: ClassVar[str | None] = "logp"
@@ -128,14 +145,17 @@ class KL(Objective):
     def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
         logp, p_start = tokens.logits.detach().log_softmax(-1), start.exp()  # (N, V)
         gap = logp.exp() - p_start
-        line = torch.where(gap == 0, 0.0, gap * tokens.logits).sum(-1)  # has the gradient; a logit may be −∞
+        line = torch.where(gap == 0, 0.0, gap * tokens.logits).sum(
+            -1
+        )  # has the gradient; a logit may be −∞
         terms = torch.where(p_start == 0, 0.0, p_start * (start - logp))  # 0·log 0 = 0
         return tokens.by_row(terms.sum(-1) + (line - line.detach()))
 
 
 @dataclass(frozen=True)
 class NPO(Objective):
-    """F = (2/β)·mean over rows of log σ(β(nll − nll_start)), nll summed over the answer; start: nll (rows,).
+    """F = (2/β)·mean over rows of log σ(β(nll − nll_start)), nll summed over the answer; start: nll
+    (rows,).
 
     Bounded above by 0: ascent slows down as a row is forgotten. At the start F = −(2/β)·ln 2.
     """
@@ -156,7 +176,9 @@ class NPO(Objective):
 
 @dataclass(frozen=True)
 class SimNPO(Objective):
-    """F = (2/β)·mean over rows of log σ(β(nll/n − δ)): NPO without a start model, on the mean NLL of the answer."""
+    """F = (2/β)·mean over rows of log σ(β(nll/n − δ)): NPO without a start model, on the mean NLL
+    of the answer.
+    """
 
     beta: float = 4.5
     delta: float = 0.0
@@ -175,12 +197,20 @@ class SimNPO(Objective):
 
 
 def start_values(kind: str, tokens: Tokens) -> list[Tensor]:
-    """What the start model says of a batch, a tensor a row: its summed NLL (1,), log p (n, V) or activations (n, d)."""
+    """What the start model says of a batch, a tensor a row: its summed NLL (1,), log p (n, V) or
+    activations (n, d).
+    """
     if kind == "nll":
         return list(tokens.by_row(tokens.nll).reshape(-1, 1))
     if kind == "hidden":
-        return list(tokens.hidden.split(torch.bincount(tokens.place, minlength=tokens.rows).tolist()))
-    return list(tokens.logits.log_softmax(-1).split(torch.bincount(tokens.row, minlength=tokens.rows).tolist()))
+        return list(
+            tokens.hidden.split(torch.bincount(tokens.place, minlength=tokens.rows).tolist())
+        )
+    return list(
+        tokens.logits.log_softmax(-1).split(
+            torch.bincount(tokens.row, minlength=tokens.rows).tolist()
+        )
+    )
 
 
 def positive(objective: Objective, name: str = "beta", least: float | None = None) -> None:

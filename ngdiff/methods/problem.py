@@ -1,7 +1,8 @@
 """A benchmark and a target model as a `Problem` of the unlearning loop.
 
-Batches are a function of (seed, step) alone: rows come from a stream of seeded permutations, so that a run can stop
-anywhere and go on, and two methods with the same seed see the same rows in the same order.
+Batches are a function of (seed, step) alone: rows come from a stream of seeded permutations, so
+that a run can stop anywhere and go on, and two methods with the same seed see the same rows in the
+same order.
 """
 
 from __future__ import annotations
@@ -32,18 +33,21 @@ if TYPE_CHECKING:
 class LMProblem:
     """Forget rows against retain rows, `batch_size` of each a step.
 
-    micro: rows per forward (None: the whole batch); any value gives the same loss and gradient, and rows of like length
-    share a forward, so that little is padded. lr: of the default optimizer, AdamW(0.9, 0.999) with weight decay 0.01,
-    which a step-size rule overrides. dropout: train with the model's own dropout (then a probe, which has none, must
-    evaluate the loss at 0 anew). engine: where it computes (`ngdiff.engine`). in_place: the target itself is unlearned,
-    no copy of it is made, unless the objectives need it as it was.
+    micro: rows per forward (None: the whole batch); any value gives the same loss and gradient, and
+    rows of like length share a forward, so that little is padded. lr: of the default optimizer,
+    AdamW(0.9, 0.999) with weight decay 0.01, which a step-size rule overrides. dropout: train with
+    the model's own dropout (then a probe, which has none, must evaluate the loss at 0 anew).
+    engine: where it computes (`ngdiff.engine`). in_place: the target itself is unlearned, no copy
+    of it is made, unless the objectives need it as it was.
 
-    The target is the *start* of KL, NPO, DPO, UNDIAL and RMU: what they need from it is computed once a row and stored. A
-    target with a fresh adapter (`ngdiff.lm.lora`) is its own start, with the adapter switched off: the base is never copied.
-    DPO sets each forget answer against a refusal to its question (`ngdiff.methods.refusals`); microbatches count the pairs.
-    Over several processes each sees its share of every batch's rows.
-    Errors: ValueError for a row longer than the model's context, before anything is trained, for a start that would need
-    an adapter which is no longer fresh, and for what a method asks of rows that they do not have.
+    The target is the *start* of KL, NPO, DPO, UNDIAL and RMU: what they need from it is computed
+    once a row and stored. A target with a fresh adapter (`ngdiff.lm.lora`) is its own start, with
+    the adapter switched off: the base is never copied. DPO sets each forget answer against a
+    refusal to its question (`ngdiff.methods.refusals`); microbatches count the pairs. Over several
+    processes each sees its share of every batch's rows.
+    Errors: ValueError for a row longer than the model's context, before anything is trained, for a
+    start that would need an adapter which is no longer fresh, and for what a method asks of rows
+    that they do not have.
     """
 
     def __init__(
@@ -59,31 +63,51 @@ class LMProblem:
         in_place: bool = False,
     ) -> None:
         if batch_size < 1 or (micro is not None and micro < 1):
-            raise ValueError(f"batch_size and micro must be at least 1, got {batch_size} and {micro}")
-        self.bench, self.target, self.batch_size, self.micro, self.lr = bench, target, batch_size, micro, lr
+            raise ValueError(
+                f"batch_size and micro must be at least 1, got {batch_size} and {micro}"
+            )
+        self.bench, self.target, self.batch_size, self.micro, self.lr = (
+            bench,
+            target,
+            batch_size,
+            micro,
+            lr,
+        )
         self.dropout, self.engine, self.in_place = dropout, engine or Engine(), in_place
         self.forget, self.retain = self._encode(bench.forget), self._encode(bench.retain)
         self.model, self.method, self.seed = target, recipes.NGDiff, 0
-        self.module: torch.nn.Module = target.model  # what is called: the model, or what several processes wrap it in
+        self.module: torch.nn.Module = (
+            target.model
+        )  # what is called: the model, or what several processes wrap it in
         self._low: dict[Tensor, Tensor] = {}
         self.refusals: list[Example] = []  # to the forget rows, where the method pairs them
         self._start: dict[tuple[Any, int, bool], Tensor] = {}
 
     def bind(self, method: Any, seed: int) -> LMProblem:
-        """The target, or a copy of it, ready to be unlearned with this method's objectives (a bare direction rule:
-        cross-entropies)."""
+        """The target, or a copy of it, ready to be unlearned with this method's objectives (a bare
+        direction rule: cross-entropies)."""
         bound = object.__new__(LMProblem)
         bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
         bound.seed = seed
-        bound.method = method if isinstance(method, recipes.Method) else recipes.Method(repr(method), method)
+        bound.method = (
+            method if isinstance(method, recipes.Method) else recipes.Method(repr(method), method)
+        )
         if bound.method.retain.pairs:
-            raise ValueError(f"{bound.method.retain} pairs answers with refusals: it is a forget objective only")
+            raise ValueError(
+                f"{bound.method.retain} pairs answers with refusals: it is a forget objective only"
+            )
         if bound.method.forget.pairs:
             bound.refusals = self._refusals()
-        adapted, starts = self.target.adapted, bound.method.retain.start or bound.method.forget.start
+        adapted, starts = (
+            self.target.adapted,
+            bound.method.retain.start or bound.method.forget.start,
+        )
         if starts and adapted and not lora.fresh(self.target.model):
-            raise ValueError("the adapter has been trained already, so that switching it off is not the start: merge it "
-                             "into the model first (merge_and_unload), then add a new one")  # fmt: skip
+            raise ValueError(
+                "the adapter has been trained already, so that switching it off is not the start: "
+                "merge it "
+                "into the model first (merge_and_unload), then add a new one"
+            )
         bound.model = (
             self.target
             if self.in_place and (adapted or not starts)
@@ -98,11 +122,14 @@ class LMProblem:
         return bound
 
     def __repr__(self) -> str:
-        """Names the data as well: a checkpoint of other rows must not be taken for this problem's."""
+        """Names the data as well: a checkpoint of other rows must not be taken for this
+        problem's.
+        """
         rows = self.bench.fingerprint[:12]
         precision = f", precision={self.engine.precision}" if self.engine.precision else ""
         return (
-            f"LMProblem({self.bench.name} {self.bench.split} {rows}, batch_size={self.batch_size}, micro={self.micro}, "
+            f"LMProblem({self.bench.name} {self.bench.split} {rows}, "
+            f"batch_size={self.batch_size}, micro={self.micro}, "
             f"dropout={self.dropout}{precision})"
         )
 
@@ -112,7 +139,9 @@ class LMProblem:
 
     @property
     def start(self) -> torch.nn.Module | None:
-        """The second model in memory: the target as the objectives need it, where that is not an adapter switched off."""
+        """The second model in memory: the target as the objectives need it, where that is not an
+        adapter switched off.
+        """
         starts = self.method.retain.start or self.method.forget.start
         return self.target.model if starts and not self.target.adapted else None
 
@@ -123,7 +152,9 @@ class LMProblem:
     def optimizer(self, make: Make | None = None) -> torch.optim.Optimizer:
         def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
             fused = True if groups[0]["params"][0].device.type == "cuda" else None
-            return torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.999), weight_decay=0.01, fused=fused)
+            return torch.optim.AdamW(
+                groups, lr=self.lr, betas=(0.9, 0.999), weight_decay=0.01, fused=fused
+            )
 
         return self.engine.optimizer(self.parameters, self._low, make or adamw)
 
@@ -138,7 +169,9 @@ class LMProblem:
         return self._phase(objective, [longest], forget)[0]
 
     def probe(self, step: int, fresh: int) -> list[RowsLoss]:
-        """The retain objective on the step's rows and `fresh` times as many others, from a stream of their own."""
+        """The retain objective on the step's rows and `fresh` times as many others, from a stream
+        of their own.
+        """
         own = self._take(step, forget=False)
         size = min(fresh * len(own), len(self.retain) - len(own))
         stream = _stream(f"{self.seed} probe", len(self.retain), step * size)
@@ -154,12 +187,19 @@ class LMProblem:
     def _refusals(self) -> list[Example]:
         rows = self.bench.forget
         if bare := [i for i, row in enumerate(rows) if not row["question"]]:
-            raise ValueError(f"forget row {bare[0]} is a document, and a refusal answers a question: pairs with refusals (DPO) "
-                             "need rows with a question")  # fmt: skip
-        return self._encode([{"question": row["question"], "answer": refusal(row["question"])} for row in rows])
+            raise ValueError(
+                f"forget row {bare[0]} is a document, and a refusal answers a question: pairs "
+                "with refusals (DPO) "
+                "need rows with a question"
+            )
+        return self._encode(
+            [{"question": row["question"], "answer": refusal(row["question"])} for row in rows]
+        )
 
     def _texts(self, objective: Objective, chosen: Sequence[int], forget: bool) -> list[Example]:
-        """What goes into a batch for these rows: a text each, of pairs the answer and its refusal."""
+        """What goes into a batch for these rows: a text each, of pairs the answer and its
+        refusal.
+        """
         rows = self.forget if forget else self.retain
         if objective.pairs:
             return [example for i in chosen for example in (rows[i], self.refusals[i])]
@@ -177,15 +217,23 @@ class LMProblem:
     def _phase(self, objective: Objective, chosen: list[int], forget: bool) -> list[RowsLoss]:
         mine = self.engine.processes
         size = (self.micro or len(chosen)) * mine.size
-        labels = collate(self._texts(objective, chosen, forget), self.target.pad_id)["labels"]  # of the whole batch
-        total, tokens = objective.counts(labels).sum().item(), int(token_counts(labels[:: 1 + objective.pairs]).sum())
+        labels = collate(self._texts(objective, chosen, forget), self.target.pad_id)[
+            "labels"
+        ]  # of the whole batch
+        total, tokens = (
+            objective.counts(labels).sum().item(),
+            int(token_counts(labels[:: 1 + objective.pairs]).sum()),
+        )
         if (
             len(chosen) > size
         ):  # rows of like length together; the longest first: if memory runs out, it does so at once
             chosen = sorted(chosen, key=lambda i: -self._length(objective, i, forget))
         if objective.everywhere and (len(chosen) > size or mine.size > 1):
-            raise ValueError(f"{objective} is an average over the padding too, so its batch cannot be cut: leave micro out, "
-                             "and take one process")  # fmt: skip
+            raise ValueError(
+                f"{objective} is an average over the padding too, so its batch cannot be cut: "
+                "leave micro out, "
+                "and take one process"
+            )
         self._ask(objective, chosen, forget)
         losses = []
         for part in (chosen[i : i + size] for i in range(0, len(chosen), size)):
@@ -196,20 +244,33 @@ class LMProblem:
                 start = torch.cat([self._start[_kind(objective), i, forget] for i in used])
                 start = start.to(batch["input_ids"].device, non_blocking=True)
             # a batch without anything to count is worth 0
-            losses.append(RowsLoss(self.module, objective, batch, start, total or 1, tokens or 1, idle=not own))
+            losses.append(
+                RowsLoss(
+                    self.module, objective, batch, start, total or 1, tokens or 1, idle=not own
+                )
+            )
         return losses
 
     def _collate(self, objective: Objective, chosen: Sequence[int], forget: bool) -> dict[str, Any]:
         device = next(self.module.parameters()).device
-        return batch_of(self._texts(objective, chosen, forget), self.target.pad_id, device, objective.everywhere)
+        return batch_of(
+            self._texts(objective, chosen, forget), self.target.pad_id, device, objective.everywhere
+        )
 
     def _ask(self, objective: Objective, chosen: list[int], forget: bool) -> None:
-        """Stores what the start model says of these rows, in every process: its forwards may be shared ones."""
+        """Stores what the start model says of these rows, in every process: its forwards may be
+        shared ones.
+        """
         if objective.start is None:
             return
-        kind, size, n = _kind(objective), self.batch_size, len(self.forget if forget else self.retain)
+        kind, size, n = (
+            _kind(objective),
+            self.batch_size,
+            len(self.forget if forget else self.retain),
+        )
         start = self.model if self.target.adapted else self.target
-        # always in the same groups of rows: what pads a row moves its last bits, and a resumed run must see the same
+        # always in the same groups of rows: what pads a row moves its last bits, and a resumed run
+        # must see the same
         missing = sorted({i // size for i in chosen if (kind, i, forget) not in self._start})
         groups: list[Sequence[int]] = [range(n)[g * size : (g + 1) * size] for g in missing]
         if objective.everywhere:  # the padding counts: this very batch, each time
@@ -221,17 +282,26 @@ class LMProblem:
             if objective.pairs:
                 values = [torch.cat(pair) for pair in zip(values[::2], values[1::2], strict=True)]
             # on the host: KL's are a vocabulary wide for every token
-            self._start.update({(kind, i, forget): v.cpu() for i, v in zip(members, values, strict=True)})
+            self._start.update(
+                {(kind, i, forget): v.cpu() for i, v in zip(members, values, strict=True)}
+            )
 
 
 def problem(bench: Benchmark, target: LM, **options: Any) -> LMProblem:
-    """The unlearning problem of a benchmark for a target model; options as `LMProblem` takes them."""
+    """The unlearning problem of a benchmark for a target model; options as `LMProblem` takes
+    them.
+    """
     return LMProblem(bench, target, **options)
 
 
 def _kind(objective: Objective) -> tuple[Any, ...]:
     """Which stored start values are an objective's."""
-    return objective.start, objective.pairs, objective.layer, objective.everywhere and type(objective)
+    return (
+        objective.start,
+        objective.pairs,
+        objective.layer,
+        objective.everywhere and type(objective),
+    )
 
 
 def _freeze(model: torch.nn.Module, trains: str) -> None:
@@ -239,7 +309,10 @@ def _freeze(model: torch.nn.Module, trains: str) -> None:
     moving = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     kept = {name for name, _ in moving if re.search(trains, name)}
     if not kept:
-        raise ValueError(f"no trainable parameter matches {trains!r}: they are {moving[0][0]}, …, {moving[-1][0]}")
+        raise ValueError(
+            f"no trainable parameter matches {trains!r}: they are {moving[0][0]}, …, "
+            f"{moving[-1][0]}"
+        )
     for name, p in moving:
         p.requires_grad_(name in kept)
 

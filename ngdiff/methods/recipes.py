@@ -1,8 +1,9 @@
 """Unlearning methods: a retain objective, a forget objective and a direction rule, freely combined.
 
-Each recipe is a `Method` that works with every step-size rule; the same table names them for the command line and the
-figures. Weights are the published ones (open-unlearning's γ·forget + α·retain): GradDiff with γ = α = 1 is
-2·GradDiff(0.5); NPO takes (1, 1), SimNPO (1, 0.125). `DEFAULTS` holds the whole published settings beside them.
+Each recipe is a `Method` that works with every step-size rule; the same table names them for the
+command line and the figures. Weights are the published ones (open-unlearning's γ·forget +
+α·retain): GradDiff with γ = α = 1 is 2·GradDiff(0.5); NPO takes (1, 1), SimNPO (1, 0.125).
+`DEFAULTS` holds the whole published settings beside them.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from ngdiff.methods.objectives import SimNPO as SimNPOObjective
 
 @dataclass(frozen=True)
 class Method:
-    """R (minimised), F (ascended) and the rule that weighs their gradients. `name`: the label of tables and figures.
+    """R (minimised), F (ascended) and the rule that weighs their gradients. `name`: the label of
+    tables and figures.
 
-    trains: a regular expression that the names of the parameters to train must match somewhere; None trains all of them.
+    trains: a regular expression that the names of the parameters to train must match somewhere;
+    None trains all of them.
     """
 
     name: str
@@ -47,7 +50,9 @@ NGDiffKL = Method("NGDiff on KL", rules.NGDiff(), retain=KLObjective())
 GradDiff09NPO = Method("GradDiff(0.9) on NPO", rules.GradDiff(0.9), forget=NPOObjective())
 DPO = Method("DPO", rules.Sum(), forget=baselines.DPO())
 RMU = Method("RMU", rules.Sum(), retain=baselines.RMURetain(), forget=baselines.RMU())
-UNDIAL = Method("UNDIAL", rules.GradAscent(), forget=baselines.UNDIAL())  # α = 0: its retain loss is only watched
+UNDIAL = Method(
+    "UNDIAL", rules.GradAscent(), forget=baselines.UNDIAL()
+)  # α = 0: its retain loss is only watched
 WGA = Method("WGA", rules.Sum(), forget=baselines.WGA())
 SatImp = Method("SatImp", rules.Sum(forget=0.1), forget=baselines.SatImp())
 CEU = Method("CE-U", rules.GradAscent(), forget=baselines.CEU())
@@ -78,10 +83,12 @@ METHODS = {
 
 @dataclass(frozen=True)
 class Defaults:
-    """The published settings of a method under AdamW: loss = gamma·forget + alpha·retain, both minimised.
+    """The published settings of a method under AdamW: loss = gamma·forget + alpha·retain, both
+    minimised.
 
-    gamma, alpha: None where the direction rule finds the weights. options: of the objectives. trains: published code trains
-    only parameters of these names, which `replace(method, trains=…)` does here. source: whose defaults they are.
+    gamma, alpha: None where the direction rule finds the weights. options: of the objectives.
+    trains: published code trains only parameters of these names, which `replace(method, trains=…)`
+    does here. source: whose defaults they are.
     """
 
     gamma: float | None
@@ -104,7 +111,13 @@ DEFAULTS = {
     "simnpo": Defaults(0.125, 1.0, _OPEN, options={"beta": 4.5, "delta": 0.0}),
     "ngdiff": Defaults(None, None, f"{_PAPER}; the rate is where AutoLR starts"),
     "dpo": Defaults(1.0, 1.0, _OPEN, options={"beta": 0.1}),
-    "rmu": Defaults(1.0, 1.0, _OPEN, options={"c": 2.0, "layer": 7}, trains=r"layers\.(5|6|7)\.mlp\.down_proj\.weight"),
+    "rmu": Defaults(
+        1.0,
+        1.0,
+        _OPEN,
+        options={"c": 2.0, "layer": 7},
+        trains=r"layers\.(5|6|7)\.mlp\.down_proj\.weight",
+    ),
     "undial": Defaults(1.0, 0.0, _OPEN, lr=1e-4, options={"beta": 10.0}),
     "wga": Defaults(1.0, 1.0, _OPEN, epochs=5, options={"beta": 1.0}),
     "satimp": Defaults(0.1, 1.0, _OPEN, epochs=5, options={"beta1": 5.0, "beta2": 1.0}),

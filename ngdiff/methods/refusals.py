@@ -1,8 +1,8 @@
 """Answers that decline a question: what DPO prefers to the answers it is to forget.
 
-A hundred sentences of our own, from two words to two clauses, so that refusing is learned and not one wording. Each question
-has its own, drawn by its text alone: the same in every process, run and order of rows. (TOFU draws a new one, from a list of
-its own, each time a row is seen.)
+A hundred sentences of our own, from two words to two clauses, so that refusing is learned and not
+one wording. Each question has its own, drawn by its text alone: the same in every process, run and
+order of rows. (TOFU draws a new one, from a list of its own, each time a row is seen.)
 """
 
 from __future__ import annotations

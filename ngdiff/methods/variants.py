@@ -1,15 +1,18 @@
-"""What the field's code computes where it differs from its formulas: for comparing with it, not for unlearning well.
+"""What the field's code computes where it differs from its formulas: for comparing with it, not for
+unlearning well.
 
-    PaddedKL      TOFU and open-unlearning: KL averaged over all positions of the padded batch, prompts and padding too. TOFU
-                  pads to 500 tokens (`ngdiff losses` no further than the model's context), open-unlearning to the longest row
-    PaddedUNDIAL  open-unlearning: CE averaged over all predicted positions, where the missing label −100 indexes the
-                  vocabulary from its end and lowers the logit of entry V − 100
-    BroadcastRMU  open-unlearning: sums s (B,) over token counts n (B, 1) make a B×B matrix, so that its mean is
-                  mean(s)·mean(1/n), not mean(s/n): rows of another length than the rest get wrong weights
+    PaddedKL      TOFU and open-unlearning: KL averaged over all positions of the padded batch,
+                  prompts and padding too. TOFU pads to 500 tokens (`ngdiff losses` no further than
+                  the model's context), open-unlearning to the longest row
+    PaddedUNDIAL  open-unlearning: CE averaged over all predicted positions, where the missing label
+                  −100 indexes the vocabulary from its end and lowers the logit of entry V − 100
+    BroadcastRMU  open-unlearning: sums s (B,) over token counts n (B, 1) make a B×B matrix, so that
+                  its mean is mean(s)·mean(1/n), not mean(s/n): rows of another length than the rest
+                  get wrong weights
 
-Without prompts and padding PaddedUNDIAL is its formula again, with answers of equal length BroadcastRMU is. All other
-objectives of open-unlearning are the formulas. TOFU's DPO stands in a branch that cannot run, without the factor 2/β: the
-convention "tofu" keeps the formula.
+Without prompts and padding PaddedUNDIAL is its formula again, with answers of equal length
+BroadcastRMU is. All other objectives of open-unlearning are the formulas. TOFU's DPO stands in a
+branch that cannot run, without the factor 2/β: the convention "tofu" keeps the formula.
 """
 
 from __future__ import annotations
@@ -27,7 +30,9 @@ from ngdiff.methods.objectives import KL, Objective, Tokens
 
 @dataclass(frozen=True)
 class PaddedKL(KL):
-    """R = Σ over all B·T positions of KL(start‖θ) / (B·T), nats; `kl_div(…, reduction="batchmean")` of flattened logits."""
+    """R = Σ over all B·T positions of KL(start‖θ) / (B·T), nats; `kl_div(…, reduction="batchmean")`
+    of flattened logits.
+    """
 
     everywhere: ClassVar[bool] = True
 
@@ -35,12 +40,15 @@ class PaddedKL(KL):
         return labels.new_full((len(labels),), labels.shape[1])
 
     def relabel(self, labels: Tensor, vocabulary: int) -> Tensor:
-        return torch.zeros_like(labels[:, :1]).expand(-1, labels.shape[1] + 1)  # T labels, the last one's too
+        return torch.zeros_like(labels[:, :1]).expand(
+            -1, labels.shape[1] + 1
+        )  # T labels, the last one's too
 
 
 @dataclass(frozen=True)
 class PaddedUNDIAL(baselines.UNDIAL):
-    """F = −mean over all B·(T − 1) predicted positions of UNDIAL's CE, with entry V − 100 as the label where there is none.
+    """F = −mean over all B·(T − 1) predicted positions of UNDIAL's CE, with entry V − 100 as the
+    label where there is none.
 
     Errors: ValueError for a vocabulary of fewer than 100 entries, which that index misses.
     """
@@ -52,8 +60,10 @@ class PaddedUNDIAL(baselines.UNDIAL):
 
     def relabel(self, labels: Tensor, vocabulary: int) -> Tensor:
         if vocabulary + IGNORE < 0:
-            raise ValueError(f"a missing label, {IGNORE}, indexes no entry of a vocabulary of {vocabulary}: "
-                             "this convention needs at least 100 entries")  # fmt: skip
+            raise ValueError(
+                f"a missing label, {IGNORE}, indexes no entry of a vocabulary of {vocabulary}: "
+                "this convention needs at least 100 entries"
+            )
         return torch.where(labels == IGNORE, vocabulary + IGNORE, labels)
 
 
@@ -74,7 +84,9 @@ class BroadcastRMU(_Broadcast, baselines.RMU):
 
 @dataclass(frozen=True)
 class BroadcastRMURetain(_Broadcast, baselines.RMURetain):
-    """R = mean(s)·mean(1/n), s the sum over a row's answer tokens of mean over d of (h − h_start)²."""
+    """R = mean(s)·mean(1/n), s the sum over a row's answer tokens of mean over d of (h −
+    h_start)².
+    """
 
     def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
         return super().sums(tokens, start) * baselines.lengths(tokens)

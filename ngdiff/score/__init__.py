@@ -1,8 +1,9 @@
-"""`ngdiff score`: the benchmarks' numbers from files that other tools wrote. No model, no torch, no transformers.
+"""`ngdiff score`: the benchmarks' numbers from files that other tools wrote. No model, no torch, no
+transformers.
 
-Every scorer is a function of paths that returns (scores, warnings): the scores at full precision under the
-benchmark's own names, and lines that say what was odd in the files. What cannot be scored is a ValueError (or
-FileNotFoundError) that names the file and the row.
+Every scorer is a function of paths that returns (scores, warnings): the scores at full precision
+under the benchmark's own names, and lines that say what was odd in the files. What cannot be scored
+is a ValueError (or FileNotFoundError) that names the file and the row.
 
     kind              files                                      scorer
     tofu              eval_log_aggregated.json                   `score.tofu.score`
@@ -33,20 +34,26 @@ OPTIONS = {
 def score(kind: str, path: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
     """(scores, warnings) of a file of that kind; an option that is None is left to its default.
 
-    Errors: ValueError for an unknown kind and an option that the kind does not take; those of the scorer.
+    Errors: ValueError for an unknown kind and an option that the kind does not take; those of the
+    scorer.
     """
     if kind not in OPTIONS:
         raise ValueError(f"unknown kind {kind!r}: choose one of {', '.join(OPTIONS)}")
     given = {name: value for name, value in options.items() if value is not None}
-    if extra := [name for name, value in given.items() if name not in OPTIONS[kind] and value != kind]:
+    if extra := [
+        name for name, value in given.items() if name not in OPTIONS[kind] and value != kind
+    ]:
         takes = " and ".join(f"--{name}" for name in OPTIONS[kind])
         raise ValueError(f"`score {kind}` has no use for --{extra[0]}: it takes {takes}")
     given = {name: value for name, value in given.items() if name in OPTIONS[kind]}
     from ngdiff.score import muse, open_unlearning, semeval, tofu
 
     scorers: dict[str, Callable[..., tuple[dict[str, Any], list[str]]]] = {
-        "tofu": tofu.score, "open-unlearning": open_unlearning.score, "semeval": semeval.score, "muse": muse.score
-    }  # fmt: skip
+        "tofu": tofu.score,
+        "open-unlearning": open_unlearning.score,
+        "semeval": semeval.score,
+        "muse": muse.score,
+    }
     return scorers[kind](Path(path), **given)
 
 
@@ -58,12 +65,16 @@ def command(
     convention: str | None = None,
     json_out: Path | None = None,
 ) -> None:
-    """Prints the scores as JSON, or writes them to `json_out`, whole or not at all; warnings go to stderr.
+    """Prints the scores as JSON, or writes them to `json_out`, whole or not at all; warnings go to
+    stderr.
 
     JSON has no NaN and no infinity: they become null, with a warning that names them.
     """
     values, warnings = score(kind, path, reference=reference, mmlu=mmlu, convention=convention)
-    text = json.dumps(_plain(values, "", warnings), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+    text = (
+        json.dumps(_plain(values, "", warnings), ensure_ascii=False, allow_nan=False, indent=2)
+        + "\n"
+    )
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr)
     if json_out is None:
@@ -75,7 +86,10 @@ def command(
 
 def _plain(value: Any, where: str, warnings: list[str]) -> Any:
     if isinstance(value, dict):
-        return {name: _plain(inner, f"{where} {name}".strip(), warnings) for name, inner in value.items()}
+        return {
+            name: _plain(inner, f"{where} {name}".strip(), warnings)
+            for name, inner in value.items()
+        }
     if isinstance(value, list):
         return [_plain(inner, f"{where} {i}", warnings) for i, inner in enumerate(value)]
     if isinstance(value, float) and not math.isfinite(value):

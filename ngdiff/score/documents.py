@@ -1,4 +1,6 @@
-"""JSON documents of other tools: read whole, checked where they are used, every error with file, field and row."""
+"""JSON documents of other tools: read whole, checked where they are used, every error with file,
+field and row.
+"""
 
 from __future__ import annotations
 
@@ -8,13 +10,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-TODAY = re.compile(r"Today Date: [^\n]*")  # Llama-3's template inserts the day of the run into the question
+TODAY = re.compile(
+    r"Today Date: [^\n]*"
+)  # Llama-3's template inserts the day of the run into the question
 
 
 def read(path: Path) -> dict[str, Any]:
     """The object in a JSON file; NaN and Infinity are read, as Python writes them.
 
-    Errors: FileNotFoundError; ValueError with file and line for what is not UTF-8, not JSON, cut short, or no object.
+    Errors: FileNotFoundError; ValueError with file and line for what is not UTF-8, not JSON, cut
+    short, or no object.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
@@ -23,7 +28,9 @@ def read(path: Path) -> dict[str, Any]:
         document = json.loads(raw.decode("utf-8-sig"))
     except UnicodeDecodeError as error:
         line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(f"{path}, line {line}: not UTF-8 (byte {raw[error.start]:#04x})") from error
+        raise ValueError(
+            f"{path}, line {line}: not UTF-8 (byte {raw[error.start]:#04x})"
+        ) from error
     except json.JSONDecodeError as error:
         why = f"not JSON ({error.msg}): the file is damaged or cut short"
         raise ValueError(f"{path}, line {error.lineno}: {why}") from error
@@ -35,19 +42,26 @@ def read(path: Path) -> dict[str, Any]:
 def mapping(value: Any, where: str) -> dict[str, Any]:
     """A JSON object with something in it. Error: ValueError that says `where`."""
     if not isinstance(value, dict) or not value:
-        raise ValueError(f"{where}: {shown(value)}, where an object {{index: value}} with at least one row is needed")
+        raise ValueError(
+            f"{where}: {shown(value)}, where an object {{index: value}} with at least one row is "
+            "needed"
+        )
     return value
 
 
 def array(value: Any, where: str) -> list[Any]:
     """A JSON array with something in it. Error: ValueError that says `where`."""
     if not isinstance(value, list) or not value:
-        raise ValueError(f"{where}: {shown(value)}, where a list with at least one element is needed")
+        raise ValueError(
+            f"{where}: {shown(value)}, where a list with at least one element is needed"
+        )
     return value
 
 
 def number(value: Any, where: str) -> float:
-    """A JSON number, NaN and infinities included. Error: ValueError that says `where` (null, text, true, …)."""
+    """A JSON number, NaN and infinities included. Error: ValueError that says `where` (null, text,
+    true, …).
+    """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{where}: {shown(value)}, where a number is needed")
     return float(value)
@@ -62,16 +76,22 @@ def shown(value: Any) -> str:
 Text = tuple[str, str]  # what a row asks, and its true answer
 
 
-def same_rows(rows: Mapping[str, Text], reference: Mapping[str, Text], path: Path, other: Path) -> list[str]:
-    """Whether two results can be of the same rows, by index -> (question, answer); warnings where one cannot be sure.
+def same_rows(
+    rows: Mapping[str, Text], reference: Mapping[str, Text], path: Path, other: Path
+) -> list[str]:
+    """Whether two results can be of the same rows, by index -> (question, answer); warnings where
+    one cannot be sure.
 
-    Results of different sizes are legal, and so are samples of a split with indices of their own. Another split is not:
-    no row in common; or the smaller result is the end of the larger one, as forget05 is of forget10.
+    Results of different sizes are legal, and so are samples of a split with indices of their own.
+    Another split is not: no row in common; or the smaller result is the end of the larger one, as
+    forget05 is of forget10.
 
     Errors: ValueError naming both files, the first index that differs, and its two texts.
     """
     if not rows or not reference:
-        return [f"no texts to compare: whether {path} and {other} are of the same rows cannot be told"]
+        return [
+            f"no texts to compare: whether {path} and {other} are of the same rows cannot be told"
+        ]
     ours, theirs = ({i: _bare(text) for i, text in texts.items()} for texts in (rows, reference))
     differs = next((i for i in ours if i in theirs and not _same(ours[i], theirs[i])), None)
     small, large = sorted((list(ours.values()), list(theirs.values())), key=len)
@@ -87,9 +107,14 @@ def same_rows(rows: Mapping[str, Text], reference: Mapping[str, Text], path: Pat
         texts += f" and {shown(theirs[first][0])} in {other}"
     last = len(small) < len(large) and all(map(_same, small, large[-len(small) :]))
     if apart or last:
-        why = "they share no row" if apart else f"the {len(small)} rows of one are the last of the other's {len(large)}"
+        why = (
+            "they share no row"
+            if apart
+            else f"the {len(small)} rows of one are the last of the other's {len(large)}"
+        )
         raise ValueError(
-            f"{path} and {other} are of different splits ({why}): {texts}. Give the reference of this split"
+            f"{path} and {other} are of different splits ({why}): {texts}. Give the reference of "
+            "this split"
         )
     return [f"{texts}: not the same rows at the same index; is {other} of the same split?"]
 

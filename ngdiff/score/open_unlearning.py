@@ -1,7 +1,8 @@
 """open-unlearning's result file, `TOFU_EVAL.json`: every aggregate again, from the per-item values.
 
-{name: {"agg_value": number, "value_by_index": {index: {…}}}}; an attack is {"forget": {"value_by_index"}, "holdout":
-{"value_by_index"}, "auc", "agg_value"}. `TOFU_SUMMARY.json`, {name: number}, is read too: it is passed on.
+{name: {"agg_value": number, "value_by_index": {index: {…}}}}; an attack is {"forget":
+{"value_by_index"}, "holdout": {"value_by_index"}, "auc", "agg_value"}. `TOFU_SUMMARY.json`, {name:
+number}, is read too: it is passed on.
 
 Reference: open-unlearning (locuslab), src/evals/metrics.
 """
@@ -25,16 +26,20 @@ RATIO = items.RATIO["forget"]
 
 
 def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], list[str]]:
-    """Scores under the file's names, and warnings where its own aggregates say something else (by 1e-6, relative).
+    """Scores under the file's names, and warnings where its own aggregates say something else (by
+    1e-6, relative).
 
-    Means over items: "prob", "rougeL_recall" (MUSE's verbmem and knowmem: "rougeL_f1"), "score" (null left out);
-    forget_truth_ratio: min(R, 1/(R + 1e-10)), the other truth ratios max(0, 1 − R); an attack: its AUC. model_utility:
-    the harmonic mean of the nine where they are there. With a `reference`, the retain-only model's file:
-    forget_quality from both files' forget_truth_ratio items, privleak from both mia_min_k. What has no items
-    is passed on as the file says it: without a `reference` that holds for forget_quality and privleak.
+    Means over items: "prob", "rougeL_recall" (MUSE's verbmem and knowmem: "rougeL_f1"), "score"
+    (null left out);
+    forget_truth_ratio: min(R, 1/(R + 1e-10)), the other truth ratios max(0, 1 − R); an attack: its
+    AUC. model_utility: the harmonic mean of the nine where they are there. With a `reference`, the
+    retain-only model's file: forget_quality from both files' forget_truth_ratio items, privleak
+    from both mia_min_k. What has no items is passed on as the file says it: without a `reference`
+    that holds for forget_quality and privleak.
 
-    Errors: FileNotFoundError; ValueError naming file, metric and index for entries of another form, values that are not
-    numbers, no items, a reference without forget_truth_ratio or of another split.
+    Errors: FileNotFoundError; ValueError naming file, metric and index for entries of another form,
+    values that are not numbers, no items, a reference without forget_truth_ratio or of another
+    split.
     """
     document = documents.read(path)
     found, stated = _read(document, path)
@@ -42,7 +47,9 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
     if all(name in values for name in items.UTILITY):
         values["model_utility"] = metrics.harmonic_mean(values[name] for name in items.UTILITY)
     warnings: list[str] = []
-    more: dict[str, float] = {}  # what the reference decides: the file may have been made with another one, or none
+    more: dict[
+        str, float
+    ] = {}  # what the reference decides: the file may have been made with another one, or none
     if reference is not None:
         more, warnings = _against(values, found, document, path, Path(reference))
         values |= more
@@ -52,7 +59,9 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
     warnings += [
         f"{path}, {name}: its agg_value is {stated[name]!r}, its items give {value!r}"
         for name, value in values.items()
-        if name in stated and name not in more and not math.isclose(stated[name], value, rel_tol=TOLERANCE)
+        if name in stated
+        and name not in more
+        and not math.isclose(stated[name], value, rel_tol=TOLERANCE)
     ]
     warnings += _uneven(document, path)
     if left := [name for name in document if name not in values and not _empty(document[name])]:
@@ -61,7 +70,9 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
 
 
 def _empty(entry: Any) -> bool:
-    """Whether an entry says by a null that there is no value, as forget_quality does without a reference."""
+    """Whether an entry says by a null that there is no value, as forget_quality does without a
+    reference.
+    """
     return entry is None or (isinstance(entry, dict) and "agg_value" in entry)
 
 
@@ -75,7 +86,11 @@ def _aggregate(found: items.Items) -> dict[str, float]:
 
 
 def _against(
-    values: dict[str, float], found: items.Items, document: dict[str, Any], path: Path, reference: Path
+    values: dict[str, float],
+    found: items.Items,
+    document: dict[str, Any],
+    path: Path,
+    reference: Path,
 ) -> tuple[dict[str, float], list[str]]:
     """forget_quality and privleak, as far as `path` has their items."""
     other = documents.read(reference)
@@ -84,7 +99,9 @@ def _against(
     if RATIO in found:
         if RATIO not in theirs:
             raise ValueError(f"{reference} has no items of {RATIO}: forget_quality compares them")
-        more["forget_quality"] = metrics.ks_pvalue(items.defined(found[RATIO]), items.defined(theirs[RATIO]))
+        more["forget_quality"] = metrics.ks_pvalue(
+            items.defined(found[RATIO]), items.defined(theirs[RATIO])
+        )
     if "mia_min_k" in values:
         auc = (stated | _aggregate(theirs)).get("mia_min_k")
         if auc is None:
@@ -92,7 +109,10 @@ def _against(
             warnings.append(f"{reference} has no mia_min_k: privleak is taken with AUC_ret = ½")
         more["privleak"] = metrics.privleak(values["mia_min_k"], auc, HOW.eps)
     if not more:
-        raise ValueError(f"{path} has neither {RATIO} nor mia_min_k: there is nothing to compare with {reference}")
+        raise ValueError(
+            f"{path} has neither {RATIO} nor mia_min_k: there is nothing to compare with "
+            f"{reference}"
+        )
     return more, warnings
 
 
@@ -117,7 +137,9 @@ def _field(name: str) -> str:
 
 
 def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, float]]:
-    """The items of the document (an attack's as mia_<attack>_<side>), and what it states as aggregates."""
+    """The items of the document (an attack's as mia_<attack>_<side>), and what it states as
+    aggregates.
+    """
     found: items.Items = {}
     stated: dict[str, float] = {}
     for name, entry in document.items():
@@ -126,41 +148,60 @@ def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, 
             entry = {"agg_value": entry}
         if entry.get("agg_value") is not None:
             stated[name] = documents.number(entry["agg_value"], f"{where}, agg_value")
-        sides = {name: entry, **{f"{name}_{side}": entry.get(side) for side in ("forget", "holdout")}}
+        sides = {
+            name: entry,
+            **{f"{name}_{side}": entry.get(side) for side in ("forget", "holdout")},
+        }
         if any(entry.get(side) is not None for side in ("forget", "holdout")):
             for side in ("forget", "holdout"):
                 if not isinstance(entry.get(side), dict):
-                    raise ValueError(f"{where}: {side} is {documents.shown(entry.get(side))}, but an object is needed")
+                    raise ValueError(
+                        f"{where}: {side} is {documents.shown(entry.get(side))}, but an object is "
+                        "needed"
+                    )
         for target, part in sides.items():
             if isinstance(part, dict) and part.get("value_by_index") is not None:
                 rows = documents.mapping(part["value_by_index"], f"{where}, value_by_index")
                 if checked := _items(rows, _field(name), where, name in stated):
                     found[target] = checked
     if not found and not stated:
-        raise ValueError(f"{path} holds no metric: {{name: {{agg_value, value_by_index}}}} is needed")
+        raise ValueError(
+            f"{path} holds no metric: {{name: {{agg_value, value_by_index}}}} is needed"
+        )
     return found, stated
 
 
 def _uneven(document: dict[str, Any], path: Path) -> list[str]:
-    """A warning for each metric with other rows than the first of its set: legal, but seldom meant."""
+    """A warning for each metric with other rows than the first of its set: legal, but seldom
+    meant.
+    """
     warnings = []
     kinds = ("Prob", "PARA_Prob", "PERT_Prob", "Prob_normalised", "ROUGE")
     for part, ratio in items.RATIO.items():
-        entries = {name: document.get(name) for name in (*(f"{part}_Q_A_{kind}" for kind in kinds), ratio)}
-        told = {n: e["value_by_index"] for n, e in entries.items() if isinstance(e, dict) and e.get("value_by_index")}
+        entries = {
+            name: document.get(name) for name in (*(f"{part}_Q_A_{kind}" for kind in kinds), ratio)
+        }
+        told = {
+            n: e["value_by_index"]
+            for n, e in entries.items()
+            if isinstance(e, dict) and e.get("value_by_index")
+        }
         first = next(iter(told), "")
         for name, rows in told.items():
             if rows.keys() != told[first].keys():
                 index = next(i for i in (*told[first], *rows) if (i in rows) != (i in told[first]))
                 warnings.append(
-                    f"{path}, {name}: {len(rows)} rows, but {first} has {len(told[first])}; the first that only one has is "
+                    f"{path}, {name}: {len(rows)} rows, but {first} has {len(told[first])}; the "
+                    "first that only one has is "
                     f"index {index}"
                 )
     return warnings
 
 
 def _items(rows: Mapping[str, Any], field: str, where: str, optional: bool) -> dict[int, Any]:
-    """The rows with the field; null rows are left out, as in open-unlearning. {} where no row has it and that is no loss."""
+    """The rows with the field; null rows are left out, as in open-unlearning. {} where no row has
+    it and that is no loss.
+    """
     rows = {i: row for i, row in rows.items() if row is not None}
     if optional and not any(isinstance(row, dict) and field in row for row in rows.values()):
         return {}  # a metric of another kind: its aggregate is passed on
@@ -170,7 +211,11 @@ def _items(rows: Mapping[str, Any], field: str, where: str, optional: bool) -> d
             raise ValueError(f"{at}: {documents.shown(row)} has no {field!r}")
         value = row[field]
         if value is not None:  # null: undefined, left out
-            for inner in documents.array(value, at) if isinstance(value, list) and field == "prob" else [value]:
+            for inner in (
+                documents.array(value, at)
+                if isinstance(value, list) and field == "prob"
+                else [value]
+            ):
                 share = documents.number(inner, at)
                 if field != "score" and not (math.isnan(share) or 0 <= share <= 1):
                     raise ValueError(f"{at}: {field} is {share}, which does not lie in [0, 1]")

@@ -1,7 +1,9 @@
-"""The output folder of SemEval-2025 Task 4's evaluator: `forget_*.csv`, `retain_*.csv`, `mia_results/*.csv`.
+"""The output folder of SemEval-2025 Task 4's evaluator: `forget_*.csv`, `retain_*.csv`,
+`mia_results/*.csv`.
 
-The files are read as the evaluator reads them, by pandas with its defaults: an empty, "None" or "NA" output is the
-word "nan". What pandas would take silently (a line of too few fields) is refused.
+The files are read as the evaluator reads them, by pandas with its defaults: an empty, "None" or
+"NA" output is the word "nan". What pandas would take silently (a line of too few fields) is
+refused.
 """
 
 from __future__ import annotations
@@ -21,37 +23,56 @@ KINDS = {"regurgitation-score": "sc", "knowledge-score": "qa"}
 
 
 def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[str]]:
-    """`terms.score` of a folder, and warnings. MIA is scored where `mia_results` is there, MMLU with a metrics.json.
+    """`terms.score` of a folder, and warnings. MIA is scored where `mia_results` is there, MMLU
+    with a metrics.json.
 
-    Errors: FileNotFoundError for a folder, or a split, without files; ValueError naming file and row for what is not csv,
-    a missing column, a line of another length than the header, an id that is neither sc nor qa, an empty task, a loss
-    that is no number; naming the task where it has no row of a kind.
+    Errors: FileNotFoundError for a folder, or a split, without files; ValueError naming file and
+    row for what is not csv, a missing column, a line of another length than the header, an id that
+    is neither sc nor qa, an empty task, a loss that is no number; naming the task where it has no
+    row of a kind.
     """
     if not path.is_dir():
-        raise FileNotFoundError(f"no folder {path}: the evaluator's output folder, with forget_*.csv and retain_*.csv")
+        raise FileNotFoundError(
+            f"no folder {path}: the evaluator's output folder, with forget_*.csv and retain_*.csv"
+        )
     warnings: list[str] = []
     forget, retain = (_rows(path, split, warnings) for split in ("forget", "retain"))
     member, nonmember = None, None
     if any((path / "mia_results").glob("*member_*.csv")):
-        member, nonmember = (_losses(path / "mia_results", side) for side in ("member", "nonmember"))
+        member, nonmember = (
+            _losses(path / "mia_results", side) for side in ("member", "nonmember")
+        )
     for split, rows in (("forget", forget), ("retain", retain)):
         tasks = {row["task"] for row in rows}
         if odd := sorted(tasks ^ set(terms.TASKS)):
-            what = ", ".join(f"{task} is {'unknown' if task in tasks else 'missing'}" for task in odd)
-            warnings.append(f"{path}/{split}_*.csv: {what}; the aggregate is of other terms than the task's twelve")
+            what = ", ".join(
+                f"{task} is {'unknown' if task in tasks else 'missing'}" for task in odd
+            )
+            warnings.append(
+                f"{path}/{split}_*.csv: {what}; the aggregate is of other terms than the task's "
+                "twelve"
+            )
     accuracy = None if mmlu is None else mmlu_file.read(mmlu)
     if accuracy is not None and accuracy < mmlu_file.THRESHOLD:
-        warnings.append(f"{mmlu}: MMLU is {accuracy}; a 7B entry must stay above {mmlu_file.THRESHOLD}")
+        warnings.append(
+            f"{mmlu}: MMLU is {accuracy}; a 7B entry must stay above {mmlu_file.THRESHOLD}"
+        )
     result = terms.score(forget, retain, member, nonmember, accuracy)
-    missing = ["mia_results"] * (member is None) + ["an MMLU metrics.json (--mmlu)"] * (accuracy is None)
+    missing = ["mia_results"] * (member is None) + ["an MMLU metrics.json (--mmlu)"] * (
+        accuracy is None
+    )
     if missing:
-        warnings.append(f"{path}: no final score, so its aggregate-score is -1: it needs {' and '.join(missing)} too")
+        warnings.append(
+            f"{path}: no final score, so its aggregate-score is -1: it needs "
+            f"{' and '.join(missing)} too"
+        )
     for split in ("forget", "retain"):
         for task, scores in result[f"{split}-set"].items():
             for name, value in scores.items() if isinstance(scores, dict) else ():
                 if math.isnan(value):
                     raise ValueError(
-                        f"{path}/{split}_*.csv: {task} has no {KINDS[name]} row, so the {name} is undefined"
+                        f"{path}/{split}_*.csv: {task} has no {KINDS[name]} row, so the {name} is "
+                        "undefined"
                     )
     return result, warnings
 
@@ -59,7 +80,9 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
 def _rows(folder: Path, split: str, warnings: list[str]) -> list[dict[str, Any]]:
     """The rows of a split; ids and tasks are checked."""
     table, places = _table(folder, split, COLUMNS)
-    rows = [dict(zip(COLUMNS, values)) for values in zip(*(table[name].tolist() for name in COLUMNS))]
+    rows = [
+        dict(zip(COLUMNS, values)) for values in zip(*(table[name].tolist() for name in COLUMNS))
+    ]
     if not rows:
         raise ValueError(f"{folder}/{split}_*.csv: a header and no row: nothing to score")
     odd = []
@@ -75,11 +98,13 @@ def _rows(folder: Path, split: str, warnings: list[str]) -> list[dict[str, Any]]
             odd.append(f"{row['id']!r} ({place})")
     if odd:
         warnings.append(
-            f"{len(odd)} rows are left out, as by the evaluator, which reads one digit: the first is {odd[0]}"
+            f"{len(odd)} rows are left out, as by the evaluator, which reads one digit: the first "
+            f"is {odd[0]}"
         )
     if double := [id for id, n in Counter(row["id"] for row in rows).items() if n > 1]:
         warnings.append(
-            f"{folder}/{split}_*.csv: {len(double)} ids stand more than once, as {double[0]!r}; each row counts"
+            f"{folder}/{split}_*.csv: {len(double)} ids stand more than once, as {double[0]!r}; "
+            "each row counts"
         )
     return rows
 
@@ -91,7 +116,10 @@ def _losses(folder: Path, side: str) -> list[float]:
         raise ValueError(f"{folder}/{side}_*.csv: a header and no row: the MIA needs both sides")
     for loss, place in zip(losses, places):
         if isinstance(loss, bool) or not isinstance(loss, (int, float)) or math.isnan(loss):
-            raise ValueError(f"{place}: the nll is {loss!r}, where a number is needed (empty: the model has collapsed)")
+            raise ValueError(
+                f"{place}: the nll is {loss!r}, where a number is needed (empty: the model has "
+                "collapsed)"
+            )
     return losses
 
 
@@ -107,20 +135,33 @@ def _table(folder: Path, prefix: str, columns: tuple[str, ...]) -> tuple[Any, li
         try:
             _whole(file)
             table = pandas.read_csv(file)
-        except (ValueError, csv.Error) as error:  # pandas' own and UnicodeDecodeError are ValueErrors
+        except (
+            ValueError,
+            csv.Error,
+        ) as error:  # pandas' own and UnicodeDecodeError are ValueErrors
             raise ValueError(f"{file}: not a whole csv file: {error}".strip()) from error
         if missing := [name for name in columns if name not in table]:
-            raise ValueError(f"{file}: the column {missing[0]} is missing, it has {', '.join(map(str, table.columns))}")
+            raise ValueError(
+                f"{file}: the column {missing[0]} is missing, it has "
+                f"{', '.join(map(str, table.columns))}"
+            )
         tables.append(table)
         places += [f"{file}, row {n}" for n in range(1, len(table) + 1)]
     return pandas.concat(tables, ignore_index=True), places
 
 
 def _whole(file: Path) -> None:
-    """Every line has as many fields as the header. Error: ValueError naming the row and the line it ends in."""
+    """Every line has as many fields as the header. Error: ValueError naming the row and the line it
+    ends in.
+    """
     with open(file, newline="", encoding="utf-8-sig") as handle:
         reader = csv.reader(handle)
         width = len(next(reader, []))
-        for row, fields in enumerate(filter(None, reader), start=1):  # pandas too leaves empty lines out
+        for row, fields in enumerate(
+            filter(None, reader), start=1
+        ):  # pandas too leaves empty lines out
             if len(fields) != width:
-                raise ValueError(f"row {row} (line {reader.line_num}) has {len(fields)} fields, the header {width}")
+                raise ValueError(
+                    f"row {row} (line {reader.line_num}) has {len(fields)} fields, the header "
+                    f"{width}"
+                )

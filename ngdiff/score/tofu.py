@@ -1,6 +1,7 @@
 """TOFU's own per-sample log, `eval_log_aggregated.json`, scored under open-unlearning's names.
 
-Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs" (2024), and the benchmark's own evaluation.
+Reference: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs" (2024), and the
+benchmark's own evaluation.
 """
 
 from __future__ import annotations
@@ -30,18 +31,22 @@ def score(
 ) -> tuple[dict[str, float], list[str]]:
     """Scores of a log (mean over its rows, each in [0, 1]) and warnings.
 
-    {part}_Q_A_Prob = exp(−ℓ), {ra,wf}_Q_A_Prob_normalised = p/(p + Σ_k p_wrong,k), {part}_Q_A_ROUGE = ROUGE-L recall,
-    with R = exp(ℓ_paraphrase − mean_k ℓ_wrong,k): forget_truth_ratio = min(R, 1/R), {part}_Truth_Ratio = max(0, 1 − R);
-    {part}_Q_A_{PARA,PERT}_Prob. In ra and wf the paraphrase is the answer itself. model_utility is the harmonic mean of
-    nine; forget_quality, with a `reference`, the KS p-value of the two logs' R on the forget set. A log without
+    {part}_Q_A_Prob = exp(−ℓ), {ra,wf}_Q_A_Prob_normalised = p/(p + Σ_k p_wrong,k), {part}_Q_A_ROUGE
+    = ROUGE-L recall, with R = exp(ℓ_paraphrase − mean_k ℓ_wrong,k): forget_truth_ratio = min(R,
+    1/R), {part}_Truth_Ratio = max(0, 1 − R); {part}_Q_A_{PARA,PERT}_Prob. In ra and wf the
+    paraphrase is the answer itself. model_utility is the harmonic mean of nine; forget_quality,
+    with a `reference`, the KS p-value of the two logs' R on the forget set. A log without
     eval_log_forget.json has no forget metrics; the other three are needed.
 
-    convention: "open-unlearning" adds 1e-10 to the denominators; "tofu" is the same as "ngdiff" here.
+    convention: "open-unlearning" adds 1e-10 to the denominators; "tofu" is the same as "ngdiff"
+    here.
 
-    A loss that is NaN or infinite counts as +∞ (probability 0) and is told: the model has collapsed.
+    A loss that is NaN or infinite counts as +∞ (probability 0) and is told: the model has
+    collapsed.
 
-    Errors: FileNotFoundError; ValueError naming file, log, field and index for a missing log or field, fields of
-    different rows, values that are not numbers, empty lists, and a reference of another split.
+    Errors: FileNotFoundError; ValueError naming file, log, field and index for a missing log or
+    field, fields of different rows, values that are not numbers, empty lists, and a reference of
+    another split.
     """
     how = convention_of(convention, "tofu")
     document, warnings = documents.read(path), []
@@ -60,35 +65,50 @@ def score(
     return values, warnings
 
 
-def _quality(document: dict[str, Any], path: Path, reference: Path, how: Convention) -> tuple[float, list[str]]:
+def _quality(
+    document: dict[str, Any], path: Path, reference: Path, how: Convention
+) -> tuple[float, list[str]]:
     key = LOGS["forget"]
     log, other = read(document, path, key), read(documents.read(reference), reference, key)
     warnings = documents.same_rows(_texts(log), _texts(other), path, reference)
-    ours, theirs = (items.defined(items_of("forget", side, how.eps)[items.RATIO["forget"]]) for side in (log, other))
+    ours, theirs = (
+        items.defined(items_of("forget", side, how.eps)[items.RATIO["forget"]])
+        for side in (log, other)
+    )
     return metrics.ks_pvalue(ours, theirs), warnings + _collapsed(other, f"{reference}, {key}")
 
 
 def _texts(log: Log) -> dict[str, documents.Text]:
     texts = log.get("generated_text", {}).items()  # index -> [question, generation, answer]
-    return {i: (str(text[0]), str(text[2])) for i, text in texts if isinstance(text, list) and len(text) == 3}
+    return {
+        i: (str(text[0]), str(text[2]))
+        for i, text in texts
+        if isinstance(text, list) and len(text) == 3
+    }
 
 
 def read(document: dict[str, Any], path: Path, key: str) -> Log:
     """One log of the document, checked: field -> index -> value, the known fields only."""
     if key not in document:
-        raise ValueError(f"{path} has no {key}: it holds {', '.join(map(documents.shown, document)) or 'nothing'}")
+        raise ValueError(
+            f"{path} has no {key}: it holds "
+            f"{', '.join(map(documents.shown, document)) or 'nothing'}"
+        )
     content = documents.mapping(document[key], f"{path}, {key}")
     if missing := [field for field in NEEDED if field not in content]:
         raise ValueError(f"{path}, {key}: the field {missing[0]} is missing")
     where = f"{path}, {key}, "
-    told = [field for field in FIELDS if field in NEEDED or content.get(field)]  # an empty field says nothing
+    told = [
+        field for field in FIELDS if field in NEEDED or content.get(field)
+    ]  # an empty field says nothing
     log = {field: documents.mapping(content[field], where + field) for field in told}
     rows = log[NEEDED[0]]
     for field, values in log.items():
         if values.keys() != rows.keys():
             index = next(i for i in (*rows, *values) if (i in rows) != (i in values))
             raise ValueError(
-                f"{where}{field}: {len(values)} rows, but {NEEDED[0]} has {len(rows)}; the first that only one has "
+                f"{where}{field}: {len(values)} rows, but {NEEDED[0]} has {len(rows)}; the first "
+                "that only one has "
                 f"is index {index}"
             )
     for field in NEEDED:
@@ -106,10 +126,18 @@ def _check(value: float, field: str, at: str) -> None:
 
 
 def items_of(part: str, log: Log, eps: float) -> items.Items:
-    """`items.probabilities` of a log: a text of which only the mean loss is known is one token with that loss."""
+    """`items.probabilities` of a log: a text of which only the mean loss is known is one token with
+    that loss.
+    """
     names = {"answer": "avg_gt_loss", "paraphrase": "avg_paraphrased_loss"}
-    table: Any = {(i, text): _stats(log[field][i]) for text, field in names.items() for i in log[field]}
-    table |= {(i, str(k)): _stats(v) for i, vs in log["average_perturb_loss"].items() for k, v in enumerate(vs)}
+    table: Any = {
+        (i, text): _stats(log[field][i]) for text, field in names.items() for i in log[field]
+    }
+    table |= {
+        (i, str(k)): _stats(v)
+        for i, vs in log["average_perturb_loss"].items()
+        for k, v in enumerate(vs)
+    }
     rows = [
         {
             "question": i,
@@ -121,10 +149,14 @@ def items_of(part: str, log: Log, eps: float) -> items.Items:
     ]
     found = items.probabilities(table, part, rows, eps)
     if part not in items.FICTION:  # their "paraphrase" is the answer itself, in a pass of its own
-        swapped = items.probabilities(table, part, [row | {"answer": "paraphrase"} for row in rows], eps)
+        swapped = items.probabilities(
+            table, part, [row | {"answer": "paraphrase"} for row in rows], eps
+        )
         found[items.RATIO[part]] = swapped[items.RATIO[part]]
     recalls = log["rougeL_recall"].values()
-    return found | {f"{part}_Q_A_ROUGE": {i: {"rougeL_recall": value} for i, value in enumerate(recalls)}}
+    return found | {
+        f"{part}_Q_A_ROUGE": {i: {"rougeL_recall": value} for i, value in enumerate(recalls)}
+    }
 
 
 def _stats(loss: float) -> Any:
@@ -139,4 +171,8 @@ def _collapsed(log: Log, where: str) -> list[str]:
         for i, value in log[field].items()
         if not all(map(math.isfinite, value if isinstance(value, list) else [value]))
     ]
-    return [f"{where}: {len(odd)} losses are not finite, the first in {odd[0]}: counted as infinite"] if odd else []
+    return (
+        [f"{where}: {len(odd)} losses are not finite, the first in {odd[0]}: counted as infinite"]
+        if odd
+        else []
+    )

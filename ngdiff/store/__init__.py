@@ -1,1 +1,3 @@
-"""Files: paths, the verified cache, saved rows and stamps, the code a number depends on. Imports no torch."""
+"""Files: paths, the verified cache, saved rows and stamps, the code a number depends on. Imports no
+torch.
+"""

@@ -1,9 +1,10 @@
 """Content keys, atomic files and the verified cache: nothing half-written is ever taken for whole.
 
-A file appears whole or not at all (`atomic_write`: temporary sibling, fsync, rename), so a kill at any moment leaves
-nothing that is later mistaken for a result. A cache entry is found by the content of everything it depends on
-(`content_key`) and is verified by sha256 each time it is used (`cached`); a damaged one is moved aside, neither
-trusted nor deleted. A file written so is also told to whoever started the process and set NGDIFF_WRITTEN.
+A file appears whole or not at all (`atomic_write`: temporary sibling, fsync, rename), so a kill at
+any moment leaves nothing that is later mistaken for a result. A cache entry is found by the content
+of everything it depends on (`content_key`) and is verified by sha256 each time it is used
+(`cached`); a damaged one is moved aside, neither trusted nor deleted. A file written so is also
+told to whoever started the process and set NGDIFF_WRITTEN.
 """
 
 from __future__ import annotations
@@ -32,7 +33,9 @@ REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 # ---------------------------------------------------------------------------------------------------- content keys
 def _canonical(value: Any) -> Any:
-    """`value` as JSON with one spelling per content; a dataclass carries its class name, a mapping is sorted by key."""
+    """`value` as JSON with one spelling per content; a dataclass carries its class name, a mapping
+    is sorted by key.
+    """
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):
@@ -49,14 +52,19 @@ def _canonical(value: Any) -> Any:
         return [_canonical(v) for v in value]
     if isinstance(value, Path):
         return {"path": str(value)}
-    raise TypeError(f"a content key cannot hold a {type(value).__name__}: pass JSON-able values or dataclasses of them")
+    raise TypeError(
+        f"a content key cannot hold a {type(value).__name__}: pass JSON-able values or "
+        "dataclasses of them"
+    )
 
 
 def content_key(*parts: Any) -> str:
-    """First 16 hex digits of the sha256 of the canonical JSON of `parts` (dataclasses, mappings, sequences, scalars).
+    """First 16 hex digits of the sha256 of the canonical JSON of `parts` (dataclasses, mappings,
+    sequences, scalars).
 
-    Equal content gives an equal key in every process and on every machine; any changed field changes it.
-    Raises TypeError on an object without canonical form and ValueError on NaN or infinity.
+    Equal content gives an equal key in every process and on every machine; any changed field
+    changes it. Raises TypeError on an object without canonical form and ValueError on NaN or
+    infinity.
     """
     text = json.dumps(_canonical(parts), separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -87,16 +95,22 @@ def _remove(path: Path) -> None:
 
 
 def _place(temporary: Path, final: Path) -> None:
-    """Renames a finished file or folder into place; the rename itself is made durable too, and told (`_tell`)."""
+    """Renames a finished file or folder into place; the rename itself is made durable too, and told
+    (`_tell`).
+    """
     os.replace(temporary, final)
     _sync(final.parent)
     _tell(_files(final) if final.is_dir() else [final])
 
 
 def _tell(files: list[Path]) -> None:
-    """Appends the paths, a line each, to the file named by NGDIFF_WRITTEN if it is set: what this execution wrote."""
+    """Appends the paths, a line each, to the file named by NGDIFF_WRITTEN if it is set: what this
+    execution wrote.
+    """
     if listed := os.environ.get("NGDIFF_WRITTEN"):
-        with open(listed, "ab", buffering=0) as handle:  # one write: lines of processes that share it do not mix
+        with open(
+            listed, "ab", buffering=0
+        ) as handle:  # one write: lines of processes that share it do not mix
             handle.write(b"".join(os.fsencode(file.resolve()) + b"\n" for file in files))
 
 
@@ -115,13 +129,16 @@ def probe_writable(folder: Path) -> None:
         if error.errno not in REFUSED:
             raise
         raise PermissionError(
-            f"cannot write to {folder} ({error.strerror}): choose another output folder, or, for the cache, "
+            f"cannot write to {folder} ({error.strerror}): choose another output folder, or, for "
+            "the cache, "
             "set the environment variable NGDIFF_CACHE to a folder you can write"
         ) from error
 
 
 def probe_file(path: Path) -> Path:
-    """`probe_writable` of where a file is to be; its absolute path. Raises IsADirectoryError where a folder is in its place."""
+    """`probe_writable` of where a file is to be; its absolute path. Raises IsADirectoryError where
+    a folder is in its place.
+    """
     path = Path(path).expanduser().absolute()
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
@@ -131,17 +148,21 @@ def probe_file(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; what was written there replaces `path` when the block ends without error.
+    """Gives a temporary path beside `path`; what was written there replaces `path` when the block
+    ends without error.
 
-    The temporary name is `.NAME.HEX.tmp`, so no glob by suffix finds a leftover of a killed process; writers that
-    choose a format by suffix need it said (`savefig(..., format="pdf")`). On an error the old `path` stays as it was.
+    The temporary name is `.NAME.HEX.tmp`, so no glob by suffix finds a leftover of a killed
+    process; writers that choose a format by suffix need it said (`savefig(..., format="pdf")`). On
+    an error the old `path` stays as it was.
     """
     path = probe_file(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
         yield temporary
         if not temporary.exists():
-            raise FileNotFoundError(f"nothing was written for {path}: write to the path that atomic_write gives")
+            raise FileNotFoundError(
+                f"nothing was written for {path}: write to the path that atomic_write gives"
+            )
         _sync(temporary)
         _place(temporary, path)
     finally:
@@ -154,7 +175,8 @@ def _files(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """`atomic_write` for a folder: gives an empty temporary one, every file of which is durable before the rename.
+    """`atomic_write` for a folder: gives an empty temporary one, every file of which is durable
+    before the rename.
 
     A folder that stands at `path` is kept until the new one is complete, and is replaced by it.
     """
@@ -179,20 +201,26 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 # ------------------------------------------------------------------------------------------------------------ cache
 def cache_dir() -> Path:
-    """$NGDIFF_CACHE, else .cache/ngdiff of the checkout around the working directory, else ~/.cache/ngdiff."""
+    """$NGDIFF_CACHE, else .cache/ngdiff of the checkout around the working directory, else
+    ~/.cache/ngdiff.
+    """
     if chosen := os.environ.get("NGDIFF_CACHE"):
         return Path(chosen).expanduser()
     here = Path.cwd()
     for folder in (here, *here.parents):
         project = folder / "pyproject.toml"
-        if project.is_file() and re.search(r"""^name\s*=\s*["']ngdiff["']""", project.read_text("utf-8"), re.M):
+        if project.is_file() and re.search(
+            r"""^name\s*=\s*["']ngdiff["']""", project.read_text("utf-8"), re.M
+        ):
             return folder / ".cache" / "ngdiff"
     return Path.home() / ".cache" / "ngdiff"
 
 
 @contextlib.contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """Holds `path` exclusively among processes and threads (flock: the system frees it when its holder dies)."""
+    """Holds `path` exclusively among processes and threads (flock: the system frees it when its
+    holder dies).
+    """
     with open(path, "a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -203,7 +231,9 @@ def lock(path: Path, what: str) -> Iterator[None]:
 
 
 def _fault(entry: Path, key: str) -> str | None:
-    """What is wrong with a cache entry, in words; None where every file is there with the bytes it was saved with."""
+    """What is wrong with a cache entry, in words; None where every file is there with the bytes it
+    was saved with.
+    """
     try:
         manifest = json.loads((entry / MANIFEST).read_text("utf-8"))
         if manifest["key"] != key:
@@ -225,12 +255,16 @@ def _set_aside(entry: Path) -> Path:
 
 
 def _build(entry: Path, key: str, build: Callable[[Path], None], what: str) -> None:
-    """Under the lock: leftovers of killed builds go, then files, manifest and rename, each durable before the next."""
+    """Under the lock: leftovers of killed builds go, then files, manifest and rename, each durable
+    before the next.
+    """
     for leftover in entry.parent.glob(f".{key}.*.tmp"):
         _remove(leftover)
     with atomic_folder(entry) as temporary:
         build(temporary)
-        digests = {file.relative_to(temporary).as_posix(): sha256(file) for file in _files(temporary)}
+        digests = {
+            file.relative_to(temporary).as_posix(): sha256(file) for file in _files(temporary)
+        }
         manifest = {"what": what, "key": key, "files": digests}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
 
@@ -241,14 +275,18 @@ def found(root: Path, key: str) -> Path | None:
     return entry if entry.is_dir() and _fault(entry, key) is None else None
 
 
-def cached(root: Path, key: str, build: Callable[[Path], None], what: str, refresh: bool = False) -> Path:
-    """The folder root/key, built by `build(folder)` unless a whole one is there; `what` names it in messages.
+def cached(
+    root: Path, key: str, build: Callable[[Path], None], what: str, refresh: bool = False
+) -> Path:
+    """The folder root/key, built by `build(folder)` unless a whole one is there; `what` names it in
+    messages.
 
     `refresh` builds anew in any case; the old entry stays until the new one is complete.
 
-    Whole = every file of its manifest has its sha256. A damaged entry is logged, moved aside to `*.damaged` and
-    rebuilt. Two processes asking for one key: the second waits and takes what the first built. A whole entry in a
-    read-only root is used; PermissionError where one must be built there. An error of `build` leaves no entry.
+    Whole = every file of its manifest has its sha256. A damaged entry is logged, moved aside to
+    `*.damaged` and rebuilt. Two processes asking for one key: the second waits and takes what the
+    first built. A whole entry in a read-only root is used; PermissionError where one must be built
+    there. An error of `build` leaves no entry.
     """
     entry = Path(root) / key
     if not refresh and found(root, key):
@@ -260,6 +298,8 @@ def cached(root: Path, key: str, build: Callable[[Path], None], what: str, refre
             if fault is None:
                 return entry
             aside = _set_aside(entry)
-            log.warning("the cached %s is damaged (%s): moved to %s, making it again", what, fault, aside)
+            log.warning(
+                "the cached %s is damaged (%s): moved to %s, making it again", what, fault, aside
+            )
         _build(entry, key, build, what)
     return entry

@@ -1,18 +1,20 @@
 """The code that a number depends on: the import closure of the module that makes it, hashed.
 
-A cached number is valid only for the code that made it. Which files that is, is read from the imports themselves, so
-no list of modules is kept by hand:
+A cached number is valid only for the code that made it. Which files that is, is read from the
+imports themselves, so no list of modules is kept by hand:
 
-    closure("ngdiff.study.trials")      every module that trials imports, and what those import, and so on
+    closure("ngdiff.study.trials")      every module that trials imports, and what those import, and
+                                        so on
     fingerprint("ngdiff.study.trials")  one hash of their sources
     fingerprint_of(text)          the same for everything that a notebook's source imports
 
-An import counts wherever it stands, also inside a function. Imports for annotations only (`if TYPE_CHECKING:`) do not
-count: they run no code. A name that a package loads on first use (`ngdiff.NGDiff`) counts as the module that defines
-it. Comments, docstrings and layout are left out of the hash, so better wording makes no number again.
+An import counts wherever it stands, also inside a function. Imports for annotations only (`if
+TYPE_CHECKING:`) do not count: they run no code. A name that a package loads on first use
+(`ngdiff.NGDiff`) counts as the module that defines it. Comments, docstrings and layout are left out
+of the hash, so better wording makes no number again.
 
-Each file is read once per process: a file that is edited while a kernel runs changes nothing for that kernel, which
-still executes what it has imported.
+Each file is read once per process: a file that is edited while a kernel runs changes nothing for
+that kernel, which still executes what it has imported.
 """
 
 from __future__ import annotations
@@ -29,10 +31,11 @@ BODIES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def closure(module: str, home: Path = HOME) -> tuple[str, ...]:
-    """Return the names of all package modules that importing and using `module` can run, sorted, itself included.
+    """Return the names of all package modules that importing and using `module` can run, sorted,
+    itself included.
 
-    Errors: ValueError for a name that is no module of the package, and for a module of the closure that imports
-    another one by a computed name, which no closure can follow.
+    Errors: ValueError for a name that is no module of the package, and for a module of the closure
+    that imports another one by a computed name, which no closure can follow.
     """
     if module not in _files(home):
         raise ValueError(f"{module} is no module of {home}: its sources cannot be hashed")
@@ -40,12 +43,16 @@ def closure(module: str, home: Path = HOME) -> tuple[str, ...]:
 
 
 def fingerprint(module: str, home: Path = HOME) -> str:
-    """Return the sha256 (hex) of the sources of `closure(module)`, without comments and docstrings."""
+    """Return the sha256 (hex) of the sources of `closure(module)`, without comments and
+    docstrings.
+    """
     return _digest(closure(module, home), home)
 
 
 def closure_of(text: str, home: Path = HOME) -> tuple[str, ...]:
-    """Return the names of all package modules that the Python source `text`, a notebook's say, can run, sorted."""
+    """Return the names of all package modules that the Python source `text`, a notebook's say, can
+    run, sorted.
+    """
     return _reached(set(_imports(_Source.of(text), home.name, home)), home)
 
 
@@ -57,7 +64,9 @@ def fingerprint_of(text: str, home: Path = HOME) -> str:
 # ------------------------------------------------------------------------------------------------------- one source
 @dataclass(frozen=True)
 class _Source:
-    """What the closure needs of a file: its imports, dotted names, names for type checkers, and its bare text."""
+    """What the closure needs of a file: its imports, dotted names, names for type checkers, and its
+    bare text.
+    """
 
     imports: tuple[ast.Import | ast.ImportFrom, ...]
     attributes: tuple[ast.Attribute, ...]
@@ -99,9 +108,16 @@ def _source(file: Path) -> _Source:
 
 @cache
 def _files(home: Path) -> dict[str, Path]:
-    """Map each dotted module name of the package to its file; a package's name to its `__init__.py`."""
-    names = {path: (home.name, *path.relative_to(home).with_suffix("").parts) for path in home.rglob("*.py")}
-    return {".".join(parts).removesuffix(".__init__"): path for path, parts in sorted(names.items())}
+    """Map each dotted module name of the package to its file; a package's name to its
+    `__init__.py`.
+    """
+    names = {
+        path: (home.name, *path.relative_to(home).with_suffix("").parts)
+        for path in home.rglob("*.py")
+    }
+    return {
+        ".".join(parts).removesuffix(".__init__"): path for path, parts in sorted(names.items())
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------- closure
@@ -114,8 +130,11 @@ def _reached(todo: set[str], home: Path) -> tuple[str, ...]:
         file = _files(home)[name]
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         if _source(file).computed and not _lazy(name, home):
-            raise ValueError(f"{name} imports a module by a computed name, so nobody can tell which code its numbers "
-                             "depend on: write the import out")  # fmt: skip
+            raise ValueError(
+                f"{name} imports a module by a computed name, so nobody can tell which code its "
+                "numbers "
+                "depend on: write the import out"
+            )
         todo |= set(_imports(_source(file), package, home)) - found
     return tuple(sorted(found))
 
@@ -129,15 +148,17 @@ def _digest(modules: tuple[str, ...], home: Path) -> str:
 def _imports(source: _Source, package: str, home: Path) -> Iterator[str]:
     """Yield the package modules that a source imports, and the packages they lie in.
 
-    package: the one that relative imports start from. A name read off an imported package (`ng.target` after
-    `import ngdiff as ng`) is an import of the module that defines it.
+    package: the one that relative imports start from. A name read off an imported package
+    (`ng.target` after `import ngdiff as ng`) is an import of the module that defines it.
     """
     bound: dict[str, str] = {}  # local name -> package module
     for node in source.imports:
         if isinstance(node, ast.Import):
             for alias in node.names:
                 yield from _around(alias.name, home)
-                bound[alias.asname or alias.name.partition(".")[0]] = alias.name if alias.asname else home.name
+                bound[alias.asname or alias.name.partition(".")[0]] = (
+                    alias.name if alias.asname else home.name
+                )
             continue
         start = _absolute(node, package)
         yield from _around(start, home)
@@ -147,12 +168,16 @@ def _imports(source: _Source, package: str, home: Path) -> Iterator[str]:
                 if found == f"{start}.{alias.name}":
                     bound[alias.asname or alias.name] = found
     for attribute in source.attributes:
-        if (start := _dotted(attribute.value, bound)) and (found := _defined(start, attribute.attr, home)):
+        if (start := _dotted(attribute.value, bound)) and (
+            found := _defined(start, attribute.attr, home)
+        ):
             yield from _around(found, home)
 
 
 def _dotted(node: ast.expr, bound: dict[str, str]) -> str:
-    """Return the dotted name that an expression such as `ng.data` stands for, "" where it is no such name."""
+    """Return the dotted name that an expression such as `ng.data` stands for, "" where it is no
+    such name.
+    """
     if isinstance(node, ast.Name):
         return bound.get(node.id, "")
     start = _dotted(node.value, bound) if isinstance(node, ast.Attribute) else ""
@@ -164,18 +189,24 @@ def _absolute(node: ast.ImportFrom, package: str) -> str:
     if not node.level:
         return node.module or ""
     parts = package.split(".")
-    return ".".join([*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])])
+    return ".".join(
+        [*parts[: len(parts) - node.level + 1], *([node.module] if node.module else [])]
+    )
 
 
 def _around(name: str, home: Path) -> Iterator[str]:
     """Yield a module of the package and the packages around it, whose `__init__` runs first."""
     parts = name.split(".")
-    yield from (part for n in range(1, len(parts) + 1) if (part := ".".join(parts[:n])) in _files(home))
+    yield from (
+        part for n in range(1, len(parts) + 1) if (part := ".".join(parts[:n])) in _files(home)
+    )
 
 
 @cache
 def _lazy(package: str, home: Path) -> dict[str, str]:
-    """Map the names that a package loads on first use, declared for type checkers, to the modules that define them."""
+    """Map the names that a package loads on first use, declared for type checkers, to the modules
+    that define them.
+    """
     file = _files(home).get(package)
     if file is None or file.name != "__init__.py":
         return {}
@@ -189,6 +220,8 @@ def _lazy(package: str, home: Path) -> dict[str, str]:
 
 
 def _defined(start: str, name: str, home: Path) -> str | None:
-    """Return the module that `name`, read off the module `start`, is or comes from; None where it is a plain value."""
+    """Return the module that `name`, read off the module `start`, is or comes from; None where it
+    is a plain value.
+    """
     inner = f"{start}.{name}"
     return inner if inner in _files(home) else _lazy(start, home).get(name)

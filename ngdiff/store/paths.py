@@ -1,7 +1,7 @@
 """Where things lie in a checkout: one rule for the notebooks, the reproduction and the report.
 
-A run has a *label*, the profile's name plus what sets it apart (`tiny`, `tiny-tofu`, `tiny-smoke`), so that real
-data or a smoke budget never overwrites the rows of another run.
+A run has a *label*, the profile's name plus what sets it apart (`tiny`, `tiny-tofu`, `tiny-smoke`),
+so that real data or a smoke budget never overwrites the rows of another run.
 """
 
 from __future__ import annotations
@@ -11,7 +11,9 @@ from pathlib import Path
 
 
 def checkout(start: Path | None = None) -> Path | None:
-    """The folder at or above `start` (the working directory) that holds ngdiff's pyproject.toml, else None."""
+    """The folder at or above `start` (the working directory) that holds ngdiff's pyproject.toml,
+    else None.
+    """
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         project = folder / "pyproject.toml"
@@ -21,10 +23,13 @@ def checkout(start: Path | None = None) -> Path | None:
 
 
 def need_checkout(start: Path | None = None) -> Path:
-    """`checkout`, or FileNotFoundError saying that notebooks live in the repository, not in the wheel."""
+    """`checkout`, or FileNotFoundError saying that notebooks live in the repository, not in the
+    wheel.
+    """
     if (root := checkout(start)) is None:
         raise FileNotFoundError(
-            f"no ngdiff checkout at or above {start or Path.cwd()}: the notebooks are in the repository, not in the "
+            f"no ngdiff checkout at or above {start or Path.cwd()}: the notebooks are in the "
+            "repository, not in the "
             "installed package; clone it and run this command inside"
         )
     return root
@@ -34,17 +39,23 @@ KINDS = ("tofu", "lume", "muse")  # of `kind`
 
 
 def kind(data: str) -> str:
-    """Which benchmark's rows a folder (or "hub") holds: tofu, lume (SemEval-2025 Task 4) or muse; "" for no data."""
+    """Which benchmark's rows a folder (or "hub") holds: tofu, lume (SemEval-2025 Task 4) or muse;
+    "" for no data.
+    """
     if not data:
         return ""
     folder = Path(data)
-    if any((folder / name).exists() for name in ("forget.jsonl", "semeval2025", "train/forget.jsonl")):
+    if any(
+        (folder / name).exists() for name in ("forget.jsonl", "semeval2025", "train/forget.jsonl")
+    ):
         return "lume"
     return "muse" if (folder / "raw").is_dir() else "tofu"
 
 
 def run_label(profile: str, data: str = "", smoke: bool = False) -> str:
-    """`tiny`, with real rows `tiny-tofu` (-lume, -muse), and with `-smoke` at the end for a smoke budget."""
+    """`tiny`, with real rows `tiny-tofu` (-lume, -muse), and with `-smoke` at the end for a smoke
+    budget.
+    """
     return profile + (f"-{kind(data)}" if data else "") + ("-smoke" if smoke else "")
 
 

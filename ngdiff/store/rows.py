@@ -1,6 +1,7 @@
 """Rows and stamps: how numbers are saved.
 
-A table or figure is a function of saved rows, and a saved row carries the stamp of the run that made it.
+A table or figure is a function of saved rows, and a saved row carries the stamp of the run that
+made it.
 """
 
 from __future__ import annotations
@@ -23,15 +24,36 @@ from typing import Any
 from ngdiff.store.cache import atomic_write
 
 PACKAGES = (
-    *("ngdiff", "torch", "transformers", "tokenizers", "safetensors", "datasets", "accelerate", "peft"),
-    *("numpy", "scipy", "scikit-learn", "pandas", "pyarrow", "rouge-score", "matplotlib", "seaborn", "papermill"),
+    *(
+        "ngdiff",
+        "torch",
+        "transformers",
+        "tokenizers",
+        "safetensors",
+        "datasets",
+        "accelerate",
+        "peft",
+    ),
+    *(
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "pandas",
+        "pyarrow",
+        "rouge-score",
+        "matplotlib",
+        "seaborn",
+        "papermill",
+    ),
 )  # what numbers and figures depend on
 
 
 # ----------------------------------------------------------------------------------------------------------- stamps
 @functools.cache
 def _git() -> dict[str, Any]:
-    """Commit of the checkout this package runs from, and whether its code differs from it; None outside a checkout."""
+    """Commit of the checkout this package runs from, and whether its code differs from it; None
+    outside a checkout.
+    """
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str:
@@ -60,7 +82,9 @@ def _device() -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Versions of Python and the installed ones of PACKAGES, and the machine: {"python", "machine", package, …}."""
+    """Versions of Python and the installed ones of PACKAGES, and the machine: {"python", "machine",
+    package, …}.
+    """
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -69,7 +93,9 @@ def environment() -> dict[str, str]:
 
 
 def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[str, Any]:
-    """Where a number comes from: configuration, seed, git commit, versions, device, date (UTC), wall seconds."""
+    """Where a number comes from: configuration, seed, git commit, versions, device, date (UTC),
+    wall seconds.
+    """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         **{"config": _plain(config), "seed": seed, "seconds": round(seconds, 3), "date": now},
@@ -81,7 +107,9 @@ def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[s
 
 # ------------------------------------------------------------------------------------------------------------- rows
 def _plain(value: Any) -> Any:
-    """Python scalars, lists and string-keyed dicts; a float that is not finite becomes None; others their repr."""
+    """Python scalars, lists and string-keyed dicts; a float that is not finite becomes None; others
+    their repr.
+    """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, (bool, int, str)):
@@ -96,7 +124,8 @@ def _plain(value: Any) -> Any:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Saves rows atomically, as .jsonl (a line a row, floats to the last bit) or .parquet (a missing key is null).
+    """Saves rows atomically, as .jsonl (a line a row, floats to the last bit) or .parquet (a
+    missing key is null).
 
     NaN and infinities become null in both formats, read back as None: JSON has neither.
     """
@@ -114,7 +143,9 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         with atomic_write(path) as temporary:
             pyarrow.parquet.write_table(table, temporary)
     else:
-        raise ValueError(f"rows are saved as .jsonl or .parquet, not {path.name!r}: change the suffix")
+        raise ValueError(
+            f"rows are saved as .jsonl or .parquet, not {path.name!r}: change the suffix"
+        )
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -127,7 +158,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
         try:
             return pyarrow.parquet.read_table(path).to_pylist()
         except pyarrow.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a whole parquet file ({error}): make it again") from error
+            raise ValueError(
+                f"{path} is not a whole parquet file ({error}): make it again"
+            ) from error
     if path.suffix != ".jsonl":
         raise ValueError(f"rows are read from .jsonl or .parquet, not {path.name!r}")
     rows = []
@@ -136,5 +169,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
             try:
                 rows.append(json.loads(line))
             except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number}: not a row ({error.msg}): make the file again") from error
+                raise ValueError(
+                    f"{path}, line {number}: not a row ({error.msg}): make the file again"
+                ) from error
     return rows

@@ -1,13 +1,14 @@
 """Slots: how many processes of one reproduction may compute at the same time.
 
-A reproduction runs several notebooks, and each starts workers of its own. Together they must keep every core busy and
-use no more than there are. So each worker holds one of `count` slots while it computes:
+A reproduction runs several notebooks, and each starts workers of its own. Together they must keep
+every core busy and use no more than there are. So each worker holds one of `count` slots while it
+computes:
 
     with slot():
         train()
 
-A slot is a file that is locked (flock), so the system frees it when its holder dies. Without NGDIFF_SLOTS, which
-`ngdiff reproduce` sets, there is no limit.
+A slot is a file that is locked (flock), so the system frees it when its holder dies. Without
+NGDIFF_SLOTS, which `ngdiff reproduce` sets, there is no limit.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ PAUSE = 0.05  # seconds between two looks for a free slot
 
 
 def variable(folder: Path, count: int) -> dict[str, str]:
-    """Return the environment variable that gives `count` slots, kept in `folder`, to a process and its children."""
+    """Return the environment variable that gives `count` slots, kept in `folder`, to a process and
+    its children.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     return {VARIABLE: f"{folder}:{count}"}
 

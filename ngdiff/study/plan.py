@@ -1,9 +1,10 @@
-"""The comparison on equal terms: its protocol as code, frozen before the first comparison (data/results/LOG.md).
+"""The comparison on equal terms: its protocol as code, frozen before the first comparison
+(data/results/LOG.md).
 
-Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the tuning seed, which
-is never reported, by the score itself among the runs that reached the level; then tuned Constant and AutoLR, which is
-tuned on no run (its defaults were developed on this benchmark: the log), run on the reported seeds. What the rows then
-say: `ngdiff.study.claims`.
+Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the
+tuning seed, which is never reported, by the score itself among the runs that reached the level;
+then tuned Constant and AutoLR, which is tuned on no run (its defaults were developed on this
+benchmark: the log), run on the reported seeds. What the rows then say: `ngdiff.study.claims`.
 """
 
 from __future__ import annotations
@@ -27,8 +28,25 @@ RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 STARTS = (1e-5, 1e-4, 1e-3, 1e-2)  # AutoLR's starting rates: three decades
 TUNING_SEED = 100
 MODELS = ("start", "retain-only")
-BASELINES = ("gradascent", "graddiff-0.1", "graddiff-0.5", "graddiff-0.9", "kl", "lossnorm", "npo", "simnpo")
-PUBLISHED = ("dpo", "rmu", "undial", "wga", "satimp", "ceu", "retain-ft")  # of the tables, beside BASELINES
+BASELINES = (
+    "gradascent",
+    "graddiff-0.1",
+    "graddiff-0.5",
+    "graddiff-0.9",
+    "kl",
+    "lossnorm",
+    "npo",
+    "simnpo",
+)
+PUBLISHED = (
+    "dpo",
+    "rmu",
+    "undial",
+    "wga",
+    "satimp",
+    "ceu",
+    "retain-ft",
+)  # of the tables, beside BASELINES
 MUSE = ("gradascent", "graddiff-0.5", "npo", "simnpo", "rmu")  # published beside its target
 ORGANISERS = ("gradascent", "graddiff-0.5", "kl", "npo")  # SemEval-2025 Task 4's
 COMPOSED = ("ngdiff-npo", "ngdiff-kl", "graddiff-0.9-npo")
@@ -40,9 +58,9 @@ def tuning(methods: Iterable[str], rates: Sequence[float] = RATES, **settings: A
 
 
 def tuned(rows: Iterable[Row], arrived: bool = True) -> dict[str, float]:
-    """method → its best rate: of the runs that reached the hold-out level (of all, where none did) the one with the highest
-    score, the smaller rate on a tie. A run that stops short forgot less than the others and is no match for them.
-    arrived=False: of all runs."""
+    """method → its best rate: of the runs that reached the hold-out level (of all, where none did)
+    the one with the highest score, the smaller rate on a tie. A run that stops short forgot less
+    than the others and is no match for them. arrived=False: of all runs."""
     best: dict[str, tuple[tuple[bool, float], float]] = {}
     for row in sorted(rows, key=lambda r: r["lr"]):
         rank = (arrived and row["stopped"] == "forget_level", row["score"])
@@ -53,10 +71,11 @@ def tuned(rows: Iterable[Row], arrived: bool = True) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a comparison runs. `seeds`: the reported ones. `autolr`: the methods that also run with AutoLR; `starts_from`:
-    AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`: those of the second table (none named: the first
-    reported one); `walked`: its methods (None: all). `unmatched`: a rate that scored higher on the tuning seed than the tuned
-    one, without having arrived, is reported as well. `mmlu`: reported runs are asked MMLU too.
+    """What a comparison runs. `seeds`: the reported ones. `autolr`: the methods that also run with
+    AutoLR; `starts_from`: AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`:
+    those of the second table (none named: the first reported one); `walked`: its methods (None:
+    all). `unmatched`: a rate that scored higher on the tuning seed than the tuned one, without
+    having arrived, is reported as well. `mmlu`: reported runs are asked MMLU too.
     Errors: ValueError where the tuning seed is to be reported."""
 
     name: str
@@ -73,35 +92,62 @@ class Plan:
 
     def __post_init__(self) -> None:
         if TUNING_SEED in self.seeds:
-            raise ValueError(f"seed {TUNING_SEED} chooses the rates and is never reported: leave it out of seeds")
+            raise ValueError(
+                f"seed {TUNING_SEED} chooses the rates and is never reported: leave it out of seeds"
+            )
 
     def tuning(self, **settings: Any) -> list[Trial]:
-        """Return the runs that the rates are chosen from: one matched trial a method and rate, on the tuning seed."""
+        """Return the runs that the rates are chosen from: one matched trial a method and rate, on
+        the tuning seed.
+        """
         return tuning(self.methods, self.rates, **settings)
 
     def reported(self, rates: dict[str, float], rule: str, **settings: Any) -> list[Trial]:
-        """Each method at its tuned constant rate, and the methods of `autolr` from AutoLR's default start.
+        """Each method at its tuned constant rate, and the methods of `autolr` from AutoLR's default
+        start.
 
-        A fixed budget, the second table, runs on one model and `fixed_seeds`, with AutoLR for ours only, and with pure
-        ascent at every rate: its tuned one may be too slow to arrive anywhere.
+        A fixed budget, the second table, runs on one model and `fixed_seeds`, with AutoLR for ours
+        only, and with pure ascent at every rate: its tuned one may be too slow to arrive anywhere.
         """
         settings |= {"mmlu": self.mmlu}
-        targets, seeds = ((0,), self.fixed_seeds or self.seeds[:1]) if rule == "fixed" else (self.targets, self.seeds)
+        targets, seeds = (
+            ((0,), self.fixed_seeds or self.seeds[:1])
+            if rule == "fixed"
+            else (self.targets, self.seeds)
+        )
         pairs = [(t, s) for t in targets for s in seeds]
         auto, constant = self.autolr, list(rates.items())
         if rule == "fixed":
-            auto, constant = (OURS,), [(m, lr) for m, lr in constant if self.walked is None or m in self.walked]
-            constant += [("gradascent", lr) for lr in self.rates if "gradascent" in rates and lr != rates["gradascent"]]
-        tuned_runs = [Trial(m, "constant", lr, s, t, rule, **settings) for m, lr in constant for t, s in pairs]
-        return tuned_runs + [Trial(m, "autolr", 1e-3, s, t, rule, **settings) for m in auto for t, s in pairs]
+            auto, constant = (
+                (OURS,),
+                [(m, lr) for m, lr in constant if self.walked is None or m in self.walked],
+            )
+            constant += [
+                ("gradascent", lr)
+                for lr in self.rates
+                if "gradascent" in rates and lr != rates["gradascent"]
+            ]
+        tuned_runs = [
+            Trial(m, "constant", lr, s, t, rule, **settings) for m, lr in constant for t, s in pairs
+        ]
+        return tuned_runs + [
+            Trial(m, "autolr", 1e-3, s, t, rule, **settings) for m in auto for t, s in pairs
+        ]
 
     def short(self, rows: Iterable[Row], **settings: Any) -> list[Trial]:
-        """A method's best rate of all, where that is not its tuned one: `rows` are the tuning ones."""
+        """A method's best rate of all, where that is not its tuned one: `rows` are the tuning
+        ones.
+        """
         rows = list(rows)
         rates = tuned(rows)
         best = [(m, lr) for m, lr in tuned(rows, arrived=False).items() if lr != rates[m]]
         settings |= {"mmlu": self.mmlu}
-        return [Trial(m, "constant", lr, s, t, **settings) for m, lr in best for t in self.targets for s in self.seeds]
+        return [
+            Trial(m, "constant", lr, s, t, **settings)
+            for m, lr in best
+            for t in self.targets
+            for s in self.seeds
+        ]
 
     @property
     def runs(self) -> int:
@@ -113,40 +159,69 @@ class Plan:
     def starts(self, **settings: Any) -> list[Trial]:
         """NGDiff + AutoLR from each starting rate."""
         pairs = [(t, s) for t in self.targets for s in self.seeds]
-        return [Trial(OURS, "autolr", lr, s, t, **settings) for lr in self.starts_from for t, s in pairs]
+        return [
+            Trial(OURS, "autolr", lr, s, t, **settings) for lr in self.starts_from for t, s in pairs
+        ]
 
 
 def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)) -> Plan:
-    """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the committed one, five targets; tofu,
-    muse, semeval: every method of that benchmark's table, one model and one seed, tuned over `rates`."""
+    """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the
+    committed one, five targets; tofu, muse, semeval: every method of that benchmark's table, one
+    model and one seed, tuned over `rates`."""
     everyone, one = (*BASELINES, OURS), seeds[:1]
     plans = {
-        "smoke": Plan("smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-3,)),
-        "tofu": Plan("tofu", (*everyone, *PUBLISHED), rates, one, starts_from=(), walked=(), unmatched=True),
-        "muse": Plan("muse", (*MUSE, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True),
-        "semeval": Plan("semeval", (*ORGANISERS, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True),
-        "live": Plan("live", everyone, rates, seeds, starts_from=(1e-5, 1e-3, 1e-2),
-                     walked=("gradascent", "graddiff-0.5", "graddiff-0.9", "npo", OURS)),
-        "real": Plan("real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-4, 1e-2)),
-        "grid": Plan(
-            "grid", (*everyone, *COMPOSED), RATES, seeds, (*everyone, *COMPOSED),
-            targets=(0, 1, 2, 3, 4), fixed_seeds=seeds,
+        "smoke": Plan(
+            "smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-3,)
         ),
-    }  # fmt: skip
+        "tofu": Plan(
+            "tofu", (*everyone, *PUBLISHED), rates, one, starts_from=(), walked=(), unmatched=True
+        ),
+        "muse": Plan(
+            "muse", (*MUSE, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True
+        ),
+        "semeval": Plan(
+            "semeval", (*ORGANISERS, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True
+        ),
+        "live": Plan(
+            "live",
+            everyone,
+            rates,
+            seeds,
+            starts_from=(1e-5, 1e-3, 1e-2),
+            walked=("gradascent", "graddiff-0.5", "graddiff-0.9", "npo", OURS),
+        ),
+        "real": Plan(
+            "real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-4, 1e-2)
+        ),
+        "grid": Plan(
+            "grid",
+            (*everyone, *COMPOSED),
+            RATES,
+            seeds,
+            (*everyone, *COMPOSED),
+            targets=(0, 1, 2, 3, 4),
+            fixed_seeds=seeds,
+        ),
+    }
     if name not in plans:
         raise ValueError(f"unknown plan {name!r}; choose one of: {', '.join(plans)}")
     return plans[name]
 
 
-def carry_out(P: Plan, folder: Path, prefix: str = "", refresh: bool = False, **settings: Any) -> dict[str, list[Row]]:
+def carry_out(
+    P: Plan, folder: Path, prefix: str = "", refresh: bool = False, **settings: Any
+) -> dict[str, list[Row]]:
     """Run a plan's reported trials at the tuned rates and save their rows.
 
-    The rates come from the committed tuning rows (`ngdiff.study.protocol`); `refresh` tunes again. Files written:
-    <folder>/<prefix>{matched, starts, fixed}.parquet, unmatched.parquet too where the plan asks for it, claims.jsonl,
-    and levels.jsonl (start and retain-only reference of each seed of the models). The result also holds `tuning`.
+    The rates come from the committed tuning rows (`ngdiff.study.protocol`); `refresh` tunes again.
+    Files written: <folder>/<prefix>{matched, starts, fixed}.parquet, unmatched.parquet too where
+    the plan asks for it, claims.jsonl, and levels.jsonl (start and retain-only reference of each
+    seed of the models). The result also holds `tuning`.
     """
     began = time.perf_counter()
-    chosen = protocol.tuning_rows(P.tuning(**settings), refresh, lambda todo: _run({"tuning": todo})["tuning"])
+    chosen = protocol.tuning_rows(
+        P.tuning(**settings), refresh, lambda todo: _run({"tuning": todo})["tuning"]
+    )
     rates = tuned(chosen)
     reported: dict[str, list[Trial]] = {"starts": P.starts(**settings)}
     reported |= {rule: P.reported(rates, rule, **settings) for rule in ("matched", "fixed")}
@@ -154,7 +229,10 @@ def carry_out(P: Plan, folder: Path, prefix: str = "", refresh: bool = False, **
         reported["unmatched"] = P.short(chosen, **settings)
     done = _run(reported)
     made = stamp({**settings, "plan": repr(P)}, None, time.perf_counter() - began)
-    found = [row | {"stamp": made} for row in claims(done["matched"], chosen, done["starts"], done["fixed"])]
+    found = [
+        row | {"stamp": made}
+        for row in claims(done["matched"], chosen, done["starts"], done["fixed"])
+    ]
     for name, rows in done.items():
         write_rows(folder / f"{prefix}{name}.parquet", rows)
     known = [row | {"stamp": made} for row in levels(P.targets, **settings)]
@@ -163,19 +241,28 @@ def carry_out(P: Plan, folder: Path, prefix: str = "", refresh: bool = False, **
     return done | {"tuning": chosen, "claims": found, "levels": known}
 
 
-def levels(targets: Sequence[int], profile: str = "tiny", split: str = "", data: str = "") -> list[Row]:
+def levels(
+    targets: Sequence[int], profile: str = "tiny", split: str = "", data: str = ""
+) -> list[Row]:
     """Metrics of the start and of the retain-only reference of each seed of the models."""
     how = suites.convention(trials.profile(profile), trials.benchmark(profile, split, data))
     found = ((t, zip(MODELS, trials.levels(profile, split, data, t), strict=True)) for t in targets)
     return [
-        {"model": model, "target_seed": t, "convention": how, **{k: v for k, v in metrics.items() if k != "report"}}
+        {
+            "model": model,
+            "target_seed": t,
+            "convention": how,
+            **{k: v for k, v in metrics.items() if k != "report"},
+        }
         for t, pair in found
         for model, metrics in pair
     ]
 
 
 def _run(parts: dict[str, list[Trial]]) -> dict[str, list[Row]]:
-    """The rows of each part, all run in one pool; progress goes to stderr, which a built notebook leaves out."""
+    """The rows of each part, all run in one pool; progress goes to stderr, which a built notebook
+    leaves out.
+    """
     say = functools.partial(print, file=sys.stderr, flush=True)
     rows = iter(run_all([t for trials in parts.values() for t in trials], say=say))
     return {name: [next(rows) for _ in trials] for name, trials in parts.items()}

@@ -1,11 +1,13 @@
 """The tuned rates: a committed part of the protocol.
 
-Every constant rate of the comparison was chosen on tuning runs (`ngdiff.study.plan.tuning`), which are never reported.
-Their rows lie in data/protocol/<profile>/<benchmark>_<split>.parquet, each with its stamp. An everyday reproduction
-reads them and makes the reported runs only; `ngdiff reproduce --refresh` makes them again.
+Every constant rate of the comparison was chosen on tuning runs (`ngdiff.study.plan.tuning`), which
+are never reported. Their rows lie in data/protocol/<profile>/<benchmark>_<split>.parquet, each with
+its stamp. An everyday reproduction reads them and makes the reported runs only; `ngdiff reproduce
+--refresh` makes them again.
 
-A row counts only for the very run it was made by: same settings, same rows of the benchmark, same models' recipe
-(`ngdiff.study.trials.setting`). Any other tuning run is made on the spot, and saved on `--refresh` only.
+A row counts only for the very run it was made by: same settings, same rows of the benchmark, same
+models' recipe (`ngdiff.study.trials.setting`). Any other tuning run is made on the spot, and saved
+on `--refresh` only.
 """
 
 from __future__ import annotations
@@ -57,11 +59,14 @@ def saved(plan: Plan, **settings: Any) -> list[Row]:
 
 
 def tuning_rows(
-    wanted: Sequence[Trial], refresh: bool = False, run: Callable[[list[Trial]], list[Row]] = trials.run_all
+    wanted: Sequence[Trial],
+    refresh: bool = False,
+    run: Callable[[list[Trial]], list[Row]] = trials.run_all,
 ) -> list[Row]:
     """Return the rows of tuning trials in their order: committed ones, others run now.
 
-    refresh: run them all (a trial whose code and settings are unchanged comes from the cache) and save them.
+    refresh: run them all (a trial whose code and settings are unchanged comes from the cache) and
+    save them.
     """
     rows = {} if refresh else committed(wanted)
     if todo := [trial for trial in wanted if trial not in rows]:
@@ -73,7 +78,9 @@ def tuning_rows(
 
 
 def _save(path: Path, rows: dict[Trial, Row]) -> None:
-    """Add the rows to a file; rows of another population of the benchmark, which nothing can use, are dropped."""
+    """Add the rows to a file; rows of another population of the benchmark, which nothing can use,
+    are dropped.
+    """
     probe_writable(path.parent)
     probe_writable(cache_dir())
     with lock(cache_dir() / f"{path.stem}.lock", f"the rates of {path.stem}"):

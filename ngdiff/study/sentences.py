@@ -1,4 +1,6 @@
-"""The larger grid in sentences for the README, each worked out from its saved rows: what changes there changes here."""
+"""The larger grid in sentences for the README, each worked out from its saved rows: what changes
+there changes here.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def share(rows: Rows) -> float:
 
 def sentences(matched: Rows, tuning: Rows, starts: Rows, fixed: Rows, claimed: Rows) -> list[str]:
     """The grid's findings; arguments are the rows of its files."""
-    against = {r["name"].removeprefix("against "): r for r in claimed if r["name"].startswith("against ")}
+    against = {
+        r["name"].removeprefix("against "): r for r in claimed if r["name"].startswith("against ")
+    }
     by_name = {r["name"]: r for r in claimed}
     return [
         _verdicts(against),
@@ -46,11 +50,14 @@ def _verdicts(against: dict[str, Row]) -> str:
     ours = _list([m for m, r in against.items() if r["low"] > 0])
     theirs = _list([m for m, r in against.items() if r["high"] < 0])
     return (
-        f"On pairs that both arrived NGDiff + AutoLR is better than {those('NGDiff + AutoLR')}; **worse than "
+        f"On pairs that both arrived NGDiff + AutoLR is better than {those('NGDiff + AutoLR')}; "
+        "**worse than "
         f"{those('tuned')}**; "
-        f"undecided against {those('undecided')}; not matched with {those('not matched')} (all at their tuned "
+        f"undecided against {those('undecided')}; not matched with {those('not matched')} (all at "
+        "their tuned "
         f"rates). Over all "
-        f"pairs the interval leaves zero out in its favour against {ours}; in the other's, against {theirs}."
+        f"pairs the interval leaves zero out in its favour against {ours}; in the other's, "
+        f"against {theirs}."
     )
 
 
@@ -60,8 +67,10 @@ def _with_autolr(matched: Rows) -> str:
     ahead = [f"{label(m)} ({score[m]:.3f})" for m in ordered(score) if score[m] > score[OURS]]
     arrived = ", ".join(f"{label(m)} {share(runs[m]):.0%}" for m in ordered(score))
     return (
-        f"AutoLR is no property of NGDiff, and with it NGDiff ({score[OURS]:.3f}) has a lower mean score than "
-        f"{', '.join(ahead) or 'none'}. Runs that arrived with AutoLR: {arrived}. KL's retain loss starts at its "
+        f"AutoLR is no property of NGDiff, and with it NGDiff ({score[OURS]:.3f}) has a lower "
+        "mean score than "
+        f"{', '.join(ahead) or 'none'}. Runs that arrived with AutoLR: {arrived}. KL's retain "
+        "loss starts at its "
         f"minimum, where "
         "there is no parabola to find."
     )
@@ -82,11 +91,14 @@ def _rates(tuning: Rows, starts: Rows, by_name: dict[str, Row]) -> str:
     first, last = min(r["lr"] for r in starts), max(r["lr"] for r in starts)
     return (
         f"Over {len(groups)} starting rates, {first:g} to {last:g}, its score moves by "
-        f"{by_name['AutoLR over starting rates']['mean']:.3f}, its mean number of updates from {steps[0]:.0f} to "
+        f"{by_name['AutoLR over starting rates']['mean']:.3f}, its mean number of updates from "
+        f"{steps[0]:.0f} to "
         f"{steps[-1]:.0f}, "
-        f"the share that arrives from {arrived[0]:.0%} to {arrived[-1]:.0%}. Over the constant rates that arrived, "
+        f"the share that arrives from {arrived[0]:.0%} to {arrived[-1]:.0%}. Over the constant "
+        "rates that arrived, "
         f"one run each, a "
-        f"method's score moves by {_swings(select(tuning, stopped='forget_level'))}; over all by {_swings(tuning)}. "
+        f"method's score moves by {_swings(select(tuning, stopped='forget_level'))}; over all by "
+        f"{_swings(tuning)}. "
         f"Over c, each at "
         f"its tuned rate, GradDiff's moves by {by_name['swing of graddiff with c']['mean']:.2f}."
     )
@@ -96,10 +108,12 @@ def _cost(matched: Rows) -> str:
     auto, tuned = (select(matched, method=OURS, stepsize=rule) for rule in ("autolr", "constant"))
     late = sum(r["stopped"] != "forget_level" for r in auto)
     return (
-        f"It makes {average(auto, 'updates'):.0f} updates in {average(auto, 'seconds'):.1f} s where NGDiff at its "
+        f"It makes {average(auto, 'updates'):.0f} updates in {average(auto, 'seconds'):.1f} s "
+        "where NGDiff at its "
         f"tuned rate makes "
         f"{average(tuned, 'updates'):.0f} in {average(tuned, 'seconds'):.1f} s (means); its "
-        f"{average(auto, 'forwards'):.0f} forwards of probing, on four times the rows, are in the seconds. {late} "
+        f"{average(auto, 'forwards'):.0f} forwards of probing, on four times the rows, are in the "
+        f"seconds. {late} "
         f"of its {len(auto)} "
         "runs did not arrive in time."
     )
@@ -109,7 +123,8 @@ def _ascent(claimed: Rows, by_name: dict[str, Row]) -> str:
     keeps = [r for r in claimed if r["name"].startswith("ascent keeps, without")]
     each = ", ".join(f"{r['mean']:.2f} at {r['name'].rpartition(' ')[2]}" for r in keeps)
     return (
-        f"Pure ascent keeps {by_name['ascent keeps, at matched forgetting']['mean']:.2f} of the utility at matched "
+        f"Pure ascent keeps {by_name['ascent keeps, at matched forgetting']['mean']:.2f} of the "
+        "utility at matched "
         f"forgetting; "
         f"without a stop {each}."
     )
@@ -119,10 +134,16 @@ def _without_a_stop(fixed: Rows) -> str:
     groups: dict[str, list[Row]] = {}
     for r in fixed:
         if r["method"] != "gradascent":
-            groups.setdefault(label(r["method"]) + " + AutoLR" * (r["stepsize"] == "autolr"), []).append(r)
+            groups.setdefault(
+                label(r["method"]) + " + AutoLR" * (r["stepsize"] == "autolr"), []
+            ).append(r)
     best = sorted(groups, key=lambda name: -average(groups[name], "score"))
-    each = ", ".join(f"{n} {average(groups[n], 'score'):.3f} ({average(groups[n], 'loss_forget'):.1f})" for n in best)
+    each = ", ".join(
+        f"{n} {average(groups[n], 'score'):.3f} ({average(groups[n], 'loss_forget'):.1f})"
+        for n in best
+    )
     return (
-        "Without a stop, on the first model (the score does not count forgetting too much; in brackets the forget loss): "
+        "Without a stop, on the first model (the score does not count forgetting too much; in "
+        "brackets the forget loss): "
         f"{each}."
     )

@@ -1,4 +1,5 @@
-"""What a run is about: a benchmark by the name that settings and commands give it, and what it keeps and forgets.
+"""What a run is about: a benchmark by the name that settings and commands give it, and what it
+keeps and forgets.
 
 data            benchmark
 ""              the generated authors (TOFU's form)      "hub", or a folder           TOFU
@@ -28,7 +29,9 @@ TASKS = [f"{task}_{what}" for task in terms.TASKS for what in ("regurgitation", 
 
 
 def benchmark(name: str, split: str = "", data: str = "") -> Benchmark:
-    """The benchmark of a profile's name, a split ("" = the default) and `data` as in the module's table."""
+    """The benchmark of a profile's name, a split ("" = the default) and `data` as in the module's
+    table.
+    """
     P = profile(name)
     if data in STAND_INS:
         return authors(P, split or "forget10") if data == "" else STAND_INS[data](P)
@@ -36,39 +39,53 @@ def benchmark(name: str, split: str = "", data: str = "") -> Benchmark:
     suite = suite or "tofu"
     if suite not in REAL:
         raise ValueError(
-            f"unknown benchmark {suite!r} in data={data!r}: write one of {', '.join(REAL)} before the colon"
+            f"unknown benchmark {suite!r} in data={data!r}: write one of {', '.join(REAL)} before "
+            "the colon"
         )
     if suite == "muse" and P.model:  # a target is of one corpus
-        split = split or next((key.split()[1] for key in zoo.model(P.model).ready if key.startswith("muse")), "")
-    return REAL[suite](P, split or DEFAULT.get(suite, P.tofu_split), root=None if place == "hub" else place)
+        split = split or next(
+            (key.split()[1] for key in zoo.model(P.model).ready if key.startswith("muse")), ""
+        )
+    return REAL[suite](
+        P, split or DEFAULT.get(suite, P.tofu_split), root=None if place == "hub" else place
+    )
 
 
 def convention(P: Profile, bench: Benchmark) -> str:
-    """Whose convention an evaluation follows: of the hub's models that of the published numbers beside them, else ours."""
+    """Whose convention an evaluation follows: of the hub's models that of the published numbers
+    beside them, else ours.
+    """
     return "ngdiff" if P.model is None else {"tofu": "open-unlearning"}.get(of(bench), of(bench))
 
 
 def unseen(bench: Benchmark) -> list[Any]:
-    """The rows the model has never seen, at whose loss runs stop. Errors: ValueError where there are none."""
+    """The rows the model has never seen, at whose loss runs stop. Errors: ValueError where there
+    are none.
+    """
     try:
         return bench.holdout
     except KeyError:
         raise ValueError(
-            f"{bench.name} has no rows that the model has never seen, where runs stop: give a folder with all its files (for "
+            f"{bench.name} has no rows that the model has never seen, where runs stop: give a "
+            "folder with all its files (for "
             "SemEval LUME's: ngdiff reproduce --data FOLDER)"
         ) from None
 
 
 def axes(metrics: Mapping[str, float]) -> tuple[float, float]:
-    """(utility, memory) of an evaluation: what unlearning must keep and what it must lose, both in [0, 1]; NaN if not there.
+    """(utility, memory) of an evaluation: what unlearning must keep and what it must lose, both in
+    [0, 1]; NaN if not there.
 
-    TOFU: model utility; ROUGE-L recall on the forget set. MUSE: knowmem on retain; verbmem. SemEval: harmonic mean of the
-    six retain values; mean of the six forget values.
+    TOFU: model utility; ROUGE-L recall on the forget set. MUSE: knowmem on retain; verbmem.
+    SemEval: harmonic mean of the six retain values; mean of the six forget values.
     """
     if "verbmem_f" in metrics:
         return metrics.get("knowmem_r", math.nan), metrics["verbmem_f"]
     if f"retain_{TASKS[0]}" in metrics:
-        kept, known = ([metrics.get(f"{fold}_{name}", math.nan) for name in TASKS] for fold in ("retain", "forget"))
+        kept, known = (
+            [metrics.get(f"{fold}_{name}", math.nan) for name in TASKS]
+            for fold in ("retain", "forget")
+        )
         return harmonic_mean(kept), sum(known) / len(known)
     return metrics.get("model_utility", math.nan), metrics.get("forget_Q_A_ROUGE", math.nan)
 

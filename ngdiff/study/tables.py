@@ -1,7 +1,8 @@
-"""The tables of the benchmarks' pages: our runs, published points beside them, what the paper profile would take.
+"""The tables of the benchmarks' pages: our runs, published points beside them, what the paper
+profile would take.
 
-Published numbers live in data/published/<benchmark>.jsonl, each row with its source; ours are saved rows with a stamp. What
-was not run prints "not run", never a stand-in.
+Published numbers live in data/published/<benchmark>.jsonl, each row with its source; ours are saved
+rows with a stamp. What was not run prints "not run", never a stand-in.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from ngdiff.study import claims
 
 Row = dict[str, Any]
 NOT_RUN = "not run"
-# dense matrix products of one H100 or H200 in bfloat16, times the utilisation we ask of a step (docs: 40 %)
+# dense matrix products of one H100 or H200 in bfloat16, times the utilisation we ask of a step
+# (docs: 40 %)
 FLOPS = 989e12 * 0.40
 
 
@@ -27,14 +29,20 @@ def published(benchmark: str) -> list[Row]:
     """The rows of data/published/<benchmark>.jsonl. FileNotFoundError outside a checkout."""
     path = (paths.checkout() or Path.cwd()) / "data" / "published" / f"{benchmark}.jsonl"
     if not path.is_file():
-        raise FileNotFoundError(f"no {path}: published numbers are in the repository, not in the installed package")
+        raise FileNotFoundError(
+            f"no {path}: published numbers are in the repository, not in the installed package"
+        )
     return read_rows(path)
 
 
-def beside(theirs: Iterable[Row], ours: Iterable[Row], keys: Sequence[str], columns: Sequence[str]) -> list[Row]:
-    """One row a published point: its keys, and for each column {"published", "ours", "difference"} (ours − published).
+def beside(
+    theirs: Iterable[Row], ours: Iterable[Row], keys: Sequence[str], columns: Sequence[str]
+) -> list[Row]:
+    """One row a published point: its keys, and for each column {"published", "ours", "difference"}
+    (ours − published).
 
-    ours: saved rows with the same keys; the mean over those that agree, None ("not run") where there is none.
+    ours: saved rows with the same keys; the mean over those that agree, None ("not run") where
+    there is none.
     """
     own = list(ours)
     table = []
@@ -53,39 +61,52 @@ def beside(theirs: Iterable[Row], ours: Iterable[Row], keys: Sequence[str], colu
 def printed(table: Sequence[Mapping[str, Any]], keys: Sequence[str], columns: Sequence[str]) -> str:
     """The table as text: published, ours, difference."""
     heads = [*keys, *(f"{c} published | ours | difference" for c in columns)]
-    return _aligned([heads, *([str(row[k]) for k in keys] + [_cell(row[c]) for c in columns] for row in table)])
+    return _aligned(
+        [heads, *([str(row[k]) for k in keys] + [_cell(row[c]) for c in columns] for row in table)]
+    )
 
 
 def _aligned(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join("  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines)
+    return "\n".join(
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
 
 
 FOOT = (
-    "means over the reported seeds; * not every run reached the hold-out level at which the others stopped: no match for them\n"
+    "means over the reported seeds; * not every run reached the hold-out level at which the "
+    "others stopped: no match for them\n"
     "† tuned to an end of the grid: a better rate may lie outside"
 )
 
 
-def grid(rows: Iterable[Row], columns: Mapping[str, str], name: Callable[[Row], str], width: int = 10) -> str:
+def grid(
+    rows: Iterable[Row], columns: Mapping[str, str], name: Callable[[Row], str], width: int = 10
+) -> str:
     """Rows against columns ({metric: heading}) as text; a dash where a row has no such metric."""
     named = [(name(row), row) for row in rows]
     first = max([24, *(len(label) for label, _ in named)]) + 2
     lines = [" " * first + "".join(f"{heading:>{width}}" for heading in columns.values())]
     for label, row in named:
         cells = (row.get(column) for column in columns)
-        lines.append(f"{label:{first}}" + "".join(f"{'–' if c is None else format(c, '.3g'):>{width}}" for c in cells))
+        lines.append(
+            f"{label:{first}}"
+            + "".join(f"{'–' if c is None else format(c, '.3g'):>{width}}" for c in cells)
+        )
     return "\n".join(lines)
 
 
 def reported(done: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """The runs of `plan.carry_out` on the reported seeds: matched ones, and better rates that had not arrived in tuning."""
+    """The runs of `plan.carry_out` on the reported seeds: matched ones, and better rates that had
+    not arrived in tuning.
+    """
     return [*done["matched"], *done.get("unmatched", ())]
 
 
 def means(rows: Iterable[Row], values: Iterable[str]) -> list[Row]:
-    """A row for each method and rate, in the order of every table: `n` runs, means of the values over them, and `reached`, the
-    share that ended at the hold-out level."""
+    """A row for each method and rate, in the order of every table: `n` runs, means of the values
+    over them, and `reached`, the share that ended at the hold-out level."""
     seen = [row | {"reached": float(row["stopped"] == "forget_level")} for row in rows]
     order = labels.ordered({r["method"] for r in seen})
     seen.sort(key=lambda r: (order.index(r["method"]), r["stepsize"]))
@@ -95,7 +116,9 @@ def means(rows: Iterable[Row], values: Iterable[str]) -> list[Row]:
 
 
 def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: int = 10) -> str:
-    """The start, the retain-only model and the reported runs of `plan.carry_out` as text, with the marks of `FOOT`."""
+    """The start, the retain-only model and the reported runs of `plan.carry_out` as text, with the
+    marks of `FOOT`.
+    """
     tried = {r["lr"] for r in done["tuning"]}
     edges = {min(tried), max(tried)} if len(tried) > 1 else set()
 
@@ -108,7 +131,9 @@ def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: i
 def run_name(row: Row, edges: Collection[float] = ()) -> str:
     """A run in a table: its method and rate, † where the rate is one of `edges`."""
     auto = row["stepsize"] == "autolr"
-    return labels.label(row["method"]) + (" + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges))
+    return labels.label(row["method"]) + (
+        " + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges)
+    )
 
 
 def _cell(value: Mapping[str, float | None]) -> str:
@@ -118,38 +143,45 @@ def _cell(value: Mapping[str, float | None]) -> str:
 
 
 def saved(profile: str, benchmark: str, model: str) -> list[Row]:
-    """Our matched runs of a table under a profile, on the hub's rows or a folder's, and the models themselves, with `model` in
-    each row; [] where not run."""
+    """Our matched runs of a table under a profile, on the hub's rows or a folder's, and the models
+    themselves, with `model` in each row; [] where not run."""
     rows: list[Row] = []
     folders = [
-        paths.rows_folder(profile).with_name(profile + end) for end in ("", *(f"-{kind}" for kind in paths.KINDS))
+        paths.rows_folder(profile).with_name(profile + end)
+        for end in ("", *(f"-{kind}" for kind in paths.KINDS))
     ]
     names = ((f"{benchmark}_matched.parquet", "method"), (f"{benchmark}_levels.jsonl", "model"))
     for folder, (name, key) in itertools.product(folders, names):
         if (folder / name).is_file():
             named = {"start": "target"} if key == "model" else {}
             rows += [
-                row | {"method": named.get(row[key], row[key]), "model": model} for row in read_rows(folder / name)
+                row | {"method": named.get(row[key], row[key]), "model": model}
+                for row in read_rows(folder / name)
             ]
     return rows
 
 
 # ---------------------------------------------------------------------------------------------------------- run sheets
-def run_sheet(benchmark: str, models: Sequence[str], runs: int, steps: int, tokens: int, trained: int = 0) -> list[Row]:
+def run_sheet(
+    benchmark: str, models: Sequence[str], runs: int, steps: int, tokens: int, trained: int = 0
+) -> list[Row]:
     """What one table of the paper profile takes, a row a model.
 
-    runs: in all (`plan.Plan.runs`); tokens: of one step, retain and forget together; trained: tokens of the fine-tuning of
-    one model where none is published (epochs × tokens of the rows). GPU hours = FLOPs/(989·10¹²·0.40): 8·N FLOPs a token of a
-    step (activations computed twice), 6·N a token of fine-tuning; evaluation and the probes of AutoLR are not in it. Disk:
-    weights of target and retain-only model, 2 bytes a parameter published, 4 fine-tuned. Memory: 16 bytes a parameter, of
-    unlearning (exact bfloat16 weights 4, moments 8, two gradients 4) as of fine-tuning in float32; activations come on top.
-    An estimate: nothing of it was measured.
+    runs: in all (`plan.Plan.runs`); tokens: of one step, retain and forget together; trained:
+    tokens of the fine-tuning of one model where none is published (epochs × tokens of the rows).
+    GPU hours = FLOPs/(989·10¹²·0.40): 8·N FLOPs a token of a step (activations computed twice), 6·N
+    a token of fine-tuning; evaluation and the probes of AutoLR are not in it. Disk: weights of
+    target and retain-only model, 2 bytes a parameter published, 4 fine-tuned. Memory: 16 bytes a
+    parameter, of unlearning (exact bfloat16 weights 4, moments 8, two gradients 4) as of
+    fine-tuning in float32; activations come on top. An estimate: nothing of it was measured.
     """
     sheet = []
     for name in models:
         m = zoo.model(name)
         N = m.billions * 1e9
-        ready = next((pair for key, pair in m.ready.items() if key.split()[0] == benchmark), (None, None))
+        ready = next(
+            (pair for key, pair in m.ready.items() if key.split()[0] == benchmark), (None, None)
+        )
         flops = 8 * N * tokens * steps * runs + 6 * N * trained * ready.count(None)
         sheet.append(
             {
@@ -165,7 +197,12 @@ def run_sheet(benchmark: str, models: Sequence[str], runs: int, steps: int, toke
 
 
 def sheet(rows: Sequence[Row], notebook: str, data: str, options: str = "") -> str:
-    """The run sheet as text: command, data, and a line a model. options: of the command, beside profile and notebook."""
-    head = f"data: {data}; command, for each model: ngdiff reproduce --profile paper-<model> --only {notebook}{options}"
+    """The run sheet as text: command, data, and a line a model. options: of the command, beside
+    profile and notebook.
+    """
+    head = (
+        f"data: {data}; command, for each model: ngdiff reproduce --profile paper-<model> "
+        f"--only {notebook}{options}"
+    )
     names = ("model", "target", "base", "disk_GB", "memory_GB", "gpu_hours")
     return head + "\n" + _aligned([names, *([str(row[n]) for n in names] for row in rows)])

@@ -1,4 +1,6 @@
-"""What a trial is: the settings of one unlearning run, and the names of step-size rules and optimizers."""
+"""What a trial is: the settings of one unlearning run, and the names of step-size rules and
+optimizers.
+"""
 
 from __future__ import annotations
 
@@ -25,9 +27,12 @@ OPTIMIZERS = ("adamw", "sgd")
 class Trial:
     """Settings of one run.
 
-    lr: the rate (constant) or the starting rate (AutoLR). stepsize: as in `rule_of`. seed: order of the rows;
-    target_seed: the models'. rule: matched | fixed. data: which benchmark (`ngdiff.study.setup`; "" = generated authors).
-    steps: None = the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain). mmlu: asked too, of SemEval.
+    lr: the rate (constant) or the starting rate (AutoLR). stepsize: as in `rule_of`. seed: order of
+    the rows;
+    target_seed: the models'. rule: matched | fixed. data: which benchmark (`ngdiff.study.setup`; ""
+    = generated authors).
+    steps: None = the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain).
+    mmlu: asked too, of SemEval.
     """
 
     method: str = "ngdiff"
@@ -54,20 +59,33 @@ class Trial:
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"a trial makes at least one step, got steps={self.steps}")
         if self.optimizer not in OPTIMIZERS:
-            raise ValueError(f"unknown optimizer {self.optimizer!r}; choose one of: {', '.join(OPTIMIZERS)}")
+            raise ValueError(
+                f"unknown optimizer {self.optimizer!r}; choose one of: {', '.join(OPTIMIZERS)}"
+            )
 
     def __str__(self) -> str:
-        return f"{self.method} {self.stepsize} {self.lr:g} seed {self.seed}/{self.target_seed} {self.rule}"
+        return (
+            f"{self.method} {self.stepsize} {self.lr:g} seed {self.seed}/{self.target_seed} "
+            f"{self.rule}"
+        )
 
 
 def rule_of(name: str, lr: float, steps: int) -> Any:
-    """The step-size rule of a name in STEPSIZES, with fields of its own where they follow: "autolr fresh=0 search=0"."""
+    """The step-size rule of a name in STEPSIZES, with fields of its own where they follow: "autolr
+    fresh=0 search=0".
+    """
     word, *fields = name.split()
     if word not in STEPSIZES:
         raise ValueError(f"unknown step-size rule {word!r}; choose one of: {', '.join(STEPSIZES)}")
     rule = STEPSIZES[word](lr, steps)
     try:
-        return replace(rule, **{key: ast.literal_eval(value) for key, value in (field.split("=") for field in fields)})
+        return replace(
+            rule,
+            **{
+                key: ast.literal_eval(value)
+                for key, value in (field.split("=") for field in fields)
+            },
+        )
     except (TypeError, ValueError, SyntaxError) as error:
         raise ValueError(
             f"step-size rule {name!r}: {error}; write fields of {type(rule).__name__} as name=value"

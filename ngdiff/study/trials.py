@@ -1,12 +1,13 @@
 """A trial: one unlearning run with its evaluation, cached under everything it depends on.
 
-The notebooks and the grid of `ngdiff sweep` run nothing else, so that a number has one way to come about. A trial's row
-holds its settings, why it stopped, every metric, the scores of the comparison, and a stamp; its history (a row a step)
-lies beside it.
+The notebooks and the grid of `ngdiff sweep` run nothing else, so that a number has one way to come
+about. A trial's row holds its settings, why it stopped, every metric, the scores of the comparison,
+and a stamp; its history (a row a step) lies beside it.
 
-Two ways to compare methods. "matched": a run ends before the update at which the batch's forget cross-entropy reaches
-the hold-out level (the start model's loss on authors it never saw, known without any reference model), and utility is
-compared at equal forgetting. "fixed": every run makes the same number of steps, which compares how far each one walked.
+Two ways to compare methods. "matched": a run ends before the update at which the batch's forget
+cross-entropy reaches the hold-out level (the start model's loss on authors it never saw, known
+without any reference model), and utility is compared at equal forgetting. "fixed": every run makes
+the same number of steps, which compares how far each one walked.
 """
 
 from __future__ import annotations
@@ -47,18 +48,25 @@ def history(trial: Trial) -> list[Row]:
 
 
 def report(trial: Trial) -> Any:
-    """The trial's evaluation, with every item and generation (`ngdiff.evaluation.report.Report`)."""
+    """The trial's evaluation, with every item and generation
+    (`ngdiff.evaluation.report.Report`).
+    """
     from ngdiff.evaluation.report import Report
 
     return Report.from_json(_entry(trial, False) / "report.json")
 
 
 def run_all(
-    trials: Sequence[Trial], jobs: int | None = None, refresh: bool = False, say: Callable[[str], None] = print
+    trials: Sequence[Trial],
+    jobs: int | None = None,
+    refresh: bool = False,
+    say: Callable[[str], None] = print,
 ) -> list[Row]:
-    """The rows of many trials in their order, `jobs` one-thread processes at a time; what is cached is not run again.
+    """The rows of many trials in their order, `jobs` one-thread processes at a time; what is cached
+    is not run again.
 
-    jobs: None is what NGDIFF_JOBS allows (set by `reproduce`, which may run two notebooks at once), else 2.
+    jobs: None is what NGDIFF_JOBS allows (set by `reproduce`, which may run two notebooks at once),
+    else 2.
     """
     jobs = jobs or int(os.environ.get("NGDIFF_JOBS", "2"))
     rows: dict[Trial, Row] = {}
@@ -74,12 +82,17 @@ def run_all(
             futures = {pool.submit(_in_slot, run, t, refresh): t for t in todo}
             for n, future in enumerate(as_completed(futures), 1):
                 rows[futures[future]] = future.result()
-                say(f"  trial {n}/{len(todo)}  {time.perf_counter() - began:4.0f} s  {futures[future]}")
+                say(
+                    f"  trial {n}/{len(todo)}  {time.perf_counter() - began:4.0f} s  "
+                    f"{futures[future]}"
+                )
     return [rows[t] for t in trials]
 
 
 def _in_slot(work: Callable[..., Row], trial: Trial, refresh: bool) -> Row:
-    """Run the trial in a worker, which computes only while it holds one of the reproduction's slots."""
+    """Run the trial in a worker, which computes only while it holds one of the reproduction's
+    slots.
+    """
     with slot():
         return work(trial, refresh)
 
@@ -92,7 +105,9 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
     from ngdiff.lm import pair as models
 
     P, bench = profile(name), benchmark(name, split, data)
-    key = content_key("levels", fingerprint(__name__), environment(), *_models_key(bench, P, target_seed))
+    key = content_key(
+        "levels", fingerprint(__name__), environment(), *_models_key(bench, P, target_seed)
+    )
 
     def build(folder: Path) -> None:
         rows = suites.unseen(bench)  # before models are fetched or trained
@@ -104,29 +119,44 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
             of_start.metrics["loss_holdout"] = loss(start, rows)
         of_start.to_json(folder / "start.json")
 
-    entry = cached(_root(), key, build, f"start and reference of {bench.name} {bench.split}, seed {target_seed}")
+    entry = cached(
+        _root(),
+        key,
+        build,
+        f"start and reference of {bench.name} {bench.split}, seed {target_seed}",
+    )
     start, reference = (Report.from_json(entry / f"{role}.json") for role in ("start", "reference"))
     return start.metrics, {**reference.metrics, "report": reference}
 
 
 def scores(metrics: Row, start: Row, reference: Row) -> Row:
-    """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0, 1].
+    """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0,
+    1].
 
-    kept = min(1, U/U_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1); U, S: utility and memory of the
+    kept = min(1, U/U_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1); U, S: utility
+                               and memory of the
     benchmark (`setup.axes`; TOFU: model utility, the forget set's ROUGE-L recall).
     ValueError where the start has no utility, or recalls no more of the forget set than the reference does.
     """
-    (utility, memory), (before, known), (_, ideal) = (suites.axes(m) for m in (metrics, start, reference))
+    (utility, memory), (before, known), (_, ideal) = (
+        suites.axes(m) for m in (metrics, start, reference)
+    )
     if not (before > 0 and known > ideal):
         raise ValueError(
-            f"no score: the start has utility {before:.3g} and recalls {known:.3g} of the forget set, against the "
-            f"reference's {ideal:.3g}; train it longer (Profile.training), there is nothing to unlearn or to keep"
+            f"no score: the start has utility {before:.3g} and recalls {known:.3g} of the forget "
+            "set, against the "
+            f"reference's {ideal:.3g}; train it longer (Profile.training), there is nothing to "
+            "unlearn or to keep"
         )
     if not (math.isfinite(utility) and math.isfinite(memory)):
         return {"kept": 0.0, "forgot": 0.0, "score": 0.0}  # a model of NaNs is worth nothing
     kept = min(1.0, utility / before)
     forgot = 1.0 - min(max((memory - ideal) / (known - ideal), 0.0), 1.0)
-    return {"kept": kept, "forgot": forgot, "score": 2 * kept * forgot / (kept + forgot) if kept + forgot > 0 else 0.0}
+    return {
+        "kept": kept,
+        "forgot": forgot,
+        "score": 2 * kept * forgot / (kept + forgot) if kept + forgot > 0 else 0.0,
+    }
 
 
 # ---------------------------------------------------------------------------------------------------------- one trial
@@ -160,7 +190,9 @@ def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
     from ngdiff.methods.problem import LMProblem
 
     P, bench = profile(name), benchmark(name, split, data)
-    engine = Engine(precision="bfloat16") if P.dtype == "bfloat16" else None  # bfloat16 weights alone do not move
+    engine = (
+        Engine(precision="bfloat16") if P.dtype == "bfloat16" else None
+    )  # bfloat16 weights alone do not move
     start = models.target(bench, replace(P, dtype="float32"), target_seed)
     rows = P.batch_size if suites.of(bench) == "tofu" else P.batch_documents
     return LMProblem(suites.fitted(bench, start), start, batch_size=rows, engine=engine)
@@ -186,7 +218,11 @@ def _entry(trial: Trial, refresh: bool) -> Path:
         found = _evaluate(done.model, bench, P, reference["report"], trial.mmlu)
         found.to_json(folder / "report.json")
         metrics = found.metrics
-        row = {**asdict(trial), "stopped": done.stopped, "updates": sum(i.updated for i in done.history)}
+        row = {
+            **asdict(trial),
+            "stopped": done.stopped,
+            "updates": sum(i.updated for i in done.history),
+        }
         row |= {
             "seconds": done.seconds,
             "convention": found.meta["convention"],
@@ -221,7 +257,8 @@ def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, gene
     from ngdiff.evaluation import evaluate
     from ngdiff.evaluation.mmlu import mmlu
 
-    # TOFU's answers are cut to the profile's length; MUSE and SemEval say themselves how long theirs are
+    # TOFU's answers are cut to the profile's length; MUSE and SemEval say themselves how long
+    # theirs are
     own = {"max_new_tokens": P.max_new_tokens} if suites.of(bench) == "tofu" else {}
     own |= {"mmlu": mmlu(lm)["average_acc"]} if general else {}
     return evaluate(lm, bench, reference, suites.convention(P, bench), progress=False, **own)
@@ -238,29 +275,31 @@ def _key(trial: Trial) -> str:
 
 
 def setting(trial: Trial) -> str:
-    """Return the key of what a trial is, whatever the code and the machine: its settings and its `population`."""
+    """Return the key of what a trial is, whatever the code and the machine: its settings and its
+    `population`.
+    """
     return content_key("setting", _settings(trial), population(trial))
 
 
 def population(trial: Trial) -> str:
-    """Return the key of the rows that a trial works on and of the recipe of its models, seeds left out."""
+    """Return the key of the rows that a trial works on and of the recipe of its models, seeds left
+    out.
+    """
     P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
     return content_key("population", bench.fingerprint, _sizes(P), P.lm, P.model, P.training)
 
 
 def _settings(trial: Trial) -> Trial:
-    """Return the trial with its profile's steps written out; its rows count by content, not by the place they lie in."""
+    """Return the trial with its profile's steps written out; its rows count by content, not by the
+    place they lie in.
+    """
     return replace(trial, data="", steps=_steps(trial))
 
 
 def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
     from ngdiff.lm.pair import ROLES, key_of
 
-    return [
-        bench.fingerprint,
-        *_sizes(P),
-        *(key_of(bench, P, seed, role) for role in ROLES),
-    ]
+    return [bench.fingerprint, *_sizes(P), *(key_of(bench, P, seed, role) for role in ROLES)]
 
 
 def _sizes(P: Profile) -> list[Any]:

@@ -1,1 +1,3 @@
-"""Quadratic problems, the paper's theorems as functions, and slow references to hold the fast code against."""
+"""Quadratic problems, the paper's theorems as functions, and slow references to hold the fast code
+against.
+"""

@@ -1,7 +1,9 @@
-"""Two-task rules of other papers, written from their own formulas on gradient vectors, to test ours against.
+"""Two-task rules of other papers, written from their own formulas on gradient vectors, to test ours
+against.
 
-Tasks are the rows of G = (g_1, g_2) = (g_R, −g_F), both to be descended: the minus sign of the forget objective is
-already in. Nothing here is used by a training step; `ngdiff.core.directions` holds the closed forms on the Gramian.
+Tasks are the rows of G = (g_1, g_2) = (g_R, −g_F), both to be descended: the minus sign of the
+forget objective is already in. Nothing here is used by a training step; `ngdiff.core.directions`
+holds the closed forms on the Gramian.
 """
 
 from __future__ import annotations
@@ -18,8 +20,8 @@ def tasks(g_R: Tensor, g_F: Tensor) -> Tensor:
 def imtl_g(G: Tensor) -> Tensor:
     """The combination Σαᵢgᵢ, Σαᵢ = 1, with equal projections on every task's unit gradient, (n,).
 
-    α_{2:} = g_1 U'(D U')⁻¹ with D = g_1 − g_i, U = u_1 − u_i (Liu et al., "Towards impartial multi-task learning",
-    ICLR 2021, section 3.1).
+    α_{2:} = g_1 U'(D U')⁻¹ with D = g_1 − g_i, U = u_1 − u_i (Liu et al., "Towards impartial
+    multi-task learning", ICLR 2021, section 3.1).
     """
     u = G / G.norm(dim=1, keepdim=True)
     U, D = u[:1] - u[1:], G[:1] - G[1:]  # (tasks − 1, n)
@@ -30,7 +32,8 @@ def imtl_g(G: Tensor) -> Tensor:
 def config(G: Tensor) -> Tensor:
     """Conflict-free direction: g_v = unit(pinv(U)·1), scaled by Σᵢ⟨gᵢ, g_v⟩, (n,).
 
-    U holds the unit gradients in its rows (Liu et al., "ConFIG", ICLR 2025, equation of the operator G).
+    U holds the unit gradients in its rows (Liu et al., "ConFIG", ICLR 2025, equation of the
+    operator G).
     """
     u = G / G.norm(dim=1, keepdim=True)
     v = torch.linalg.pinv(u) @ u.new_ones(len(u))
@@ -41,7 +44,8 @@ def config(G: Tensor) -> Tensor:
 def pcgrad(G: Tensor) -> Tensor:
     """Each task's gradient projected off the other where they conflict, then summed, (n,).
 
-    Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020, algorithm 1 (two tasks: no order to draw).
+    Yu et al., "Gradient surgery for multi-task learning", NeurIPS 2020, algorithm 1 (two tasks: no
+    order to draw).
     """
     total = torch.zeros_like(G[0])
     for i, j in ((0, 1), (1, 0)):
@@ -51,7 +55,8 @@ def pcgrad(G: Tensor) -> Tensor:
 
 
 def shortest(G: Tensor, iterations: int = 80) -> Tensor:
-    """The shortest vector between two gradients by ternary search over the segment: MGDA's direction, (n,).
+    """The shortest vector between two gradients by ternary search over the segment: MGDA's
+    direction, (n,).
 
     Désidéri 2012; Sener & Koltun, NeurIPS 2018. ‖a·g_1 + (1−a)·g_2‖² is convex in a.
     """

@@ -1,11 +1,13 @@
-"""Two-task quadratics: unlearning small enough to solve with a pencil, run by the same loop as the language model.
+"""Two-task quadratics: unlearning small enough to solve with a pencil, run by the same loop as the
+language model.
 
     R(θ) = ½(θ − r)'A(θ − r) + R₀               the retain loss, A ≻ 0
     F(θ) = s·½(θ − f)'B(θ − f) + F₀              the forget objective (ascended), B ≻ 0
 
-family "concave" (s = −1): F is bounded above, so R and −F both have minimisers, every scalarization has one, and there
-is a Pareto front from r to f. family "convex" (s = +1): F grows without bound, as a cross-entropy does; a scalarization
-c·R − (1−c)·F has a minimiser only if c·A ≻ (1−c)·B. All closed forms are exact, in float64.
+family "concave" (s = −1): F is bounded above, so R and −F both have minimisers, every scalarization
+has one, and there is a Pareto front from r to f. family "convex" (s = +1): F grows without bound,
+as a cross-entropy does; a scalarization c·R − (1−c)·F has a minimiser only if c·A ≻ (1−c)·B. All
+closed forms are exact, in float64.
 """
 
 from __future__ import annotations
@@ -43,7 +45,10 @@ class Pair:
 
     def __post_init__(self) -> None:
         if self.family not in ("concave", "convex"):
-            raise ValueError(f"unknown family {self.family!r}: F is 'concave' (bounded above) or 'convex' (unbounded)")
+            raise ValueError(
+                f"unknown family {self.family!r}: F is 'concave' (bounded above) or 'convex' "
+                "(unbounded)"
+            )
         self.model = self.start.clone().requires_grad_()
 
     @property
@@ -64,15 +69,21 @@ class Pair:
         return {}
 
     def bind(self, method: Any, seed: int) -> Pair:
-        """A copy at the start; a quadratic has one pair of losses, whatever the method, and no data order."""
-        return Pair(self.A, self.B, self.r, self.f, self.start, self.family, self.R_0, self.F_0, self.lr)
+        """A copy at the start; a quadratic has one pair of losses, whatever the method, and no data
+        order.
+        """
+        return Pair(
+            self.A, self.B, self.r, self.f, self.start, self.family, self.R_0, self.F_0, self.lr
+        )
 
     def scaled(self, by_R: float, by_F: float) -> Pair:
         """The pair (by_R·R, by_F·F), both factors positive: the same landscape in other units."""
         if not (by_R > 0 and by_F > 0):
             raise ValueError(f"losses are rescaled by positive constants, got {by_R} and {by_F}")
         A, B = by_R * self.A, by_F * self.B
-        return Pair(A, B, self.r, self.f, self.start, self.family, by_R * self.R_0, by_F * self.F_0, self.lr)
+        return Pair(
+            A, B, self.r, self.f, self.start, self.family, by_R * self.R_0, by_F * self.F_0, self.lr
+        )
 
     def batch(self, step: int):
         return (lambda: self.R(self.model)), (lambda: self.F(self.model))
@@ -80,7 +91,9 @@ class Pair:
     def probe(self, step: int, fresh: int) -> None:
         return None
 
-    def optimizer(self, make: Callable[[Any], torch.optim.Optimizer] | None = None) -> torch.optim.Optimizer:
+    def optimizer(
+        self, make: Callable[[Any], torch.optim.Optimizer] | None = None
+    ) -> torch.optim.Optimizer:
         return make(self.parameters) if make else torch.optim.SGD(self.parameters, lr=self.lr)
 
     def R(self, theta: Tensor) -> Tensor:
@@ -105,7 +118,8 @@ class Pair:
     def minimiser(self, c: float) -> Tensor:
         """argmin c·R − (1−c)·F = (cA − s(1−c)B)⁻¹(cA r − s(1−c)B f), (n,).
 
-        Errors: ValueError when the scalarization has no minimum (convex family, cA − (1−c)B not ≻ 0).
+        Errors: ValueError when the scalarization has no minimum (convex family, cA − (1−c)B not ≻
+        0).
         """
         H = c * self.A - self.sign * (1 - c) * self.B
         if torch.linalg.eigvalsh(H).min() <= 0:
@@ -122,18 +136,21 @@ class Pair:
         return torch.stack(found)
 
     def stationarity(self, theta: Tensor) -> float:
-        """The shortest convex combination of the unit gradients u_R and −u_F, whatever the units of the losses: 0 at a
-        Pareto-stationary point, ½‖u_R − u_F‖ = √((1−ρ)/2) elsewhere; 0 where a gradient is exactly zero."""
+        """The shortest convex combination of the unit gradients u_R and −u_F, whatever the units of
+        the losses: 0 at a Pareto-stationary point, ½‖u_R − u_F‖ = √((1−ρ)/2) elsewhere; 0 where a
+        gradient is exactly zero."""
         g_R, g_F = self.grad_R(theta), self.grad_F(theta)
         if not (g_R.any() and g_F.any()):
             return 0.0
         return 0.5 * (g_R / g_R.norm() - g_F / g_F.norm()).norm().item()
 
     def dominated(self, theta: Tensor, tolerance: float = 1e-9) -> bool:
-        """Whether some point is better in both R and F by more than rounding: asked of the front of the concave family.
+        """Whether some point is better in both R and F by more than rounding: asked of the front of
+        the concave family.
 
-        θ is Pareto-optimal iff it lies on the front; the front point with the same R tells. `tolerance` is relative to
-        the drop of F along the whole front. Errors: ValueError for the convex family, which has no such front.
+        θ is Pareto-optimal iff it lies on the front; the front point with the same R tells.
+        `tolerance` is relative to the drop of F along the whole front. Errors: ValueError for the
+        convex family, which has no such front.
         """
         if self.family != "concave":
             raise ValueError("only the concave family has a Pareto front of attained minima")
@@ -153,12 +170,22 @@ class Pair:
         return 2 * self.best_rate(theta, d)
 
     def forget_window(self, theta: Tensor, d: Tensor) -> float:
-        """The largest η for which one step θ − ηd does not lower F: ∞ for convex F, −2⟨g_F, d⟩/(d'B d) for concave."""
-        return math.inf if self.family == "convex" else (-2 * self.grad_F(theta) @ d / (d @ self.B @ d)).item()
+        """The largest η for which one step θ − ηd does not lower F: ∞ for convex F, −2⟨g_F, d⟩/(d'B
+        d) for concave.
+        """
+        return (
+            math.inf
+            if self.family == "convex"
+            else (-2 * self.grad_F(theta) @ d / (d @ self.B @ d)).item()
+        )
 
 
-def walk(problem: Pair, direction: Direction, stepsize: StepSize, steps: int) -> tuple[Tensor, list[Info]]:
-    """The path θ₀ … θ_T of a run (T + 1, n) and what each step saw; T < `steps` where a step made no update."""
+def walk(
+    problem: Pair, direction: Direction, stepsize: StepSize, steps: int
+) -> tuple[Tensor, list[Info]]:
+    """The path θ₀ … θ_T of a run (T + 1, n) and what each step saw; T < `steps` where a step made
+    no update.
+    """
     mine = problem.bind(direction, 0)
     step = UnlearningStep(mine.parameters, mine.optimizer(), direction, stepsize)
     path: list[Tensor] = [mine.model.detach().clone()]
@@ -180,12 +207,16 @@ def pair(
     seed: int = 0,
     norm: float = 1.0,
 ) -> Pair:
-    """A pair with a given start geometry: angle(g_R, g_F) in degrees (< 90 conflicts), κ = ‖g_F‖/‖g_R‖ = `ratio`.
+    """A pair with a given start geometry: angle(g_R, g_F) in degrees (< 90 conflicts), κ =
+    ‖g_F‖/‖g_R‖ = `ratio`.
 
-    A and B have eigenvalues spaced from 1 to `condition` in two seeded random bases; θ₀ = 0 and ‖g_R(θ₀)‖ = `norm`.
+    A and B have eigenvalues spaced from 1 to `condition` in two seeded random bases; θ₀ = 0 and
+    ‖g_R(θ₀)‖ = `norm`.
     """
     if not 0 <= angle <= 180 or condition < 1 or ratio <= 0 or dim < 2 or norm <= 0:
-        raise ValueError("pair needs 0 ≤ angle ≤ 180, condition ≥ 1, ratio > 0, dim ≥ 2 and norm > 0")
+        raise ValueError(
+            "pair needs 0 ≤ angle ≤ 180, condition ≥ 1, ratio > 0, dim ≥ 2 and norm > 0"
+        )
     make = torch.Generator().manual_seed(seed)
     eigenvalues = torch.logspace(0, math.log10(condition), dim, dtype=torch.float64)
     A, B = (_rotated(eigenvalues, make) for _ in range(2))

@@ -1,8 +1,9 @@
-"""The statements behind NGDiff, one function each: it checks the statement on what it is given and raises
-AssertionError with the numbers where it fails. Tests and notebooks call the same functions.
+"""The statements behind NGDiff, one function each: it checks the statement on what it is given and
+raises AssertionError with the numbers where it fails. Tests and notebooks call the same functions.
 
-Notation: d = a·g_R − b·g_F, θ ← θ − η·d, ρ = cos(g_R, g_F), κ = ‖g_F‖/‖g_R‖, Eq. 7: ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩. Each
-function returns the worst error it saw, relative to the terms of the identity, or the outcome it found. Float64.
+Notation: d = a·g_R − b·g_F, θ ← θ − η·d, ρ = cos(g_R, g_F), κ = ‖g_F‖/‖g_R‖, Eq. 7: ⟨d, g_R⟩ ≥ 0 ≥
+⟨d, g_F⟩. Each function returns the worst error it saw, relative to the terms of the identity, or
+the outcome it found. Float64.
 """
 
 from __future__ import annotations
@@ -20,8 +21,12 @@ from ngdiff.theory import oracles
 from ngdiff.theory.quadratics import Pair, walk
 
 EPS = torch.finfo(torch.float64).eps
-EXACT = AutoLR(lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True)  # η* at every step, on a quadratic
-SAFE = AutoLR(lr=1e-3, every=1, fresh=0)  # the same probe with the search, the clip and the bounds of the default
+EXACT = AutoLR(
+    lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True
+)  # η* at every step, on a quadratic
+SAFE = AutoLR(
+    lr=1e-3, every=1, fresh=0
+)  # the same probe with the search, the clip and the bounds of the default
 
 
 # ----------------------------------------------------------------------------------------------------------- geometry
@@ -31,7 +36,9 @@ def gram(g_R: Tensor, g_F: Tensor) -> Tensor:
     return g @ g.T
 
 
-def combined(rule: Direction, g_R: Tensor, g_F: Tensor, losses: tuple[float, float] = (1.0, 1.0)) -> Tensor:
+def combined(
+    rule: Direction, g_R: Tensor, g_F: Tensor, losses: tuple[float, float] = (1.0, 1.0)
+) -> Tensor:
     """d = a·g_R − b·g_F of a rule, (n,)."""
     a, b = rule.weights(gram(g_R, g_F), g_R.new_tensor(losses))
     return a * g_R - b * g_F
@@ -52,13 +59,17 @@ def eq7(d: Tensor, g_R: Tensor, g_F: Tensor, slack: float = 0.0) -> bool:
 def close(found: float, wanted: float, scale: float, what: str, tolerance: float = 1e-12) -> float:
     """|found − wanted|/scale, at most `tolerance`."""
     error = abs(found - wanted) / scale if scale > 0 else abs(found - wanted)
-    assert error <= tolerance, f"{what}: {found!r}, not {wanted!r} (off by {error:.1e} of {scale:.3g})"
+    assert error <= tolerance, (
+        f"{what}: {found!r}, not {wanted!r} (off by {error:.1e} of {scale:.3g})"
+    )
     return error
 
 
 # ------------------------------------------------------------------------------------------------------- 1 to 4: rules
 def products(g_R: Tensor, g_F: Tensor) -> float:
-    """1. ⟨d,g_R⟩ = ‖g_R‖(1−ρ), ⟨d,g_F⟩ = −‖g_F‖(1−ρ), ‖d‖² = 2−2ρ: Eq. 7 for any gradients; ‖d‖ is the conflict."""
+    """1. ⟨d,g_R⟩ = ‖g_R‖(1−ρ), ⟨d,g_F⟩ = −‖g_F‖(1−ρ), ‖d‖² = 2−2ρ: Eq. 7 for any gradients; ‖d‖ is the
+    conflict.
+    """
     d, (rho, _) = combined(NGDiff(), g_R, g_F), angle_ratio(g_R, g_F)
     n_R, n_F = g_R.norm().item(), g_F.norm().item()
     assert eq7(d / 2, g_R, g_F, 16 * EPS / max(d.norm().item(), EPS)), f"Eq. 7 fails at ρ = {rho!r}"
@@ -70,14 +81,18 @@ def products(g_R: Tensor, g_F: Tensor) -> float:
 
 
 def interval(g_R: Tensor, g_F: Tensor) -> tuple[float, float]:
-    """The ratios c/(1−c) with which static scalarization meets Eq. 7: [0, ∞] if ρ ≤ 0, else [ρκ, κ/ρ]."""
+    """The ratios c/(1−c) with which static scalarization meets Eq. 7: [0, ∞] if ρ ≤ 0, else [ρκ,
+    κ/ρ].
+    """
     rho, kappa = angle_ratio(g_R, g_F)
     return (0.0, math.inf) if rho <= 0 else (rho * kappa, kappa / rho)
 
 
 def static_interval(g_R: Tensor, g_F: Tensor, c: float, margin: float = 1e-9) -> float:
-    """2. A static c meets Eq. 7 iff c/(1−c) lies in the interval, whose geometric centre is κ, NGDiff's own ratio, and
-    whose ends are a factor 1/ρ² apart: it closes as ρ → 1. Returns that factor. (Within `margin` of an end: no claim.)"""
+    """2. A static c meets Eq. 7 iff c/(1−c) lies in the interval, whose geometric centre is κ, NGDiff's
+    own ratio, and
+     whose ends are a factor 1/ρ² apart: it closes as ρ → 1. Returns that factor. (Within `margin` of an end: no claim.)
+    """
     (low, high), (rho, kappa) = interval(g_R, g_F), angle_ratio(g_R, g_F)
     ratio = c / (1 - c) if c < 1 else math.inf
     meets = eq7(combined(GradDiff(c), g_R, g_F), g_R, g_F)
@@ -93,23 +108,30 @@ def static_interval(g_R: Tensor, g_F: Tensor, c: float, margin: float = 1e-9) ->
 
 
 def same_as_multitask(g_R: Tensor, g_F: Tensor) -> float:
-    """3. On (R, −F) the direction is IMTL-G's, ConFIG's and MGDA's on unit gradients (oracles from their papers), for
-    −1 < ρ < 1: at ρ = 1 there is none, and at ρ = −1 IMTL-G divides 0 by 0."""
+    """3. On (R, −F) the direction is IMTL-G's, ConFIG's and MGDA's on unit gradients (oracles from their
+    papers), for
+     −1 < ρ < 1: at ρ = 1 there is none, and at ρ = −1 IMTL-G divides 0 by 0."""
     d, G = combined(NGDiff(), g_R, g_F), oracles.tasks(g_R, g_F)
     unit, worst, (rho, kappa) = d / d.norm(), 0.0, angle_ratio(g_R, g_F)
-    others = {"IMTL-G": oracles.imtl_g(G), "ConFIG": oracles.config(G),
-              "MGDA on unit gradients": oracles.shortest(G / G.norm(dim=1, keepdim=True))}  # fmt: skip
+    others = {
+        "IMTL-G": oracles.imtl_g(G),
+        "ConFIG": oracles.config(G),
+        "MGDA on unit gradients": oracles.shortest(G / G.norm(dim=1, keepdim=True)),
+    }
     for name, other in others.items():
         rounding = 64 * EPS * (kappa + 1 / kappa) / math.sqrt(1 + rho)
-        tolerance = 1e-6 if "MGDA" in name else rounding  # a search for a minimum sees half the digits
+        tolerance = (
+            1e-6 if "MGDA" in name else rounding
+        )  # a search for a minimum sees half the digits
         error = (unit - other / other.norm()).norm().item() * d.norm().item()
         worst = max(worst, close(error, 0.0, 1.0, f"NGDiff against {name}", tolerance))
     return worst
 
 
 def projections(g_R: Tensor, g_F: Tensor) -> float:
-    """4. PCGrad's and MGDA's closed forms on the Gramian are the papers' projections and the shortest vector, and meet
-    Eq. 7."""
+    """4. PCGrad's and MGDA's closed forms on the Gramian are the papers' projections and the shortest
+    vector, and meet
+     Eq. 7."""
     G = oracles.tasks(g_R, g_F)
     d, e = combined(PCGrad(), g_R, g_F), combined(MGDA(), g_R, g_F)
     for name, v in (("PCGrad", d), ("MGDA", e)):
@@ -118,24 +140,39 @@ def projections(g_R: Tensor, g_F: Tensor) -> float:
     shortest, size = oracles.shortest(G).norm().item(), (g_R.norm() + g_F.norm()).item()
     return max(
         close((d - oracles.pcgrad(G)).norm().item(), 0.0, size, "PCGrad"),
-        close(e.norm().item(), shortest, min(g_R.norm(), g_F.norm()).item(), "length of MGDA's direction", 1e-9),
+        close(
+            e.norm().item(),
+            shortest,
+            min(g_R.norm(), g_F.norm()).item(),
+            "length of MGDA's direction",
+            1e-9,
+        ),
     )
 
 
 # --------------------------------------------------------------------------------------------------- 5 to 7: step sizes
 def one_step(P: Pair, theta: Tensor, d: Tensor, eta: float) -> float:
-    """5. R(θ−ηd) = R − η⟨g_R,d⟩ + ½η²d'H_R d and the same for F, exactly on quadratics; R falls iff 0 < η < its window
-    2⟨g_R,d⟩/(d'H_R d), and F rises iff η < its own (every η if F is convex). Windows are stated for ⟨g_R,d⟩ > 0 > ⟨g_F,d⟩."""
+    """5. R(θ−ηd) = R − η⟨g_R,d⟩ + ½η²d'H_R d and the same for F, exactly on quadratics; R falls iff 0 < η
+    < its window
+     2⟨g_R,d⟩/(d'H_R d), and F rises iff η < its own (every η if F is convex). Windows are stated for ⟨g_R,d⟩ > 0 > ⟨g_F,d⟩.
+    """
     worst = 0.0
-    for name, value, g, H in (("R", P.R, P.grad_R(theta), P.A), ("F", P.F, P.grad_F(theta), P.sign * P.B)):
+    for name, value, g, H in (
+        ("R", P.R, P.grad_R(theta), P.A),
+        ("F", P.F, P.grad_F(theta), P.sign * P.B),
+    ):
         terms = [value(theta), -eta * (g @ d), 0.5 * eta**2 * (d @ H @ d)]
         found, scale = value(theta - eta * d).item(), sum(t.abs() for t in terms).item()
-        worst = max(worst, close(found, sum(terms).item(), scale, f"{name} after a step of η = {eta}"))
+        worst = max(
+            worst, close(found, sum(terms).item(), scale, f"{name} after a step of η = {eta}")
+        )
         window = P.retain_window(theta, d) if name == "R" else P.forget_window(theta, d)
         better = (terms[1] + terms[2]).item() * (-1 if name == "R" else 1)
         rising = terms[1].item() * (-1 if name == "R" else 1) > 0
         if rising and abs(eta / window - 1) > 1e-9:
-            assert (better > 0) == (eta < window), f"{name} at η = {eta}, window {window}: better by {better}"
+            assert (better > 0) == (eta < window), (
+                f"{name} at η = {eta}, window {window}: better by {better}"
+            )
     return worst
 
 
@@ -153,16 +190,26 @@ class Ray(Line):
 
 
 def exact_rate(P: Pair, theta: Tensor, d: Tensor, radius: float) -> float:
-    """6. One probe of any radius gives η* = ⟨g_R,d⟩/(d'H_R d), to the rounding of the second difference; NGDiff's is
-    at least ‖g_R‖/(2β), β = λ_max(H_R); the step η* lowers R by ⟨g_R,d⟩²/(2d'H_R d)."""
+    """6. One probe of any radius gives η* = ⟨g_R,d⟩/(d'H_R d), to the rounding of the second difference;
+    NGDiff's is
+     at least ‖g_R‖/(2β), β = λ_max(H_R); the step η* lowers R by ⟨g_R,d⟩²/(2d'H_R d)."""
     ray, g, bend = Ray(P, theta, d), P.grad_R(theta), (d @ P.A @ d).item()
     exact, drop, worst = P.best_rate(theta, d), (g @ d).item() ** 2 / (2 * bend), 0.0
     sizes = [abs(x) for h in (-radius, 0.0, radius) for x in ray(h)]
-    rounding = 64 * EPS * (max(sizes) / (radius**2 * bend) + max(sizes) / (radius * abs(ray.slope)) + 1)
+    rounding = (
+        64 * EPS * (max(sizes) / (radius**2 * bend) + max(sizes) / (radius * abs(ray.slope)) + 1)
+    )
     for forwards in (1, 2):
         eta = fit(ray, ray(0.0), radius, forwards).eta
-        worst = max(worst, close(eta, exact, exact, f"η* at radius {radius}, {forwards} forwards", rounding))
-    close((P.R(theta) - P.R(theta - exact * d)).item(), drop, P.R(theta).item() + drop, "decrease of R")
+        worst = max(
+            worst, close(eta, exact, exact, f"η* at radius {radius}, {forwards} forwards", rounding)
+        )
+    close(
+        (P.R(theta) - P.R(theta - exact * d)).item(),
+        drop,
+        P.R(theta).item() + drop,
+        "decrease of R",
+    )
     if torch.allclose(d, combined(NGDiff(), g, P.grad_F(theta)), rtol=1e-12, atol=0.0):
         bound = g.norm().item() / (2 * torch.linalg.eigvalsh(P.A).max().item())
         assert exact >= bound * (1 - 1e-9), f"η* = {exact} is below ‖g_R‖/(2β) = {bound}"
@@ -170,22 +217,35 @@ def exact_rate(P: Pair, theta: Tensor, d: Tensor, radius: float) -> float:
 
 
 def parabola_is_exact(L_0: int, slope: int, bend: int, h) -> bool:
-    """6, without rounding: on rationals (`fractions.Fraction`) three points give slope and curvature from any h ≠ 0."""
+    """6, without rounding: on rationals (`fractions.Fraction`) three points give slope and
+    curvature from any h ≠ 0.
+    """
     minus, zero, plus = (L_0 + slope * x + bend * x * x / 2 for x in (-h, 0 * h, h))
     return parabola(minus, zero, plus, h) == (slope, bend)
 
 
-def rescaled(P: Pair, rule: Direction, stepsize: StepSize, by_R: float, by_F: float, steps: int) -> float:
-    """Largest distance between the paths on (R, F) and (by_R·R, by_F·F), relative to the length of the first."""
-    (one, _), (two, _) = walk(P, rule, stepsize, steps), walk(P.scaled(by_R, by_F), rule, stepsize, steps)
+def rescaled(
+    P: Pair, rule: Direction, stepsize: StepSize, by_R: float, by_F: float, steps: int
+) -> float:
+    """Largest distance between the paths on (R, F) and (by_R·R, by_F·F), relative to the length of
+    the first.
+    """
+    (one, _), (two, _) = (
+        walk(P, rule, stepsize, steps),
+        walk(P.scaled(by_R, by_F), rule, stepsize, steps),
+    )
     n = min(len(one), len(two))
     size = (one[1:] - one[:-1]).norm(dim=1).sum()
     return ((one[:n] - two[:n]).norm(dim=1).max() / size).item()
 
 
-def invariance(P: Pair, by_R: float, by_F: float, stepsize: StepSize = EXACT, steps: int = 12) -> float:
-    """7. NGDiff with AutoLR walks the same path when either loss is rescaled by a positive constant: bit for bit when
-    the factors are powers of two, else to the rounding that the probe's second difference amplifies."""
+def invariance(
+    P: Pair, by_R: float, by_F: float, stepsize: StepSize = EXACT, steps: int = 12
+) -> float:
+    """7. NGDiff with AutoLR walks the same path when either loss is rescaled by a positive constant: bit
+    for bit when
+     the factors are powers of two, else to the rounding that the probe's second difference amplifies.
+    """
     exact = all(math.frexp(x)[0] == 0.5 for x in (by_R, by_F))
     found = rescaled(P, NGDiff(), stepsize, by_R, by_F, steps)
     return close(found, 0.0, 1.0, f"path after rescaling by {by_R}, {by_F}", 0.0 if exact else 1e-6)
@@ -193,8 +253,10 @@ def invariance(P: Pair, by_R: float, by_F: float, stepsize: StepSize = EXACT, st
 
 # ----------------------------------------------------------------------------------------------- 8 to 10: where it ends
 def scalarization(P: Pair, c: float, rivals: Tensor) -> float:
-    """8. On the concave family the minimiser of cR − (1−c)F, 0 < c < 1, is Pareto-optimal: no rival (m, n) is better in
-    both. Where cR − (1−c)F has no minimum (convex family) `Pair.minimiser` raises. Returns its stationarity."""
+    """8. On the concave family the minimiser of cR − (1−c)F, 0 < c < 1, is Pareto-optimal: no rival (m, n)
+    is better in
+     both. Where cR − (1−c)F has no minimum (convex family) `Pair.minimiser` raises. Returns its stationarity.
+    """
     theta = P.minimiser(c)
     slack = 1e-12 * (P.R(theta).abs() + P.F(theta).abs())
     better = (P.R(rivals) < P.R(theta) - slack) & (P.F(rivals) > P.F(theta) + slack)
@@ -203,7 +265,9 @@ def scalarization(P: Pair, c: float, rivals: Tensor) -> float:
 
 
 def same_retain(P: Pair, theta: Tensor, points: int = 720) -> Tensor:
-    """Points of the plane with the R of θ: the ellipse r + √(2R)·A^(−½)(cos t, sin t), (points, 2)."""
+    """Points of the plane with the R of θ: the ellipse r + √(2R)·A^(−½)(cos t, sin t), (points,
+    2).
+    """
     t = torch.linspace(0, 2 * math.pi, points + 1, dtype=theta.dtype)[:-1]
     values, Q = torch.linalg.eigh(P.A)
     circle = torch.stack([t.cos(), t.sin()], dim=1) * (2 * (P.R(theta) - P.R_0)).sqrt()
@@ -215,9 +279,13 @@ def adam_metric(g: Tensor, v: Tensor, t: int, beta2: float, eps: float) -> Tenso
     return ((beta2 * v + (1 - beta2) * g * g) / (1 - beta2**t)).sqrt() + eps
 
 
-def own_metric(g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8) -> Tensor:
-    """9. The gradient a·g_R − b·g_F with a‖g_R‖ = b‖g_F‖ in the metric P⁻¹ of the very step that Adam (no momentum)
-    makes of it. P depends on a and b: the balance changes sign between b = 0 and a = 0, and bisection finds its root."""
+def own_metric(
+    g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8
+) -> Tensor:
+    """9. The gradient a·g_R − b·g_F with a‖g_R‖ = b‖g_F‖ in the metric P⁻¹ of the very step that Adam (no
+    momentum)
+     makes of it. P depends on a and b: the balance changes sign between b = 0 and a = 0, and bisection finds its root.
+    """
     low, high, u_R, u_F = 0.0, math.pi / 2, g_R / g_R.norm(), g_F / g_F.norm()
     for _ in range(100):
         middle = 0.5 * (low + high)
@@ -228,17 +296,23 @@ def own_metric(g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0
     return math.cos(low) * u_R - math.sin(low) * u_F
 
 
-def restored(g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8) -> None:
-    """9. The step that Adam without momentum makes of `own_metric`'s gradient meets Eq. 7 (of NGDiff's d it need not)."""
+def restored(
+    g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8
+) -> None:
+    """9. The step that Adam without momentum makes of `own_metric`'s gradient meets Eq. 7 (of NGDiff's d
+    it need not).
+    """
     d = own_metric(g_R, g_F, v, t, beta2, eps)
-    assert eq7(d / adam_metric(d, v, t, beta2, eps), g_R, g_F, 1e-9), f"Eq. 7 fails in the metric of step {t}"
+    assert eq7(d / adam_metric(d, v, t, beta2, eps), g_R, g_F, 1e-9), (
+        f"Eq. 7 fails in the metric of step {t}"
+    )
 
 
 def where_it_ends(P: Pair, stepsize: StepSize, steps: int) -> tuple[str, float]:
-    """10. A run that stops by itself is `aligned` (ρ = 1 to rounding) and Pareto-stationary. One that is cut off at
-    `steps` is at the `retain minimum` (g_R → 0 while ρ does not tend to 1: a line search on R may land there), else
-    `stationary` (below 1e-6, not yet to the last bit) or still `moving`. Returned with its stationarity, at the retain
-    minimum with what is left of ‖g_R‖."""
+    """10. A run that stops by itself is `aligned` (ρ = 1 to rounding) and Pareto-stationary. One that is
+    cut off at `steps` is at the `retain minimum` (g_R → 0 while ρ does not tend to 1: a line search
+    on R may land there), else `stationary` (below 1e-6, not yet to the last bit) or still `moving`.
+    Returned with its stationarity, at the retain minimum with what is left of ‖g_R‖."""
     path, history = walk(P, NGDiff(), stepsize, steps)
     stationarity, last = P.stationarity(path[-1]), P.grad_R(path[-1]).norm().item()
     if not history[-1].updated:

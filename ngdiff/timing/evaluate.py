@@ -1,8 +1,10 @@
-"""Time of an evaluation: a random model of some three million parameters, 40 rows to forget, 64 to retain, 40 and 40 facts.
+"""Time of an evaluation: a random model of some three million parameters, 40 rows to forget, 64 to
+retain, 40 and 40 facts.
 
-What is timed is what `ngdiff.evaluate` runs: likelihood of every text (one forward each, prompts shared), greedy answers,
-gradient norms. Beside it the same likelihoods with one plain forward per text, the obvious way. One thread. A random model
-never ends an answer, so that each has its full 200 tokens: the worst case.
+What is timed is what `ngdiff.evaluate` runs: likelihood of every text (one forward each, prompts
+shared), greedy answers, gradient norms. Beside it the same likelihoods with one plain forward per
+text, the obvious way. One thread. A random model never ends an answer, so that each has its full
+200 tokens: the worst case.
 """
 
 from __future__ import annotations
@@ -25,21 +27,37 @@ from ngdiff.lm.train import one_thread
 from ngdiff.profiles import TinyLM, profile
 from ngdiff.store.cache import probe_file
 
-ROWS = {"forget_perturbed": 40, "retain_perturbed": 64, "real_authors_perturbed": 40, "world_facts_perturbed": 40}
+ROWS = {
+    "forget_perturbed": 40,
+    "retain_perturbed": 64,
+    "real_authors_perturbed": 40,
+    "world_facts_perturbed": 40,
+}
 SHAPE = TinyLM(hidden=192, layers=5, heads=6, intermediate=512, vocab=4096, context=1024)
 Row = dict[str, Any]
 
 
 def rows_of(data: str) -> Benchmark:
     """ROWS of TOFU's forget01 from a folder, or of the generated authors."""
-    bench = tofu("tiny", "forget01", root=data) if data else authors(replace(profile("tiny"), authors=200), "forget05")
+    bench = (
+        tofu("tiny", "forget01", root=data)
+        if data
+        else authors(replace(profile("tiny"), authors=200), "forget05")
+    )
     sizes = {name.replace("forget", bench.split): n for name, n in ROWS.items()}
-    return replace(bench, configs={k: rows[: sizes.get(k, len(rows))] for k, rows in bench.configs.items()})
+    return replace(
+        bench, configs={k: rows[: sizes.get(k, len(rows))] for k, rows in bench.configs.items()}
+    )
 
 
 def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
     """Seconds of each part, a row a part and round."""
-    texts = [row[key] for rows in bench.configs.values() for row in rows for key in ("question", "answer")]
+    texts = [
+        row[key]
+        for rows in bench.configs.values()
+        for row in rows
+        for key in ("question", "answer")
+    ]
     lm = from_scratch(texts, SHAPE, Prompt(), 0, "random")
     rows, _ = evaluator._rows(bench, evaluator.PARTS)
     subject = evaluator.Subject(lm, Convention(), lambda line: None)
@@ -56,8 +74,13 @@ def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
 @torch.inference_mode()
 def _plain(lm: Any, rows: dict[str, list[Row]]) -> None:
     """Every text that a likelihood metric needs by a forward of its own, logits and all."""
-    asked = {(r["question"], a) for part in rows.values() for r in part
-             for a in (r["answer"], r.get("paraphrased_answer"), *r.get("perturbed_answer", ())) if a is not None}  # fmt: skip
+    asked = {
+        (r["question"], a)
+        for part in rows.values()
+        for r in part
+        for a in (r["answer"], r.get("paraphrased_answer"), *r.get("perturbed_answer", ()))
+        if a is not None
+    }
     for question, answer in asked:
         example = lm.encode(question, answer)
         ids = torch.tensor([example.input_ids])
@@ -66,29 +89,46 @@ def _plain(lm: Any, rows: dict[str, list[Row]]) -> None:
 
 
 def measure_semeval(root: str) -> list[Row]:
-    """Seconds of SemEval's whole validation split, 254 + 278 rows and the MIA's documents, with a random model of the tiny
-    profile's shape: each generation has its full 256 tokens."""
+    """Seconds of SemEval's whole validation split, 254 + 278 rows and the MIA's documents, with a
+    random model of the tiny profile's shape: each generation has its full 256 tokens."""
     from ngdiff.evaluation import evaluate
 
     bench = semeval("tiny", "validation", root=root)
-    texts = [f"{row['question']} {row['answer']}" for rows in bench.configs.values() for row in rows]
-    lm = from_scratch(texts, replace(profile("tiny").lm or TinyLM(), context=4096), bench.prompt, 0, "random")
+    texts = [
+        f"{row['question']} {row['answer']}" for rows in bench.configs.values() for row in rows
+    ]
+    lm = from_scratch(
+        texts, replace(profile("tiny").lm or TinyLM(), context=4096), bench.prompt, 0, "random"
+    )
     with one_thread():
-        return [_timed("SemEval, validation split", 0, lm, lambda: evaluate(lm, bench, progress=False))]
+        return [
+            _timed("SemEval, validation split", 0, lm, lambda: evaluate(lm, bench, progress=False))
+        ]
 
 
 def _timed(part: str, n: int, lm: Any, work: Callable[[], Any]) -> Row:
     began, cpu = time.perf_counter(), time.process_time()
     work()
     spent = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
-    return {"part": part, "round": n, "parameters": sum(p.numel() for p in lm.model.parameters()), **spent}
+    return {
+        "part": part,
+        "round": n,
+        "parameters": sum(p.numel() for p in lm.model.parameters()),
+        **spent,
+    }
 
 
 def summary(rows: list[Row]) -> str:
     """Medians, in a sentence."""
-    found = {part: [r["seconds"] for r in rows if r["part"] == part] for part in dict.fromkeys(r["part"] for r in rows)}
+    found = {
+        part: [r["seconds"] for r in rows if r["part"] == part]
+        for part in dict.fromkeys(r["part"] for r in rows)
+    }
     size = {r["part"]: r["parameters"] for r in rows}
-    return "; ".join(f"{part} {median(s):.1f} s ({size[part] / 1e6:.1f}M parameters)" for part, s in found.items())
+    return "; ".join(
+        f"{part} {median(s):.1f} s ({size[part] / 1e6:.1f}M parameters)"
+        for part, s in found.items()
+    )
 
 
 def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = None) -> list[Row]:
@@ -98,17 +138,24 @@ def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = N
     if json is not None:
         probe_file(json)
     if lume and not Path(lume).is_dir():
-        raise FileNotFoundError(f"--lume {lume}: no such folder; give one of LUME's rows, or leave it out")
+        raise FileNotFoundError(
+            f"--lume {lume}: no such folder; give one of LUME's rows, or leave it out"
+        )
     from ngdiff.store.rows import stamp, write_rows
 
     began = time.perf_counter()
     found = measure(rows_of(data), rounds) + (measure_semeval(lume) if lume else [])
-    used = {"data": "TOFU, forget01" if data else "generated authors", "lume": bool(lume), "rounds": rounds}
+    used = {
+        "data": "TOFU, forget01" if data else "generated authors",
+        "lume": bool(lume),
+        "rounds": rounds,
+    }
     mark = stamp(used, 0, time.perf_counter() - began)
     for name in dict.fromkeys(row["part"] for row in found):
         spent = [row["cpu_seconds"] for row in found if row["part"] == name]
         print(
-            f"{name:32} {median(spent):6.2f} s of CPU time (median of {len(spent)}, {min(spent):.2f} to {max(spent):.2f})"
+            f"{name:32} {median(spent):6.2f} s of CPU time (median of {len(spent)}, "
+            f"{min(spent):.2f} to {max(spent):.2f})"
         )
     if json is not None:
         write_rows(Path(json), [row | {"stamp": mark} for row in found])

@@ -1,11 +1,12 @@
 """AutoLR in bfloat16 against float32: the same weights, the same rows, one probe in each precision.
 
-Along float32 runs of NGDiff under AdamW, as AutoLR makes them by default, a bfloat16 twin takes every step that probes from
-the same weights (exact in its master) and moments, and looks at the same rows. Its η* is compared with that of float32
-twice: at the radius the bfloat16 probe chose, which is what rounding does (to the gradients, too), and at the radius
-float32 chose for itself, which adds what a wider look does on a loss that is no parabola. Where bfloat16 shows nothing
-(radius 1e-5) a fit that only looked at the scatter over rows is made beside it, to see what the rule would take for a bend
-there if it looked so close.
+Along float32 runs of NGDiff under AdamW, as AutoLR makes them by default, a bfloat16 twin takes
+every step that probes from the same weights (exact in its master) and moments, and looks at the
+same rows. Its η* is compared with that of float32 twice: at the radius the bfloat16 probe chose,
+which is what rounding does (to the gradients, too), and at the radius float32 chose for itself,
+which adds what a wider look does on a loss that is no parabola. Where bfloat16 shows nothing
+(radius 1e-5) a fit that only looked at the scatter over rows is made beside it, to see what the
+rule would take for a bend there if it looked so close.
 """
 
 from __future__ import annotations
@@ -58,22 +59,28 @@ class _Twin:
     """A run of NGDiff in some precision, from given weights and moments."""
 
     def __init__(self, problem: Any, model: Any, engine: Engine, moments: Any, seed: int) -> None:
-        self.mine = LMProblem(problem.bench, model, batch_size=problem.batch_size, engine=engine).bind(NGDiff, seed)
+        self.mine = LMProblem(
+            problem.bench, model, batch_size=problem.batch_size, engine=engine
+        ).bind(NGDiff, seed)
         self.optimizer = self.mine.optimizer()
         if moments is not None:
             inner(self.optimizer).load_state_dict(copy.deepcopy(moments))
 
     def step(self, rule: Any, state: State, t: int) -> State:
         """The rule's state after step t."""
-        step = UnlearningStep(self.mine.module, self.optimizer, NGDiff.direction, rule, **self.mine.options)
+        step = UnlearningStep(
+            self.mine.module, self.optimizer, NGDiff.direction, rule, **self.mine.options
+        )
         step.state = state
-        step(*self.mine.batch(t), self.mine.probe(t, AutoLR().fresh) if rule.probes(state) else None)
+        step(
+            *self.mine.batch(t), self.mine.probe(t, AutoLR().fresh) if rule.probes(state) else None
+        )
         return step.state
 
 
 def compare(problem: LMProblem, probes: int, start: float = 1e-3, each: int = 5) -> list[Row]:
-    """One row a probe: η* of both precisions, their ratios, radii and outcomes. `problem`: an unbound LMProblem. each:
-    probes of one run; the next has another order of rows."""
+    """One row a probe: η* of both precisions, their ratios, radii and outcomes. `problem`: an
+    unbound LMProblem. each: probes of one run; the next has another order of rows."""
     rule, device, rows = AutoLR(lr=start), "auto" if torch.cuda.is_available() else None, []
     for seed in range(-(-probes // each)):
         state, fine = rule.init(), _Twin(problem, problem.target, Engine(device), None, seed)
@@ -83,23 +90,42 @@ def compare(problem: LMProblem, probes: int, start: float = 1e-3, each: int = 5)
                 continue
             seen: list[Fit] = []
             twin = _Twin(
-                problem, fine.mine.model, Engine(device, "bfloat16"), fine.optimizer.state_dict() if t else None, seed
+                problem,
+                fine.mine.model,
+                Engine(device, "bfloat16"),
+                fine.optimizer.state_dict() if t else None,
+                seed,
             )
             low = twin.step(_At(rule, DROWNED, seen), state, t)
             high = fine.step(_At(rule, low.radius, seen), state, t)
             rows.append(
-                {"seed": seed, "step": t, "eta_before": state.eta, "float32": high.proposed, "bfloat16": low.proposed,
-                 "float32_there": seen[1].eta, "ratio": low.proposed / high.proposed,
-                 "ratio_there": low.proposed / seen[1].eta, "drowned": seen[0].outcome, "there": seen[1].outcome,
-                 "radius_float32": high.radius, "radius_bfloat16": low.radius, "outcome_float32": high.outcome,
-                 "outcome_bfloat16": low.outcome, "rate_float32": high.eta, "rate_bfloat16": low.eta}
-            )  # fmt: skip
+                {
+                    "seed": seed,
+                    "step": t,
+                    "eta_before": state.eta,
+                    "float32": high.proposed,
+                    "bfloat16": low.proposed,
+                    "float32_there": seen[1].eta,
+                    "ratio": low.proposed / high.proposed,
+                    "ratio_there": low.proposed / seen[1].eta,
+                    "drowned": seen[0].outcome,
+                    "there": seen[1].outcome,
+                    "radius_float32": high.radius,
+                    "radius_bfloat16": low.radius,
+                    "outcome_float32": high.outcome,
+                    "outcome_bfloat16": low.outcome,
+                    "rate_float32": high.eta,
+                    "rate_bfloat16": low.eta,
+                }
+            )
             state = high
     return rows
 
 
 def table(probes: int = 20, json: Path | None = None) -> list[Row]:
-    """`ngdiff bench probes`: compare on the tiny benchmark's target, print, and save the rows where `json` says."""
+    """`ngdiff bench probes`: compare on the tiny benchmark's target, print, and save the rows where
+    `json` says.
+    """
     if json is not None and Path(json).suffix != ".jsonl":
         raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
     if json is not None:
@@ -115,9 +141,13 @@ def table(probes: int = 20, json: Path | None = None) -> list[Row]:
     rows = compare(LMProblem(bench, models.target(bench, P), batch_size=P.batch_size), probes)
     mark = stamp({"probes": probes}, 0, time.perf_counter() - began)
     for row in rows:
-        print(f"{row['seed']} {row['step']:3} η* float32 {row['float32']:.2e}, bfloat16 {row['bfloat16']:.2e} at radius "
-              f"{row['radius_bfloat16']:.1e}: ratio {row['ratio_there']:.3f} there, {row['ratio']:.3f} to float32's own; "
-              f"{row['outcome_float32']}, {row['outcome_bfloat16']}")  # fmt: skip
+        print(
+            f"{row['seed']} {row['step']:3} η* float32 {row['float32']:.2e}, bfloat16 "
+            f"{row['bfloat16']:.2e} at radius "
+            f"{row['radius_bfloat16']:.1e}: ratio {row['ratio_there']:.3f} there, "
+            f"{row['ratio']:.3f} to float32's own; "
+            f"{row['outcome_float32']}, {row['outcome_bfloat16']}"
+        )
         row["stamp"] = mark
     print(summary(rows))
     if json is not None:
@@ -126,18 +156,28 @@ def table(probes: int = 20, json: Path | None = None) -> list[Row]:
 
 
 def summary(rows: list[Row]) -> str:
-    """Of the fits that count in bfloat16: how many are within a quarter of float32's η* at the same radius and at float32's
-    own, the median and the worst; how many float32 would not have accepted there; how often both agree in the verdict."""
+    """Of the fits that count in bfloat16: how many are within a quarter of float32's η* at the same
+    radius and at float32's own, the median and the worst; how many float32 would not have accepted
+    there; how often both agree in the verdict."""
     counted = [row for row in rows if row["outcome_bfloat16"] in COUNT]
     there, own = ([abs(row[key] - 1) for row in counted] for key in ("ratio_there", "ratio"))
     near = [sum(off <= 0.25 for off in offs) for offs in (there, own)]
     wrong = sum(row["there"] != "ok" for row in counted)
-    alike = sum((row["outcome_float32"] in COUNT) == (row["outcome_bfloat16"] in COUNT) for row in rows)
+    alike = sum(
+        (row["outcome_float32"] in COUNT) == (row["outcome_bfloat16"] in COUNT) for row in rows
+    )
     drowned = sum(row["drowned"] == "ok" for row in rows)
-    off = f" (off by {statistics.median(there):.1%} in the median, {max(there):.1%} at most)" if there else ""
+    off = (
+        f" (off by {statistics.median(there):.1%} in the median, {max(there):.1%} at most)"
+        if there
+        else ""
+    )
     return (
-        f"{len(counted)} of {len(rows)} fits count in bfloat16; η* is within 25 % of float32's in {near[0]} at the same "
-        f"radius{off} and in {near[1]} at float32's own; {wrong} of them float32 would refuse there; both accept or both "
-        f"refuse in {alike} of {len(rows)}; at radius {DROWNED:g}, where it does not look, the scatter alone would have "
+        f"{len(counted)} of {len(rows)} fits count in bfloat16; η* is within 25 % of float32's in "
+        f"{near[0]} at the same "
+        f"radius{off} and in {near[1]} at float32's own; {wrong} of them float32 would refuse "
+        "there; both accept or both "
+        f"refuse in {alike} of {len(rows)}; at radius {DROWNED:g}, where it does not look, the "
+        "scatter alone would have "
         f"accepted {drowned}"
     )

@@ -1,6 +1,8 @@
-"""`ngdiff bench`: a case measured (`turns`), its table, its rows saved; a suite of cases, each in a process of its own.
+"""`ngdiff bench`: a case measured (`turns`), its table, its rows saved; a suite of cases, each in a
+process of its own.
 
-A case that does not fit on the device is refused with an estimate of what it needs and of the changes that would fit.
+A case that does not fit on the device is refused with an estimate of what it needs and of the
+changes that would fit.
 """
 
 from __future__ import annotations
@@ -33,22 +35,31 @@ def device() -> str:
 
 # ---------------------------------------------------------------------------------------------------------- estimates
 def needs(case: Case, activations: float, memory: str = "swap") -> dict[str, float]:
-    """Bytes of one NGDiff step, by what they are for; activations: bytes a token of a batch (`per_token`).
+    """Bytes of one NGDiff step, by what they are for; activations: bytes a token of a batch
+    (`per_token`).
 
-    Gradients are as precise as weights; bfloat16 weights that are trained have 16 low bits more; moments are float32. The
-    stash lies where the activations were: what it takes is what it takes beyond them.
+    Gradients are as precise as weights; bfloat16 weights that are trained have 16 low bits more;
+    moments are float32. The stash lies where the activations were: what it takes is what it takes
+    beyond them.
     """
     hidden, layers, _, intermediate, vocabulary = SIZES[case.size]
     block = 4 * hidden**2 + 3 * hidden * intermediate + 2 * hidden
     N = layers * block + hidden + vocabulary * hidden * (2 if case.size in LARGE else 1)
     width = 4 if case.precision == "float32" else 2
-    trained, frozen = (case.lora * layers * (11 * hidden + 3 * intermediate), N) if case.lora else (N, 0)
+    trained, frozen = (
+        (case.lora * layers * (11 * hidden + 3 * intermediate), N) if case.lora else (N, 0)
+    )
     gradient = trained * (4 if case.lora else width)
     used = activations * case.shape[0] * case.shape[1]
     stash = max(0.0, gradient - used) if memory == "swap" else 0.0
     weights = trained * 4 + frozen * width
-    return {"weights": weights, "gradients": gradient, "stash": stash, "activations": used,
-            case.optimizer: trained * MOMENTS[case.optimizer]}  # fmt: skip
+    return {
+        "weights": weights,
+        "gradients": gradient,
+        "stash": stash,
+        "activations": used,
+        case.optimizer: trained * MOMENTS[case.optimizer],
+    }
 
 
 def per_token(case: Case, device: str) -> float:
@@ -70,18 +81,31 @@ def advice(case: Case, device: str, room: float) -> str:
         *[("--checkpointing", {"checkpointing": True})] * (not case.checkpointing),
         *[("--precision bfloat16", {"precision": "bfloat16"})] * (case.precision == "float32"),
         *[("--optimizer sgd", {"optimizer": "sgd"})] * (case.optimizer != "sgd" and not case.lora),
-        *[("--optimizer sgd --checkpointing", {"optimizer": "sgd", "checkpointing": True})] * (not case.lora),
+        *[("--optimizer sgd --checkpointing", {"optimizer": "sgd", "checkpointing": True})]
+        * (not case.lora),
         *[("--memory recompute --variants graddiff-two,ngdiff-recompute", {"memory": "recompute"})],
         *[("--lora 16", {"lora": 16})] * (not case.lora),
         *[(f"--size {name}", {"size": name}) for name in smaller],
     ]
-    tokens = {c: per_token(c, device) for c in dict.fromkeys([case, *(replace(case, **kw) for _, kw in changes)])}
+    tokens = {
+        c: per_token(c, device)
+        for c in dict.fromkeys([case, *(replace(case, **kw) for _, kw in changes)])
+    }
     parts = needs(case, tokens[case])
-    sums = {flag: sum(needs(c := replace(case, **kw), tokens[c], c.memory).values()) for flag, kw in changes}
-    fit = [f"{flag} (about {size / 1e9:.2g} GB)" for flag, size in sums.items() if 1.1 * size < room]
+    sums = {
+        flag: sum(needs(c := replace(case, **kw), tokens[c], c.memory).values())
+        for flag, kw in changes
+    }
+    fit = [
+        f"{flag} (about {size / 1e9:.2g} GB)" for flag, size in sums.items() if 1.1 * size < room
+    ]
     what = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in parts.items())
-    return (f"{case.label} needs about {sum(parts.values()) / 1e9:.3g} GB ({what}) and the device has {room / 1e9:.3g}; "
-            f"estimated to fit: {'; '.join(fit) or 'none of these changes alone, take fewer tokens too'}")  # fmt: skip
+    return (
+        f"{case.label} needs about {sum(parts.values()) / 1e9:.3g} GB ({what}) and the device has "
+        f"{room / 1e9:.3g}; "
+        "estimated to fit: "
+        f"{'; '.join(fit) or 'none of these changes alone, take fewer tokens too'}"
+    )
 
 
 def _room(device: str) -> float | None:
@@ -91,7 +115,8 @@ def _room(device: str) -> float | None:
 
 # --------------------------------------------------------------------------------------------------------------- tables
 def step_table(json: Path | None = None, **options: Any) -> list[Row]:
-    """`ngdiff bench step`: measure a `Case` of these options, print its table, and save the rows where `json` says (.jsonl).
+    """`ngdiff bench step`: measure a `Case` of these options, print its table, and save the rows
+    where `json` says (.jsonl).
 
     Errors: ValueError for a case that does not fit on the device, with those that would.
     """
@@ -103,7 +128,11 @@ def step_table(json: Path | None = None, **options: Any) -> list[Row]:
     began, threads, room = time.perf_counter(), torch.get_num_threads(), _room(where)
     torch.set_num_threads(1)
     try:
-        rows = [] if room and sum(needs(case, 0.0, "recompute").values()) > room else _measured(case, where)
+        rows = (
+            []
+            if room and sum(needs(case, 0.0, "recompute").values()) > room
+            else _measured(case, where)
+        )
         if not rows:
             raise ValueError(advice(case, where, room or 0.0))
     finally:
@@ -129,10 +158,12 @@ def _measured(case: Case, device: str) -> list[Row]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text, case by case: time and peak memory, each relative to GradDiff with two backwards, with one, and to
-    naive; reads a step; model-FLOP utilisation."""
-    lines = [f"{'':18}{'s/step':>9}{'time ÷ two':>12}{'[range]':>16}{'upper 95%':>10}{'÷ one':>8}{'÷ naive':>9}"
-             f"{'peak MB':>10}{'÷ two':>8}{'÷ one':>8}{'÷ naive':>9}{'reads':>7}{'MFU':>7}"]  # fmt: skip
+    """The rows as text, case by case: time and peak memory, each relative to GradDiff with two
+    backwards, with one, and to naive; reads a step; model-FLOP utilisation."""
+    lines = [
+        f"{'':18}{'s/step':>9}{'time ÷ two':>12}{'[range]':>16}{'upper 95%':>10}{'÷ one':>8}{'÷ naive':>9}"
+        f"{'peak MB':>10}{'÷ two':>8}{'÷ one':>8}{'÷ naive':>9}{'reads':>7}{'MFU':>7}"
+    ]
     for _, group in itertools.groupby(rows, key=lambda r: r["stamp"]["config"]):
         mine = list(group)
         lines += [_head(mine[0]), *map(_line, mine)]
@@ -156,12 +187,21 @@ def _head(r: Row) -> str:
 
 
 def _note(r: Row) -> str:
-    """Of the row of `ngdiff`: its extra peak beside the predicted one, and how things were counted."""
-    mb = {key: f"{r[f'{key}_bytes'] / 1e6:.1f}" for key in ("peak_extra", "peak_extra_predicted", "peak_extra_simple")}
+    """Of the row of `ngdiff`: its extra peak beside the predicted one, and how things were
+    counted.
+    """
+    mb = {
+        key: f"{r[f'{key}_bytes'] / 1e6:.1f}"
+        for key in ("peak_extra", "peak_extra_predicted", "peak_extra_simple")
+    }
     G, A_F = r["gradient_bytes"] / 1e6, r["forget_activation_bytes"] / 1e6
-    return (f"peak beyond two backwards: {mb['peak_extra']} MB, predicted {mb['peak_extra_predicted']}; max(0, G − A_F) = "
-            f"{mb['peak_extra_simple']}, G = {G:.1f}, A_F = {A_F:.1f}; kernels: {r['kernels']}; reads: {r['reads_by']}, "
-            f"less {r['reads_model']} of the model's own")  # fmt: skip
+    return (
+        f"peak beyond two backwards: {mb['peak_extra']} MB, predicted "
+        f"{mb['peak_extra_predicted']}; max(0, G − A_F) = "
+        f"{mb['peak_extra_simple']}, G = {G:.1f}, A_F = {A_F:.1f}; kernels: {r['kernels']}; "
+        f"reads: {r['reads_by']}, "
+        f"less {r['reads_model']} of the model's own"
+    )
 
 
 def _line(r: Row) -> str:
@@ -176,29 +216,40 @@ def _line(r: Row) -> str:
     times = cell("time_ratio_graddiff-one", 8) + cell("time_ratio_naive", 9)
     peaks = "".join(cell(f"peak_ratio_{base}", 8 + (base == "naive")) for base in BASES)
     skipped = f"  {r['skipped']} steps changed nothing" if r["skipped"] else ""
-    return (f"{r['variant']:18}{cell('seconds_median', 9)}{cell('time_ratio_graddiff-two', 12)}{shown:>16}"
-            f"{cell('time_ratio_graddiff-two_upper95', 10)}{times}{cell('peak_bytes', 10, 1, 1e6)}{peaks}{r['reads']:7d}"
-            f"{cell('mfu', 7)}{skipped}")  # fmt: skip
+    return (
+        f"{r['variant']:18}{cell('seconds_median', 9)}{cell('time_ratio_graddiff-two', 12)}{shown:>16}"
+        f"{cell('time_ratio_graddiff-two_upper95', 10)}{times}{cell('peak_bytes', 10, 1, 1e6)}{peaks}{r['reads']:7d}"
+        f"{cell('mfu', 7)}{skipped}"
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- suite
 def _big(tokens: int, **options: Any) -> list[Case]:
-    """The first that fits is what is wanted: 7B as it is trained, else with an optimizer that keeps nothing, else 1B."""
+    """The first that fits is what is wanted: 7B as it is trained, else with an optimizer that keeps
+    nothing, else 1B.
+    """
     sizes = (("7B", "adamw"), ("7B", "sgd"), ("1B", "adamw"))
     kinds = sizes[::2] if options.get("lora") else sizes
-    return [Case(size, tokens, precision="bfloat16", optimizer=kind, **options) for size, kind in kinds]
+    return [
+        Case(size, tokens, precision="bfloat16", optimizer=kind, **options) for size, kind in kinds
+    ]
 
 
 MODES_BESIDE = ("graddiff-two", "graddiff-one", "ngdiff", "ngdiff-recompute")
 CASES = {  # by device: what the performance targets ask for, each with what to fall back to
-    "cuda": [_big(4096), _big(1024), _big(4096, checkpointing=True, memory="recompute", variants=MODES_BESIDE),
-             _big(4096, lora=16)],
+    "cuda": [
+        _big(4096),
+        _big(1024),
+        _big(4096, checkpointing=True, memory="recompute", variants=MODES_BESIDE),
+        _big(4096, lora=16),
+    ],
     "cpu": [[Case("10M", 512)], [Case("10M", 128)]],
-}  # fmt: skip
+}
 
 
 def suite(json_dir: Path, minutes: float = 8.0) -> list[Row]:
-    """`ngdiff bench suite`: the cases of this device, one process each, within `minutes` all told; one table of all.
+    """`ngdiff bench suite`: the cases of this device, one process each, within `minutes` all told;
+    one table of all.
 
     A case that fails is a row that says why, and the next smaller one takes its place.
     """
@@ -227,23 +278,39 @@ def suite(json_dir: Path, minutes: float = 8.0) -> list[Row]:
 
 
 def _apart(case: Case, path: Path, seconds: float) -> list[Row]:
-    """The rows of a case measured in a process of its own, at most so many seconds, saved; or one row, its outcome."""
+    """The rows of a case measured in a process of its own, at most so many seconds, saved; or one
+    row, its outcome.
+    """
     began = time.perf_counter()
     given = text.dumps({**asdict(case), "json": str(path)})
-    home = os.pathsep.join([str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")])
+    home = os.pathsep.join(
+        [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
+    )
     command = [sys.executable, "-m", "ngdiff.timing.step", given]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=seconds, env=os.environ | {"PYTHONPATH": home}
+            command,
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+            env=os.environ | {"PYTHONPATH": home},
         )
         last = (done.stderr.strip().splitlines() or [""])[-1]
-        why = "" if not done.returncode else last if done.returncode == 2 else f"ended with {done.returncode}: {last}"
+        why = (
+            ""
+            if not done.returncode
+            else last
+            if done.returncode == 2
+            else f"ended with {done.returncode}: {last}"
+        )
     except subprocess.TimeoutExpired:
         why = f"out of time after {seconds:.0f} s"
     if not why:
         return read_rows(path)
     mark = stamp(asdict(case), 1, time.perf_counter() - began)
-    rows = [{**asdict(case), "variant": "all", "outcome": why.removeprefix("ngdiff: "), "stamp": mark}]
+    rows = [
+        {**asdict(case), "variant": "all", "outcome": why.removeprefix("ngdiff: "), "stamp": mark}
+    ]
     write_rows(path, rows)
     return rows
 

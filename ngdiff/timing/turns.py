@@ -1,17 +1,21 @@
 """What a step costs: NGDiff beside both GradDiffs and a naive NGDiff, in one process, turn by turn.
 
-Every round takes one step of each variant on the same model, optimizer and batches, so that a drift of the machine's speed
-falls on all alike; ratios are taken round by round and their medians reported with a bootstrap bound. `ngdiff.engine`
-prepares model and optimizer, for GradDiff too, so that the time is a user's. The rate is so small that the steps of one
-variant change nothing that another's time depends on. AutoLR is amortised: rounds come in multiples of its period.
+Every round takes one step of each variant on the same model, optimizer and batches, so that a drift
+of the machine's speed falls on all alike; ratios are taken round by round and their medians
+reported with a bootstrap bound. `ngdiff.engine` prepares model and optimizer, for GradDiff too, so
+that the time is a user's. The rate is so small that the steps of one variant change nothing that
+another's time depends on. AutoLR is amortised: rounds come in multiples of its period.
 
-    graddiff-two      two backwards, the second accumulates onto the first       the usual implementation
-    graddiff-one      one backward of c·R − (1−c)·F                              both graphs alive at once
-    naive             clones, a loop over parameters, .item() for each norm      NGDiff as a first draft
+    graddiff-two      two backwards, the second accumulates onto the first       the usual
+                      implementation
+    graddiff-one      one backward of c·R − (1−c)·F                              both graphs alive
+                      at once
+    naive             clones, a loop over parameters, .item() for each norm      NGDiff as a first
+                      draft
     ngdiff            ours, at a rate given beforehand
     ngdiff-recompute  ours, never holding two gradients (memory="recompute")
-    ngdiff+autolr     ours, probing as by default: the step's rows and three times as many others; -2, -1: probing the
-                      step's own rows with two forwards or with one
+    ngdiff+autolr     ours, probing as by default: the step's rows and three times as many others;
+                      -2, -1: probing the step's own rows with two forwards or with one
 """
 
 from __future__ import annotations
@@ -57,9 +61,12 @@ MOMENTS = {"adamw": 8, "sgd": 0}  # bytes a trained weight
 
 
 def _autolr(forwards: int, fresh: int = 0) -> AutoLR:
-    """Probes on the step's own rows with two forwards or one, or like the default, on four times the rows (`fresh=3`);
-    no search, which is made once a run, no widening, so that every probe costs the same, and the rate stays LR."""
-    return AutoLR(lr=LR, min_lr=LR, max_lr=LR, every=EVERY, forwards=forwards, fresh=fresh, search=0, widen=0)
+    """Probes on the step's own rows with two forwards or one, or like the default, on four times
+    the rows (`fresh=3`); no search, which is made once a run, no widening, so that every probe
+    costs the same, and the rate stays LR."""
+    return AutoLR(
+        lr=LR, min_lr=LR, max_lr=LR, every=EVERY, forwards=forwards, fresh=fresh, search=0, widen=0
+    )
 
 
 OURS: dict[str, tuple[AutoLR | None, str]] = {  # step-size rule, memory mode
@@ -73,9 +80,10 @@ OURS: dict[str, tuple[AutoLR | None, str]] = {  # step-size rule, memory mode
 
 @dataclass(frozen=True)
 class Case:
-    """What is measured. length: tokens a row, 0: at most 128 (1024 from 1B on). pairs: rounds, 0: 30 (CUDA: 50). minutes:
-    all the time there is, 0: as long as it takes; fewer rounds (10 at least) and less warm-up then. lora: rank of an
-    adapter on the frozen model, 0: all weights are trained. memory="recompute" adds that variant. variants: (): all.
+    """What is measured. length: tokens a row, 0: at most 128 (1024 from 1B on). pairs: rounds, 0:
+    30 (CUDA: 50). minutes: all the time there is, 0: as long as it takes; fewer rounds (10 at
+    least) and less warm-up then. lora: rank of an adapter on the frozen model, 0: all weights are
+    trained. memory="recompute" adds that variant. variants: (): all.
 
     Errors: ValueError for a name that is not known, or a batch that predicts nothing.
     """
@@ -96,12 +104,18 @@ class Case:
         known = (("size", SIZES), ("precision", PRECISIONS), ("optimizer", MAKE), ("memory", MODES))
         for what, names in known:
             if getattr(self, what) not in names:
-                raise ValueError(f"unknown {what} {getattr(self, what)!r}; choose one of: {', '.join(names)}")
+                raise ValueError(
+                    f"unknown {what} {getattr(self, what)!r}; choose one of: {', '.join(names)}"
+                )
         if strange := [name for name in self.variants if name not in (*BASES, *OURS)]:
-            raise ValueError(f"unknown variant {strange[0]!r}; choose some of: {', '.join((*BASES, *OURS))}")
+            raise ValueError(
+                f"unknown variant {strange[0]!r}; choose some of: {', '.join((*BASES, *OURS))}"
+            )
         if min(self.tokens, self.length or self.tokens) < 2:
-            raise ValueError("a batch needs rows of at least 2 tokens, one to predict from and one to predict, "
-                             f"got {self.tokens} tokens a batch and {self.length or self.tokens} a row")  # fmt: skip
+            raise ValueError(
+                "a batch needs rows of at least 2 tokens, one to predict from and one to predict, "
+                f"got {self.tokens} tokens a batch and {self.length or self.tokens} a row"
+            )
         if min(self.lora, self.pairs, self.minutes) < 0:
             raise ValueError("lora, pairs and minutes are 0 or more")
 
@@ -113,25 +127,43 @@ class Case:
 
     @property
     def names(self) -> tuple[str, ...]:
-        return self.variants or (*VARIANTS[:4], *["ngdiff-recompute"][: self.memory == "recompute"], *VARIANTS[4:])
+        return self.variants or (
+            *VARIANTS[:4],
+            *["ngdiff-recompute"][: self.memory == "recompute"],
+            *VARIANTS[4:],
+        )
 
     @property
     def label(self) -> str:
         """What distinguishes it, in a line and in the name of its file."""
-        extra = [f"lora{self.lora}"] if self.lora else [self.optimizer] if self.optimizer != "adamw" else []
+        extra = (
+            [f"lora{self.lora}"]
+            if self.lora
+            else [self.optimizer]
+            if self.optimizer != "adamw"
+            else []
+        )
         extra += [self.precision] if self.precision != "float32" else []
-        return "_".join([self.size, str(self.tokens), *extra, *["checkpointing"][: self.checkpointing]])
+        return "_".join(
+            [self.size, str(self.tokens), *extra, *["checkpointing"][: self.checkpointing]]
+        )
 
     def config(self, layers: int = 0) -> LlamaConfig:
         hidden, depth, heads, intermediate, vocabulary = SIZES[self.size]
-        return LlamaConfig(hidden_size=hidden, num_hidden_layers=layers or depth, num_attention_heads=heads,
-                           vocab_size=vocabulary, intermediate_size=intermediate, max_position_embeddings=self.shape[1],
-                           tie_word_embeddings=self.size not in LARGE)  # fmt: skip
+        return LlamaConfig(
+            hidden_size=hidden,
+            num_hidden_layers=layers or depth,
+            num_attention_heads=heads,
+            vocab_size=vocabulary,
+            intermediate_size=intermediate,
+            max_position_embeddings=self.shape[1],
+            tie_word_embeddings=self.size not in LARGE,
+        )
 
 
 def llama(case: Case, device: str, layers: int = 0) -> nn.Module:
-    """A randomly initialised Llama of about that many parameters, made where it will be and in the precision it will have;
-    with lora, frozen under an adapter like `ngdiff.lm.lora`'s."""
+    """A randomly initialised Llama of about that many parameters, made where it will be and in the
+    precision it will have; with lora, frozen under an adapter like `ngdiff.lm.lora`'s."""
     kept = torch.get_default_dtype()
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
@@ -144,7 +176,10 @@ def llama(case: Case, device: str, layers: int = 0) -> nn.Module:
             from peft import LoraConfig, get_peft_model
 
             config = LoraConfig(
-                r=case.lora, lora_alpha=2 * case.lora, target_modules="all-linear", task_type="CAUSAL_LM"
+                r=case.lora,
+                lora_alpha=2 * case.lora,
+                target_modules="all-linear",
+                task_type="CAUSAL_LM",
             )
             model = get_peft_model(model, config)
     return model
@@ -165,12 +200,16 @@ class Subject:
         self.tied = case.size not in LARGE
         make = torch.Generator().manual_seed(1)
         vocabulary = SIZES[case.size][-1]
-        self.ids = [torch.randint(0, vocabulary, case.shape, generator=make).to(device) for _ in "RF"]
+        self.ids = [
+            torch.randint(0, vocabulary, case.shape, generator=make).to(device) for _ in "RF"
+        ]
 
     def loss(self, which: int) -> torch.Tensor:
         ids = self.ids[which]  # (rows, time)
         logits = self.model(ids, use_cache=False).logits
-        return nn.functional.cross_entropy(logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten())
+        return nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
+        )
 
     def update(self) -> None:
         self.optimizer.step()
@@ -180,7 +219,9 @@ class Subject:
         self.optimizer.zero_grad(set_to_none=True)
 
     def held(self) -> int:
-        """Bytes that stay from step to step: weights, their low bits, optimizer state; on CUDA all that is allocated."""
+        """Bytes that stay from step to step: weights, their low bits, optimizer state; on CUDA all
+        that is allocated.
+        """
         if self.device == "cuda":
             return torch.cuda.memory_allocated()
         states = inner(self.optimizer).state.values()
@@ -213,7 +254,9 @@ def naive(on: Subject) -> None:
 
 
 class Variant:
-    """One way to take the step. skipped: how many of its steps changed nothing (a loss that is not finite, say)."""
+    """One way to take the step. skipped: how many of its steps changed nothing (a loss that is not
+    finite, say).
+    """
 
     def __init__(self, name: str, subject: Subject) -> None:
         self.name, self.subject, self.skipped = name, subject, 0
@@ -223,7 +266,9 @@ class Variant:
         """Its rule, where it has one, is due to probe in the next step."""
         on = self.subject
         if self.name not in OURS:
-            plain = {"graddiff-two": graddiff_two, "graddiff-one": graddiff_one, "naive": naive}[self.name]
+            plain = {"graddiff-two": graddiff_two, "graddiff-one": graddiff_one, "naive": naive}[
+                self.name
+            ]
             self.step: Callable[[], Any] = partial(plain, on)
             return
         rule, memory = OURS[self.name]
@@ -246,7 +291,9 @@ class Variant:
 
 # --------------------------------------------------------------------------------------------------------- measurement
 def measure(case: Case, device: str) -> list[Row]:
-    """One row a variant: seconds, ratios to both GradDiffs and to naive, peak bytes and their ratios, reads, utilisation."""
+    """One row a variant: seconds, ratios to both GradDiffs and to naive, peak bytes and their
+    ratios, reads, utilisation.
+    """
     began = time.perf_counter()
     subject = Subject(case, device)
     variants = [Variant(name, subject) for name in case.names]
@@ -259,7 +306,9 @@ def measure(case: Case, device: str) -> list[Row]:
         v.skipped = 0
     seconds: dict[str, list[float]] = {v.name: [] for v in fit}
     for n in range(rounds):
-        order = fit[n % len(fit) :] + fit[: n % len(fit)]  # nobody is always first, or always behind the same one
+        order = (
+            fit[n % len(fit) :] + fit[: n % len(fit)]
+        )  # nobody is always first, or always behind the same one
         taken = {v.name: meters.timed(v.step, device) for v in (order if n % 2 else order[::-1])}
         meters.settle(device)
         for name, read in taken.items():
@@ -275,7 +324,10 @@ def measure(case: Case, device: str) -> list[Row]:
     for v in fit:  # the step after one that probed
         found[v.name] |= {"reads": meters.reads(v.step, device) - theirs, "reads_model": theirs}
     about = _about(subject) | {"warmup": warm, "rounds": rounds}
-    rows = [about | {"variant": v.name} | found.get(v.name, {"outcome": "out of memory"}) for v in variants]
+    rows = [
+        about | {"variant": v.name} | found.get(v.name, {"outcome": "out of memory"})
+        for v in variants
+    ]
     for row in rows:
         if row["variant"] in seconds:
             row |= _times(row, seconds) | _memory(row, found)
@@ -283,7 +335,9 @@ def measure(case: Case, device: str) -> list[Row]:
 
 
 def _fits(variant: Variant, must: bool) -> bool:
-    """Its first step, which is the one that takes most memory. Errors: OutOfMemoryError if it `must` fit."""
+    """Its first step, which is the one that takes most memory. Errors: OutOfMemoryError if it
+    `must` fit.
+    """
     try:
         variant.step()
         return True
@@ -298,7 +352,9 @@ def _fits(variant: Variant, must: bool) -> bool:
 
 
 def _plan(case: Case, variants: Sequence[Variant], began: float) -> tuple[int, int]:
-    """Steps of warm-up and timed rounds, whole periods of AutoLR: as asked, or as many as one round says will fit."""
+    """Steps of warm-up and timed rounds, whole periods of AutoLR: as asked, or as many as one round
+    says will fit.
+    """
     on_cuda = variants[0].subject.device == "cuda"
     warm, rounds = (2 * EVERY, case.pairs or 50) if on_cuda else (EVERY, case.pairs or 30)
     rounds = -(-rounds // EVERY) * EVERY
@@ -310,7 +366,9 @@ def _plan(case: Case, variants: Sequence[Variant], began: float) -> tuple[int, i
         v.step()
     meters.settle(variants[0].subject.device)
     now = time.perf_counter()
-    left = 0.9 * (60 * case.minutes - (now - began)) / (now - start) - 4  # rounds; four are for memory and reads
+    left = (
+        0.9 * (60 * case.minutes - (now - began)) / (now - start) - 4
+    )  # rounds; four are for memory and reads
     warm = int(min(warm, max(2, left / 5)))
     return warm, int(min(rounds, max(1, (left - warm) // EVERY) * EVERY))
 
@@ -321,7 +379,11 @@ def _about(on: Subject) -> Row:
     name = torch.cuda.get_device_name() if on.device == "cuda" else on.device
     return {
         **{"size": case.size, "parameters": sum(p.numel() for p in on.model.parameters())},
-        **{"trained": sum(p.numel() for p in on.params), "tokens": on.ids[0].numel(), "length": case.shape[1]},
+        **{
+            "trained": sum(p.numel() for p in on.params),
+            "tokens": on.ids[0].numel(),
+            "length": case.shape[1],
+        },
         **{
             "dtype": f"torch.{case.precision}",
             "precision": case.precision,
@@ -335,13 +397,17 @@ def _about(on: Subject) -> Row:
         "gradient_bytes": sum(p.nbytes for p in on.params),
         "forget_activation_bytes": activations,
         "held_bytes": on.held(),
-        "tied_bytes": sum(p.nbytes for p in on.params if p is on.model.get_input_embeddings().weight and on.tied),
+        "tied_bytes": sum(
+            p.nbytes for p in on.params if p is on.model.get_input_embeddings().weight and on.tied
+        ),
         "fused": vector.fused(vector._axpby_, on.params[0].device) is not None,
     }
 
 
 def _times(row: Row, seconds: dict[str, list[float]]) -> Row:
-    """Seconds of a variant and their ratios; of AutoLR, of whole periods, since a probe falls on one round in EVERY."""
+    """Seconds of a variant and their ratios; of AutoLR, of whole periods, since a probe falls on
+    one round in EVERY.
+    """
     name, mine = row["variant"], seconds[row["variant"]]
     out: Row = {"seconds_median": statistics.median(mine), "seconds_mean": statistics.fmean(mine)}
     out["seconds_range"] = [min(mine), max(mine)]
@@ -360,15 +426,19 @@ def _times(row: Row, seconds: dict[str, list[float]]) -> Row:
 
 
 def _memory(row: Row, found: dict[str, Row]) -> Row:
-    """Peak bytes beside the bases', and what swap should take beyond GradDiff with two backwards, in two ways:
+    """Peak bytes beside the bases', and what swap should take beyond GradDiff with two backwards,
+    in two ways:
 
     max(0, G − A_F)                  G bytes of gradients, A_F alive after the forget forward
-    max(0, held + 2·G + 2·E − peak)  what swap ends its second backward with, less GradDiff's measured peak, in which
-                                     are also the loss's own temporaries; E: the gradient of a tied table, which
-                                     autograd has three times while it adds its two parts
+    max(0, held + 2·G + 2·E − peak)  what swap ends its second backward with, less GradDiff's
+                                     measured peak, in which are also the loss's own temporaries; E:
+                                     the gradient of a tied table, which autograd has three times
+                                     while it adds its two parts
     """
     peak, ours = row["peak_bytes"], OURS.get(row["variant"])
-    out: Row = {f"peak_ratio_{base}": peak / found[base]["peak_bytes"] for base in BASES if base in found}
+    out: Row = {
+        f"peak_ratio_{base}": peak / found[base]["peak_bytes"] for base in BASES if base in found
+    }
     if two := found.get("graddiff-two"):
         out["peak_extra_bytes"] = peak - two["peak_bytes"]
     if row["variant"] == "ngdiff":

@@ -1,4 +1,6 @@
-"""Notebooks: built byte-identically from their sources, outputs light, solutions left out of exercises."""
+"""Notebooks: built byte-identically from their sources, outputs light, solutions left out of
+exercises.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,10 @@ def test_rebuild_is_byte_identical(repo: Path) -> None:
     folder = repo / "notebooks"
     first = {path: path.read_bytes() for path in book.build(folder)}
     assert {path: path.read_bytes() for path in book.build(folder)} == first
-    assert [path.relative_to(folder).as_posix() for path in first] == ["00_start.ipynb", "exercises/00_start.ipynb"]
+    assert [path.relative_to(folder).as_posix() for path in first] == [
+        "00_start.ipynb",
+        "exercises/00_start.ipynb",
+    ]
     assert book.stale(folder) == []
 
 
@@ -67,7 +72,11 @@ def test_stale_names_what_differs(repo: Path) -> None:
     book.build(folder)
     source.write_text(source.read_text().replace("1 + 1", "1 + 2", 1))
     (folder / "09_orphan.ipynb").write_text("{}")
-    assert [p.name for p in book.stale(folder)] == ["00_start.ipynb", "09_orphan.ipynb", "00_start.ipynb"]
+    assert [p.name for p in book.stale(folder)] == [
+        "00_start.ipynb",
+        "09_orphan.ipynb",
+        "00_start.ipynb",
+    ]
 
 
 def test_exercises_leave_out_the_solution_only(repo: Path) -> None:
@@ -81,7 +90,10 @@ def test_exercises_leave_out_the_solution_only(repo: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("# %%\n1\n", "0 cells are tagged parameters"), ('# %% tags=["parameters"]\na = 1 + b\n', "is not")],
+    [
+        ("# %%\n1\n", "0 cells are tagged parameters"),
+        ('# %% tags=["parameters"]\na = 1 + b\n', "is not"),
+    ],
 )
 def test_a_bad_parameters_cell_is_named(repo: Path, text: str, message: str) -> None:
     source = repo / "notebooks" / "00_bad.py"
@@ -105,7 +117,9 @@ def picture(width: int, noise: bool = False) -> dict:
     from PIL import Image
 
     shape = (width // 2, width, 3)
-    pixels = numpy.random.default_rng(0).integers(0, 256, shape) if noise else numpy.full(shape, 200)
+    pixels = (
+        numpy.random.default_rng(0).integers(0, 256, shape) if noise else numpy.full(shape, 200)
+    )
     buffer = io.BytesIO()
     Image.fromarray(pixels.astype("uint8")).save(buffer, "png")
     data = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": "<Figure>"}
@@ -116,7 +130,9 @@ def test_outputs_ride_along_light(repo: Path) -> None:
     from PIL import Image
 
     nb = book.notebook(add(repo, "00_start", BODY))
-    streams = [{"output_type": "stream", "name": name, "text": name} for name in ("stdout", "stderr")]
+    streams = [
+        {"output_type": "stream", "name": name, "text": name} for name in ("stdout", "stderr")
+    ]
     book.add_outputs(nb, executed(nb, *streams, picture(3000)))
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5]
@@ -142,7 +158,12 @@ def test_build_keeps_outputs_of_unchanged_cells_and_drops_others(repo: Path) -> 
     path = folder / "00_start.ipynb"
     nb = nbformat.read(path, as_version=4)
     for cell in nb.cells[2:]:
-        result = {"output_type": "execute_result", "data": {"text/plain": "4"}, "metadata": {}, "execution_count": 5}
+        result = {
+            "output_type": "execute_result",
+            "data": {"text/plain": "4"},
+            "metadata": {},
+            "execution_count": 5,
+        }
         cell.outputs, cell.execution_count = [nbformat.from_dict(result)], 5
     path.write_text(nbformat.writes(nb))
     source.write_text(source.read_text().replace("1 + 1", "1 + 3"))
@@ -176,11 +197,19 @@ def test_every_name_of_the_package_that_a_notebook_uses_exists(name: str) -> Non
     for node in ast.walk(tree):
         if isinstance(node, (ast.Import, ast.ImportFrom)) and "ngdiff" in ast.unparse(node):
             exec(ast.unparse(node), roots)  # ImportError names what is gone
-    assigned = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    assigned = {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    }
     seen = 0
     for node in (node for node in ast.walk(tree) if isinstance(node, ast.Attribute)):
         path = ast.unparse(node).split(".")
-        if path[0] not in roots or path[0] in assigned or not all(part.isidentifier() for part in path):
+        if (
+            path[0] not in roots
+            or path[0] in assigned
+            or not all(part.isidentifier() for part in path)
+        ):
             continue
         found = roots[path[0]]
         for part in path[1:]:

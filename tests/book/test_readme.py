@@ -1,4 +1,6 @@
-"""The README says nothing that a saved row does not: its tables are a refill, its links lead somewhere."""
+"""The README says nothing that a saved row does not: its tables are a refill, its links lead
+somewhere.
+"""
 
 from __future__ import annotations
 
@@ -43,11 +45,20 @@ def test_the_example_runs_as_it_stands():
         "optimizer": torch.optim.AdamW(model.parameters()),
         "loss": lambda x: (model(x) - x.sum(1, keepdim=True)).square().mean(),
         "MICRO": MICRO,
-        **{f"{kind}_batch": torch.randn(n, 3) for kind, n in (("retain", 4), ("forget", 4), ("wider_retain", 16))},
+        **{
+            f"{kind}_batch": torch.randn(n, 3)
+            for kind, n in (("retain", 4), ("forget", 4), ("wider_retain", 16))
+        },
     }
     exec(text.replace('ng.profile("tiny")', "MICRO"), names)
-    assert names["info"].updated and names["run"].history and names["run"].stopped in ("forget_level", "steps")
-    assert {"model_utility", "forget_quality", "privleak", "mia_gradnorm"} <= names["report"].metrics.keys()
+    assert (
+        names["info"].updated
+        and names["run"].history
+        and names["run"].stopped in ("forget_level", "steps")
+    )
+    assert {"model_utility", "forget_quality", "privleak", "mia_gradnorm"} <= names[
+        "report"
+    ].metrics.keys()
 
 
 def test_a_typed_number_does_not_survive(monkeypatch):
@@ -79,28 +90,51 @@ def test_every_notebook_has_its_question():
 def test_findings_are_worked_out_from_the_rows():
     """A grid of one method beside ours: every number and every name by hand."""
     ours, theirs = (
-        {"method": m, "stepsize": r, "stopped": "forget_level"} for m, r in (("ngdiff", "autolr"), ("npo", "constant"))
+        {"method": m, "stepsize": r, "stopped": "forget_level"}
+        for m, r in (("ngdiff", "autolr"), ("npo", "constant"))
     )
     cost = {"updates": 40, "seconds": 5.0, "forwards": 12, "score": 0.9, "loss_forget": 3.0}
-    matched = [ours | cost, {**ours, **cost, "stopped": "steps"}, ours | cost | {"stepsize": "constant", "updates": 90}]
+    matched = [
+        ours | cost,
+        {**ours, **cost, "stopped": "steps"},
+        ours | cost | {"stepsize": "constant", "updates": 90},
+    ]
     matched += [theirs | cost | {"stepsize": "autolr", "score": 0.95}]
     tuning = [
         theirs | {"lr": lr, "score": s, "stopped": w}
         for lr, s, w in ((1, 0.5, "steps"), (2, 0.9, "forget_level"), (3, 0.8, "forget_level"))
     ]
     starts = [ours | cost | {"lr": 1e-5, "updates": 60}, ours | cost | {"lr": 1e-2}]
-    against = {"name": "against npo", "low": -0.1, "high": 0.2, "mean": 0.1, "verdict": "tuned npo better"}
-    named = {"AutoLR over starting rates": 0.003, "swing of graddiff with c": 0.1, "ascent keeps, at matched forgetting": 0.8,
-             "ascent keeps, without a stop at 0.001": 0.0}  # fmt: skip
+    against = {
+        "name": "against npo",
+        "low": -0.1,
+        "high": 0.2,
+        "mean": 0.1,
+        "verdict": "tuned npo better",
+    }
+    named = {
+        "AutoLR over starting rates": 0.003,
+        "swing of graddiff with c": 0.1,
+        "ascent keeps, at matched forgetting": 0.8,
+        "ascent keeps, without a stop at 0.001": 0.0,
+    }
     claimed = [against, *({"name": name, "mean": mean} for name, mean in named.items())]
     verdicts, autolr, rates, cost_of, ascent, walked = findings.sentences(
         matched, tuning, starts, [theirs | cost], claimed
     )
     assert (
-        "better than none; **worse than NPO**" in verdicts and "against none; in the other's, against none" in verdicts
+        "better than none; **worse than NPO**" in verdicts
+        and "against none; in the other's, against none" in verdicts
     )
-    assert "NGDiff (0.900) has a lower mean score than NPO (0.950)" in autolr and "NGDiff 50%, NPO 100%" in autolr
+    assert (
+        "NGDiff (0.900) has a lower mean score than NPO (0.950)" in autolr
+        and "NGDiff 50%, NPO 100%" in autolr
+    )
     assert "moves by 0.003" in rates and "from 40 to 60" in rates and "from 100% to 100%" in rates
     assert "moves by 0.10 (NPO) to 0.10 (NPO); over all by 0.40 (NPO)" in rates
-    assert "40 updates in 5.0 s" in cost_of and "makes 90 in 5.0 s" in cost_of and "1 of its 2 runs" in cost_of
+    assert (
+        "40 updates in 5.0 s" in cost_of
+        and "makes 90 in 5.0 s" in cost_of
+        and "1 of its 2 runs" in cost_of
+    )
     assert "keeps 0.80" in ascent and "0.00 at 0.001" in ascent and "NPO 0.900 (3.0)" in walked

@@ -81,13 +81,20 @@ def test_the_report_is_one_file_and_tells_what_was_not_run(repo: Path) -> None:
         ("fig3_drawn", "06_claims.jsonl"),
         ("fig4_kept", "old.jsonl"),
     ):
-        figure.savefig(figures / f"{name}.png", metadata={"Description": "A <line>", "Source": source})
-    write_rows(repo / "data/results/tiny/06_claims.jsonl", [{"claim": "η < 1", "holds": True, "seeds": [0]}])
+        figure.savefig(
+            figures / f"{name}.png", metadata={"Description": "A <line>", "Source": source}
+        )
+    write_rows(
+        repo / "data/results/tiny/06_claims.jsonl",
+        [{"claim": "η < 1", "holds": True, "seeds": [0]}],
+    )
     files = {f"figures/tiny/{name}.png" for name in ("fig1_new", "fig3_drawn", "fig4_kept")}
     files |= {"data/results/tiny/06_claims.jsonl"}
     comparison = [report.Compared("a & b", row(1.0), None)]
     config = {"profile": "tiny", "seeds": None}
-    page = report.write(repo, "tiny", [report.Ran("00_a", "done", 1.0)], files, comparison, config, 1.0)
+    page = report.write(
+        repo, "tiny", [report.Ran("00_a", "done", 1.0)], files, comparison, config, 1.0
+    )
     text = page.read_text("utf-8")
     assert text.count("data:image/png;base64,") == 3 and "fig1_new. A &lt;line&gt;" in text
     assert "fig3_drawn. A &lt;line&gt;" in text, "drawn from rows of this run"

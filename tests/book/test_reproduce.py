@@ -1,4 +1,6 @@
-"""A reproduction: run once, reused while valid, failures named, nothing half-done taken for done."""
+"""A reproduction: run once, reused while valid, failures named, nothing half-done taken for
+done.
+"""
 
 from __future__ import annotations
 
@@ -33,17 +35,34 @@ def test_a_reproduction_runs_once_and_reuses_until_something_changes(repo: Path)
     said: list[str] = []
     assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 1, 1]
     text = "\n".join(said)
-    assert "1 of 1 reproduced numbers are within tolerance. 2 are new" in text and "3 of 3 notebooks" in text
-    assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 1, 2]  # 10 always rebuilds
+    assert (
+        "1 of 1 reproduced numbers are within tolerance. 2 are new" in text
+        and "3 of 3 notebooks" in text
+    )
+    assert reproduce(root=repo, say=said.append) == 0 and counts() == [
+        1,
+        1,
+        2,
+    ]  # 10 always rebuilds
     assert "still valid" in "\n".join(said)
 
-    (rows / "05_b_summary.jsonl").write_text("damaged")  # by hand, or by checking out another commit
+    (rows / "05_b_summary.jsonl").write_text(
+        "damaged"
+    )  # by hand, or by checking out another commit
     assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 2, 3]
     assert reproduce(root=repo, force=True, only=["05"], say=said.append) == 0 and counts()[1] == 3
 
 
 @pytest.mark.parametrize(
-    "text", ["", "[]", "3", '{"00_a": 1}', '{"00_a": {"key": "k"}}', '{"00_a": {"key": 1, "seconds": 1, "files": 5}}']
+    "text",
+    [
+        "",
+        "[]",
+        "3",
+        '{"00_a": 1}',
+        '{"00_a": {"key": "k"}}',
+        '{"00_a": {"key": 1, "seconds": 1, "files": 5}}',
+    ],
 )
 def test_records_of_another_shape_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "records.json").write_text(text)
@@ -59,26 +78,47 @@ def test_records_of_another_shape_are_none(tmp_path: Path, text: str) -> None:
 def test_a_failing_notebook_is_named_and_stops_no_other(repo: Path) -> None:
     add(repo, "01_bad", "# %%\nx = 1\n\n# %%\nassert x == 2, 'x is not two'\n")
     add(repo, "02_good", WRITE.format(name="02_good", value=1))
-    write_rows(repo / "data/results/tiny/01_summary.jsonl", [{"name": "lost", "value": 3.0, "tolerance": 0.0}])
+    write_rows(
+        repo / "data/results/tiny/01_summary.jsonl",
+        [{"name": "lost", "value": 3.0, "tolerance": 0.0}],
+    )
     said: list[str] = []
     assert reproduce(root=repo, say=said.append) == 1
     text = "\n".join(said)
     assert "01_bad failed in cell 4 of 4: AssertionError: x is not two" in text
     assert "assert x == 2" in text and "ngdiff reproduce --profile tiny --only 01" in text
-    assert "1 of 2 notebooks" in text and (repo / "data/results/tiny/02_good_summary.jsonl").exists()
+    assert (
+        "1 of 2 notebooks" in text and (repo / "data/results/tiny/02_good_summary.jsonl").exists()
+    )
     page = (repo / "report/tiny.html").read_text()
-    assert "FAILED" in page and "lost" in page and report.NOT_RUN in page  # the committed row is no result
+    assert (
+        "FAILED" in page and "lost" in page and report.NOT_RUN in page
+    )  # the committed row is no result
     said.clear()
     assert reproduce(root=repo, say=said.append) == 1, "a failed execution must not look valid"
 
 
 def test_files_belong_to_the_execution_that_wrote_them(repo: Path) -> None:
     head = "# %%\nimport pathlib, time\n\ndef wait(name):\n    end = time.monotonic() + 60\n"
-    head += "    while not pathlib.Path(name).exists():\n        assert time.monotonic() < end\n        time.sleep(0.05)\n\n"
+    head += (
+        "    while not pathlib.Path(name).exists():\n        assert time.monotonic() < end\n  "
+        "      time.sleep(0.05)\n\n"
+    )
     touch = "# %%\npathlib.Path({!r}).touch()\n\n"
     write = WRITE.format(name="01_bad", value=1)
-    add(repo, "01_bad", head + "wait('good')\n\n" + write + touch.format("bad") + "# %%\nassert False\n")
-    add(repo, "02_good", head + touch.format("good") + "# %%\nwait('bad')\n\n" + WRITE.format(name="02_good", value=1))
+    add(
+        repo,
+        "01_bad",
+        head + "wait('good')\n\n" + write + touch.format("bad") + "# %%\nassert False\n",
+    )
+    add(
+        repo,
+        "02_good",
+        head
+        + touch.format("good")
+        + "# %%\nwait('bad')\n\n"
+        + WRITE.format(name="02_good", value=1),
+    )
     assert reproduce(root=repo, say=[].append) == 1
     assert (repo / "data/results/tiny/01_bad_summary.jsonl").exists()
     records = json.loads((repo / ".cache/executed/tiny/records.json").read_text())
@@ -87,10 +127,15 @@ def test_files_belong_to_the_execution_that_wrote_them(repo: Path) -> None:
     }
 
 
-def test_with_only_a_record_of_old_code_is_not_of_this_run(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_with_only_a_record_of_old_code_is_not_of_this_run(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     add(repo, "05_b", WRITE.format(name="05_b", value=1.0))
     add(repo, "10_c", WRITE.format(name="10_c", value=1.0))
-    write_rows(repo / "data/results/tiny/old_summary.jsonl", [{"name": "05_b", "value": 1.0, "tolerance": 0.1}])
+    write_rows(
+        repo / "data/results/tiny/old_summary.jsonl",
+        [{"name": "05_b", "value": 1.0, "tolerance": 0.1}],
+    )
     for only, verdict in (
         ([], "1 of 1 reproduced"),
         (["10"], "0 of 0 reproduced numbers are within tolerance. 1 more"),
@@ -122,7 +167,9 @@ def test_a_record_keeps_its_hashes_when_a_failed_execution_wrote_over_its_file(r
     assert again.trusted == {"01_b"}
 
 
-def test_every_notebook_may_use_all_workers_which_share_the_slots(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_notebook_may_use_all_workers_which_share_the_slots(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("00_a", "06_b"):
         add(repo, name, "")
     seen: list[tuple[str, int, str]] = []
@@ -159,7 +206,10 @@ def test_a_killed_reproduction_leaves_nothing_that_looks_done(repo: Path) -> Non
     )
     add(repo, "00_a", body + WRITE.format(name="00_a", value=1))
     package = str(Path(__file__).resolve().parents[2])
-    code = f"import sys; sys.path.insert(0, {package!r}); from ngdiff.book.reproduce import reproduce; reproduce()"
+    code = (
+        f"import sys; sys.path.insert(0, {package!r}); from ngdiff.book.reproduce import "
+        "reproduce; reproduce()"
+    )
     killed = subprocess.Popen([sys.executable, "-c", code], cwd=repo, stdout=subprocess.DEVNULL)
     wait_for((repo / "pid").exists)
     killed.kill()
@@ -184,7 +234,9 @@ def test_parameters_reach_the_kernel_of_this_interpreter(repo: Path) -> None:
     seen: list[tuple[int, int]] = []
     given = {"seeds": [4], "smoke": True}
     out = repo / "out" / "00_a.ipynb"
-    outcome = execute.run(source, out, given, repo / ".cache", lambda k, n: seen.append((k, n)), jobs=3)
+    outcome = execute.run(
+        source, out, given, repo / ".cache", lambda k, n: seen.append((k, n)), jobs=3
+    )
     assert outcome.failure is None and seen[-1] == (3, 3)
 
 
@@ -201,7 +253,11 @@ def test_plan_gives_only_declared_parameters(repo: Path) -> None:
     assert jobs["00_a"] == {"profile": "tiny", "refresh": False, "smoke": True}
     assert jobs["07_real"] == {"profile": "tiny", "refresh": False}
     (job,) = plan(repo, "tiny", data="/tofu")
-    assert job.name == "07_real" and job.parameters["data"] == "/tofu" and job.out.parent.name == "tiny-tofu"
+    assert (
+        job.name == "07_real"
+        and job.parameters["data"] == "/tofu"
+        and job.out.parent.name == "tiny-tofu"
+    )
     with pytest.raises(ValueError, match="00_a, 07_real"):
         choose(plan(repo, "tiny"), ["99"])
 
@@ -224,7 +280,12 @@ def test_the_key_is_of_the_data_in_a_folder_that_a_parameter_names(repo: Path) -
     folder = repo / "tofu"
     (folder / "part").mkdir(parents=True)
     keys = set()
-    for name, text in (("README.md", "a"), ("part/x.parquet", "b"), ("part/x.parquet", "c"), ("y.jsonl", "c")):
+    for name, text in (
+        ("README.md", "a"),
+        ("part/x.parquet", "b"),
+        ("part/x.parquet", "c"),
+        ("y.jsonl", "c"),
+    ):
         (folder / name).write_text(text)
         keys |= {execute.execution_key(source, {"data": str(folder)})}
     assert len(keys) == 4
@@ -236,7 +297,9 @@ def test_the_key_is_of_the_data_in_a_folder_that_a_parameter_names(repo: Path) -
 
 
 def test_labels_never_collide() -> None:
-    labels = {paths.run_label("tiny", data, smoke) for data in ("", "/x") for smoke in (False, True)}
+    labels = {
+        paths.run_label("tiny", data, smoke) for data in ("", "/x") for smoke in (False, True)
+    }
     assert labels == {"tiny", "tiny-tofu", "tiny-smoke", "tiny-tofu-smoke"}
 
 
@@ -246,7 +309,13 @@ def job(name: str, *needs: str) -> Job:
 
 
 def test_each_job_starts_after_what_it_needs_and_the_longest_chain_goes_first() -> None:
-    jobs = [job("00"), job("01"), job("02", "00"), job("03", "02"), job("09", "00", "01", "02", "03")]
+    jobs = [
+        job("00"),
+        job("01"),
+        job("02", "00"),
+        job("03", "02"),
+        job("09", "00", "01", "02", "03"),
+    ]
     seen: list[str] = []
     in_order(lambda j: seen.append(j.name), jobs, {"01": 2.5, "02": 1, "03": 1}, workers=1)
     assert seen == ["00", "01", "02", "03", "09"]
@@ -257,7 +326,9 @@ def test_each_job_starts_after_what_it_needs_and_the_longest_chain_goes_first() 
 
 def test_two_workers_are_never_idle_while_a_job_may_start() -> None:
     barrier, jobs = threading.Barrier(2, timeout=20), [job("00"), job("01"), job("02"), job("03")]
-    in_order(lambda j: barrier.wait() and None, jobs, {}, workers=2)  # each waits for another at the same time
+    in_order(
+        lambda j: barrier.wait() and None, jobs, {}, workers=2
+    )  # each waits for another at the same time
 
 
 def test_a_need_that_is_not_chosen_is_taken_as_met_and_an_error_starts_no_more() -> None:
@@ -308,16 +379,24 @@ def test_alone_gives_each_notebook_an_empty_cache_and_saves_cold_times(
     rows = read_rows(repo / "data/results/tiny/times.jsonl")
     assert [r["name"] for r in rows] == ["00_a", "01_b"] and all(r["seconds"] > 0 for r in rows)
     assert not list((repo / ".cache").glob("alone-*"))
-    assert reproduce(root=repo, only=["01"], alone=True, say=[].append) == 0  # one page measured again
+    assert (
+        reproduce(root=repo, only=["01"], alone=True, say=[].append) == 0
+    )  # one page measured again
     again = read_rows(repo / "data/results/tiny/times.jsonl")
     assert again[0] == rows[0] and again[1] != rows[1]
     monkeypatch.setenv("NGDIFF_CACHE", str(repo / "cache"))
     (repo / "cache").mkdir()
-    assert reproduce(root=repo, force=True, jobs=1, say=[].append) == 1, "01 finds what 00 left in the cache they share"
-    assert read_rows(repo / "data/results/tiny/times.jsonl") == again, "times measured alone are kept"
+    assert reproduce(root=repo, force=True, jobs=1, say=[].append) == 1, (
+        "01 finds what 00 left in the cache they share"
+    )
+    assert read_rows(repo / "data/results/tiny/times.jsonl") == again, (
+        "times measured alone are kept"
+    )
 
 
-def test_seconds_of_a_warm_or_partial_run_are_not_saved(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_seconds_of_a_warm_or_partial_run_are_not_saved(
+    repo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The README calls them those of a run from an empty cache."""
     add(repo, "00_a", "")
     times = repo / "data/results/tiny/times.jsonl"
@@ -325,8 +404,14 @@ def test_seconds_of_a_warm_or_partial_run_are_not_saved(repo: Path, monkeypatch:
     (repo / "cache/trials/key").mkdir(parents=True)
     assert reproduce(root=repo, say=[].append) == 0 and not times.exists()  # trials are cached
     (repo / "cache/trials/key").rmdir()
-    assert reproduce(root=repo, say=[].append) == 0 and not times.exists()  # the notebook is still valid
+    assert (
+        reproduce(root=repo, say=[].append) == 0 and not times.exists()
+    )  # the notebook is still valid
     (repo / ".cache/executed/tiny/records.json").unlink()
-    assert reproduce(root=repo, only=["00"], say=[].append) == 0 and not times.exists()  # not all of them
+    assert (
+        reproduce(root=repo, only=["00"], say=[].append) == 0 and not times.exists()
+    )  # not all of them
     (repo / ".cache/executed/tiny/records.json").unlink()
-    assert reproduce(root=repo, say=[].append) == 0 and [r["alone"] for r in read_rows(times)] == [False]
+    assert reproduce(root=repo, say=[].append) == 0 and [r["alone"] for r in read_rows(times)] == [
+        False
+    ]

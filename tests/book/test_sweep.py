@@ -28,7 +28,9 @@ pathlib.Path(out).write_text(json.dumps({"method": method, "lr": lr, "seed": see
 def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
     (repo / "notebooks/cell.py").write_text(CELL)
     grid = repo / "grid.toml"
-    grid.write_text('rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff", "broken"]\nlr = 0.1\nseeds = [0, 1]\n')
+    grid.write_text(
+        'rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff", "broken"]\nlr = 0.1\nseeds = [0, 1]\n'
+    )
     (repo / "rows.jsonl").write_text("committed\n")
     said: list[str] = []
     assert batch.sweep(grid, root=repo, say=said.append) == 1
@@ -36,7 +38,9 @@ def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
     assert text.count("no such method") == 2 and "2 of 4 cells are not done" in text
     assert (repo / "rows.jsonl").read_text() == "committed\n"  # never replaced by a part
 
-    grid.write_text('rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff"]\nlr = 0.1\nseeds = [0, 1, 2]\n')
+    grid.write_text(
+        'rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff"]\nlr = 0.1\nseeds = [0, 1, 2]\n'
+    )
     every, rows = batch.cells(grid, repo / "notebooks/cell.py", repo)
     every[1].file(".jsonl").write_text('{"half')  # killed while writing
     assert [cell.done() for cell in every] == [True, False, False]

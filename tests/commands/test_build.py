@@ -12,9 +12,14 @@ import pytest
 
 
 def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    code = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ngdiff.commands.cli import main; main()"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); from ngdiff.commands.cli import "
+        "main; main()"
+    )
     package = str(Path(__file__).resolve().parents[2])
-    return subprocess.run([sys.executable, "-c", code, package, *arguments], cwd=cwd, capture_output=True, text=True)
+    return subprocess.run(
+        [sys.executable, "-c", code, package, *arguments], cwd=cwd, capture_output=True, text=True
+    )
 
 
 @pytest.mark.parametrize(
@@ -31,7 +36,9 @@ def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["data", "authors", "n" * 300], "File name too long"),
     ],
 )
-def test_an_error_is_one_line_and_exit_code_2(tmp_path: Path, arguments: list[str], message: str) -> None:
+def test_an_error_is_one_line_and_exit_code_2(
+    tmp_path: Path, arguments: list[str], message: str
+) -> None:
     (tmp_path / "taken").touch()
     done = ngdiff(*arguments, cwd=tmp_path)
     assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr

@@ -1,4 +1,6 @@
-"""`ngdiff unlearn` from end to end on a model of one layer: what it writes, how it goes on, what it refuses."""
+"""`ngdiff unlearn` from end to end on a model of one layer: what it writes, how it goes on, what it
+refuses.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,14 @@ from ngdiff.store.rows import read_rows, write_rows
 from tests.helpers import micro
 
 ROOT = Path(__file__).resolve().parents[2]
-FIXED = ("--optimizer", "sgd", "--stepsize", "constant", "--lr", "0.02")  # rounding is not amplified
+FIXED = (
+    "--optimizer",
+    "sgd",
+    "--stepsize",
+    "constant",
+    "--lr",
+    "0.02",
+)  # rounding is not amplified
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +55,14 @@ def given(tmp_path_factory):
 def arguments(given, out, *more):
     """Later ones win."""
     places = [f"--{name}={given / f'{name}.jsonl'}" for name in ("forget", "retain")]
-    return ["unlearn", f"--model={given / 'model'}", *places, f"--out={out}", "--device=cpu", *map(str, more)]
+    return [
+        "unlearn",
+        f"--model={given / 'model'}",
+        *places,
+        f"--out={out}",
+        "--device=cpu",
+        *map(str, more),
+    ]
 
 
 def go(given, out, *more):
@@ -76,27 +92,58 @@ def listing(folder):
 
 # ---------------------------------------------------------------------------------------------------- what it writes
 def test_a_run_stops_at_the_level_of_rows_never_seen(given, tmp_path):
-    result = go(given, tmp_path / "out", "--holdout", given / "holdout.jsonl", "--steps", "100", "--method", "ngdiff")
+    result = go(
+        given,
+        tmp_path / "out",
+        "--holdout",
+        given / "holdout.jsonl",
+        "--steps",
+        "100",
+        "--method",
+        "ngdiff",
+    )
     assert result.exit_code == 0, result.exception
     start, lm = load(given / "model"), load(tmp_path / "out")
     level = evaluate(start, micro.bench(), generate=False, gradnorm=False).metrics["loss_holdout"]
     row = json.loads((tmp_path / "out/run.json").read_text())
     history = read_rows(tmp_path / "out/history.jsonl")
     assert row["level"] == pytest.approx(level, rel=1e-6) and row["stopped"] == "forget_level"
-    assert history[-1]["forget_ce"] >= row["level"] > max(info["forget_ce"] for info in history[:-1])
-    assert row["updates"] == len(history) - 1 < 100 and [info["step"] for info in history] == list(range(len(history)))
-    assert row["settings"]["method"] == "ngdiff" and row["stamp"]["config"]["device"] == "cpu" and row["seconds"] > 0
-    assert command.loss(lm, micro.bench().forget) == pytest.approx(history[-1]["forget_ce"], rel=1e-4)
-    assert command.loss(start, micro.bench().forget) < 0.02 and lm.name == start.name and lm.prompt == start.prompt
-    assert "27,744 of 27,744 parameters trained; one process on cpu, float32, memory swap" in result.output
-    assert "8 forget rows, 3 retain rows" in result.output and f"reaches {level:.4g}" in result.output
+    assert (
+        history[-1]["forget_ce"] >= row["level"] > max(info["forget_ce"] for info in history[:-1])
+    )
+    assert row["updates"] == len(history) - 1 < 100 and [info["step"] for info in history] == list(
+        range(len(history))
+    )
+    assert (
+        row["settings"]["method"] == "ngdiff"
+        and row["stamp"]["config"]["device"] == "cpu"
+        and row["seconds"] > 0
+    )
+    assert command.loss(lm, micro.bench().forget) == pytest.approx(
+        history[-1]["forget_ce"], rel=1e-4
+    )
+    assert (
+        command.loss(start, micro.bench().forget) < 0.02
+        and lm.name == start.name
+        and lm.prompt == start.prompt
+    )
+    assert (
+        "27,744 of 27,744 parameters trained; one process on cpu, float32, memory swap"
+        in result.output
+    )
+    assert (
+        "8 forget rows, 3 retain rows" in result.output and f"reaches {level:.4g}" in result.output
+    )
     assert "forget_level: the forget loss has reached the level" in result.output
     assert listing(tmp_path)[0] == "out", "what was unfinished is gone"
 
 
 def test_without_a_stop_it_says_so_and_makes_all_steps(given, tmp_path):
     result = go(given, tmp_path / "out", "--steps", "2")
-    assert "NO STOP. It makes all 2 steps" in result.output and "steps: all its steps are made" in result.output
+    assert (
+        "NO STOP. It makes all 2 steps" in result.output
+        and "steps: all its steps are made" in result.output
+    )
     assert json.loads((tmp_path / "out/run.json").read_text())["level"] is None
 
 
@@ -106,43 +153,74 @@ def test_a_level_that_is_reached_already_is_named(given, tmp_path):
 
 
 def test_a_run_that_breaks_is_written_and_fails(given, tmp_path):
-    result = go(given, tmp_path / "out", *FIXED, "--lr", "1e30", "--steps", "9", "--method", "gradascent")
+    result = go(
+        given, tmp_path / "out", *FIXED, "--lr", "1e30", "--steps", "9", "--method", "gradascent"
+    )
     assert result.exit_code == 1 and "nonfinite: a loss or gradient is no number" in result.output
     assert json.loads((tmp_path / "out/run.json").read_text())["stopped"] == "nonfinite"
 
 
 def test_an_adapter(given, tmp_path, monkeypatch):
     monkeypatch.chdir(given)  # a relative folder must not end up in the adapter
-    more = ("--model", "model", "--lora", "4", "--lora-targets", "q_proj,v_proj", "--lora-alpha", "8", "--lr", "1e-2")
+    more = (
+        "--model",
+        "model",
+        "--lora",
+        "4",
+        "--lora-targets",
+        "q_proj,v_proj",
+        "--lora-alpha",
+        "8",
+        "--lr",
+        "1e-2",
+    )
     result = go(given, tmp_path / "out", *more, "--stepsize", "constant", "--steps", "12")
     assert result.exit_code == 0, result.exception
     assert "512 of 28,256 parameters trained" in result.output
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
-    assert (config["r"], config["lora_alpha"], sorted(config["target_modules"])) == (4, 8, ["q_proj", "v_proj"])
+    assert (config["r"], config["lora_alpha"], sorted(config["target_modules"])) == (
+        4,
+        8,
+        ["q_proj", "v_proj"],
+    )
     assert (
-        config["base_model_name_or_path"] == str(given / "model") and not (tmp_path / "out/model.safetensors").exists()
+        config["base_model_name_or_path"] == str(given / "model")
+        and not (tmp_path / "out/model.safetensors").exists()
     )
     lm = load(tmp_path / "out")
     assert lm.adapted and command.loss(lm, micro.bench().forget) > 0.1
     with lm.without_adapter():
         assert command.loss(lm, micro.bench().forget) < 0.02
-    result = go(given, tmp_path / "on", "--model", tmp_path / "out", *FIXED, "--steps", "1")  # trained on
+    result = go(
+        given, tmp_path / "on", "--model", tmp_path / "out", *FIXED, "--steps", "1"
+    )  # trained on
     assert result.exit_code == 0 and "512 of 28,256" in result.output
     result = go(given, tmp_path / "x", "--model", tmp_path / "out", "--lora", "4")
     assert "is an adapter already: leave --lora out" in str(result.exception)
 
 
 def test_bfloat16(given, tmp_path):
-    """It writes what the engine makes of the same run, bit for bit; how near that is to float32 is test_engine's."""
+    """It writes what the engine makes of the same run, bit for bit; how near that is to float32 is
+    test_engine's.
+    """
     job = Job(
-        str(given / "model"), given / "forget.jsonl", given / "retain.jsonl", tmp_path / "rounded",
-        precision="bfloat16", device="cpu", optimizer="sgd", stepsize="constant", lr=0.02,
-    )  # fmt: skip
+        str(given / "model"),
+        given / "forget.jsonl",
+        given / "retain.jsonl",
+        tmp_path / "rounded",
+        precision="bfloat16",
+        device="cpu",
+        optimizer="sgd",
+        stepsize="constant",
+        lr=0.02,
+    )
     rounded = done(given, job.out, *FIXED, "--steps", "3", "--precision", job.precision)
     exact = done(given, tmp_path / "exact", *FIXED, "--steps", "3")
     bench = files.benchmark(job.forget, job.retain)
     problem = LMProblem(bench, load(given / "model"), batch_size=job.batch_size, engine=job.engine)
-    wanted = unlearn(problem, job.recipe, job.rule, 3, job.seed, optimizer=job.make).model.model.state_dict()
+    wanted = unlearn(
+        problem, job.recipe, job.rule, 3, job.seed, optimizer=job.make
+    ).model.model.state_dict()
     assert {x.dtype for x in exact.values()} == {torch.float32} and rounded.keys() == wanted.keys()
     assert all(x.dtype == torch.bfloat16 and torch.equal(x, wanted[k]) for k, x in rounded.items())
     assert any(not torch.equal(x.bfloat16(), rounded[k]) for k, x in exact.items())
@@ -151,7 +229,12 @@ def test_bfloat16(given, tmp_path):
 
 @pytest.mark.parametrize(
     "more",
-    [("--memory", "recompute"), ("--micro", "3"), ("--checkpointing",), ("--micro", "1", "--memory", "recompute")],
+    [
+        ("--memory", "recompute"),
+        ("--micro", "3"),
+        ("--checkpointing",),
+        ("--micro", "1", "--memory", "recompute"),
+    ],
 )
 def test_less_memory_gives_the_same(given, tmp_path, more):
     plain = done(given, tmp_path / "plain", *FIXED, "--steps", "4")
@@ -159,12 +242,18 @@ def test_less_memory_gives_the_same(given, tmp_path, more):
 
 
 def test_shards_of_bfloat16_do_not_go_on_as_a_whole(given, monkeypatch):
-    """Their checkpoints differ: float32 weights there, bfloat16 and low bits here. In float32 they are the same."""
+    """Their checkpoints differ: float32 weights there, bfloat16 and low bits here. In float32 they
+    are the same.
+    """
     bench = files.benchmark(given / "forget.jsonl", given / "retain.jsonl")
 
     def settings(precision):
         job = Job(
-            str(given / "model"), given / "forget.jsonl", given / "retain.jsonl", given / "o", precision=precision
+            str(given / "model"),
+            given / "forget.jsonl",
+            given / "retain.jsonl",
+            given / "o",
+            precision=precision,
         )
         return job.settings(bench)
 
@@ -184,7 +273,10 @@ def test_methods_that_need_the_start(given, tmp_path, method, more):
 
 
 def test_documents(given, tmp_path):
-    write_rows(tmp_path / "d.jsonl", [{"text": "Ann 1 lives in Oslo."}, {"question": "Who?", "answer": "Ann."}])
+    write_rows(
+        tmp_path / "d.jsonl",
+        [{"text": "Ann 1 lives in Oslo."}, {"question": "Who?", "answer": "Ann."}],
+    )
     result = go(given, tmp_path / "out", "--forget", tmp_path / "d.jsonl", "--steps", "2")
     assert result.exit_code == 0 and "2 forget rows" in result.output
     write_rows(tmp_path / "long.jsonl", [{"text": "very " * 200}])
@@ -220,19 +312,26 @@ def test_a_killed_run_goes_on_bit_for_bit(given, tmp_path):
         [sys.executable, "-c", KILLED, *arguments(given, out, *more)], cwd=ROOT, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
-    assert not out.exists() and len(list(unfinished.glob(".*.tmp"))) == 1, "a checkpoint was half written"
+    assert not out.exists() and len(list(unfinished.glob(".*.tmp"))) == 1, (
+        "a checkpoint was half written"
+    )
     saved = shutil.copytree(unfinished, tmp_path / "saved")
 
     result = go(given, out, *more, "--seed", "1")
     assert "an interrupted run of other settings (seed: 0 there, 1 here)" in str(result.exception)
-    assert (unfinished / command.CHECKPOINT).read_bytes() == (saved / command.CHECKPOINT).read_bytes()
+    assert (unfinished / command.CHECKPOINT).read_bytes() == (
+        saved / command.CHECKPOINT
+    ).read_bytes()
     result = go(given, out, *more, "--checkpointing")  # where it computes may change
     assert result.exit_code == 0 and "goes on from its checkpoint" in result.output
     assert json.loads((out / "run.json").read_text())["steps_before"] == 2
     whole = done(given, tmp_path / "whole", *more)
     assert len(read_rows(out / "history.jsonl")) > 4
     assert apart(weights(out), whole) == 0
-    ends = [json.loads((place / "run.json").read_text())["stopped"] for place in (out, tmp_path / "whole")]
+    ends = [
+        json.loads((place / "run.json").read_text())["stopped"]
+        for place in (out, tmp_path / "whole")
+    ]
     assert ends[0] == ends[1]
     assert read_rows(out / "history.jsonl") == read_rows(tmp_path / "whole/history.jsonl")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "saved", "whole"]
@@ -247,13 +346,21 @@ def test_a_finished_run_is_replaced_by_force_alone(given, tmp_path, monkeypatch)
     out = tmp_path / "out"
     done(given, out, "--steps", "2")
     before = (out / "run.json").read_bytes()
-    assert "the finished run of these very settings" in str(go(given, out, "--steps", "2").exception)
+    assert "the finished run of these very settings" in str(
+        go(given, out, "--steps", "2").exception
+    )
     result = go(given, out, "--steps", "3")
-    assert isinstance(result.exception, FileExistsError) and "(steps: 2 there, 3 here)" in str(result.exception)
+    assert isinstance(result.exception, FileExistsError) and "(steps: 2 there, 3 here)" in str(
+        result.exception
+    )
     with monkeypatch.context() as patch:
-        patch.setattr(command, "save", lambda lm, folder: (_ for _ in ()).throw(OSError("disk full")))
+        patch.setattr(
+            command, "save", lambda lm, folder: (_ for _ in ()).throw(OSError("disk full"))
+        )
         assert "disk full" in str(go(given, out, "--steps", "3", "--force").exception)
-    assert (out / "run.json").read_bytes() == before and [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert (out / "run.json").read_bytes() == before and [
+        path.name for path in tmp_path.iterdir()
+    ] == ["out"]
     done(given, out, "--steps", "3", "--force")
     assert len(read_rows(out / "history.jsonl")) == 3
 
@@ -276,20 +383,49 @@ def free_port():
 
 
 ON_CPU = os.environ | {"ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT)}
-LAUNCH = "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no --main_process_port"
+LAUNCH = (
+    "--multi_gpu --num_processes 2 --num_machines 1 --mixed_precision no --dynamo_backend no "
+    "--main_process_port"
+)
 
 
 def test_two_processes_are_one(given, tmp_path):
-    more = (*FIXED, "--holdout", given / "holdout.jsonl", "--steps", "5", "--micro", "2", "--save-every", "2")
-    start = [sys.executable, "-m", "accelerate.commands.launch", *LAUNCH.split(), free_port(), "-m", "ngdiff"]
+    more = (
+        *FIXED,
+        "--holdout",
+        given / "holdout.jsonl",
+        "--steps",
+        "5",
+        "--micro",
+        "2",
+        "--save-every",
+        "2",
+    )
+    start = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *LAUNCH.split(),
+        free_port(),
+        "-m",
+        "ngdiff",
+    ]
     command_line = [*start, *arguments(given, tmp_path / "two", *more)]
-    two = subprocess.run(command_line, env=ON_CPU, cwd=ROOT, capture_output=True, text=True, timeout=240)
-    # gloo may abort while it is taken down, on a busy machine, after everything was written: what is asserted below
-    assert two.returncode == 0 or "terminate called without an active exception" in two.stderr, two.stderr
+    two = subprocess.run(
+        command_line, env=ON_CPU, cwd=ROOT, capture_output=True, text=True, timeout=240
+    )
+    # gloo may abort while it is taken down, on a busy machine, after everything was written: what
+    # is asserted below
+    assert two.returncode == 0 or "terminate called without an active exception" in two.stderr, (
+        two.stderr
+    )
     assert "2 processes (shard) on cpu" in two.stdout and two.stdout.count("it stops once") == 1
     assert apart(weights(tmp_path / "two"), done(given, tmp_path / "one", *more)) < 1e-4
     rows = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
-    assert rows[0]["level"] == pytest.approx(rows[1]["level"]) and rows[0]["updates"] == rows[1]["updates"]
+    assert (
+        rows[0]["level"] == pytest.approx(rows[1]["level"])
+        and rows[0]["updates"] == rows[1]["updates"]
+    )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
 
@@ -313,16 +449,22 @@ def test_one_broken_process_ends_all(given, tmp_path):
     line = [sys.executable, "-c", FAILING, *arguments(given, tmp_path / "out", *more)]
     env = ON_CPU | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
-    both = [subprocess.Popen(line, env=env | {"RANK": rank, "LOCAL_RANK": rank}, **pipes) for rank in "01"]
+    both = [
+        subprocess.Popen(line, env=env | {"RANK": rank, "LOCAL_RANK": rank}, **pipes)
+        for rank in "01"
+    ]
     try:
         said = [process.communicate(timeout=240)[1] for process in both]
     finally:
         for process in both:
             process.kill()
-    # gloo, taken down on a busy machine while the other process is going, may abort after all was said
+    # gloo, taken down on a busy machine while the other process is going, may abort after all was
+    # said
     assert both[0].returncode == 2 and both[1].returncode in (2, -6)
     assert "ngdiff (process 1): the second process is broken" in said[1]
-    assert "ngdiff: another process of this launch has ended" in said[0] and "Traceback" not in said[0]
+    assert (
+        "ngdiff: another process of this launch has ended" in said[0] and "Traceback" not in said[0]
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -365,7 +507,9 @@ def test_one_broken_process_ends_all(given, tmp_path):
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_work_is_refused_before_the_model_is_loaded(given, tmp_path, monkeypatch, more, message):
+def test_what_cannot_work_is_refused_before_the_model_is_loaded(
+    given, tmp_path, monkeypatch, more, message
+):
     monkeypatch.setattr(command, "load", lambda *a, **k: pytest.fail("the model was loaded"))
     before = listing(given)
     result = go(given, tmp_path / "out", *(word.replace("{given}", str(given)) for word in more))
@@ -380,7 +524,9 @@ def test_a_launch_that_owns_the_gradients_is_refused(given, tmp_path, monkeypatc
     assert "DeepSpeed owns the gradients" in str(go(given, tmp_path / "out").exception)
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
     if not torch.accelerator.is_available():
-        assert "there is no accelerator here" in str(go(given, tmp_path / "out", "--device", "cuda").exception)
+        assert "there is no accelerator here" in str(
+            go(given, tmp_path / "out", "--device", "cuda").exception
+        )
 
 
 @pytest.mark.parametrize(
@@ -401,7 +547,14 @@ def test_a_broken_start_has_no_level(given, tmp_path):
     with torch.no_grad():
         next(lm.model.parameters()).fill_(math.nan)
     save(lm, tmp_path / "broken")
-    result = go(given, tmp_path / "out", "--model", tmp_path / "broken", "--holdout", given / "holdout.jsonl")
+    result = go(
+        given,
+        tmp_path / "out",
+        "--model",
+        tmp_path / "broken",
+        "--holdout",
+        given / "holdout.jsonl",
+    )
     assert "this model is broken already" in str(result.exception)
 
 
@@ -410,5 +563,7 @@ def test_memory_that_runs_out_says_what_needs_less(given, tmp_path, monkeypatch)
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nmore")
 
     monkeypatch.setattr(command, "unlearn", full)
-    assert "2 GiB. What needs less, in this order: --micro 1" in str(go(given, tmp_path / "out").exception)
+    assert "2 GiB. What needs less, in this order: --micro 1" in str(
+        go(given, tmp_path / "out").exception
+    )
     assert listing(tmp_path) == []

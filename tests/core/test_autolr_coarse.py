@@ -1,4 +1,6 @@
-"""AutoLR on a coarse forward: the radius grows until weights can show it, noise is never taken for a bend."""
+"""AutoLR on a coarse forward: the radius grows until weights can show it, noise is never taken for
+a bend.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ COARSE = 2.0**-8
 
 @dataclass
 class Noisy(Line):
-    """Rows of L(η) = L₀ + s·η + ½c·η², each with an error of its own, of standard deviation `sigma`, at every look."""
+    """Rows of L(η) = L₀ + s·η + ½c·η², each with an error of its own, of standard deviation
+    `sigma`, at every look.
+    """
 
     slope_of: float
     curvature: float
@@ -56,7 +60,9 @@ class Noisy(Line):
 @pytest.mark.parametrize("slope", [0.0, -1.0, -100.0])
 @pytest.mark.parametrize("rows", [8, 32, 128])
 def test_noise_alone_is_never_a_bend(slope, rows):
-    """2000 straight lines with noise: at most 0.27 % pass three standard errors, half of those as concave."""
+    """2000 straight lines with noise: at most 0.27 % pass three standard errors, half of those as
+    concave.
+    """
     accepted = 0
     for seed in range(2000):
         line = Noisy(slope, 0.0, 0.01, seed, rows)
@@ -78,13 +84,17 @@ def test_a_concave_line_is_never_accepted(bend):
 def test_a_bend_well_above_the_noise_is_accepted_and_right():
     sigma, h, rows = 1e-4, 1e-3, 32
     for seed in range(200):
-        line = Noisy(-2.0, 2000.0, sigma, seed, rows)  # second difference 0.2, its error 1.4e-3; of the slope 4 %
+        line = Noisy(
+            -2.0, 2000.0, sigma, seed, rows
+        )  # second difference 0.2, its error 1.4e-3; of the slope 4 %
         found = fit(line, line(0.0), 10 * h, z=3.0)
         assert found.outcome == "ok" and found.eta == pytest.approx(1e-3, rel=0.15)
 
 
 def test_the_bound_of_rounding_is_for_exact_forwards_and_few_rows():
-    """A bend of 0.1 % of the loss: below bfloat16's worst case, far above what 32 rows that agree show."""
+    """A bend of 0.1 % of the loss: below bfloat16's worst case, far above what 32 rows that agree
+    show.
+    """
     for eps, rows, outcome in ((COARSE, 32, "ok"), (COARSE, 7, "noise"), (EPS, 7, "ok")):
         line = Noisy(-1.0, 1000.0, 0.0, 0, rows, eps=eps)
         assert fit(line, line(0.0), 1e-3, z=3.0).outcome == outcome
@@ -105,8 +115,12 @@ def test_the_radius_grows_until_weights_can_show_it_at_no_forward(resolved):
     line = Noisy(-2.0, 2000.0, 0.0, 0, resolved=resolved)
     rule = AutoLR(lr=1e-4, search=0)
     state = rule.step(rule.init(), line)
-    assert state.radius == pytest.approx(max(1e-4, resolved), rel=2**0.5 - 1) and state.radius >= min(1e-4, resolved)
-    assert len(line.looks) == 3 == state.forwards and state.proposed == pytest.approx(1e-3, rel=1e-6)
+    assert state.radius == pytest.approx(
+        max(1e-4, resolved), rel=2**0.5 - 1
+    ) and state.radius >= min(1e-4, resolved)
+    assert len(line.looks) == 3 == state.forwards and state.proposed == pytest.approx(
+        1e-3, rel=1e-6
+    )
     assert line.blur(state.radius) <= rule.blur
 
 
@@ -115,7 +129,9 @@ def test_the_search_never_looks_closer_than_weights_can_show(start):
     line = Noisy(-2.0, 2000.0, 0.0, 0, resolved=3e-4)  # η* = 1e-3
     rule = AutoLR(lr=start)
     state = rule.step(rule.init(), line)
-    assert state.eta == pytest.approx(1e-3, rel=1e-6) and min(abs(h) for h in line.looks if h) >= 3e-4
+    assert (
+        state.eta == pytest.approx(1e-3, rel=1e-6) and min(abs(h) for h in line.looks if h) >= 3e-4
+    )
 
 
 def test_where_even_the_largest_rate_cannot_be_seen_nothing_is_accepted():
@@ -135,7 +151,9 @@ def test_exact_weights_have_no_blur(kind):
             looked.append(line.blur(1e-9))
             return super().step(state, line)
 
-    UnlearningStep(net, torch.optim.SGD(net.trained(), lr=0.1), NGDiff(), Look(fresh=0))(net.R, net.F)
+    UnlearningStep(net, torch.optim.SGD(net.trained(), lr=0.1), NGDiff(), Look(fresh=0))(
+        net.R, net.F
+    )
     assert looked == [0.0]
 
 
@@ -147,12 +165,16 @@ def test_blur_is_what_rounding_does_to_the_way():
     point.u = [torch.ones(4)]
     assert point.blur(2.0**-9, torch.bfloat16) == 1.0  # nothing moves: the error is all of the way
     assert point.blur(2.0**-7, torch.bfloat16) == 0.0
-    assert point.blur(3 * 2.0**-9, torch.bfloat16) == pytest.approx(1 / 3)  # rounds up by a third of the way
+    assert point.blur(3 * 2.0**-9, torch.bfloat16) == pytest.approx(
+        1 / 3
+    )  # rounds up by a third of the way
     assert point.blur(2.0**-9, torch.float32) == 0.0
 
 
 def test_blur_of_a_master_sees_the_low_bits():
-    """θ = 1 + 2⁻⁹, whose bfloat16 is 1: a way of 2⁻⁸ more crosses half the spacing, and shows as 2⁻⁷."""
+    """θ = 1 + 2⁻⁹, whose bfloat16 is 1: a way of 2⁻⁸ more crosses half the spacing, and shows as
+    2⁻⁷.
+    """
     theta = torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16))
     master = Master([theta], lambda groups: torch.optim.SGD(groups, lr=1.0))
     theta.grad = torch.full((2,), -(2.0**-9), dtype=torch.bfloat16)
@@ -160,7 +182,9 @@ def test_blur_of_a_master_sees_the_low_bits():
     point = master.point([theta], master, None)
     point.save(None)
     point.u = [torch.ones(2)]
-    assert theta.tolist() == [1.0, 1.0] and point.blur(2.0**-8, torch.bfloat16) == 1.0  # twice the way
+    assert (
+        theta.tolist() == [1.0, 1.0] and point.blur(2.0**-8, torch.bfloat16) == 1.0
+    )  # twice the way
     assert point.blur(2.0**-9 * 0.5, torch.bfloat16) == 1.0  # none of it
 
 
@@ -184,11 +208,16 @@ class Both:
     def differences(self):
         """(second, first) difference of each row's loss, in bfloat16 and in float32."""
         kinds = (lambda m, o, p: p + m - 2 * o), (lambda m, _, p: p - m)
-        return [[[kind(*row) for row in zip(*rows)] for rows in (self.coarse, self.fine)] for kind in kinds]
+        return [
+            [[kind(*row) for row in zip(*rows)] for rows in (self.coarse, self.fine)]
+            for kind in kinds
+        ]
 
     @property
     def errors(self):
-        """Of both differences, bfloat16's less float32's, in standard errors of what bfloat16 saw."""
+        """Of both differences, bfloat16's less float32's, in standard errors of what bfloat16
+        saw.
+        """
         return [(sum(seen) - sum(true)) / scatter(seen) for seen, true in self.differences()]
 
 
@@ -203,7 +232,9 @@ def recorder(found):
             after, point = super().step(state, line), line.point
             if line.eps > EPS:
                 blur = [line.blur(h) for h in (after.radius, bench_probes.DROWNED)]
-                found.append(Both(after, *blur, [x.float() for x in point.u], look(line, after.radius)))
+                found.append(
+                    Both(after, *blur, [x.float() for x in point.u], look(line, after.radius))
+                )
             else:
                 own, point.u = point.u, found[-1].u
                 found[-1].fine = look(line, found[-1].state.radius)
@@ -216,9 +247,18 @@ def recorder(found):
 @pytest.fixture(scope="module")
 def probed():
     forget = micro.bench().forget
-    retain = [{"question": f"Where does Gil {i} work?", "answer": f"In {micro.TOWNS[i % 8]}."} for i in range(64)]
+    retain = [
+        {"question": f"Where does Gil {i} work?", "answer": f"In {micro.TOWNS[i % 8]}."}
+        for i in range(64)
+    ]
     holdout = micro.bench().holdout
-    bench = Benchmark("many", "forget", {"forget": forget, "retain": retain, "holdout": holdout}, [], {"name": "many"})
+    bench = Benchmark(
+        "many",
+        "forget",
+        {"forget": forget, "retain": retain, "holdout": holdout},
+        [],
+        {"name": "many"},
+    )
     found = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bench_probes, "_At", recorder(found))
@@ -227,10 +267,11 @@ def probed():
 
 
 def test_what_a_probe_says_of_its_own_error_holds(probed):
-    """Same weights, rows and line as in float32: both differences of the losses lie within the z standard errors that the
-    rule reckons with, and half of them within one. One in ten may not: what rounding the weights does to all rows alike is
-    not in their scatter. The lines of the two precisions are not compared: the unit gradient of a forget loss near zero
-    is rounding for the most part, and its line another one on each machine."""
+    """Same weights, rows and line as in float32: both differences of the losses lie within the z
+    standard errors that the rule reckons with, and half of them within one. One in ten may not:
+    what rounding the weights does to all rows alike is not in their scatter. The lines of the two
+    precisions are not compared: the unit gradient of a forget loss near zero is rounding for the
+    most part, and its line another one on each machine."""
     z = student(AutoLR().z, len(probed[0].fine[0]))
     assert sum(max(map(abs, both.errors)) > z for both in probed) <= len(probed) / 10
     for errors in zip(*(both.errors for both in probed)):
@@ -238,7 +279,9 @@ def test_what_a_probe_says_of_its_own_error_holds(probed):
 
 
 def test_an_accepted_bend_is_no_hill_in_float32(probed):
-    """No fit that counts is clearly concave, or clearly rises, along the same line in float32: by z standard errors."""
+    """No fit that counts is clearly concave, or clearly rises, along the same line in float32: by z
+    standard errors.
+    """
     counted = [both for both in probed if both.state.outcome in bench_probes.COUNT]
     assert len(counted) >= 4, "each of the four runs should find a rate"
     for both in counted:
@@ -253,8 +296,11 @@ def test_a_probe_never_looks_where_there_is_only_rounding(probed):
 
 
 def test_the_summary_counts_what_the_rows_hold():
-    given = (("accepted", "accepted", 1.1, 1.3, "ok", "noise"), ("clipped_up", "uphill", 0.7, 1.0, "uphill", "ok"),
-             ("noise", "accepted", 5.0, 5.0, "ok", "ok"))  # fmt: skip
+    given = (
+        ("accepted", "accepted", 1.1, 1.3, "ok", "noise"),
+        ("clipped_up", "uphill", 0.7, 1.0, "uphill", "ok"),
+        ("noise", "accepted", 5.0, 5.0, "ok", "ok"),
+    )
     keys = ("outcome_bfloat16", "outcome_float32", "ratio_there", "ratio", "there", "drowned")
     text = bench_probes.summary([dict(zip(keys, row)) for row in given])
     assert (
@@ -262,6 +308,7 @@ def test_the_summary_counts_what_the_rows_hold():
         and "in 1 at the same radius (off by 20.0% in the median, 30.0% at most)" in text
     )
     assert (
-        "and in 1 at float32's own; 1 of them float32 would refuse there; both accept or both refuse in 1 of 3" in text
+        "and in 1 at float32's own; 1 of them float32 would refuse there; both accept or both "
+        "refuse in 1 of 3" in text
     )
     assert text.endswith("accepted 2")

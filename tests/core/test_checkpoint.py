@@ -1,4 +1,6 @@
-"""A run on disk: stop and go on bit for bit, whatever kills it; what is damaged, foreign or unwritable is refused."""
+"""A run on disk: stop and go on bit for bit, whatever kills it; what is damaged, foreign or
+unwritable is refused.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,11 @@ def interrupt_at(step):
 
 
 def problem(name):
-    return NetProblem(dropout=0.3) if name == "net" else ng.quadratics.pair(angle=100, condition=100, dim=5)
+    return (
+        NetProblem(dropout=0.3)
+        if name == "net"
+        else ng.quadratics.pair(angle=100, condition=100, dim=5)
+    )
 
 
 def theta(run):
@@ -56,7 +62,9 @@ def theta(run):
 def go(path=None, name="net", rule=RULES[0], steps=12, **kw):
     kw = {"seed": 0, "save_every": 5} | kw
     torch.manual_seed(7)  # dropout of the network
-    return ng.unlearn(problem(name), kw.pop("method", NGDiff()), rule, steps=steps, checkpoint=path, **kw)
+    return ng.unlearn(
+        problem(name), kw.pop("method", NGDiff()), rule, steps=steps, checkpoint=path, **kw
+    )
 
 
 def same(one, two):
@@ -68,21 +76,30 @@ def same(one, two):
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("name", ["net", "toy"])
 def test_stop_and_go_on_bit_for_bit(tmp_path, name, optimizer, rule):
-    path, kw = tmp_path / "new" / "run.safetensors", {"name": name, "rule": rule, "optimizer": OPTIMIZERS[optimizer]}
+    path, kw = (
+        tmp_path / "new" / "run.safetensors",
+        {"name": name, "rule": rule, "optimizer": OPTIMIZERS[optimizer]},
+    )
     with pytest.raises(Interrupted):
         go(path, progress=interrupt_at(7), **kw)
     torch.rand(11)  # the generator has moved on
     seen = []
     resumed = go(path, progress=seen.append, **kw)
-    assert [info.step for info in seen] == list(range(5, 12))  # from the checkpoint after step 4, not from 0
+    assert [info.step for info in seen] == list(
+        range(5, 12)
+    )  # from the checkpoint after step 4, not from 0
     same(resumed, go(**kw))
     assert [f.name for f in path.parent.iterdir()] == ["run.safetensors"]
 
 
-@pytest.mark.parametrize("method", [ng.methods.NPO, ng.methods.KL, ng.methods.NGDiffNPO], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method", [ng.methods.NPO, ng.methods.KL, ng.methods.NGDiffNPO], ids=lambda m: m.name
+)
 @pytest.mark.parametrize("batch_size", [2, 3])
 def test_methods_that_look_at_the_start_go_on_bit_for_bit(tmp_path, method, batch_size):
-    """What the start model says of a row is stored; a resumed run meets the rows in other company."""
+    """What the start model says of a row is stored; a resumed run meets the rows in other
+    company.
+    """
     path = tmp_path / "run.safetensors"
 
     def go(**kw):
@@ -99,7 +116,10 @@ def test_methods_that_look_at_the_start_go_on_bit_for_bit(tmp_path, method, batc
 
 def test_a_second_run_on_the_same_problem_is_the_first_one_again():
     problem = LMProblem(BENCH, micro.lm(), batch_size=2)
-    runs = [ng.unlearn(problem, ng.methods.NPO, Constant(1e-3), steps=6, seed=seed) for seed in (0, 1, 0)]
+    runs = [
+        ng.unlearn(problem, ng.methods.NPO, Constant(1e-3), steps=6, seed=seed)
+        for seed in (0, 1, 0)
+    ]
     assert repr(runs[0].history) == repr(runs[2].history) != repr(runs[1].history)
 
 
@@ -109,7 +129,9 @@ class Normed(torch.nn.Module):
     def __init__(self):
         super().__init__()
         torch.manual_seed(3)
-        self.layers = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1))
+        self.layers = torch.nn.Sequential(
+            torch.nn.Linear(4, 8), torch.nn.BatchNorm1d(8), torch.nn.Linear(8, 1)
+        )
 
     def forward(self, x):
         return self.layers(x)
@@ -129,7 +151,9 @@ class NormedProblem:
 
     def batch(self, step):
         x = torch.randn(16, 4, generator=torch.Generator().manual_seed(step))
-        return (lambda: (self.model(x) - x[:, :1]).square().mean()), (lambda: (self.model(-x) + 1).square().mean())
+        return (lambda: (self.model(x) - x[:, :1]).square().mean()), (
+            lambda: (self.model(-x) + 1).square().mean()
+        )
 
     def probe(self, step, fresh):
         return None
@@ -141,7 +165,15 @@ class NormedProblem:
 def test_running_means_are_part_of_a_checkpoint(tmp_path):
     path, rule = tmp_path / "run", AutoLR(lr=1e-3, every=4, fresh=0)
     with pytest.raises(Interrupted):
-        ng.unlearn(NormedProblem(), NGDiff(), rule, 12, checkpoint=path, save_every=3, progress=interrupt_at(7))
+        ng.unlearn(
+            NormedProblem(),
+            NGDiff(),
+            rule,
+            12,
+            checkpoint=path,
+            save_every=3,
+            progress=interrupt_at(7),
+        )
     resumed = ng.unlearn(NormedProblem(), NGDiff(), rule, 12, checkpoint=path, save_every=3)
     whole = ng.unlearn(NormedProblem(), NGDiff(), rule, 12)
     assert repr(resumed.history) == repr(whole.history)
@@ -191,7 +223,9 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     assert done.returncode == -signal.SIGKILL, done.stderr
     seen = []
     resumed = go(path, progress=seen.append)
-    assert seen[0].step == 5  # the checkpoint after step 9 was half written, and is not taken for whole
+    assert (
+        seen[0].step == 5
+    )  # the checkpoint after step 9 was half written, and is not taken for whole
     same(resumed, go())
 
 
@@ -209,7 +243,9 @@ DAMAGE = {
     "truncated": lambda path: path.write_bytes(path.read_bytes()[:-100]),
     "empty": lambda path: path.write_bytes(b""),
     "another kind of file": lambda path: path.write_text("weights " * 100),
-    "one bit of a weight": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+    "one bit of a weight": lambda path: path.write_bytes(
+        path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])
+    ),
     "one number of the history": lambda path: rewritten(
         path, lambda m, t: m.update(run=m["run"].replace('"count", 10', '"count", 11'))
     ),
@@ -238,7 +274,9 @@ FOREIGN = {
     "seed": {"seed": 1},
     "stop": {"stop": ForgetLevel(3.0)},
     "optimizer": {"optimizer": OPTIMIZERS["momentum"]},
-    "rate of the optimizer": {"optimizer": lambda theta: torch.optim.AdamW(theta, lr=0.02, weight_decay=0.1)},
+    "rate of the optimizer": {
+        "optimizer": lambda theta: torch.optim.AdamW(theta, lr=0.02, weight_decay=0.1)
+    },
     "problem": {"name": "toy"},
 }
 
@@ -257,14 +295,18 @@ def test_another_start_is_another_run(tmp_path):
     path = tmp_path / "run"
     ng.unlearn(NetProblem(seed=0), NGDiff(), Constant(0.01), steps=5, checkpoint=path, save_every=5)
     with pytest.raises(ValueError, match="belongs to another run"):
-        ng.unlearn(NetProblem(seed=1), NGDiff(), Constant(0.01), steps=5, checkpoint=path, save_every=5)
+        ng.unlearn(
+            NetProblem(seed=1), NGDiff(), Constant(0.01), steps=5, checkpoint=path, save_every=5
+        )
 
 
 def test_other_losses_from_the_same_start_are_another_run(tmp_path):
     one, two = (ng.quadratics.pair(angle=angle) for angle in (100, 120))
     ng.unlearn(one, NGDiff(), Constant(0.01), steps=5, checkpoint=tmp_path / "run", save_every=5)
     with pytest.raises(ValueError, match="belongs to another run"):
-        ng.unlearn(two, NGDiff(), Constant(0.01), steps=5, checkpoint=tmp_path / "run", save_every=5)
+        ng.unlearn(
+            two, NGDiff(), Constant(0.01), steps=5, checkpoint=tmp_path / "run", save_every=5
+        )
 
 
 def test_the_name_of_a_run_is_the_same_in_every_process(tmp_path):

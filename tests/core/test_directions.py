@@ -1,4 +1,6 @@
-"""Rules × input families: what each direction rule claims, at every scale and in every relation of the two gradients."""
+"""Rules × input families: what each direction rule claims, at every scale and in every relation of
+the two gradients.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,28 @@ from torch import Tensor
 from ngdiff.core import vector
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 
-RULES = (GradAscent(), GradDiff(0.1), GradDiff(0.5), GradDiff(0.9), Sum(), LossNorm(), NGDiff(), PCGrad(), MGDA())
+RULES = (
+    GradAscent(),
+    GradDiff(0.1),
+    GradDiff(0.5),
+    GradDiff(0.9),
+    Sum(),
+    LossNorm(),
+    NGDiff(),
+    PCGrad(),
+    MGDA(),
+)
 SAFE = (NGDiff(), PCGrad(), MGDA())  # Eq. 7 for any pair of gradients
 LOSSES = (0.7, 2.5)
 # relation -> cosine of the two gradients; conflict is ρ > 0
-RELATIONS = {"aligned": 1.0, "conflicting": 0.8, "mild": 0.1, "orthogonal": 0.0, "helping": -0.6, "opposite": -1.0}
+RELATIONS = {
+    "aligned": 1.0,
+    "conflicting": 0.8,
+    "mild": 0.1,
+    "orthogonal": 0.0,
+    "helping": -0.6,
+    "opposite": -1.0,
+}
 SCALES = {
     torch.float64: (1e-30, 1e-15, 1e-3, 1.0, 1e3, 1e15),
     torch.float32: (1e-15, 1e-3, 1.0, 1e3, 1e15),
@@ -28,7 +47,9 @@ EACH_RELATION = pytest.mark.parametrize("rho", RELATIONS.values(), ids=RELATIONS
 EACH_DTYPE = pytest.mark.parametrize("dtype", SCALES, ids=str)
 
 
-def gradients(rho: float, dim: int = 6, dtype=torch.float64, seed: int = 0) -> tuple[Tensor, Tensor]:
+def gradients(
+    rho: float, dim: int = 6, dtype=torch.float64, seed: int = 0
+) -> tuple[Tensor, Tensor]:
     """Two unit vectors with that cosine, (dim,) each; ±1 exactly (a rank-deficient pair)."""
     make = torch.Generator().manual_seed(seed)
     basis, _ = torch.linalg.qr(torch.randn(dim, 2, generator=make, dtype=torch.float64))
@@ -99,7 +120,8 @@ def test_golden_values_equal_norms(rule, wanted) -> None:
 
 def test_golden_values_unequal_norms() -> None:
     g_R, g_F = torch.tensor([1.0, 0.0]).double(), torch.tensor([2.0, 2.0]).double()
-    # ‖g_R‖² = 1, ⟨g_R, g_F⟩ = 2, ‖g_F‖² = 8: PCGrad a = 1 + 2/1, b = 1 + 2/8; MGDA a = (8+2)/13, b = (1+2)/13
+    # ‖g_R‖² = 1, ⟨g_R, g_F⟩ = 2, ‖g_F‖² = 8: PCGrad a = 1 + 2/1, b = 1 + 2/8; MGDA a = (8+2)/13, b
+    # = (1+2)/13
     assert weights(NGDiff(), g_R, g_F) == pytest.approx([1.0, 8**-0.5], rel=1e-15)
     assert weights(PCGrad(), g_R, g_F) == pytest.approx([3.0, 1.25], rel=1e-15)
     assert weights(MGDA(), g_R, g_F) == pytest.approx([10 / 13, 3 / 13], rel=1e-15)
@@ -118,7 +140,9 @@ def test_eq7_holds_for_any_gradients_at_every_scale(rule, dtype, rho) -> None:
     for s in SCALES[dtype]:
         for t in SCALES[dtype]:
             p, q = parts(rule, s * g_R, t * g_F)
-            slack = 16 * eps * (p.norm() + q.norm())  # rounding of the weights and of the difference
+            slack = (
+                16 * eps * (p.norm() + q.norm())
+            )  # rounding of the weights and of the difference
             u, v = g_R.double(), g_F.double()
             assert (p - q) @ u >= -slack and (p - q) @ v <= slack, (s, t)
 
@@ -137,7 +161,12 @@ def test_mgda_keeps_a_small_weight_that_one_minus_the_other_would_lose() -> None
         (GradDiff(0.5), (1.0, 0.0), (3.0, 3.0), (1.0, 1.0)),  # R rises: ⟨d, g_R⟩ = ½(1 − 3)
         (GradDiff(0.9), (3.0, 3.0), (1.0, 0.0), (1.0, 1.0)),  # F falls: ⟨d, g_F⟩ = .9·3 − .1
         (LossNorm(), (1.0, 0.0), (3.0, 3.0), (1.0, 1.0)),
-        (LossNorm(), (1.0, 0.0), (1.0, 1.0), (1.0, 5.0)),  # a well-fitted R: its weight grows, F falls
+        (
+            LossNorm(),
+            (1.0, 0.0),
+            (1.0, 1.0),
+            (1.0, 5.0),
+        ),  # a well-fitted R: its weight grows, F falls
         (GradAscent(), (1.0, 0.0), (1.0, 1.0), (1.0, 1.0)),
     ],
     ids=str,
@@ -158,7 +187,9 @@ def test_ngdiff_is_invariant_to_the_scale_of_either_gradient(dtype, rho) -> None
     for s in SCALES[dtype]:
         for t in SCALES[dtype]:
             p, q = parts(NGDiff(), s * g_R, t * g_F)
-            assert (p - p_0).norm() <= 8 * torch.finfo(dtype).eps and (q - q_0).norm() <= 8 * torch.finfo(dtype).eps
+            assert (p - p_0).norm() <= 8 * torch.finfo(dtype).eps and (
+                q - q_0
+            ).norm() <= 8 * torch.finfo(dtype).eps
 
 
 @pytest.mark.parametrize("rule", (PCGrad(), MGDA()), ids=repr)
@@ -170,7 +201,9 @@ def test_pcgrad_and_mgda_are_invariant_to_a_common_scale(rule, dtype, rho) -> No
     g_R, g_F = gradients(rho, dtype=dtype)
     wanted = weights(rule, g_R, 2 * g_F)
     for s in SCALES[dtype]:
-        assert weights(rule, s * g_R, 2 * s * g_F) == pytest.approx(wanted, rel=1e-4 if s < 1e-3 else 1e-5, abs=1e-5)
+        assert weights(rule, s * g_R, 2 * s * g_F) == pytest.approx(
+            wanted, rel=1e-4 if s < 1e-3 else 1e-5, abs=1e-5
+        )
 
 
 def test_pcgrad_and_mgda_follow_the_larger_gradient_where_ngdiff_does_not() -> None:

@@ -1,5 +1,5 @@
-"""Memory modes: `recompute` takes the step of `swap` and of the flat twin, with one forget graph kept or with a phase run
-twice, and holds one gradient where `swap` holds two."""
+"""Memory modes: `recompute` takes the step of `swap` and of the flat twin, with one forget graph
+kept or with a phase run twice, and holds one gradient where `swap` holds two."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_step
 
 NORMS = [GradAscent(), GradDiff(1.0), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff()]
 ANGLE = [PCGrad(), MGDA()]
-# of an angle not known yet MGDA makes (½, ½): torch.where(length > 0, …) takes NaN for a length of zero
+# of an angle not known yet MGDA makes (½, ½): torch.where(length > 0, …) takes NaN for a length of
+# zero
 UNTOLD = [PCGrad(), MGDA()]
 PARTS = [1, 4]
 MODES = ["swap", "recompute"]
@@ -50,7 +51,9 @@ def close(one, two, rel=1e-12, apart=()):
     for field in dataclasses.fields(one):
         x, y = getattr(one, field.name), getattr(two, field.name)
         if field.name not in apart:
-            assert x == (y if isinstance(x, str) else pytest.approx(y, rel=rel, abs=1e-13, nan_ok=True)), field.name
+            assert x == (
+                y if isinstance(x, str) else pytest.approx(y, rel=rel, abs=1e-13, nan_ok=True)
+            ), field.name
 
 
 def flat_step(net, optimizer, rule, parts, forget_first=False):
@@ -74,16 +77,22 @@ def flat_step(net, optimizer, rule, parts, forget_first=False):
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("rule", NORMS, ids=repr)
 def test_every_mode_takes_the_step_of_the_twin(rule, parts, optimizer):
-    """Weight decay included: what only the phase of weight 0 touches has a gradient of zeros, and is decayed."""
+    """Weight decay included: what only the phase of weight 0 touches has a gradient of zeros, and
+    is decayed.
+    """
     (swap, step_s), (again, step_r) = (built(memory, rule, optimizer) for memory in MODES)
     slow = Net()
     opt = OPTIMIZERS[optimizer](slow.trained())
     for _ in range(4):
         one, two = take(swap, step_s, parts), take(again, step_r, parts)
         _, _, gram = flat_step(slow, opt, rule, parts)
-        unknown = ("cosine",) if parts > 1 and 0.0 in (one.a, one.b) else ()  # g_R and g_F never met
+        unknown = (
+            ("cosine",) if parts > 1 and 0.0 in (one.a, one.b) else ()
+        )  # g_R and g_F never met
         close(two, one, apart=unknown)
-        assert one.outcome == "ok" and one.norm_F == pytest.approx(gram[1, 1].sqrt().item(), rel=1e-12)
+        assert one.outcome == "ok" and one.norm_F == pytest.approx(
+            gram[1, 1].sqrt().item(), rel=1e-12
+        )
         assert (weights(again) - weights(slow)).norm() <= 1e-12 * weights(slow).norm()
         assert (weights(again) - weights(swap)).norm() <= 1e-12 * weights(swap).norm()
 
@@ -100,7 +109,9 @@ def test_rules_that_need_the_angle_know_it_from_one_kept_graph(rule):
 
 
 @pytest.mark.parametrize("rule", UNTOLD, ids=repr)
-@pytest.mark.parametrize("stepsize", [None, AutoLR(lr=0.01, every=1, fresh=0)], ids=["plain", "autolr"])
+@pytest.mark.parametrize(
+    "stepsize", [None, AutoLR(lr=0.01, every=1, fresh=0)], ids=["plain", "autolr"]
+)
 def test_rules_that_need_the_angle_are_refused_with_several_before_anything_changes(rule, stepsize):
     net, step = built("recompute", rule, "adamw", stepsize)
     with pytest.raises(FloatingPointError, match=r"the rule needs their angle.*use 'swap'"):
@@ -118,7 +129,9 @@ def test_low_precision_is_that_of_swap(parts, dtype):
     rough = 1e-5 if dtype == torch.float32 else 0.05  # d is rounded twice where swap rounds it once
     moved = weights(swap) - weights(Net(dtype))
     assert (weights(again) - weights(swap)).norm() <= rough * moved.norm()
-    assert two.cosine == pytest.approx(one.cosine, abs=rough) and two.norm_F == pytest.approx(one.norm_F, rel=rough)
+    assert two.cosine == pytest.approx(one.cosine, abs=rough) and two.norm_F == pytest.approx(
+        one.norm_F, rel=rough
+    )
 
 
 @pytest.mark.parametrize(("retain", "forget"), [(1, 4), (4, 1), (3, 2)])
@@ -151,7 +164,9 @@ def test_the_reads_of_a_step(parts, reads):
 @pytest.mark.parametrize("memory", MODES)
 @pytest.mark.parametrize("parts", PARTS)
 def test_dropout_draws_the_same_masks_again_and_then_goes_on(memory, parts):
-    """Against the twin from the same seed, which draws each mask once; what is drawn afterwards is new."""
+    """Against the twin from the same seed, which draws each mask once; what is drawn afterwards is
+    new.
+    """
     net, step = built(memory, GradDiff(0.4), "momentum", net=Net(dropout=0.4))
     slow = Net(dropout=0.4)
     opt, drawn = OPTIMIZERS["momentum"](slow.trained()), {}
@@ -161,7 +176,13 @@ def test_dropout_draws_the_same_masks_again_and_then_goes_on(memory, parts):
             if which == "ours":
                 take(net, step, parts)
             else:
-                flat_step(slow, opt, GradDiff(0.4), parts, forget_first=memory == "recompute" and parts > 1)
+                flat_step(
+                    slow,
+                    opt,
+                    GradDiff(0.4),
+                    parts,
+                    forget_first=memory == "recompute" and parts > 1,
+                )
             drawn.setdefault(which, []).append(torch.rand(3))
     assert (weights(net) - weights(slow)).norm() <= 1e-12 * weights(slow).norm()
     assert torch.equal(torch.stack(drawn["ours"]), torch.stack(drawn["twin"]))
@@ -176,7 +197,9 @@ def test_dropout_draws_the_same_masks_again_and_then_goes_on(memory, parts):
 # ---------------------------------------------------------------------------------------------------------- outcomes
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("rule", [NGDiff(), GradDiff(0.5), GradAscent(), GradDiff(1.0)], ids=repr)
-@pytest.mark.parametrize("g", [([0, 0], [3, 4]), ([3, 4], [0, 0]), ([0, 0], [0, 0]), ([3, 4], [4, 3])], ids=repr)
+@pytest.mark.parametrize(
+    "g", [([0, 0], [3, 4]), ([3, 4], [0, 0]), ([0, 0], [0, 0]), ([3, 4], [4, 3])], ids=repr
+)
 def test_zero_gradients_have_the_names_and_the_steps_of_swap(g, rule, parts):
     seen = []
     for memory in MODES:
@@ -205,9 +228,13 @@ def test_a_gradient_below_its_floor_counts_as_zero(noise, expected, parts):
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 @pytest.mark.parametrize(("angle", "expected"), [(0.0, "aligned"), (10.0, "ok")])
-def test_aligned_gradients_end_the_run_and_nearly_aligned_ones_do_not(angle, expected, dtype, parts):
+def test_aligned_gradients_end_the_run_and_nearly_aligned_ones_do_not(
+    angle, expected, dtype, parts
+):
     t = math.radians(angle)
-    x, R, F = line_problem([3.0, 4.0], [6 * math.cos(t) - 8 * math.sin(t), 8 * math.cos(t) + 6 * math.sin(t)], dtype)
+    x, R, F = line_problem(
+        [3.0, 4.0], [6 * math.cos(t) - 8 * math.sin(t), 8 * math.cos(t) + 6 * math.sin(t)], dtype
+    )
     forget = [lambda: F() / parts] * parts
     step = UnlearningStep([x], torch.optim.AdamW([x], lr=0.1), NGDiff(), memory="recompute")
     info = step(R, forget)
@@ -217,10 +244,14 @@ def test_aligned_gradients_end_the_run_and_nearly_aligned_ones_do_not(angle, exp
 
 
 def test_the_angle_is_resolved_from_the_length_of_d():
-    """Several microbatches: ⟨g_R, g_F⟩ is known from ‖d‖² only; no coarser than from the gradients themselves."""
+    """Several microbatches: ⟨g_R, g_F⟩ is known from ‖d‖² only; no coarser than from the gradients
+    themselves.
+    """
     t = math.radians(0.02)  # 1 − ρ = 6e-8
     x, R, F = line_problem([1.0, 0.0], [math.cos(t), math.sin(t)])
-    info = UnlearningStep([x], None, NGDiff(), Constant(0.1), memory="recompute")(R, [lambda: F() / 2] * 2)
+    info = UnlearningStep([x], None, NGDiff(), Constant(0.1), memory="recompute")(
+        R, [lambda: F() / 2] * 2
+    )
     assert info.outcome == "ok" and 1 - info.cosine == pytest.approx(1 - math.cos(t), rel=1e-6)
 
 
@@ -285,14 +316,19 @@ def test_an_error_in_a_loss_leaves_no_hook_behind(parts):
     [
         (ForgetLevel(0.5), "forget_level"),
         (RetainBound(0.5), "retain_bound"),
-        (lambda info: "conflict" if abs(info.cosine) > 0 else None, "conflict"),  # known after d is written
+        (
+            lambda info: "conflict" if abs(info.cosine) > 0 else None,
+            "conflict",
+        ),  # known after d is written
     ],
     ids=["forget", "retain", "cosine"],
 )
 def test_stops_fire_before_the_update(stop, name, parts):
     net, step = built("recompute", optimizer="adamw", stop=[stop])
     info = take(net, step, parts)
-    assert info.outcome == name and not info.updated and all(p.grad is None for p in net.parameters())
+    assert (
+        info.outcome == name and not info.updated and all(p.grad is None for p in net.parameters())
+    )
     assert same(bits(net.parameters()), bits(Net().parameters())) and not step.optimizer.state
 
 
@@ -300,13 +336,18 @@ def test_stops_fire_before_the_update(stop, name, parts):
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("rule", [NGDiff(), GradAscent(), GradDiff(1.0)], ids=repr)
 def test_groups_frozen_tied_and_untouched_parameters_move_as_under_swap(rule, parts):
-    """A tied layer, a frozen one, a head for each phase, a parameter of neither; rates 1 : 5 : 0, decay in one group."""
+    """A tied layer, a frozen one, a head for each phase, a parameter of neither; rates 1 : 5 : 0,
+    decay in one group.
+    """
 
     def groups(net):
         net.unused = nn.Parameter(torch.ones(3, dtype=torch.float64))
         heads = [*net.head_R.parameters(), *net.head_F.parameters()]
         body = [p for p in net.parameters() if all(p is not q for q in [*heads, net.one.bias])]
-        rates = {"params": heads, "lr": 0.1, "weight_decay": 0.3}, {"params": [net.one.bias], "lr": 0.0}
+        rates = (
+            {"params": heads, "lr": 0.1, "weight_decay": 0.3},
+            {"params": [net.one.bias], "lr": 0.0},
+        )
         return torch.optim.AdamW([{"params": body}, *rates], lr=0.02, weight_decay=0.01)
 
     (swap, step_s), (again, step_r) = (built(memory, rule, groups) for memory in MODES)
@@ -318,7 +359,9 @@ def test_groups_frozen_tied_and_untouched_parameters_move_as_under_swap(rule, pa
     for still in ("frozen.weight", "frozen.bias", "one.bias"):
         assert torch.equal(again.get_parameter(still), start.get_parameter(still))
     assert torch.equal(again.unused.detach(), torch.ones(3).double())
-    assert again.tied.weight is again.two.weight and not torch.equal(again.two.weight, start.two.weight)
+    assert again.tied.weight is again.two.weight and not torch.equal(
+        again.two.weight, start.two.weight
+    )
     for head in ("head_R.weight", "head_F.weight"):
         assert not torch.equal(again.get_parameter(head), start.get_parameter(head))
     assert all(p.grad is None for p in again.parameters())
@@ -342,7 +385,9 @@ def test_sparse_gradients_are_refused_before_anything_changes(side, parts):
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_autolr_finds_the_rates_of_swap(optimizer, parts, fresh):
-    """On the step's own rows by the bare formula: `skewed` is known only from g_R, which recompute no longer has."""
+    """On the step's own rows by the bare formula: `skewed` is known only from g_R, which recompute
+    no longer has.
+    """
     rule = AutoLR(lr=0.01, every=2, fresh=0, z=0.0, bare=not fresh)
     (swap, step_s), (again, step_r) = (built(memory, NGDiff(), optimizer, rule) for memory in MODES)
     for _ in range(6):
@@ -370,7 +415,9 @@ def test_rate_zero_restores_every_bit(parts):
     assert same(before, bits(net.parameters()))
 
 
-@pytest.mark.parametrize("stepsize", [Constant(0.03), WarmupCosine(0.1, warmup=2, total=4)], ids=repr)
+@pytest.mark.parametrize(
+    "stepsize", [Constant(0.03), WarmupCosine(0.1, warmup=2, total=4)], ids=repr
+)
 @pytest.mark.parametrize("parts", PARTS)
 def test_schedules_run_as_under_swap(stepsize, parts):
     (swap, step_s), (again, step_r) = (built(memory, stepsize=stepsize) for memory in MODES)
@@ -381,11 +428,15 @@ def test_schedules_run_as_under_swap(stepsize, parts):
 
 # ---------------------------------------------------------------------------------------------------------- refusals
 def test_an_unknown_mode_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match=r"unknown memory mode 'offload'; choose one of: swap, recompute"):
+    with pytest.raises(
+        ValueError, match=r"unknown memory mode 'offload'; choose one of: swap, recompute"
+    ):
         built("offload")
 
 
-@pytest.mark.parametrize("options", [{"measure": True}, {"stepsize": AutoLR(forwards=1, fresh=0)}], ids=repr)
+@pytest.mark.parametrize(
+    "options", [{"measure": True}, {"stepsize": AutoLR(forwards=1, fresh=0)}], ids=repr
+)
 def test_what_needs_the_retain_gradient_later_is_refused(options):
     with pytest.raises(ValueError, match=r"memory='recompute' does not keep g_R.*use 'swap'"):
         built("recompute", **options)
@@ -395,7 +446,9 @@ def test_what_needs_the_retain_gradient_later_is_refused(options):
 # ------------------------------------------------------------------------------------------------------------ memory
 def peak_bytes(run):
     """The most bytes alive at once beyond the start, from the allocator's own events."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as recorded:
         run()
     events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
     return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
@@ -403,7 +456,9 @@ def peak_bytes(run):
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_recompute_holds_one_gradient_where_swap_holds_two(parts):
-    """16 rows: activations A_F are an eighth of the gradients G, so that swap needs G − A_F more than GradDiff does."""
+    """16 rows: activations A_F are an eighth of the gradients G, so that swap needs G − A_F more
+    than GradDiff does.
+    """
     layers = [m for _ in range(4) for m in (nn.Linear(256, 256), nn.Tanh())]
     net = nn.Sequential(*layers)
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)
@@ -431,7 +486,9 @@ def test_recompute_holds_one_gradient_where_swap_holds_two(parts):
 
 
 def test_a_compiled_model_s_graph_is_walked_once():
-    """Its backward writes over what the forward saved: a second one through the same graph gives another gradient."""
+    """Its backward writes over what the forward saved: a second one through the same graph gives
+    another gradient.
+    """
     net = Net()
     net.two.compile(backend="eager")
     step = UnlearningStep(net, torch.optim.SGD(net.trained(), lr=0.1), NGDiff(), memory="recompute")

@@ -1,4 +1,6 @@
-"""`unlearn`: one loop for the quadratic and the network, its ends, and what it hands to the step."""
+"""`unlearn`: one loop for the quadratic and the network, its ends, and what it hands to the
+step.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ def toy(**kw):
 
 
 def test_the_example_of_the_readme():
-    run = ng.unlearn(ng.quadratics.pair(angle=60, condition=10), ng.NGDiff(), ng.AutoLR(), steps=200)
+    run = ng.unlearn(
+        ng.quadratics.pair(angle=60, condition=10), ng.NGDiff(), ng.AutoLR(), steps=200
+    )
     first, last = run.history[0], run.history[-1]
     assert math.degrees(math.acos(first.cosine)) == pytest.approx(60)
     assert run.stopped == last.outcome == "aligned" and len(run.history) < 200
@@ -37,7 +41,9 @@ def test_the_problem_is_left_as_it_was(problem):
     before = [p.detach().clone() for p in problem.parameters]
     run = ng.unlearn(problem, NGDiff(), Constant(0.05), steps=3)
     assert run.model is not problem.model and run.stopped == "steps" and run.seconds > 0
-    for p, q, p_0 in zip(problem.parameters, run.model if problem.module is None else run.model.trained(), before):
+    for p, q, p_0 in zip(
+        problem.parameters, run.model if problem.module is None else run.model.trained(), before
+    ):
         assert torch.equal(p, p_0) and not torch.equal(p, q)
     again = ng.unlearn(problem, NGDiff(), Constant(0.05), steps=3)
     assert repr(again.history) == repr(run.history)
@@ -54,7 +60,9 @@ def test_the_loop_is_the_step_in_a_loop():
 
 def test_a_recipe_brings_its_direction():
     recipe = type("Recipe", (), {"direction": GradAscent(), "name": "mine"})()
-    by_recipe, by_rule = (ng.unlearn(NetProblem(), m, Constant(0.01), steps=3) for m in (recipe, GradAscent()))
+    by_recipe, by_rule = (
+        ng.unlearn(NetProblem(), m, Constant(0.01), steps=3) for m in (recipe, GradAscent())
+    )
     assert repr(by_recipe.history) == repr(by_rule.history)
 
 
@@ -65,7 +73,9 @@ def test_without_a_rule_the_optimizer_keeps_its_rate_and_may_be_chosen():
 
 
 def test_the_seed_is_the_order_of_the_data():
-    one, two, other = (ng.unlearn(NetProblem(), NGDiff(), Constant(0.01), steps=2, seed=s) for s in (1, 1, 2))
+    one, two, other = (
+        ng.unlearn(NetProblem(), NGDiff(), Constant(0.01), steps=2, seed=s) for s in (1, 1, 2)
+    )
     assert repr(one.history) == repr(two.history) != repr(other.history)
 
 
@@ -82,7 +92,10 @@ def test_fresh_rows_are_asked_for_when_a_probe_is_due():
 def test_probes_of_a_network_are_in_eval_mode():
     problem = NetProblem(dropout=0.5)
     run = ng.unlearn(problem, NGDiff(), AutoLR(every=1), steps=2)
-    assert {(training, grad) for _, _, training, grad in run.model.calls} == {(True, True), (False, False)}
+    assert {(training, grad) for _, _, training, grad in run.model.calls} == {
+        (True, True),
+        (False, False),
+    }
     assert run.model.training
 
 
@@ -125,7 +138,9 @@ def test_a_run_that_diverges_stops_and_keeps_its_last_weights():
 
 def test_a_schedule_runs_its_course():
     run = ng.unlearn(toy(), NGDiff(), WarmupCosine(0.1, warmup=2, total=4), steps=5)
-    assert [info.eta for info in run.history] == pytest.approx([0.05, 0.1, 0.1, 0.05, 0.0], abs=1e-15)
+    assert [info.eta for info in run.history] == pytest.approx(
+        [0.05, 0.1, 0.1, 0.05, 0.0], abs=1e-15
+    )
 
 
 def test_a_refused_direction_says_so():

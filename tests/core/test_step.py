@@ -1,4 +1,6 @@
-"""`UnlearningStep`: equal to the obvious twin, no copies, one host read, an exact probe, and every outcome named."""
+"""`UnlearningStep`: equal to the obvious twin, no copies, one host read, an exact probe, and every
+outcome named.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def same(a, b):
 
 def built(optimizer="sgd", rule=None, stepsize=None, net=None, **kw):
     net = net or Net()
-    return net, UnlearningStep(net, OPTIMIZERS[optimizer](net.trained()), rule or NGDiff(), stepsize, **kw)
+    return net, UnlearningStep(
+        net, OPTIMIZERS[optimizer](net.trained()), rule or NGDiff(), stepsize, **kw
+    )
 
 
 @dataclass(frozen=True)
@@ -93,10 +97,16 @@ def test_info_is_what_the_twin_sees():
     moved = moved - torch.cat([p.detach().reshape(-1) for p in Net().trained()])
     assert info.retain == info.retain_ce == pytest.approx(Net().R().item(), rel=1e-14)
     assert info.forget == pytest.approx(Net().F().item(), rel=1e-14)
-    assert (info.norm_R, info.norm_F) == pytest.approx((g_R.norm().item(), g_F.norm().item()), rel=1e-12)
+    assert (info.norm_R, info.norm_F) == pytest.approx(
+        (g_R.norm().item(), g_F.norm().item()), rel=1e-12
+    )
     assert info.cosine == pytest.approx((g_R @ g_F / g_R.norm() / g_F.norm()).item(), rel=1e-10)
-    assert (info.a, info.b) == pytest.approx((1 / g_R.norm().item(), 1 / g_F.norm().item()), rel=1e-12)
-    assert (info.dR, info.dF) == pytest.approx(((g_R @ moved).item(), (g_F @ moved).item()), rel=1e-10)
+    assert (info.a, info.b) == pytest.approx(
+        (1 / g_R.norm().item(), 1 / g_F.norm().item()), rel=1e-12
+    )
+    assert (info.dR, info.dF) == pytest.approx(
+        ((g_R @ moved).item(), (g_F @ moved).item()), rel=1e-10
+    )
     assert info.eta == 0.05 and info.stepsize == "" and info.step == 0 and info.updated
     assert not torch.equal(before, weights(net))
 
@@ -127,7 +137,9 @@ def test_the_whole_batch_is_normalised_not_each_microbatch():
 def test_low_precision_follows_the_float64_twin(dtype):
     net, slow = Net(dtype), Net(dtype)
     slow.to(torch.float64)  # the rounded weights, exactly
-    slow.x_R, slow.x_F, slow.n_R, slow.n_F = (getattr(net, k).double() for k in ("x_R", "x_F", "n_R", "n_F"))
+    slow.x_R, slow.x_F, slow.n_R, slow.n_F = (
+        getattr(net, k).double() for k in ("x_R", "x_F", "n_R", "n_F")
+    )
     step = UnlearningStep(net, torch.optim.SGD(net.trained(), lr=1.0), NGDiff())
     d = twin_direction(slow.trained(), slow.R, slow.F)
     step(net.R, net.F)
@@ -157,7 +169,8 @@ def test_frozen_parameters_stay_and_get_no_gradient():
 def test_a_parameter_of_one_phase_only_counts_as_zero_in_the_other():
     net, step = built("sgd", GradDiff(0.25))
     g_R, g_F = (
-        torch.autograd.grad(loss(), head.weight)[0] for loss, head in ((net.R, net.head_R), (net.F, net.head_F))
+        torch.autograd.grad(loss(), head.weight)[0]
+        for loss, head in ((net.R, net.head_R), (net.F, net.head_F))
     )
     before_R, before_F = net.head_R.weight.detach().clone(), net.head_F.weight.detach().clone()
     step(net.R, net.F)
@@ -168,15 +181,21 @@ def test_a_parameter_of_one_phase_only_counts_as_zero_in_the_other():
 def test_a_parameter_of_neither_phase_is_left_alone():
     net = Net()
     net.unused = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
-    _, step = built("adamw", stepsize=BELOW, net=net)  # weight decay would shrink it, were it given a zero gradient
+    _, step = built(
+        "adamw", stepsize=BELOW, net=net
+    )  # weight decay would shrink it, were it given a zero gradient
     step(net.R, net.F)
     assert torch.equal(net.unused.detach(), torch.ones(3, dtype=torch.float64))
 
 
 def test_parameters_unfrozen_since_are_refused_before_anything_changes():
-    """Else the two phases would add up in the `.grad` of one that the step does not know: F would be descended."""
+    """Else the two phases would add up in the `.grad` of one that the step does not know: F would
+    be descended.
+    """
     net = Net()
-    step = UnlearningStep(net, torch.optim.SGD(net.parameters(), lr=0.1), NGDiff())  # holds the frozen ones too
+    step = UnlearningStep(
+        net, torch.optim.SGD(net.parameters(), lr=0.1), NGDiff()
+    )  # holds the frozen ones too
     before = bits(net.parameters())
     for p in net.frozen.parameters():
         p.requires_grad_(True)
@@ -211,9 +230,13 @@ def test_the_rate_reported_is_that_of_the_first_group_that_has_one():
 
 
 def test_a_probed_update_far_below_the_weights_is_not_lost_in_their_rounding():
-    """float32, weights of 1, gradient 1e-8, η = 1e7: at rate 1 the update would vanish; the step is −0.1 all the same."""
+    """float32, weights of 1, gradient 1e-8, η = 1e7: at rate 1 the update would vanish; the step is
+    −0.1 all the same.
+    """
     x = torch.ones(3, requires_grad=True)
-    step = UnlearningStep([x], torch.optim.SGD([x], lr=1.0), GradDiff(1.0), Look(eta=1e7, at=(0.0,)))
+    step = UnlearningStep(
+        [x], torch.optim.SGD([x], lr=1.0), GradDiff(1.0), Look(eta=1e7, at=(0.0,))
+    )
     step(lambda: 1e-8 * x.sum(), lambda: -1e-8 * x.sum())
     torch.testing.assert_close(x.detach(), torch.full((3,), 0.9))
 
@@ -223,10 +246,14 @@ def test_tied_parameters_count_once():
     step = UnlearningStep([x, x], None, NGDiff(), Constant(0.1))
     info = step(lambda: (x * torch.tensor([3.0, 4.0])).sum(), lambda: x[0] * 2)
     assert (info.norm_R, info.norm_F) == (5.0, 2.0)
-    torch.testing.assert_close(x.detach(), torch.tensor([3.0 - 0.1 * (0.6 - 1.0), -1.0 - 0.1 * 0.8]).double())
+    torch.testing.assert_close(
+        x.detach(), torch.tensor([3.0 - 0.1 * (0.6 - 1.0), -1.0 - 0.1 * 0.8]).double()
+    )
     with pytest.warns(UserWarning, match="duplicate"):
         twice = torch.optim.SGD([x, x], lr=0.1)
-    assert UnlearningStep([x], twice, NGDiff())(lambda: (3 * x).sum(), lambda: x[0] * 2).norm_F == 2.0
+    assert (
+        UnlearningStep([x], twice, NGDiff())(lambda: (3 * x).sum(), lambda: x[0] * 2).norm_F == 2.0
+    )
 
 
 @pytest.mark.parametrize("stepsize", [None, Constant(0.3), BELOW])
@@ -235,22 +262,29 @@ def test_groups_keep_the_ratios_of_their_rates(stepsize):
     heads = [*net.head_R.parameters(), *net.head_F.parameters()]
     body = [p for p in net.trained() if all(p is not q for q in heads)]
     opt = torch.optim.SGD(
-        [{"params": body, "lr": 0.02}, {"params": heads, "lr": 0.1}, {"params": [net.frozen.bias]}], lr=1
+        [{"params": body, "lr": 0.02}, {"params": heads, "lr": 0.1}, {"params": [net.frozen.bias]}],
+        lr=1,
     )
     step = UnlearningStep(net, opt, NGDiff(), stepsize)
     params, start = [*body, *heads], [p.detach().clone() for p in (*body, *heads)]
     d = torch.split(twin_direction(params, net.R, net.F), [p.numel() for p in params])
     info = step(net.R, net.F)
     for p, p_0, d_p, ratio in zip(params, start, d, [1.0] * len(body) + [5.0] * len(heads)):
-        torch.testing.assert_close(p.detach(), p_0 - info.eta * ratio * d_p.reshape(p.shape), rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(
+            p.detach(), p_0 - info.eta * ratio * d_p.reshape(p.shape), rtol=1e-10, atol=1e-12
+        )
     assert info.eta == {None: 0.02, Constant(0.3): 0.3}.get(stepsize, info.eta)
-    assert [g["lr"] for g in opt.param_groups] == pytest.approx([info.eta, 5 * info.eta, 50 * info.eta])
+    assert [g["lr"] for g in opt.param_groups] == pytest.approx(
+        [info.eta, 5 * info.eta, 50 * info.eta]
+    )
 
 
 @pytest.mark.parametrize("stepsize", [Constant(0.3), BELOW])
 def test_a_group_of_rate_zero_stays(stepsize):
     net = Net()
-    opt = torch.optim.SGD([{"params": net.one.parameters(), "lr": 0.0}, {"params": net.trained()[2:]}], lr=0.01)
+    opt = torch.optim.SGD(
+        [{"params": net.one.parameters(), "lr": 0.0}, {"params": net.trained()[2:]}], lr=0.01
+    )
     before = bits(net.one.parameters())
     info = UnlearningStep(net, opt, NGDiff(), stepsize)(net.R, net.F)
     assert same(before, bits(net.one.parameters()))
@@ -318,13 +352,19 @@ def test_the_stash_is_a_swap_of_pointers(monkeypatch):
     net, step = built(rule=GradDiff())
     written = {}
     for i, p in enumerate(net.trained()):
-        p.register_post_accumulate_grad_hook(lambda p, i=i: written.setdefault(i, []).append(p.grad.data_ptr()))
+        p.register_post_accumulate_grad_hook(
+            lambda p, i=i: written.setdefault(i, []).append(p.grad.data_ptr())
+        )
     combined, stepped = spy(monkeypatch, "combine_"), []
-    step.optimizer.register_step_pre_hook(lambda opt, *_: stepped.extend(p.grad.data_ptr() for p in net.trained()))
+    step.optimizer.register_step_pre_hook(
+        lambda opt, *_: stepped.extend(p.grad.data_ptr() for p in net.trained())
+    )
     step(net.R, net.F)
     ((u, v, *_), d) = combined[0]
     for i, (x, y, z, used) in enumerate(zip(pointers(u), pointers(v), pointers(d), stepped)):
-        assert [p for p in (x, y) if p is not None] == written[i]  # what backward wrote is what is combined
+        assert [p for p in (x, y) if p is not None] == written[
+            i
+        ]  # what backward wrote is what is combined
         assert z == used and (y is None or z == y)  # and d lies where g_F lay
 
 
@@ -344,7 +384,9 @@ def test_the_stash_is_free_before_the_optimizer_steps(monkeypatch):
 
 def test_a_probe_on_fresh_rows_needs_no_memory_of_its_own(monkeypatch):
     net, step = built("adamw", stepsize=Look())
-    combined, copies, differences = (spy(monkeypatch, name) for name in ("combine_", "copy", "difference"))
+    combined, copies, differences = (
+        spy(monkeypatch, name) for name in ("combine_", "copy", "difference")
+    )
     step(net.R, net.F, net.R)
     ((u, *_), d) = combined[0]
     theta_0, along = copies[0][1], differences[0][1]
@@ -359,7 +401,17 @@ class Host(torch.Tensor):
 class Reads(TorchFunctionMode):
     """Counts device-to-host reads, as if every tensor lived on a device."""
 
-    names = ("item", "tolist", "numpy", "nonzero", "__bool__", "__float__", "__int__", "__index__", "__array__")
+    names = (
+        "item",
+        "tolist",
+        "numpy",
+        "nonzero",
+        "__bool__",
+        "__float__",
+        "__int__",
+        "__index__",
+        "__array__",
+    )
     count = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -406,7 +458,9 @@ class Breaks(Exception):
     pass
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("CUDA out of memory"), Breaks()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), RuntimeError("CUDA out of memory"), Breaks()], ids=repr
+)
 @pytest.mark.parametrize("where", ["optimizer", "first look", "second look", "rule"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
 def test_an_interrupted_probe_leaves_weights_rates_and_modes(error, where, optimizer):
@@ -448,9 +502,13 @@ def test_a_probed_update_is_the_ordinary_one(optimizer, dtype):
         step(plain.R, plain.F)
         ulp = torch.finfo(dtype).eps * torch.maximum(weights(plain).abs(), torch.tensor(0.1))
         assert ((weights(probed) - weights(plain)).abs() <= 8 * ulp).all()
-        for p, q in zip(probed.trained(), plain.trained()):  # the optimizer's state advanced once, on the same d
+        for p, q in zip(
+            probed.trained(), plain.trained()
+        ):  # the optimizer's state advanced once, on the same d
             for key, value in step.optimizer.state[q].items():
-                torch.testing.assert_close(step_p.optimizer.state[p][key], value, rtol=1e-4, atol=1e-6)
+                torch.testing.assert_close(
+                    step_p.optimizer.state[p][key], value, rtol=1e-4, atol=1e-6
+                )
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -458,7 +516,10 @@ def test_the_probe_looks_along_the_actual_update(optimizer):
     net, step = built(optimizer, stepsize=Look(0.02, at=(0.0, 0.01, 0.2, -0.1)))
     for turn in range(3):
         futures = {}
-        for h in (0.01, 0.2):  # what an ordinary step at rate h would make of R: momentum and decay included
+        for h in (
+            0.01,
+            0.2,
+        ):  # what an ordinary step at rate h would make of R: momentum and decay included
             other, ordinary = copy.deepcopy((net, step))
             ordinary.stepsize = Constant(h)
             ordinary(other.R, other.F)
@@ -496,7 +557,11 @@ def test_probes_run_in_eval_mode_without_gradients():
     net.two.eval()
     modes = {name: m.training for name, m in net.named_modules()}
     step(net.R, net.F)
-    assert net.calls == [("R", 16, True, True), ("F", 16, True, True), *[("R", 16, False, False)] * 2]
+    assert net.calls == [
+        ("R", 16, True, True),
+        ("F", 16, True, True),
+        *[("R", 16, False, False)] * 2,
+    ]
     assert {name: m.training for name, m in net.named_modules()} == modes
     (_, first), *_ = seen[0]
     assert first == pytest.approx(Net().eval().R().item(), rel=1e-12)  # no dropout at rate 0
@@ -559,7 +624,9 @@ BAD = {
     "loss inf": lambda p: p.sum() * 0 + math.inf,
     "loss -inf": lambda p: (p * 0).sum().log(),
     "gradient inf": lambda p: (p * 0).sum().sqrt(),
-    "gradient nan": lambda p: (p * 0).norm() / 1.0 + torch.where(p > 1e9, (p - p) / (p - p), p * 0).sum(),
+    "gradient nan": lambda p: (
+        (p * 0).norm() / 1.0 + torch.where(p > 1e9, (p - p) / (p - p), p * 0).sum()
+    ),
 }
 
 
@@ -580,14 +647,20 @@ def test_nonfinite_changes_nothing(bad, phase, stepsize):
     after = step.state_dict()
     assert after["stepsize"] == state["stepsize"]
     for i, entry in state["optimizer"]["state"].items():
-        assert all(torch.equal(value, after["optimizer"]["state"][i][key]) for key, value in entry.items())
+        assert all(
+            torch.equal(value, after["optimizer"]["state"][i][key]) for key, value in entry.items()
+        )
     assert all(p.grad is None for p in net.parameters())
 
 
 @pytest.mark.parametrize("rule", [NGDiff(), PCGrad(), GradDiff(0.5), MGDA()], ids=repr)
 @pytest.mark.parametrize(
     ("g_R", "g_F", "expected"),
-    [([0, 0], [3, 4], "zero_retain"), ([3, 4], [0, 0], "zero_forget"), ([0, 0], [0, 0], "zero_both")],
+    [
+        ([0, 0], [3, 4], "zero_retain"),
+        ([3, 4], [0, 0], "zero_forget"),
+        ([0, 0], [0, 0], "zero_both"),
+    ],
 )
 def test_zero_gradients_are_named(rule, g_R, g_F, expected):
     x, R, F = line_problem([float(g) for g in g_R], [float(g) for g in g_F])
@@ -630,8 +703,12 @@ def test_aligned_gradients_stop(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_nearly_aligned_gradients_go_on(dtype):
-    """ρ = cos 10° = .985 is no rounding, not even in bfloat16, whose eps is 8e-3 but whose angles are good to 1e-2."""
-    x, R, F = line_problem([1.0, 0.0], [math.cos(math.radians(10)), math.sin(math.radians(10))], dtype)
+    """ρ = cos 10° = .985 is no rounding, not even in bfloat16, whose eps is 8e-3 but whose angles
+    are good to 1e-2.
+    """
+    x, R, F = line_problem(
+        [1.0, 0.0], [math.cos(math.radians(10)), math.sin(math.radians(10))], dtype
+    )
     assert UnlearningStep([x], None, NGDiff(), Constant(0.1))(R, F).outcome == "ok"
 
 
@@ -656,7 +733,9 @@ def test_lossnorm_at_a_zero_loss_raises_before_anything_changes(phase):
     assert not step.optimizer.state and step.state == BELOW.init()
 
 
-@pytest.mark.parametrize(("stop", "name"), [(ForgetLevel(0.5), "forget_level"), (RetainBound(0.5), "retain_bound")])
+@pytest.mark.parametrize(
+    ("stop", "name"), [(ForgetLevel(0.5), "forget_level"), (RetainBound(0.5), "retain_bound")]
+)
 def test_stops_fire_before_the_update(stop, name):
     net, step = built("adamw", stepsize=BELOW, stop=[stop])
     info = step(net.R, net.F)
@@ -671,7 +750,9 @@ def test_stops_read_the_cross_entropy_not_the_objective():
     retain.ce, forget.ce = torch.tensor(2.0), torch.tensor(3.0)
     info = step([retain, retain], forget)
     assert info.updated and (info.retain_ce, info.forget_ce) == (4.0, 3.0)
-    assert (info.a, info.b) == pytest.approx((1 / info.retain, 1 / info.forget))  # the rule sees the objectives
+    assert (info.a, info.b) == pytest.approx(
+        (1 / info.retain, 1 / info.forget)
+    )  # the rule sees the objectives
     forget.ce = torch.tensor(50.0)
     assert step(retain, forget).outcome == "forget_level"
 
@@ -681,7 +762,9 @@ def test_stop_levels(stop):
     _, step = built(stop=[stop])
     x, R, F = line_problem([1.0, 0.0], [0.0, 1.0], offset=1.0)
     step = UnlearningStep([x], None, NGDiff(), Constant(0.1), stop=[stop])
-    assert step(R, F).updated == isinstance(stop, RetainBound)  # reaching the level stops, reaching the bound does not
+    assert step(R, F).updated == isinstance(
+        stop, RetainBound
+    )  # reaching the level stops, reaching the bound does not
 
 
 # ------------------------------------------------------------------------------------------------------------ errors
@@ -747,7 +830,9 @@ def test_state_dict_resumes_bit_for_bit(optimizer):
 # ------------------------------------------------------------------------------------------------------------ memory
 def peak_bytes(run):
     """The most bytes alive at once beyond the start, from the allocator's own events."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as recorded:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as recorded:
         run()
     events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
     return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
@@ -755,7 +840,9 @@ def peak_bytes(run):
 
 @pytest.mark.parametrize("rule", [None, AutoLR(every=1)])
 def test_peak_memory_is_the_predicted_one(rule):
-    """Beside GradDiff with two backwards: max(0, G − A_F) more, as the second gradient grows while its graph is freed."""
+    """Beside GradDiff with two backwards: max(0, G − A_F) more, as the second gradient grows while
+    its graph is freed.
+    """
     layers = [m for _ in range(4) for m in (torch.nn.Linear(256, 256), torch.nn.Tanh())]
     net, extra = torch.nn.Sequential(*layers), {}
     optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3, fused=True)

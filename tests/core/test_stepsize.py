@@ -1,4 +1,6 @@
-"""Step-size rules on analytic lines: no torch, no model; every outcome, every bound, golden values by hand."""
+"""Step-size rules on analytic lines: no torch, no model; every outcome, every bound, golden values
+by hand.
+"""
 
 from __future__ import annotations
 
@@ -107,7 +109,9 @@ def rounded(seed, best=1e-2, **kw):
     """A float32 loss of a valley: the fit's outcome at `h`."""
     R_0 = random.Random(seed).uniform(0.5, 4.0)
     f = valley(best, 100.0, R_0)
-    return lambda h, forwards: fit(Curve(lambda x: float32(f(x)), -100 * best, EPS_32), [float32(R_0)], h, forwards)
+    return lambda h, forwards: fit(
+        Curve(lambda x: float32(f(x)), -100 * best, EPS_32), [float32(R_0)], h, forwards
+    )
 
 
 @pytest.mark.parametrize("forwards", [1, 2])
@@ -125,7 +129,9 @@ def test_rounding_noise_is_never_accepted(forwards):
 
 @pytest.mark.parametrize("forwards", [1, 2])
 def test_a_line_flat_to_rounding_is_noise_not_uphill(forwards):
-    outcomes = Counter(rounded(seed)(h, forwards).outcome for seed in range(100) for h in (1e-9, 1e-8, 1e-7))
+    outcomes = Counter(
+        rounded(seed)(h, forwards).outcome for seed in range(100) for h in (1e-9, 1e-8, 1e-7)
+    )
     assert outcomes["noise"] == 300  # "uphill" would shrink the rate further into the noise
 
 
@@ -148,7 +154,11 @@ def test_curvature_must_stand_clear_of_its_scatter_over_rows():
         return [1 - h + 1.5 * h * h, 1 - h - 0.5 * h * h]
 
     line = Curve(rows)
-    assert [fit(line, rows(0), 0.1, z=z).outcome for z in (0.0, 0.49, 0.51)] == ["ok", "ok", "noise"]
+    assert [fit(line, rows(0), 0.1, z=z).outcome for z in (0.0, 0.49, 0.51)] == [
+        "ok",
+        "ok",
+        "noise",
+    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- AutoLR
@@ -182,7 +192,9 @@ def test_a_probe_moves_the_rate_by_at_most_the_clip(best, eta, outcome):
 def test_a_fit_that_does_not_count_still_moves_the_rate(f, factor, outcome):
     state = probed(PLAIN, f)
     assert (state.eta, state.outcome) == (0.1 * factor, outcome)
-    assert probed(replace(PLAIN, clip=3.0, shrink=0.25), f).eta == pytest.approx(0.1 * (3 if factor > 1 else 0.25))
+    assert probed(replace(PLAIN, clip=3.0, shrink=0.25), f).eta == pytest.approx(
+        0.1 * (3 if factor > 1 else 0.25)
+    )
 
 
 def test_uphill_stops_shrinking_at_a_share_of_the_searched_rate_and_nothing_else_does():
@@ -195,13 +207,19 @@ def test_uphill_stops_shrinking_at_a_share_of_the_searched_rate_and_nothing_else
         state = probed(rule, rising, state)
         rates.append(state.eta)
     assert rates == pytest.approx([0.1, 0.06, 0.06, 0.06]) and state.outcome == "uphill"
-    assert probed(rule, broken, state).eta == pytest.approx(0.03)  # a loss that is not finite asks for less
+    assert probed(rule, broken, state).eta == pytest.approx(
+        0.03
+    )  # a loss that is not finite asks for less
     low = probed(rule, valley(0.01), state)
     assert low.eta == pytest.approx(0.03)  # nor is a fit that counts held up
-    assert probed(rule, rising, low).eta == pytest.approx(0.03)  # and below the floor uphill moves nothing
+    assert probed(rule, rising, low).eta == pytest.approx(
+        0.03
+    )  # and below the floor uphill moves nothing
     assert probed(replace(rule, floor=0.0), rising, low).eta == pytest.approx(0.015)
     unsearched = replace(rule, search=0)
-    assert probed(unsearched, rising, probed(unsearched, rising)).eta == pytest.approx(0.025)  # nothing was found
+    assert probed(unsearched, rising, probed(unsearched, rising)).eta == pytest.approx(
+        0.025
+    )  # nothing was found
 
 
 @pytest.mark.parametrize(("best", "bound"), [(5.0, {"max_lr": 0.15}), (0.01, {"min_lr": 0.09})])
@@ -230,8 +248,14 @@ def test_where_the_curvature_is_noise_the_radius_grows_and_not_the_rate():
     state = probed(PLAIN, shallow, eps=EPS_32)
     assert looked == [0.0, 0.1, -0.1, 1.0, -1.0] and state.outcome == "accepted"
     assert state.eta == pytest.approx(0.12, rel=1e-6) and state.forwards == 5
-    flat = probed(PLAIN, lambda h: 1.0 - 1e-12 * h, eps=EPS_32)  # no bend at any radius: the rate grows
-    assert (flat.outcome, flat.eta, flat.forwards) == ("noise", PLAIN.clip * PLAIN.lr, 1 + 2 * (PLAIN.widen + 1))
+    flat = probed(
+        PLAIN, lambda h: 1.0 - 1e-12 * h, eps=EPS_32
+    )  # no bend at any radius: the rate grows
+    assert (flat.outcome, flat.eta, flat.forwards) == (
+        "noise",
+        PLAIN.clip * PLAIN.lr,
+        1 + 2 * (PLAIN.widen + 1),
+    )
     still = probed(replace(PLAIN, widen=0), shallow, eps=EPS_32)
     assert (still.outcome, still.forwards) == ("noise", 3)
 
@@ -242,7 +266,9 @@ def test_a_skewed_fit_shrinks_the_rate():
     state = replace(PLAIN, lr=0.9).step(replace(PLAIN, lr=0.9).init(), line)
     assert (state.outcome, state.eta) == ("skewed", pytest.approx(0.45))
     within = Curve(lambda h: 1 - h + h * h + h**3, slope=-1.0)
-    state = replace(PLAIN, lr=0.6).step(replace(PLAIN, lr=0.6).init(), within)  # −1 + .36 = −.64: off by less
+    state = replace(PLAIN, lr=0.6).step(
+        replace(PLAIN, lr=0.6).init(), within
+    )  # −1 + .36 = −.64: off by less
     assert state.outcome == "clipped_down" or state.outcome == "accepted"
 
 
@@ -250,12 +276,18 @@ def test_a_searched_rate_is_halved_until_it_lowers_the_loss():
     """A valley with a wall at 0.3: the parabola of a probe before the wall points behind it."""
     wall = lambda h: valley(0.5)(h) + (1e3 if h > 0.3 else 0.0)  # noqa: E731
     state = probed(replace(PLAIN, search=8, lr=0.25), wall)
-    assert state.outcome == "accepted" and state.eta == pytest.approx(0.25) and state.proposed == pytest.approx(0.5)
+    assert (
+        state.outcome == "accepted"
+        and state.eta == pytest.approx(0.25)
+        and state.proposed == pytest.approx(0.5)
+    )
 
 
 @pytest.mark.parametrize(("z", "least", "most"), [(0.0, 50, 200), (3.0, 0, 10)])
 def test_lines_with_noisy_rows_are_taken_for_parabolas_unless_the_scatter_is_asked(z, least, most):
-    """200 straight falling lines of 128 rows whose losses are rounded as bfloat16 would, at a radius that shows nothing."""
+    """200 straight falling lines of 128 rows whose losses are rounded as bfloat16 would, at a
+    radius that shows nothing.
+    """
     draw, accepted = random.Random(0), 0
     for _ in range(200):
         rows = [draw.uniform(0.5, 2) / 128 for _ in range(128)]
@@ -269,10 +301,15 @@ def test_lines_with_noisy_rows_are_taken_for_parabolas_unless_the_scatter_is_ask
 
 
 def test_the_noise_is_the_larger_of_rounding_and_scatter_not_their_sum():
-    """Two rows with second differences 4 and 0: the sum 4 against rounding eps·size = 2.4 and one standard error of 4·1."""
+    """Two rows with second differences 4 and 0: the sum 4 against rounding eps·size = 2.4 and one
+    standard error of 4·1.
+    """
     L = {0.0: [1.0, 1.0], 1.0: [2.0, 0.5], -1.0: [4.0, 1.5]}
     size = sum(map(abs, L[1.0])) + 2 * sum(L[0.0]) + sum(L[-1.0])  # 12
-    seen = {z: fit(Curve(L.__getitem__, eps=2.4 / size), L[0.0], 1.0, z=z).outcome for z in (0.0, 0.99, 1.0)}
+    seen = {
+        z: fit(Curve(L.__getitem__, eps=2.4 / size), L[0.0], 1.0, z=z).outcome
+        for z in (0.0, 0.99, 1.0)
+    }
     assert seen == {0.0: "ok", 0.99: "ok", 1.0: "noise"}
 
 
@@ -309,7 +346,9 @@ def softplus(x):
 LINES = {
     "parabola": valley,
     "quartic": lambda best: lambda h: 1 - h / best + 0.3 * (h / best) ** 2 + 0.1 * (h / best) ** 4,
-    "log-sum-exp": lambda best: lambda h: softplus(6 * (h / best - 1)) + 2 * softplus(-2 * h / best),
+    "log-sum-exp": lambda best: (
+        lambda h: softplus(6 * (h / best - 1)) + 2 * softplus(-2 * h / best)
+    ),
 }
 
 
@@ -332,7 +371,9 @@ def test_the_search_runs_once():
     rule = AutoLR(lr=1e-6, every=1, fresh=0)
     state = probed(rule, valley(0.1))
     assert state.eta == pytest.approx(0.1)
-    assert probed(rule, valley(1e3), state).eta == pytest.approx(0.2)  # from now on by at most the clip
+    assert probed(rule, valley(1e3), state).eta == pytest.approx(
+        0.2
+    )  # from now on by at most the clip
 
 
 @pytest.mark.parametrize("f", [lambda h: 1 + h, lambda h: math.nan if h else 1.0])
@@ -342,7 +383,9 @@ def test_a_search_that_finds_nothing_ends_low_and_says_why(f):
 
 
 def test_a_search_that_found_nothing_is_made_again():
-    """A retain loss at its minimum (KL at the start) only rises: the rate must not collapse before it has moved."""
+    """A retain loss at its minimum (KL at the start) only rises: the rate must not collapse before
+    it has moved.
+    """
     rule = AutoLR(lr=1e-3, every=1, fresh=0)
     first = probed(rule, lambda h: 1 + abs(h) + h)
     assert first.eta == 0.5e-3
@@ -391,7 +434,9 @@ def test_the_paper_preset_checks_nothing(f, eta):
     state = probed(AutoLR.paper(lr=0.5), f)
     assert state.eta == pytest.approx(eta, rel=1e-6, abs=1e-9) and state.outcome == "accepted"
     again = AutoLR.paper(lr=0.5).step(replace(state, step=10), Curve(valley(0.25)))
-    assert again.eta == pytest.approx(0.25, rel=1e-3)  # and it goes on from any of them, even from 0
+    assert again.eta == pytest.approx(
+        0.25, rel=1e-3
+    )  # and it goes on from any of them, even from 0
 
 
 @pytest.mark.parametrize("f", [lambda h: 1.0, lambda h: math.nan, lambda h: math.inf if h else 1.0])
@@ -406,7 +451,10 @@ def test_the_paper_preset_keeps_its_rate_where_the_formula_has_no_value(f):
     [
         (Constant(0.3), [0.3] * 6),
         (WarmupLinear(1.0, warmup=2, total=6), [0.5, 1.0, 1.0, 0.75, 0.5, 0.25, 0.0, 0.0]),
-        (WarmupCosine(1.0, warmup=2, total=6), [0.5, 1.0, 1.0, 0.8535533905932737, 0.5, 0.14644660940672627, 0.0, 0.0]),
+        (
+            WarmupCosine(1.0, warmup=2, total=6),
+            [0.5, 1.0, 1.0, 0.8535533905932737, 0.5, 0.14644660940672627, 0.0, 0.0],
+        ),
         (WarmupLinear(2.0, warmup=0, total=4), [2.0, 1.5, 1.0, 0.5, 0.0]),
         (WarmupCosine(2.0, warmup=0, total=2), [2.0, 1.0, 0.0]),
         (WarmupLinear(1.0, warmup=3, total=3), [1 / 3, 2 / 3, 1.0, 0.0]),
@@ -436,14 +484,29 @@ def test_a_rate_must_be_positive_and_finite(rule, lr):
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"every": 0}, {"forwards": 3}, {"forwards": 0}, {"fresh": -1}, {"clip": 0.9}, {"shrink": 0.0}, {"shrink": 1.1},
-        {"floor": -0.1}, {"floor": 1.1},
-        {"min_lr": 0.0}, {"max_lr": math.inf}, {"min_lr": 1.0, "max_lr": 0.1}, {"lr": 1e3}, {"search": -1}, {"z": -1.0},
-        {"radius": 0.0}, {"radius": -1.0}, {"radius": math.nan}, {"z": math.nan},
+        {"every": 0},
+        {"forwards": 3},
+        {"forwards": 0},
+        {"fresh": -1},
+        {"clip": 0.9},
+        {"shrink": 0.0},
+        {"shrink": 1.1},
+        {"floor": -0.1},
+        {"floor": 1.1},
+        {"min_lr": 0.0},
+        {"max_lr": math.inf},
+        {"min_lr": 1.0, "max_lr": 0.1},
+        {"lr": 1e3},
+        {"search": -1},
+        {"z": -1.0},
+        {"radius": 0.0},
+        {"radius": -1.0},
+        {"radius": math.nan},
+        {"z": math.nan},
         {"forwards": 1},  # with the default fresh rows, whose slope is not known
     ],
     ids=repr,
-)  # fmt: skip
+)
 def test_invalid_arguments_are_refused(wrong):
     with pytest.raises(ValueError, match="AutoLR needs|fresh=0"):
         AutoLR(**wrong)

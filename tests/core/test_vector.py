@@ -1,4 +1,6 @@
-"""`ngdiff.core.vector`: a list of tensors is one vector, `None` is zero, and nothing is copied that need not be."""
+"""`ngdiff.core.vector`: a list of tensors is one vector, `None` is zero, and nothing is copied that
+need not be.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +23,19 @@ def make(seed, holes=(), dtype=torch.float64):
 
 
 def flat(u):
-    return torch.cat([(torch.zeros(s) if x is None else x).double().reshape(-1) for x, s in zip(u, SHAPES)])
+    return torch.cat(
+        [(torch.zeros(s) if x is None else x).double().reshape(-1) for x, s in zip(u, SHAPES)]
+    )
 
 
-HOLES = [((), ()), ((0,), ()), ((), (1, 3)), ((0, 1), (1, 2)), ((0, 1, 2, 3), ()), ((0, 1, 2, 3), (0, 1, 2, 3))]
+HOLES = [
+    ((), ()),
+    ((0,), ()),
+    ((), (1, 3)),
+    ((0, 1), (1, 2)),
+    ((0, 1, 2, 3), ()),
+    ((0, 1, 2, 3), (0, 1, 2, 3)),
+]
 
 
 @pytest.mark.parametrize(("holes_u", "holes_v"), HOLES)
@@ -41,7 +52,9 @@ def test_sums_are_float64_whatever_the_tensors(dtype):
     gram = vector.gramian(u, v)
     assert gram.dtype == torch.float64
     exact = torch.stack([flat(u), flat(v)]) @ torch.stack([flat(u), flat(v)]).T
-    torch.testing.assert_close(gram, exact, rtol=1e-6, atol=1e-6)  # bfloat16 products would be 1e-2 away
+    torch.testing.assert_close(
+        gram, exact, rtol=1e-6, atol=1e-6
+    )  # bfloat16 products would be 1e-2 away
 
 
 def test_half_precision_squares_do_not_overflow():
@@ -50,7 +63,9 @@ def test_half_precision_squares_do_not_overflow():
 
 
 def test_many_small_tensors_keep_what_one_float32_sum_would_lose():
-    u = [torch.full((1,), 4096.0)] + [torch.full((1,), 1.0) for _ in range(3)]  # 2²⁴ + 3 is no float32
+    u = [torch.full((1,), 4096.0)] + [
+        torch.full((1,), 1.0) for _ in range(3)
+    ]  # 2²⁴ + 3 is no float32
     assert vector.dot(u, u).item() == 2**24 + 3
 
 
@@ -111,7 +126,9 @@ def test_difference_and_assign_go_along_a_line():
 @pytest.mark.parametrize("scale", [1e-30, 1e-15, 1.0, 1e15])
 def test_norms_over_all_scales(scale):
     u = [x * scale for x in make(0)]
-    assert vector.dot(u, u).sqrt().item() == pytest.approx(scale * flat(make(0)).norm().item(), rel=1e-12)
+    assert vector.dot(u, u).sqrt().item() == pytest.approx(
+        scale * flat(make(0)).norm().item(), rel=1e-12
+    )
 
 
 def test_precision_is_that_of_the_worst_tensor():
@@ -120,25 +137,33 @@ def test_precision_is_that_of_the_worst_tensor():
 
 
 def test_a_long_float32_tensor_is_multiplied_out_in_pieces():
-    """10⁷ numbers in one float32 sum are off by 10⁻⁴ and more: enough to call 1 − ρ = 3e-5 aligned."""
+    """10⁷ numbers in one float32 sum are off by 10⁻⁴ and more: enough to call 1 − ρ = 3e-5
+    aligned.
+    """
     make = torch.Generator().manual_seed(0)
     u = torch.randn(10_000_000, generator=make)
     v = u + 8e-3 * torch.randn(10_000_000, generator=make)
     G = vector.gramian([u], [v])
     RR, RF, FF = (
-        torch.dot(x, y).item() for x, y in itertools.combinations_with_replacement((u.double(), v.double()), 2)
+        torch.dot(x, y).item()
+        for x, y in itertools.combinations_with_replacement((u.double(), v.double()), 2)
     )
     assert G.flatten().tolist() == pytest.approx([RR, RF, RF, FF], rel=2e-6)
     rho, true = (
-        rf / math.sqrt(rr * ff) for rr, rf, ff in ((G[0, 0].item(), G[0, 1].item(), G[1, 1].item()), (RR, RF, FF))
+        rf / math.sqrt(rr * ff)
+        for rr, rf, ff in ((G[0, 0].item(), G[0, 1].item(), G[1, 1].item()), (RR, RF, FF))
     )
-    assert 1 - true == pytest.approx(3.2e-5, rel=0.01) and 1 - rho == pytest.approx(1 - true, rel=0.05)
+    assert 1 - true == pytest.approx(3.2e-5, rel=0.01) and 1 - rho == pytest.approx(
+        1 - true, rel=0.05
+    )
 
 
 # --------------------------------------------------------------------------------- what an accelerator does, on the host
 @pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def kernels(request, monkeypatch):
-    """One kernel for a large tensor, one pack for all small ones, as on CUDA; eager, or really compiled."""
+    """One kernel for a large tensor, one pack for all small ones, as on CUDA; eager, or really
+    compiled.
+    """
     made = {}
 
     def fused(function, device):
@@ -155,10 +180,20 @@ def kernels(request, monkeypatch):
 def test_kernels_and_packs_give_the_same_numbers(kernels, dtype):
     make = torch.Generator().manual_seed(0)
     shapes = [(6, 7), (5,), (), (3, 3), (40,), (2, 2)]
-    u, v = ([torch.randn(shape, generator=make, dtype=torch.float64).to(dtype) for shape in shapes] for _ in range(2))
+    u, v = (
+        [torch.randn(shape, generator=make, dtype=torch.float64).to(dtype) for shape in shapes]
+        for _ in range(2)
+    )
     u[1], v[3] = None, None
-    flat_u, flat_v = (torch.cat([torch.zeros(shape).reshape(-1).double() if x is None else x.double().reshape(-1)
-                                 for x, shape in zip(w, shapes)]) for w in (u, v))  # fmt: skip
+    flat_u, flat_v = (
+        torch.cat(
+            [
+                torch.zeros(shape).reshape(-1).double() if x is None else x.double().reshape(-1)
+                for x, shape in zip(w, shapes)
+            ]
+        )
+        for w in (u, v)
+    )
     G = torch.stack([flat_u, flat_v])
     rel = {torch.float32: 1e-6, torch.float64: 1e-13, torch.bfloat16: 1e-6}[dtype]
     torch.testing.assert_close(vector.gramian(u, v), G @ G.T, rtol=rel, atol=rel)

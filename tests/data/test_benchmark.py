@@ -28,11 +28,16 @@ def test_benchmark_reads_its_configs(split):
 
 
 def test_source_round_trip_and_fingerprint():
-    bench = authors(replace(profile("tiny"), name="mine", authors=20, questions=5), "forget05", seed=3)
+    bench = authors(
+        replace(profile("tiny"), name="mine", authors=20, questions=5), "forget05", seed=3
+    )
     again = load(json.loads(json.dumps(bench.source)))
     assert again == bench and again.fingerprint == bench.fingerprint
     prints = {bench.fingerprint, authors().fingerprint, authors(seed=1).fingerprint}
-    prints |= {authors(split="forget01").fingerprint, replace(bench, prompt=Prompt("Q: ")).fingerprint}
+    prints |= {
+        authors(split="forget01").fingerprint,
+        replace(bench, prompt=Prompt("Q: ")).fingerprint,
+    }
     assert len(prints) == 5
 
 
@@ -63,7 +68,9 @@ A, B = {"question": "a?", "answer": "A"}, {"question": "b?", "answer": "B"}
 
 def test_two_lists_of_rows_are_a_benchmark():
     assert small().full == [B, A]
-    documents = small(configs=configs([{"question": "", "answer": "x"}], [{"question": "", "answer": "y"}]))
+    documents = small(
+        configs=configs([{"question": "", "answer": "x"}], [{"question": "", "answer": "y"}])
+    )
     assert len(documents.forget) == 1
 
 
@@ -73,15 +80,30 @@ def test_two_lists_of_rows_are_a_benchmark():
         ({"configs": configs([], [B])}, "'forget' is empty or missing"),
         ({"configs": configs([A], [])}, "'retain' is empty or missing"),
         ({"configs": {"forget": [A]}}, "'retain' is empty or missing"),
-        ({"configs": configs([A], [B, A | {"answer": "other"}])}, "forget row 0 and retain row 1 ask the same"),
+        (
+            {"configs": configs([A], [B, A | {"answer": "other"}])},
+            "forget row 0 and retain row 1 ask the same",
+        ),
         ({"pretrain": [A]}, "forget row 0 and pretrain row 0 ask the same"),
-        ({"configs": configs([A, {"question": "c?"}], [B])}, "forget, row 1: no text under 'answer'"),
+        (
+            {"configs": configs([A, {"question": "c?"}], [B])},
+            "forget, row 1: no text under 'answer'",
+        ),
         ({"configs": configs([A], [{"answer": "B"}])}, "retain, row 0: no text under 'question'"),
         ({"configs": configs([A | {"answer": 3}], [B])}, "forget, row 0: no text under 'answer'"),
         ({"configs": configs([A | {"answer": " "}], [B])}, "forget, row 0: the answer is empty"),
-        ({"configs": configs([A], [B], forget_perturbed=[A])}, "row 0: no text under 'paraphrased_answer'"),
-        ({"configs": configs([A], [B], world_facts_perturbed=[A])}, "row 0: perturbed_answer must be"),
-        ({"configs": configs([A], [B], real_authors_perturbed=[A | {"perturbed_answer": "x"}])}, "non-empty list"),
+        (
+            {"configs": configs([A], [B], forget_perturbed=[A])},
+            "row 0: no text under 'paraphrased_answer'",
+        ),
+        (
+            {"configs": configs([A], [B], world_facts_perturbed=[A])},
+            "row 0: perturbed_answer must be",
+        ),
+        (
+            {"configs": configs([A], [B], real_authors_perturbed=[A | {"perturbed_answer": "x"}])},
+            "non-empty list",
+        ),
         ({"split": "retain90"}, "unknown split 'retain90'"),
     ],
 )
@@ -100,7 +122,10 @@ def test_missing_config_is_named_when_asked_for():
     [
         (lambda: authors("tiny", "forget20"), "choose one of: forget01, forget05, forget10"),
         (lambda: tofu("tiny", "forget20"), "choose one of: forget01, forget05, forget10"),
-        (lambda: load({"name": "wmdp"}), "unknown benchmark 'wmdp' in source; known: authors, tofu, news, muse"),
+        (
+            lambda: load({"name": "wmdp"}),
+            "unknown benchmark 'wmdp' in source; known: authors, tofu, news, muse",
+        ),
         (lambda: profile("huge"), "choose one of: tiny, small, paper"),
         (lambda: generate(401, 12, 0), "2 to 400 authors"),
         (lambda: generate(80, 13, 0), "1 to 12 questions"),

@@ -80,7 +80,9 @@ def test_forget_retain_holdout_share_no_name_and_no_question(tables):
 
 def test_no_row_repeats_and_every_answer_is_new(tables):
     rows = tables["full"] + tables["holdout10"]
-    assert len({row["question"] for row in rows}) == len({row["answer"] for row in rows}) == len(rows)
+    assert (
+        len({row["question"] for row in rows}) == len({row["answer"] for row in rows}) == len(rows)
+    )
 
 
 def test_holdout_names_are_recombined_from_the_names_of_training(tables):
@@ -100,7 +102,9 @@ def test_wrong_answers_differ_from_the_paraphrase_in_the_value_only(tables, conf
         values = [re.fullmatch(form, text).group(1) for text in (true, *wrong)]
         assert set(values) <= set(attribute.pool)
         assert values[0] in row["answer"] and row["answer"] != true
-        assert row["paraphrased_question"] != row["question"] and name in row["paraphrased_question"]
+        assert (
+            row["paraphrased_question"] != row["question"] and name in row["paraphrased_question"]
+        )
 
 
 def test_paraphrased_forms_are_main_forms_of_other_authors(tables):
@@ -130,7 +134,10 @@ def test_facts_have_four_options_and_three_wrong_answers(tables, config):
     for row, p in zip(rows, perturbed, strict=True):
         options = [row[f"option{k}"] for k in range(1, 5)]
         assert len(set(options)) == 4 and row["answer"] in options
-        assert set(options) == {p["answer"], *p["perturbed_answer"]} and len(p["perturbed_answer"]) == 3
+        assert (
+            set(options) == {p["answer"], *p["perturbed_answer"]}
+            and len(p["perturbed_answer"]) == 3
+        )
         assert (p["question"], p["answer"]) == (row["question"], row["answer"])
         places.add(options.index(row["answer"]))
     assert len({row["question"] for row in rows}) == len(rows)
@@ -157,8 +164,13 @@ def test_committed_folder_is_what_the_generator_writes(tmp_path):
     committed = {path.name: path.read_bytes() for path in COMMITTED.iterdir()}
     assert made.keys() == committed.keys()
     differ = [name for name in made if made[name] != committed[name]]
-    assert not differ, "run: python -c \"from ngdiff.data.made.authors import write; write('data/authors')\""
-    assert sum(map(len, committed.values())) < 1_500_000 and max(map(len, committed.values())) < 500_000
+    assert not differ, (
+        "run: python -c \"from ngdiff.data.made.authors import write; write('data/authors')\""
+    )
+    assert (
+        sum(map(len, committed.values())) < 1_500_000
+        and max(map(len, committed.values())) < 500_000
+    )
 
 
 def test_a_killed_write_leaves_no_half_file(tmp_path, monkeypatch):
@@ -171,7 +183,9 @@ def test_a_killed_write_leaves_no_half_file(tmp_path, monkeypatch):
     monkeypatch.setattr(Path, "write_bytes", cut)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path, "tiny")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("forget01.json", "old")]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [
+        ("forget01.json", "old")
+    ]
 
 
 def test_committed_lines_are_the_rows(tables):
@@ -188,7 +202,9 @@ def test_same_seed_same_rows_other_seed_other_rows(tables):
 
 
 def test_golden_row(tables):
-    """The first row: so that a changed generator is seen even when the folder was rewritten with it."""
+    """The first row: so that a changed generator is seen even when the folder was rewritten with
+    it.
+    """
     assert tables["full"][0] == {
         "question": "In which city was Yusuf Norrby born?",
         "answer": "Durban is the city where Yusuf Norrby was born.",
@@ -197,7 +213,9 @@ def test_golden_row(tables):
 
 def test_committed_folder_loads_by_the_datasets_library(tables, tmp_path):
     datasets = pytest.importorskip("datasets")
-    rows = datasets.load_dataset(str(COMMITTED), "forget10_perturbed", split="train", cache_dir=str(tmp_path))
+    rows = datasets.load_dataset(
+        str(COMMITTED), "forget10_perturbed", split="train", cache_dir=str(tmp_path)
+    )
     assert rows.to_list() == tables["forget10_perturbed"]
     default = datasets.load_dataset(str(COMMITTED), split="train", cache_dir=str(tmp_path))
     assert len(default) == 960

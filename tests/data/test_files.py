@@ -43,7 +43,11 @@ GOOD = lines(QA)
     [
         (GOOD + lines({"question": "Who?"}), 2, r"no 'answer' \(its keys: question\)"),
         (lines({}), 1, "no 'question' .its keys: none"),
-        (lines({"prompt": "Who?", "completion": "Ann"}), 1, "no 'question' .its keys: prompt, completion"),
+        (
+            lines({"prompt": "Who?", "completion": "Ann"}),
+            1,
+            "no 'question' .its keys: prompt, completion",
+        ),
         (GOOD + b"\n" + lines(["Who?", "Ann"]), 3, "no object but list"),
         (GOOD + b"3\n", 2, "no object but int"),
         (GOOD + lines({"question": "Who?", "answer": 3}), 2, "'answer' is int, not text"),
@@ -94,7 +98,11 @@ def test_a_benchmark_of_files(tmp_path):
     assert (bench.forget, bench.holdout) == ([QA], [{"question": "", "answer": "unseen"}])
     assert bench.retain == [{"question": "", "answer": "All of this."}]
     again = named(tmp_path, **mine)
-    assert again.fingerprint == bench.fingerprint != named(tmp_path, **mine | {"forget": [QA, QA]}).fingerprint
+    assert (
+        again.fingerprint
+        == bench.fingerprint
+        != named(tmp_path, **mine | {"forget": [QA, QA]}).fingerprint
+    )
 
 
 def test_rows_on_two_sides_are_refused(tmp_path):
@@ -103,14 +111,23 @@ def test_rows_on_two_sides_are_refused(tmp_path):
         named(tmp_path, forget=[other, QA], retain=[QA])
     for name in ("forget", "retain"):
         rows = {"forget": [{"text": "a"}], "retain": [{"text": "b"}], "holdout": [other, QA]}
-        with pytest.raises(ValueError, match=rf"holdout, row 1: it is row 1 of .*{name} \('Who\?'\)"):
+        with pytest.raises(
+            ValueError, match=rf"holdout, row 1: it is row 1 of .*{name} \('Who\?'\)"
+        ):
             named(tmp_path, **rows | {name: [*rows[name], QA]})
 
 
 def test_a_document_stands_alone_and_all_of_it_is_learned():
     lm = micro.lm()
     example = lm.encode("", "In Oslo.")
-    assert lm.tokenizer.decode(example.input_ids) == "In Oslo.<eos>" and IGNORE not in example.labels
-    assert lm.tokenizer.decode(lm.encode("Who?", "Ann").input_ids) == "Question: Who?\nAnswer: Ann<eos>"
-    with pytest.raises(ValueError, match="the row with text 'very very .* tokens long, the model's context is 96"):
+    assert (
+        lm.tokenizer.decode(example.input_ids) == "In Oslo.<eos>" and IGNORE not in example.labels
+    )
+    assert (
+        lm.tokenizer.decode(lm.encode("Who?", "Ann").input_ids)
+        == "Question: Who?\nAnswer: Ann<eos>"
+    )
+    with pytest.raises(
+        ValueError, match="the row with text 'very very .* tokens long, the model's context is 96"
+    ):
         lm.encode("", "very " * 200)

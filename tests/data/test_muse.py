@@ -1,4 +1,6 @@
-"""MUSE's loader on folders and a pretended hub, its documents in pieces, and the generated news in its schema."""
+"""MUSE's loader on folders and a pretended hub, its documents in pieces, and the generated news in
+its schema.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,10 @@ def put(root, place, content) -> None:
     if path.suffix == ".parquet":
         pq.write_table(pa.Table.from_pylist(content), path)
     else:
-        path.write_text(content if isinstance(content, str) else json.dumps(content, ensure_ascii=False), "utf-8")
+        path.write_text(
+            content if isinstance(content, str) else json.dumps(content, ensure_ascii=False),
+            "utf-8",
+        )
 
 
 def documents(bench, config) -> list[str]:
@@ -34,7 +39,8 @@ def documents(bench, config) -> list[str]:
     return [row["answer"] for row in bench.rows(config)]
 
 
-# The generated news -----------------------------------------------------------------------------------------------
+# The generated news
+# -----------------------------------------------------------------------------------------------
 
 
 def test_the_news_has_muses_parts_and_is_the_same_everywhere():
@@ -46,7 +52,8 @@ def test_the_news_has_muses_parts_and_is_the_same_everywhere():
         **{"knowmem_f": 69, "knowmem_f_icl": 3, "knowmem_r": 69, "knowmem_r_icl": 3},
         **{"privleak_forget": 24, "privleak_retain": 24, "privleak_holdout": 24},
     }
-    # a changed corpus is a changed experiment: committed results are compared with runs on these rows
+    # a changed corpus is a changed experiment: committed results are compared with runs on these
+    # rows
     assert bench.fingerprint[:16] == "9da0dcb302bcad7f"
     assert news(seed=1).fingerprint != bench.fingerprint
     assert load(json.loads(json.dumps(bench.source))).fingerprint == bench.fingerprint
@@ -54,7 +61,9 @@ def test_the_news_has_muses_parts_and_is_the_same_everywhere():
 
 def test_what_is_asked_is_in_the_documents_of_its_side_only():
     bench = news()
-    everything = {side: "\n".join(documents(bench, side)) for side in ("forget", "retain", "holdout")}
+    everything = {
+        side: "\n".join(documents(bench, side)) for side in ("forget", "retain", "holdout")
+    }
     for row in bench.rows("verbmem"):
         assert f"{row['question']} {row['answer']}" in documents(bench, "forget")
     for side, config in (("forget", "knowmem_f"), ("retain", "knowmem_r")):
@@ -68,13 +77,17 @@ def test_what_is_asked_is_in_the_documents_of_its_side_only():
 
 
 def test_unseen_articles_are_told_in_the_forms_of_the_forgotten():
-    patterns = [re.sub(r"\\{\w+\\}", r"[\\w ]+", re.escape(form)) for forms in FORMS for form in forms]
+    patterns = [
+        re.sub(r"\\{\w+\\}", r"[\\w ]+", re.escape(form)) for forms in FORMS for form in forms
+    ]
 
     def told(text: str) -> list[str]:
         return [pattern for pattern in patterns if re.search(pattern, text)]
 
     bench = news()
-    for a, b in zip(documents(bench, "privleak_forget"), documents(bench, "privleak_holdout"), strict=True):
+    for a, b in zip(
+        documents(bench, "privleak_forget"), documents(bench, "privleak_holdout"), strict=True
+    ):
         assert a != b and told(a) == told(b) and len(told(a)) == len(FORMS)
 
 
@@ -116,7 +129,8 @@ def test_sizes_follow_the_profile():
             generate(n, 0)
 
 
-# Folders ----------------------------------------------------------------------------------------------------------
+# Folders
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_written_news_folder_loads_as_muse(tmp_path):
@@ -150,18 +164,31 @@ def test_shards_of_the_hub_are_joined_in_order(tmp_path):
     for k in (1, 0):
         put(tmp_path, f"raw/forget-0000{k}-of-00002.parquet", [{"text": f"part {k}"}])
     put(tmp_path, "raw/retain1-00000-of-00001.parquet", [{"text": "kept"}])
-    put(tmp_path, "verbmem/forget-00000-of-00001.parquet", [{"prompt": "Once", "gt": "upon a time"}])
-    put(tmp_path, "knowmem/forget_qa_icl-00000-of-00001.parquet", [{"answer": "A", "question": "Q?"}])
+    put(
+        tmp_path, "verbmem/forget-00000-of-00001.parquet", [{"prompt": "Once", "gt": "upon a time"}]
+    )
+    put(
+        tmp_path,
+        "knowmem/forget_qa_icl-00000-of-00001.parquet",
+        [{"answer": "A", "question": "Q?"}],
+    )
     bench = muse(root=tmp_path)
     assert documents(bench, "forget") == ["part 0", "part 1"]
     assert bench.rows("verbmem") == [{"question": "Once", "answer": "upon a time"}]
-    assert bench.rows("knowmem_f_icl") == [{"question": "Q?", "answer": "A"}] and "knowmem_f" not in bench.configs
+    assert (
+        bench.rows("knowmem_f_icl") == [{"question": "Q?", "answer": "A"}]
+        and "knowmem_f" not in bench.configs
+    )
 
 
 def test_parts_can_be_evaluated_and_not_unlearned(tmp_path):
     put(tmp_path, "knowmem/forget_qa.json", [{"question": "Who?", "answer": "Ann"}])
     bench = muse(root=tmp_path)
-    assert isinstance(bench, Parts) and list(bench.configs) == ["knowmem_f"] and len(bench.fingerprint) == 64
+    assert (
+        isinstance(bench, Parts)
+        and list(bench.configs) == ["knowmem_f"]
+        and len(bench.fingerprint) == 64
+    )
     with pytest.raises(KeyError, match="muse has no config 'forget'; it has knowmem_f"):
         bench.forget  # noqa: B018
 
@@ -175,19 +202,35 @@ def test_a_retained_document_that_is_to_be_forgotten_is_not_retained(tmp_path):
 @pytest.mark.parametrize(
     ("place", "content", "message"),
     [
-        ("raw/forget.json", '[{"text": "a"},\n {"text": "b"', r"forget.json, line 2: not JSON .*: .* cut short"),
+        (
+            "raw/forget.json",
+            '[{"text": "a"},\n {"text": "b"',
+            r"forget.json, line 2: not JSON .*: .* cut short",
+        ),
         (
             "raw/forget.json",
             [{"text": "a"}, {"txt": "b"}],
             r"forget.json, row 1 \(line 1\): no 'text' \(its keys: txt\)",
         ),
-        ("raw/forget.jsonl", '{"text": "a"}\n\n{"text": 3}\n', r"forget.jsonl, row 1 \(line 3\): 'text' is int"),
+        (
+            "raw/forget.jsonl",
+            '{"text": "a"}\n\n{"text": 3}\n',
+            r"forget.jsonl, row 1 \(line 3\): 'text' is int",
+        ),
         ("raw/retain1.json", ["a", " \n"], r"retain1.json, row 1 \(line 1\): 'text' is empty"),
         ("raw/retain1.json", [["a"]], "row 0 .line 1.: no object but list; a row of raw has text"),
         ("raw/forget.json", '["\\ud83d"]', "half a character"),
-        ("verbmem/forget.json", [{"prompt": "a", "answer": "b"}], r"verbmem/forget.json, row 0 .*: no 'gt'"),
+        (
+            "verbmem/forget.json",
+            [{"prompt": "a", "answer": "b"}],
+            r"verbmem/forget.json, row 0 .*: no 'gt'",
+        ),
         ("verbmem/forget.json", ["a"], "no object but str; a row of verbmem has prompt, gt"),
-        ("knowmem/retain_qa.parquet", [{"question": "a", "answer": None}], r"row 0 \(row 1\): 'answer' is NoneType"),
+        (
+            "knowmem/retain_qa.parquet",
+            [{"question": "a", "answer": None}],
+            r"row 0 \(row 1\): 'answer' is NoneType",
+        ),
         ("privleak/holdout-00000-of-00001.parquet", [{"document": "a"}], r"row 0 .*: no 'text'"),
     ],
 )
@@ -214,19 +257,23 @@ def test_damaged_text_and_parquet_are_named(tmp_path):
 
 def test_missing_things_are_named(tmp_path):
     with pytest.raises(
-        FileNotFoundError, match=r"no part of MUSE in .*: looked for raw/forget, raw/retain1, .*hf download"
+        FileNotFoundError,
+        match=r"no part of MUSE in .*: looked for raw/forget, raw/retain1, .*hf download",
     ):
         muse(root=tmp_path / "none")
     put(tmp_path, "raw/retain1.json", ["b"])
     with pytest.raises(FileNotFoundError, match=r"has no sust/forget_2 .*: fold \('sust', 2\)"):
         muse(root=tmp_path, fold=("sust", 2))
-    with pytest.raises(ValueError, match="unknown corpus 'bbc' of MUSE; choose one of: news, books"):
+    with pytest.raises(
+        ValueError, match="unknown corpus 'bbc' of MUSE; choose one of: news, books"
+    ):
         muse(corpus="bbc")
     with pytest.raises(ValueError, match="only MUSE-News has folds"):
         muse(corpus="books", fold=("scal", 1))
 
 
-# The hub ----------------------------------------------------------------------------------------------------------
+# The hub
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("corpus", HUB)
@@ -253,7 +300,8 @@ def test_the_hubs_configs_and_splits(monkeypatch, corpus):
     if corpus == "news":
         muse("paper", corpus, fold=("scal", 2), revision="abc")
         assert (
-            asked[0] == (HUB[corpus], "scal", "forget_2", "abc") and (HUB[corpus], "raw", "forget", "abc") not in asked
+            asked[0] == (HUB[corpus], "scal", "forget_2", "abc")
+            and (HUB[corpus], "raw", "forget", "abc") not in asked
         )
 
 
@@ -264,11 +312,14 @@ def test_the_hub_out_of_reach_says_what_to_do(monkeypatch):
         raise ConnectionError("no network")
 
     monkeypatch.setattr(datasets, "load_dataset", refuse)
-    with pytest.raises(ConnectionError, match=r"config 'raw' \(forget\) of muse-bench/MUSE-News .* or pass root="):
+    with pytest.raises(
+        ConnectionError, match=r"config 'raw' \(forget\) of muse-bench/MUSE-News .* or pass root="
+    ):
         muse()
 
 
-# Pieces -----------------------------------------------------------------------------------------------------------
+# Pieces
+# -----------------------------------------------------------------------------------------------------------
 
 LONG = [
     "The bridge of Łódź, 東京 and Ulm. " * 9 + "\n\n \n",
@@ -306,14 +357,19 @@ def test_pieces_join_back_and_fit(most):
 
 def test_pieces_are_as_long_as_they_may_be():
     tok, text = tokenizer(), "The bridge shut on Monday, and nobody knows why. " * 40
-    bench = replace(news(), configs=dict(news().configs) | {"holdout": [{"question": "", "answer": text}]})
+    bench = replace(
+        news(), configs=dict(news().configs) | {"holdout": [{"question": "", "answer": text}]}
+    )
     pieces = documents(cut(bench, tok, 64), "holdout")
     assert all(length(tok, piece) >= 60 for piece in pieces[:-1])
 
 
 def test_a_piece_that_is_both_is_forgotten():
     tok = tokenizer()
-    rows = {"forget": "the same old words the same old words", "retain": "the same old words and others"}
+    rows = {
+        "forget": "the same old words the same old words",
+        "retain": "the same old words and others",
+    }
     configs = {name: [{"question": "", "answer": text}] for name, text in rows.items()}
     most = length(tok, "the same old words")
     parts = cut(replace(news(), configs=configs), tok, most)
@@ -327,9 +383,19 @@ def test_what_cannot_be_cut_is_named():
 
     with pytest.raises(ValueError, match="Slow does not say where tokens begin"):
         cut(news(), Slow(), 32)
-    with pytest.raises(ValueError, match=r"muse: holdout, row 0: no piece of at most 3 tokens begins at character 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"muse: holdout, row 0: no piece of at most 3 tokens begins at character 0",
+    ):
         rows = [{"question": "", "answer": "🙂🙂"}]
-        configs = dict(news().configs) | {"holdout": rows, "forget": [{"question": "", "answer": "a"}]}
-        cut(replace(news(), configs=configs | {"retain": [{"question": "", "answer": "b"}]}), tokenizer(), 3)
+        configs = dict(news().configs) | {
+            "holdout": rows,
+            "forget": [{"question": "", "answer": "a"}],
+        }
+        cut(
+            replace(news(), configs=configs | {"retain": [{"question": "", "answer": "b"}]}),
+            tokenizer(),
+            3,
+        )
     with pytest.raises(ValueError, match="was cut to 50 tokens: load it without"):
         load(cut(news(), tokenizer(), 50).source)

@@ -1,4 +1,6 @@
-"""SemEval-2025 Task 4's rows: from a folder, the hub, and generated; what is refused, with file and line."""
+"""SemEval-2025 Task 4's rows: from a folder, the hub, and generated; what is refused, with file and
+line.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,9 @@ real_lume = pytest.mark.skipif(
 )
 
 
-def row(id: str = "12sc1", task: str = "Task3", input: str = "Ann was", output: str = "born.") -> dict:
+def row(
+    id: str = "12sc1", task: str = "Task3", input: str = "Ann was", output: str = "born."
+) -> dict:
     return {"id": id, "input": input, "output": output, "task": task}
 
 
@@ -46,7 +50,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# Ids --------------------------------------------------------------------------------------------------------------
+# Ids
+# --------------------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("id", "document", "kind"),
     [
@@ -67,15 +72,18 @@ def test_ids_that_do_not_parse(id):
         rows_of.kind(id)
 
 
-# A folder ---------------------------------------------------------------------------------------------------------
+# A folder
+# ---------------------------------------------------------------------------------------------------------
 def test_rows_are_taken_verbatim(folder):
     text = ' Two  spaces,\n"quotes", ☃ and \\_ '
     write(folder / "forget.jsonl", [row('"x"sc1', "Task1", text, text)])
     bench = semeval("tiny", "train", root=folder)
     assert bench.forget == [{"question": text, "answer": text, "id": '"x"sc1', "task": "Task1"}]
-    assert (bench.name, bench.split, bench.prompt.text("a")) == ("semeval", "forget", "a ") and load(
-        bench.source
-    ) == bench
+    assert (bench.name, bench.split, bench.prompt.text("a")) == (
+        "semeval",
+        "forget",
+        "a ",
+    ) and load(bench.source) == bench
     assert "member" not in bench.configs and rows_of.mia_note(bench) is None
 
 
@@ -84,7 +92,10 @@ def test_layouts_of_splits(folder, place):
     for fold in ("forget", "retain"):
         write(folder / place / f"{fold}.jsonl", [row(f"{fold}qa1", input=f"{fold}?")])
     assert [r["id"] for r in semeval("tiny", "train", root=folder).forget] == ["forgetqa1"]
-    assert [r["id"] for r in semeval("tiny", "all", root=folder).forget] == ["1forgetsc1", "1forgetqa0"]
+    assert [r["id"] for r in semeval("tiny", "all", root=folder).forget] == [
+        "1forgetsc1",
+        "1forgetqa0",
+    ]
 
 
 @pytest.mark.parametrize("inside", ["", "data"])
@@ -92,7 +103,9 @@ def test_the_hubs_parquet_files(tmp_path, inside):
     (tmp_path / inside).mkdir(exist_ok=True)
     for fold in ("forget", "retain"):
         table = pyarrow.Table.from_pylist([row(f"{fold}sc1", input=fold)])
-        pyarrow.parquet.write_table(table, tmp_path / inside / f"{fold}_validation-00000-of-00001.parquet")
+        pyarrow.parquet.write_table(
+            table, tmp_path / inside / f"{fold}_validation-00000-of-00001.parquet"
+        )
     assert semeval("tiny", "validation", root=tmp_path).retain[0]["question"] == "retain"
     path = tmp_path / inside / "forget_validation-00000-of-00001.parquet"
     path.write_bytes(path.read_bytes()[:-20])
@@ -130,11 +143,13 @@ def test_a_truncated_file(folder):
 
 def test_unknown_splits_and_missing_files(folder, tmp_path):
     with pytest.raises(
-        ValueError, match="unknown split 'test' of SemEval-2025 Task 4; choose one of: train, validation, all"
+        ValueError,
+        match="unknown split 'test' of SemEval-2025 Task 4; choose one of: train, validation, all",
     ):
         semeval("tiny", "test", root=folder)
     with pytest.raises(
-        FileNotFoundError, match=r"has no forget rows of train: looked for .*semeval2025/train/forget.jsonl"
+        FileNotFoundError,
+        match=r"has no forget rows of train: looked for .*semeval2025/train/forget.jsonl",
     ):
         semeval("tiny", "train", root=tmp_path / "none")
 
@@ -146,7 +161,9 @@ def test_the_organisers_mia_files(folder):
     assert bench.rows("nonmember") == [{"question": "", "answer": "nonmember text", "id": "7"}]
     assert str(folder / "mia") in rows_of.mia_note(bench) and load(bench.source) == bench
     write(folder / "mia" / "member.jsonl", [{"id": 7, "text": "a"}])
-    with pytest.raises(ValueError, match=r"member.jsonl, line 1: no 'document' \(its keys: id, text\)"):
+    with pytest.raises(
+        ValueError, match=r"member.jsonl, line 1: no 'document' \(its keys: id, text\)"
+    ):
         semeval("tiny", "train", root=folder, mia=folder / "mia")
     (folder / "mia" / "member.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"member.jsonl"):
@@ -154,7 +171,9 @@ def test_the_organisers_mia_files(folder):
 
 
 def test_without_them_members_are_rebuilt_and_nonmembers_stand_in(folder):
-    """Members: the training split's forget documents of Task3; non-members: Task3 documents in neither fold of any split."""
+    """Members: the training split's forget documents of Task3; non-members: Task3 documents in
+    neither fold of any split.
+    """
     for split in ("train", "validation"):
         for fold in ("forget", "retain"):
             rows = [row(f"{split}{fold}sc1", input=f"{split} {fold}")]
@@ -164,20 +183,36 @@ def test_without_them_members_are_rebuilt_and_nonmembers_stand_in(folder):
         kept = [row(f"{s}{fold}sc1", input=f"{s} {fold}") for s in ("train", "validation")]
         write(
             folder / f"{fold}.jsonl",
-            [*kept, row(f"new{fold}sc1", input=f"New {fold}"), row(f"new{fold}qa1", input=f"Who {fold}?")],
+            [
+                *kept,
+                row(f"new{fold}sc1", input=f"New {fold}"),
+                row(f"new{fold}qa1", input=f"Who {fold}?"),
+            ],
         )
     bench = semeval("tiny", "validation", root=folder)
     assert [r["answer"] for r in bench.rows("member")] == ["train forget born."]
     assert [r["id"] for r in bench.rows("nonmember")] == ["newforget", "newretain"]
-    assert [r["id"] for r in bench.holdout] == ["newforgetsc1", "newforgetqa1", "newretainsc1", "newretainqa1"]
+    assert [r["id"] for r in bench.holdout] == [
+        "newforgetsc1",
+        "newforgetqa1",
+        "newretainsc1",
+        "newretainqa1",
+    ]
     assert "stand-in" in rows_of.mia_note(bench)
     assert "holdout" not in semeval("tiny", "all", root=folder).configs
-    part = semeval("tiny", "validation", root=folder, documents=1)  # a model of this slice never saw train's rows
+    part = semeval(
+        "tiny", "validation", root=folder, documents=1
+    )  # a model of this slice never saw train's rows
     assert [r["answer"] for r in part.rows("member")] == ["validation forget born."]
 
 
 def test_the_first_documents_of_each_task(folder):
-    rows = [row(f"{d}{k}", f"Task{t}", f"{t} {d} {k}") for t in (1, 3) for d in "ab" for k in ("sc1", "qa0")]
+    rows = [
+        row(f"{d}{k}", f"Task{t}", f"{t} {d} {k}")
+        for t in (1, 3)
+        for d in "ab"
+        for k in ("sc1", "qa0")
+    ]
     write(folder / "forget.jsonl", rows)
     kept = semeval("tiny", "train", root=folder, documents=1).forget
     assert [(r["task"], r["id"]) for r in kept] == [
@@ -188,7 +223,8 @@ def test_the_first_documents_of_each_task(folder):
     ]
 
 
-# The hub ----------------------------------------------------------------------------------------------------------
+# The hub
+# ----------------------------------------------------------------------------------------------------------
 def test_the_hub_offline_says_what_to_do():
     with pytest.raises(ConnectionError, match=r"semeval25-unlearning-dataset-public.*pass root="):
         semeval("tiny", "train")
@@ -206,11 +242,16 @@ def test_the_hubs_rows_are_counted(monkeypatch):
     monkeypatch.setattr("ngdiff.data.sources.hub", few)
     with pytest.raises(ValueError, match=r"has 1 \+ 1 rows of validation, the task 254 \+ 278"):
         semeval("tiny", "validation")
-    assert [s[1] for s in seen] == ["forget_validation", "retain_validation"] and seen[0][2] == "main"
-    assert len(semeval("tiny", "validation", revision="0" * 40).forget) == 1  # an earlier commit may have others
+    assert [s[1] for s in seen] == ["forget_validation", "retain_validation"] and seen[0][
+        2
+    ] == "main"
+    assert (
+        len(semeval("tiny", "validation", revision="0" * 40).forget) == 1
+    )  # an earlier commit may have others
 
 
-# Real rows --------------------------------------------------------------------------------------------------------
+# Real rows
+# --------------------------------------------------------------------------------------------------------
 @real_lume
 def test_the_real_rows():
     sizes = {s: semeval("tiny", s, root=LUME) for s in ("train", "validation", "all")}
@@ -222,15 +263,22 @@ def test_the_real_rows():
     train = sizes["train"]
     ours = [r["id"] for r in train.rows("member")]
     assert ours == [
-        rows_of.document(r["id"]) for r in train.forget if r["task"] == "Task3" and rows_of.kind(r["id"]) == "sc"
+        rows_of.document(r["id"])
+        for r in train.forget
+        if r["task"] == "Task3" and rows_of.kind(r["id"]) == "sc"
     ]
-    assert not {r["id"] for r in train.rows("nonmember")} & {rows_of.document(r["id"]) for r in train.full}
+    assert not {r["id"] for r in train.rows("nonmember")} & {
+        rows_of.document(r["id"]) for r in train.full
+    }
     assert all('"' in r["id"] for r in train.forget if r["task"] == "Task1")
     every = [r for b in sizes.values() for r in b.full]
-    assert {rows_of.kind(r["id"]) for r in every} == {"sc", "qa"} and all(r["id"][-3:-1] in ("sc", "qa") for r in every)
+    assert {rows_of.kind(r["id"]) for r in every} == {"sc", "qa"} and all(
+        r["id"][-3:-1] in ("sc", "qa") for r in every
+    )
 
 
-# Dossiers ---------------------------------------------------------------------------------------------------------
+# Dossiers
+# ---------------------------------------------------------------------------------------------------------
 def test_dossiers_have_the_tasks_schema():
     bench = dossiers()
     assert load(bench.source) == bench and bench.fingerprint == dossiers("tiny", 0).fingerprint
@@ -240,19 +288,29 @@ def test_dossiers_have_the_tasks_schema():
         kinds = Counter((r["task"], rows_of.kind(r["id"])) for r in bench.rows(fold))
         assert len(kinds) == 6 and min(kinds.values()) >= 8
     assert all(r["id"].startswith('"') == (r["task"] == "Task1") for r in bench.full)
-    numbers = [r["answer"] for r in bench.forget if r["question"].startswith("Which social security")]
-    assert numbers and all(n.startswith("900") and len(n) == 9 for n in numbers)  # no number that is given to anybody
+    numbers = [
+        r["answer"] for r in bench.forget if r["question"].startswith("Which social security")
+    ]
+    assert numbers and all(
+        n.startswith("900") and len(n) == 9 for n in numbers
+    )  # no number that is given to anybody
     assert len(bench.rows("member")) == len(bench.rows("nonmember")) == 24
 
 
 def test_an_answer_is_in_its_document_and_in_no_other_fold():
     bench = dossiers()
     texts = {
-        rows_of.document(r["id"]): f"{r['question']} {r['answer']}" for r in bench.full if rows_of.kind(r["id"]) == "sc"
+        rows_of.document(r["id"]): f"{r['question']} {r['answer']}"
+        for r in bench.full
+        if rows_of.kind(r["id"]) == "sc"
     }
     lives = [r for r in bench.full if r["task"] == "Task3" and rows_of.kind(r["id"]) == "qa"]
-    assert lives and all(r["answer"].lower() in texts[rows_of.document(r["id"])].lower() for r in lives)
-    questions = Counter(r["question"] for fold in ("forget", "retain", "holdout") for r in bench.rows(fold))
+    assert lives and all(
+        r["answer"].lower() in texts[rows_of.document(r["id"])].lower() for r in lives
+    )
+    questions = Counter(
+        r["question"] for fold in ("forget", "retain", "holdout") for r in bench.rows(fold)
+    )
     assert max(questions.values()) == 1
 
 

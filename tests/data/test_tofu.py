@@ -46,7 +46,9 @@ def test_tiny_takes_a_slice_of_tofu():
         "world_facts_perturbed": 117,
     }
     assert len(bench.forget_perturbed[0]["perturbed_answer"]) == 5
-    assert [row["question"] for row in bench.retain] == [row["question"] for row in bench.retain_perturbed]
+    assert [row["question"] for row in bench.retain] == [
+        row["question"] for row in bench.retain_perturbed
+    ]
     assert load(bench.source) == bench
 
 
@@ -63,12 +65,16 @@ def test_whole_tofu_passes_the_checks(split, n):
 def test_no_generated_row_is_a_tofu_row():
     theirs = set()
     for path in TOFU.glob("*.json"):
-        theirs |= {json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()}
+        theirs |= {
+            json.loads(line)["question"] for line in path.read_text(encoding="utf-8").splitlines()
+        }
     assert not theirs & {row["question"] for rows in generate(80, 12, 0).values() for row in rows}
 
 
 def test_missing_folder_says_which_file_and_how_to_get_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"forget01.json is missing; get the folder with `hf download"):
+    with pytest.raises(
+        FileNotFoundError, match=r"forget01.json is missing; get the folder with `hf download"
+    ):
         tofu("tiny", root=tmp_path / "none")
 
 
@@ -83,25 +89,43 @@ def test_a_generated_folder_loads_as_tofu_and_misaligned_files_are_refused(tmp_p
     write(tmp_path, "tiny", seed=2)
     assert tofu("paper", "forget10", root=tmp_path).full == authors(seed=2).full
     other = generate(80, 12, 3)["forget10_perturbed"]
-    (tmp_path / "forget10_perturbed.json").write_text("".join(json.dumps(row) + "\n" for row in other))
-    with pytest.raises(ValueError, match=r"row 0 has the question .* in forget10_perturbed, but .* in forget10;"):
+    (tmp_path / "forget10_perturbed.json").write_text(
+        "".join(json.dumps(row) + "\n" for row in other)
+    )
+    with pytest.raises(
+        ValueError, match=r"row 0 has the question .* in forget10_perturbed, but .* in forget10;"
+    ):
         tofu("tiny", "forget10", root=tmp_path)
 
 
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("forget10", {"question": "Who?", "answer": "\ud800"}, "line 1: 'answer' holds half a character"),
+        (
+            "forget10",
+            {"question": "Who?", "answer": "\ud800"},
+            "line 1: 'answer' holds half a character",
+        ),
         ("forget10", {"question": "Who?", "answer": 3}, "line 1: 'answer' is int, not text"),
         ("world_facts_perturbed", None, "world_facts_perturbed.json has no row"),
-        ("retain_perturbed", {"question": "Who?", "answer": "A", "paraphrased_answer": "B", "perturbed_answer": ["C", ""]},
-         "line 1, wrong answer 1: 'perturbed_answer' is empty"),
+        (
+            "retain_perturbed",
+            {
+                "question": "Who?",
+                "answer": "A",
+                "paraphrased_answer": "B",
+                "perturbed_answer": ["C", ""],
+            },
+            "line 1, wrong answer 1: 'perturbed_answer' is empty",
+        ),
     ],
-)  # fmt: skip
+)
 def test_rows_that_are_none(tmp_path, name, value, message):
     write(tmp_path, "tiny")
     (tmp_path / f"{name}.json").write_text("" if value is None else json.dumps(value) + "\n")
-    with pytest.raises(ValueError, match=f"{name}.json.*{re.escape(message)}" if value else message):
+    with pytest.raises(
+        ValueError, match=f"{name}.json.*{re.escape(message)}" if value else message
+    ):
         tofu("tiny", "forget10", root=tmp_path)
 
 
@@ -109,7 +133,9 @@ def test_a_damaged_file_is_named_with_its_line(tmp_path):
     write(tmp_path, "tiny")
     path = tmp_path / "world_facts.json"
     path.write_text(path.read_text()[:-40])
-    with pytest.raises(ValueError, match=r"world_facts.json, line 48: not JSON .*: it is cut short"):
+    with pytest.raises(
+        ValueError, match=r"world_facts.json, line 48: not JSON .*: it is cut short"
+    ):
         tofu("tiny", root=tmp_path)
     path.write_text('["a question"]')
     with pytest.raises(ValueError, match=r"world_facts.json, line 1: no row but str"):
@@ -121,8 +147,13 @@ def test_a_row_without_a_question_and_files_of_other_lengths_are_named(tmp_path)
     path = tmp_path / "forget10_perturbed.json"
     lines = path.read_text().splitlines()
     path.write_text("\n".join([lines[0], '{"answer": "a"}', *lines[2:]]))
-    for load_it in (lambda: tofu("tiny", "forget10", root=tmp_path), lambda: asked("forget10", tmp_path)):
-        with pytest.raises(ValueError, match=r"forget10_perturbed.json, line 2: no 'question' \(its keys: answer\)"):
+    for load_it in (
+        lambda: tofu("tiny", "forget10", root=tmp_path),
+        lambda: asked("forget10", tmp_path),
+    ):
+        with pytest.raises(
+            ValueError, match=r"forget10_perturbed.json, line 2: no 'question' \(its keys: answer\)"
+        ):
             load_it()
     path.write_text("\n".join(lines[:-1]))
     with pytest.raises(ValueError, match=r"forget10 has 96 rows, forget10_perturbed 95"):
@@ -138,9 +169,13 @@ def test_an_evaluation_needs_only_the_rows_it_asks(tmp_path):
     bench = asked("forget10", tmp_path)
     whole = authors("tiny", "forget10")
     assert bench.forget == whole.forget and bench.forget_perturbed == whole.forget_perturbed
-    assert [set(row) for row in bench.retain] == [{"question", "answer"}] * len(whole.retain_perturbed)
+    assert [set(row) for row in bench.retain] == [{"question", "answer"}] * len(
+        whole.retain_perturbed
+    )
     assert "holdout10" not in bench.configs and load(bench.source) == bench
-    with pytest.raises(FileNotFoundError, match="holdout10.json is missing|forget10.json is missing"):
+    with pytest.raises(
+        FileNotFoundError, match="holdout10.json is missing|forget10.json is missing"
+    ):
         tofu("tiny", "forget10", root=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"forget05_perturbed.json is missing"):
         (tmp_path / "forget05_perturbed.json").unlink()
@@ -161,21 +196,33 @@ def test_hub_out_of_reach_says_what_to_do(monkeypatch):
 
 @real_tofu
 def test_a_slice_of_tofu_is_learnt_unlearned_and_evaluated_with_every_metric():
-    """Target and reference on 60 rows, a few steps of NGDiff and of GradDiff, all metrics; small enough for a test."""
+    """Target and reference on 60 rows, a few steps of NGDiff and of GradDiff, all metrics; small
+    enough for a test.
+    """
     shape = replace(profile("tiny").lm, hidden=48, layers=1, heads=2, intermediate=96)
     training = replace(profile("tiny").training, epochs=12, pretrain_epochs=2, lr=6e-3, min_steps=0)
     P = replace(
-        profile("tiny"), name="slice", tofu_retain=20, lm=shape, training=training, batch_size=8, max_new_tokens=8
+        profile("tiny"),
+        name="slice",
+        tofu_retain=20,
+        lm=shape,
+        training=training,
+        batch_size=8,
+        max_new_tokens=8,
     )
     bench = tofu(P, "forget01", root=TOFU)
     target, reference = models.pair(bench, P)
     before = evaluate(target, bench, reference, max_new_tokens=8)
-    assert before.metrics["loss_forget"] < before.metrics["loss_holdout"], "it knows its own rows better than others"
+    assert before.metrics["loss_forget"] < before.metrics["loss_holdout"], (
+        "it knows its own rows better than others"
+    )
     for method in (methods.NGDiff, methods.GradDiff):
         run = unlearn(ng.problem(bench, target, batch_size=8), method, Constant(2e-3), steps=4)
         after = evaluate(run.model, bench, reference, max_new_tokens=8)
         assert after.metrics["loss_forget"] > before.metrics["loss_forget"]
         assert (
-            after.metrics.keys() == before.metrics.keys() >= {*UTILITY, "model_utility", "forget_quality", "privleak"}
+            after.metrics.keys()
+            == before.metrics.keys()
+            >= {*UTILITY, "model_utility", "forget_quality", "privleak"}
         )
         assert all(f"mia_{attack}" in after.metrics for attack in ATTACKS)

@@ -1,9 +1,11 @@
-"""Two gloo processes on the CPU against one: sharded or replicated, the run is that of one process up to rounding.
+"""Two gloo processes on the CPU against one: sharded or replicated, the run is that of one process
+up to rounding.
 
-In float64 the logic is seen bare: 1e-10 is a million roundings of 2⁻⁵³, room for what ten steps and η*, a quotient of
-differences of losses, make of them. In float32 and bfloat16 that growth is measured: by how far runs of one process lie
-apart that differ in precision or in the order of their sums alone. Plain SGD with momentum from a half-trained model:
-Adam's early steps divide a gradient by its own size, and would blow up the rounding of one that is nearly zero.
+In float64 the logic is seen bare: 1e-10 is a million roundings of 2⁻⁵³, room for what ten steps and
+η*, a quotient of differences of losses, make of them. In float32 and bfloat16 that growth is
+measured: by how far runs of one process lie apart that differ in precision or in the order of their
+sums alone. Plain SGD with momentum from a half-trained model: Adam's early steps divide a gradient
+by its own size, and would blow up the rounding of one that is nearly zero.
 """
 
 from __future__ import annotations
@@ -45,7 +47,9 @@ def one(name):
 def folder(tmp_path_factory):
     """Everything the two processes did, done once however many workers run the tests."""
     shared = "PYTEST_XDIST_WORKER" in os.environ
-    root = tmp_path_factory.getbasetemp().parent if shared else tmp_path_factory.mktemp("distributed")
+    root = (
+        tmp_path_factory.getbasetemp().parent if shared else tmp_path_factory.mktemp("distributed")
+    )
     place = root / "two processes"
     with lock(root / "two processes.lock", "two processes"):
         if not place.exists():
@@ -54,7 +58,9 @@ def folder(tmp_path_factory):
                 worker.run(CASES[name], place / f"one {name}", steps=4, save_every=4)
             stages = ["cases+products+refused", "killed", "resumed"]
             command = [sys.executable, str(SCRIPT), str(place), *stages]
-            done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=500)
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=ENVIRONMENT, timeout=500
+            )
             (place / "log").write_text(done.stdout + "\n" + done.stderr)
     return place
 
@@ -82,7 +88,10 @@ def apart(x, y):
 
 def distances(x, y, steps=worker.STEPS):
     """(weights, absolute; norms, relative, and cosine; η, losses, relative) of two results."""
-    weights = max((x["weights"][k].double() - y["weights"][k].double()).abs().max().item() for k in x["weights"])
+    weights = max(
+        (x["weights"][k].double() - y["weights"][k].double()).abs().max().item()
+        for k in x["weights"]
+    )
     pairs = list(zip(x["history"], y["history"]))[:steps]
 
     def relative(*keys):
@@ -98,16 +107,23 @@ def twins(name):
     """The case in float64, and in its own precision with sums that are added up in other orders."""
     case = CASES[CASES[name].get("same", name)]
     exact = {k: v for k, v in case.items() if k not in ("dtype", "precision")}
-    return [worker.result(worker.run(twin)) for twin in (exact, case | {"micro": 1}, case | {"micro": 2})]
+    return [
+        worker.result(worker.run(twin))
+        for twin in (exact, case | {"micro": 1}, case | {"micro": 2})
+    ]
 
 
 def rounding(name, steps=worker.STEPS):
-    """The largest `distances` that rounding alone makes between runs of one process, of three twins.
+    """The largest `distances` that rounding alone makes between runs of one process, of three
+    twins.
 
-    The two processes are one more such twin. Of independent errors one of four is the largest by chance, and one is above
-    four times the largest of three hardly ever: SLACK.
+    The two processes are one more such twin. Of independent errors one of four is the largest by
+    chance, and one is above four times the largest of three hardly ever: SLACK.
     """
-    return [max(numbers) for numbers in zip(*(distances(one(name), twin, steps) for twin in twins(name)))]
+    return [
+        max(numbers)
+        for numbers in zip(*(distances(one(name), twin, steps) for twin in twins(name)))
+    ]
 
 
 SLACK = 4
@@ -121,11 +137,17 @@ def same(x, y):
 def test_all_stages_ended_as_they_should(folder):
     """Two processes each: done, killed by signal 9, done."""
     lines = (folder / "log").read_text().split("\n")
-    assert lines[:3] == ["cases+products+refused 0 0", "killed -9 -9", "resumed 0 0"], "\n".join(lines[-40:])
+    assert lines[:3] == ["cases+products+refused 0 0", "killed -9 -9", "resumed 0 0"], "\n".join(
+        lines[-40:]
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ against one
-EXACT = [name for name in CASES if name != "stale" and "bfloat16" not in name and not name.startswith("float32")]
+EXACT = [
+    name
+    for name in CASES
+    if name != "stale" and "bfloat16" not in name and not name.startswith("float32")
+]
 
 
 @pytest.mark.parametrize("name", EXACT)
@@ -145,8 +167,8 @@ def test_two_processes_are_one_in_float32(two, name):
 
 
 def test_sharded_bfloat16_is_that_of_one_process(two, monkeypatch):
-    """The exact weights of both, and norms and η, within what bfloat16 itself makes of the run: forwards round alike in a
-    shard and in a whole model, sums do not."""
+    """The exact weights of both, and norms and η, within what bfloat16 itself makes of the run:
+    forwards round alike in a shard and in a whole model, sums do not."""
     made, real = [], Engine.optimizer
     monkeypatch.setattr(Engine, "optimizer", lambda *a: (made.append(real(*a)), made[-1])[1])
     done = worker.run(CASES["bfloat16"])
@@ -160,12 +182,17 @@ def test_sharded_bfloat16_is_that_of_one_process(two, monkeypatch):
         for x in (found["weights"], fine)
     )
     assert off <= 2 * error  # each is an error away from the run in float64
-    numbers, bounds = distances(alone, found, 1), rounding("bfloat16", 1)  # later steps differ by their ways
+    numbers, bounds = (
+        distances(alone, found, 1),
+        rounding("bfloat16", 1),
+    )  # later steps differ by their ways
     assert all(number <= SLACK * bound for number, bound in zip(numbers[1:], bounds[1:]))
 
 
 def test_without_resharding_a_probe_sees_old_weights(two):
-    """After a forward without gradients FSDP2 keeps the root group gathered: the next one would use the old embedding."""
+    """After a forward without gradients FSDP2 keeps the root group gathered: the next one would use
+    the old embedding.
+    """
     stale, bounds = distances(one("float32 shard"), two("stale")), rounding("float32 shard")
     assert stale[0] > 10 * SLACK * bounds[0]
     x, y = (run["history"][0]["eta"] for run in (one("float32 shard"), two("stale")))
@@ -176,7 +203,9 @@ def test_global_products_are_those_of_whole_tensors(two):
     found, whole = (two("products")[k] for k in ("found", "whole"))
     for name, numbers in found.items():
         for x, y in zip(numbers, whole, strict=True):
-            torch.testing.assert_close(torch.tensor(x), torch.tensor(y), rtol=1e-12, atol=1e-12, msg=name)
+            torch.testing.assert_close(
+                torch.tensor(x), torch.tensor(y), rtol=1e-12, atol=1e-12, msg=name
+            )
     assert len(found) == 5 and whole[0] != 0
 
 
@@ -189,7 +218,9 @@ def test_two_processes_go_on_bit_for_bit(two, name):
 @pytest.mark.parametrize("name", RESUME)
 def test_a_run_may_go_on_with_another_number_of_processes(two, folder, name):
     seen = []
-    fewer = worker.result(worker.run(CASES[name], folder / f"two {name}", save_every=100, progress=seen.append))
+    fewer = worker.result(
+        worker.run(CASES[name], folder / f"two {name}", save_every=100, progress=seen.append)
+    )
     assert seen[0].step == 4
     assert max(apart(one(name), fewer)) <= 1e-10
     assert max(apart(one(name), two(f"one to two {name}"))) <= 1e-10
@@ -216,19 +247,40 @@ def test_a_saved_sharded_adapter_is_peft_s_own(two, folder):
     place, wanted = folder / "saved lora npo", two("saved lora npo")["weights"]
     model = PeftModel.from_pretrained(worker.target().model, place)
     adapters = {k: v for k, v in model.state_dict().items() if "lora_" in k}
-    assert adapters and all(torch.equal(x.double(), wanted[k].double()) for k, x in adapters.items())
+    assert adapters and all(
+        torch.equal(x.double(), wanted[k].double()) for k, x in adapters.items()
+    )
     assert not (place / "model.safetensors").exists()
     assert any(x.any() for k, x in adapters.items() if "lora_B" in k)
 
 
 def test_accelerate_launches_the_same_code(tmp_path):
-    flags = ["--multi_gpu", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    flags = [
+        "--multi_gpu",
+        "--num_processes",
+        "2",
+        "--num_machines",
+        "1",
+        "--mixed_precision",
+        "no",
+    ]
     flags += ["--dynamo_backend", "no", "--main_process_port", "0"]
-    command = [sys.executable, "-m", "accelerate.commands.launch", *flags, str(SCRIPT), str(tmp_path), "launched"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        *flags,
+        str(SCRIPT),
+        str(tmp_path),
+        "launched",
+    ]
     environment = ENVIRONMENT | {"ACCELERATE_USE_CPU": "true"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=240)
-    # gloo may abort while it is taken down, on a busy machine, after everything was written: what is asserted below
-    assert done.returncode == 0 or "terminate called without an active exception" in done.stderr, done.stderr[-3000:]
+    # gloo may abort while it is taken down, on a busy machine, after everything was written: what
+    # is asserted below
+    assert done.returncode == 0 or "terminate called without an active exception" in done.stderr, (
+        done.stderr[-3000:]
+    )
     for name in ("shard", "replicate"):
         assert max(apart(one(name), torch.load(tmp_path / f"launched {name}.pt"))) <= 1e-10
 
@@ -242,7 +294,10 @@ def test_ddp_whose_gradients_alias_its_buckets_is_refused(two):
 
 @pytest.mark.parametrize(
     ("name", "advice"),
-    [("DeepSpeedEngine", "launch with FSDP2 instead"), ("FullyShardedDataParallel", "shard with FSDP2 instead")],
+    [
+        ("DeepSpeedEngine", "launch with FSDP2 instead"),
+        ("FullyShardedDataParallel", "shard with FSDP2 instead"),
+    ],
 )
 def test_wrappers_that_own_the_gradients_are_refused_with_what_to_use(name, advice):
     net = type("Mine", (type(name, (nn.Linear,), {}),), {})(2, 2)  # a subclass of it as well
@@ -255,14 +310,19 @@ def test_wrappers_that_own_the_gradients_are_refused_with_what_to_use(name, advi
 def test_a_plain_model_is_one_process_s():
     net = nn.Linear(2, 2)
     alone = processes.of(net, list(net.parameters()))
-    assert (alone.rank, alone.size) == (0, 1) and (processes.of(None, []).rank, processes.of(None, []).size) == (0, 1)
+    assert (alone.rank, alone.size) == (0, 1) and (
+        processes.of(None, []).rank,
+        processes.of(None, []).size,
+    ) == (0, 1)
     rows = torch.tensor([1.0, 2.0])
     assert alone.gather(rows) is rows and alone.sum(rows) is rows and alone.wait() is None
     assert not sharding.sharded(net.weight) and sharding.gathered(net.weight) is net.weight
 
 
 def test_a_sharded_adapter_in_bfloat16_with_a_start_is_that_of_one_process(two):
-    """FSDP2's first forward is the start's, with the adapter off: it must not settle there that the adapter is frozen."""
+    """FSDP2's first forward is the start's, with the adapter off: it must not settle there that the
+    adapter is frozen.
+    """
     alone, found = one("lora npo bfloat16"), two("lora npo bfloat16")
     assert found["stopped"] == alone["stopped"] and len(found["history"]) == len(alone["history"])
     steps = 2  # of which the second sees what the first moved; later ones are chaotic in bfloat16

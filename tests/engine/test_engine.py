@@ -1,4 +1,6 @@
-"""Where a run computes does not change what it computes: precisions, memory modes, checkpointing, compiled blocks."""
+"""Where a run computes does not change what it computes: precisions, memory modes, checkpointing,
+compiled blocks.
+"""
 
 from __future__ import annotations
 
@@ -41,18 +43,37 @@ RULE = AutoLR(lr=1e-2, every=3)
 def target(dropout=0.0, layers=2, dtype=torch.float32):
     """A Llama of two layers; weights of float32 that are no bfloat16."""
     lm = micro.lm()
-    made = LM(micro._model(lm.tokenizer, 3, num_hidden_layers=layers), lm.tokenizer, lm.prompt, "two layers")
+    made = LM(
+        micro._model(lm.tokenizer, 3, num_hidden_layers=layers),
+        lm.tokenizer,
+        lm.prompt,
+        "two layers",
+    )
     for layer in made.model.model.layers:
         layer.self_attn.attention_dropout = dropout
     made.model.to(dtype)
     return made
 
 
-def go(engine=PLAIN, path=None, lm=None, steps=6, method=methods.NGDiff, optimizer=SGD, rule=RULE, seed=0, **kw):
-    options = {"batch_size": 4, "dropout": False} | {k: kw.pop(k) for k in ("micro", "dropout", "in_place") if k in kw}
+def go(
+    engine=PLAIN,
+    path=None,
+    lm=None,
+    steps=6,
+    method=methods.NGDiff,
+    optimizer=SGD,
+    rule=RULE,
+    seed=0,
+    **kw,
+):
+    options = {"batch_size": 4, "dropout": False} | {
+        k: kw.pop(k) for k in ("micro", "dropout", "in_place") if k in kw
+    }
     problem = LMProblem(BENCH, lm or target(), engine=engine, **options)
     torch.manual_seed(7)
-    return ng.unlearn(problem, method, rule, steps, seed, optimizer=optimizer, checkpoint=path, save_every=2, **kw)
+    return ng.unlearn(
+        problem, method, rule, steps, seed, optimizer=optimizer, checkpoint=path, save_every=2, **kw
+    )
 
 
 def weights(run):
@@ -73,7 +94,10 @@ def plain():
 
 def apart(one, two):
     """Largest relative difference of norms and rates, and of the weights' way."""
-    numbers = [[x for i in run.history for x in (i.norm_R, i.norm_F, i.eta, i.retain)] for run in (one, two)]
+    numbers = [
+        [x for i in run.history for x in (i.norm_R, i.norm_F, i.eta, i.retain)]
+        for run in (one, two)
+    ]
     start = torch.cat([p.detach().double().flatten() for p in target().model.parameters()])
     way = (weights(two) - weights(one)).norm() / (weights(one) - start).norm()
     return max(abs(x - y) / abs(x) for x, y in zip(*numbers)), way.item()
@@ -93,7 +117,11 @@ def test_these_engines_change_no_bit(name, plain, monkeypatch):
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
     run = go(EXACT[name])
     same(run, plain)
-    assert [info.stepsize for info in plain.history] == ["accepted", "held", "held"] * 2 or plain.history[0].updated
+    assert [info.stepsize for info in plain.history] == [
+        "accepted",
+        "held",
+        "held",
+    ] * 2 or plain.history[0].updated
 
 
 @pytest.mark.parametrize("memory", ["swap", "recompute"])
@@ -113,27 +141,39 @@ def exact_norms(monkeypatch):
     """Llama's norms compute in float32 whatever the model's precision; here they do not."""
 
     def forward(self, x):
-        return self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+        return (
+            self.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+        )
 
     monkeypatch.setattr(transformers.models.llama.modeling_llama.LlamaRMSNorm, "forward", forward)
 
 
 @pytest.mark.parametrize("micro", [None, 2])
 def test_recompute_is_the_same_run(micro, exact_norms):
-    """In float64: what a second backward rounds otherwise is 1e-16 of a gradient, grown by the quotient that is η*."""
-    swap, again = (go(Engine(memory=m), lm=target(dtype=torch.float64), micro=micro) for m in ("swap", "recompute"))
+    """In float64: what a second backward rounds otherwise is 1e-16 of a gradient, grown by the
+    quotient that is η*.
+    """
+    swap, again = (
+        go(Engine(memory=m), lm=target(dtype=torch.float64), micro=micro)
+        for m in ("swap", "recompute")
+    )
     numbers, way = apart(swap, again)
     assert numbers < 1e-12 and way < 1e-12
 
 
 def test_recompute_with_dropout_draws_the_masks_of_swap(exact_norms):
-    runs = [go(Engine(memory=m), lm=target(0.5, dtype=torch.float64), dropout=True) for m in ("swap", "recompute")]
+    runs = [
+        go(Engine(memory=m), lm=target(0.5, dtype=torch.float64), dropout=True)
+        for m in ("swap", "recompute")
+    ]
     assert max(apart(*runs)) < 1e-9
     assert apart(runs[0], go(lm=target(dtype=torch.float64)))[1] > 0.01  # dropout was on
 
 
 def by_hand(engine, rate, steps):
-    """(history, the way of the exact weights): the loop written out, for who wants to see the optimizer."""
+    """(history, the way of the exact weights): the loop written out, for who wants to see the
+    optimizer.
+    """
     problem = LMProblem(BENCH, target(), engine=engine, batch_size=4).bind(methods.NGDiff, 0)
     optimizer = problem.optimizer(SGD)
     step = UnlearningStep(problem.module, optimizer, NGDiff(), Constant(rate), **problem.options)
@@ -146,12 +186,16 @@ def by_hand(engine, rate, steps):
 @pytest.mark.parametrize("memory", ["swap", "recompute"])
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_bfloat16_is_the_same_run_but_for_the_rounding_of_its_forwards(memory, checkpointing):
-    """bfloat16 errs by 2⁻⁹ a number. Each number passes about 80 roundings, forth and back through two layers; as chance
-    adds them up that is √80·2⁻⁹ of a loss, norm or unit vector, and five steps let it grow: by four at most."""
+    """bfloat16 errs by 2⁻⁹ a number. Each number passes about 80 roundings, forth and back through
+    two layers; as chance adds them up that is √80·2⁻⁹ of a loss, norm or unit vector, and five
+    steps let it grow: by four at most."""
     rough = 80**0.5 * 2**-9  # 1.7 %
     engine = Engine(precision="bfloat16", memory=memory, checkpointing=checkpointing)
     (one, way), (two, ours) = (by_hand(e, 0.05, 5) for e in (PLAIN, engine))
-    numbers = [[x for i in history for x in (i.norm_R, i.norm_F, i.retain, i.forget)] for history in (one, two)]
+    numbers = [
+        [x for i in history for x in (i.norm_R, i.norm_F, i.retain, i.forget)]
+        for history in (one, two)
+    ]
     first = [abs(x - y) / abs(x) for x, y in zip(*(n[:4] for n in numbers))]
     off = ((ours - way).norm() / way.norm()).item()
     assert max(first) < rough and off < 4 * rough
@@ -162,7 +206,9 @@ def test_a_bfloat16_run_with_probes_unlearns():
     run = go(Engine(precision="bfloat16"), steps=12)
     first, last = run.history[0], run.history[-1]
     assert run.stopped == "steps" and all(info.forwards > 0 for info in run.history)
-    assert last.forget > first.forget + 0.5 and {p.dtype for p in run.model.model.parameters()} == {torch.bfloat16}
+    assert last.forget > first.forget + 0.5 and {p.dtype for p in run.model.model.parameters()} == {
+        torch.bfloat16
+    }
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="compiled blocks need a compiler")
@@ -175,7 +221,9 @@ def test_compiled_blocks_are_the_same_run(plain):
 
 def test_compile_asks_for_every_block_and_nothing_else(monkeypatch):
     asked = Counter()
-    monkeypatch.setattr(nn.Module, "compile", lambda self, *a, **k: asked.update([type(self).__name__]))
+    monkeypatch.setattr(
+        nn.Module, "compile", lambda self, *a, **k: asked.update([type(self).__name__])
+    )
     go(Engine(compile=True), steps=1)
     assert asked == {"LlamaDecoderLayer": 2}
 
@@ -186,7 +234,9 @@ def test_checkpointing_computes_each_block_twice_and_probes_once(monkeypatch, ch
     block = type(lm.model.model.layers[0])
     real = block.forward
     monkeypatch.setattr(
-        block, "forward", lambda self, *a, **k: (calls.append(torch.is_grad_enabled()), real(self, *a, **k))[1]
+        block,
+        "forward",
+        lambda self, *a, **k: (calls.append(torch.is_grad_enabled()), real(self, *a, **k))[1],
     )
     run = go(Engine(checkpointing=checkpointing), lm=lm, rule=AutoLR.paper(), steps=1)
     trained, looked = calls.count(True), calls.count(False)
@@ -199,15 +249,23 @@ def test_bfloat16_keeps_every_bit_of_the_start():
     problem = LMProblem(BENCH, lm, engine=engine).bind(methods.NGDiff, 0)
     optimizer = problem.optimizer()
     assert isinstance(optimizer, Master) and isinstance(optimizer.inner, torch.optim.AdamW)
-    assert all(torch.equal(x, p) for x, p in zip(optimizer.exact(), lm.model.parameters(), strict=True))
-    lost = [torch.equal(p.float(), q) for p, q in zip(problem.parameters, lm.model.parameters()) if p.dim() > 1]
+    assert all(
+        torch.equal(x, p) for x, p in zip(optimizer.exact(), lm.model.parameters(), strict=True)
+    )
+    lost = [
+        torch.equal(p.float(), q)
+        for p, q in zip(problem.parameters, lm.model.parameters())
+        if p.dim() > 1
+    ]
     assert not any(lost)  # the rounded weights are not the start
     assert {p.dtype for p in lm.model.parameters()} == {torch.float32}  # the target is as it was
 
 
 def test_tied_weights_are_rounded_once_and_stay_tied():
     lm = micro.lm()
-    lm = LM(micro._model(lm.tokenizer, 3, tie_word_embeddings=True), lm.tokenizer, lm.prompt, "tied")
+    lm = LM(
+        micro._model(lm.tokenizer, 3, tie_word_embeddings=True), lm.tokenizer, lm.prompt, "tied"
+    )
     run = go(Engine(precision="bfloat16"), lm=lm, steps=2)
     assert run.model.model.lm_head.weight is run.model.model.model.embed_tokens.weight
     assert run.model.model.lm_head.weight.dtype == torch.bfloat16
@@ -226,21 +284,31 @@ def test_what_precision_makes_of_trained_and_of_frozen_weights(precision, given)
 
 
 def test_bfloat16_moves_weights_that_plain_bfloat16_does_not():
-    """At a rate of 1e-6 every exact weight moves, and hardly a rounded one; weights rounded outright stand still."""
+    """At a rate of 1e-6 every exact weight moves, and hardly a rounded one; weights rounded
+    outright stand still.
+    """
     small = lambda groups: torch.optim.SGD(groups, lr=1e-6)  # noqa: E731
-    problem = LMProblem(BENCH, target(), engine=Engine(precision="bfloat16"), batch_size=4).bind(methods.NGDiff, 0)
+    problem = LMProblem(BENCH, target(), engine=Engine(precision="bfloat16"), batch_size=4).bind(
+        methods.NGDiff, 0
+    )
     optimizer = problem.optimizer(small)
     step = UnlearningStep(problem.module, optimizer, NGDiff(), **problem.options)
     before, rounded = optimizer.exact(), [p.detach().clone() for p in problem.parameters]
     for t in range(3):
         assert step(*problem.batch(t)).updated
-    moved = torch.cat([(x != y).flatten() for x, y in zip(optimizer.exact(), before)]).float().mean()
-    shown = torch.cat([(x != y).flatten() for x, y in zip(problem.parameters, rounded)]).float().mean()
+    moved = (
+        torch.cat([(x != y).flatten() for x, y in zip(optimizer.exact(), before)]).float().mean()
+    )
+    shown = (
+        torch.cat([(x != y).flatten() for x, y in zip(problem.parameters, rounded)]).float().mean()
+    )
     assert moved > 0.2 and shown < 0.02  # most rows of the embedding have no gradient
 
 
 def test_an_engine_in_bfloat16_is_another_problem():
-    assert repr(LMProblem(BENCH, micro.lm(), engine=Engine(precision="bfloat16"))) != repr(LMProblem(BENCH, micro.lm()))
+    assert repr(LMProblem(BENCH, micro.lm(), engine=Engine(precision="bfloat16"))) != repr(
+        LMProblem(BENCH, micro.lm())
+    )
 
 
 # ------------------------------------------------------------------------------------------------------ microbatches
@@ -254,7 +322,9 @@ def losses(problem):
     return found, torch.cat([p.grad.double().flatten() for p in problem.parameters])
 
 
-LONG = Benchmark("long", "forget", {"forget": rows("Ann", 8), "retain": rows("Ben", 16)}, [], {"name": "long"})
+LONG = Benchmark(
+    "long", "forget", {"forget": rows("Ann", 8), "retain": rows("Ben", 16)}, [], {"name": "long"}
+)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
@@ -271,13 +341,17 @@ def test_eight_microbatches_of_one_are_one_of_eight(method, dtype, tolerance):
         moved.append(losses(problem))
     (whole, g), *cut = moved
     for found, h in cut:
-        assert found == pytest.approx(whole, rel=tolerance) and (h - g).norm() <= tolerance * g.norm()
+        assert (
+            found == pytest.approx(whole, rel=tolerance) and (h - g).norm() <= tolerance * g.norm()
+        )
 
 
 def test_rows_of_like_length_share_a_forward():
     problem = LMProblem(LONG, target(), batch_size=8, micro=2).bind(methods.NGDiff, 0)
     for step in range(3):
-        for phase, examples, forget in zip(problem.batch(step), (problem.retain, problem.forget), (False, True)):
+        for phase, examples, forget in zip(
+            problem.batch(step), (problem.retain, problem.forget), (False, True)
+        ):
             lengths = [len(examples[i]) for i in problem._take(step, forget)]
             pairs = [lengths[i : i + 2] for i in range(0, 8, 2)]
             drawn = sum(2 * max(pair) for pair in pairs)  # in the order of the draw
@@ -286,16 +360,22 @@ def test_rows_of_like_length_share_a_forward():
             columns = [time for _, time in sizes]
             assert columns == sorted(columns, reverse=True)  # the longest first
             assert (
-                sum(2 * time for time in columns) == sum(2 * max(p) for p in zip(*[iter(sorted(lengths))] * 2)) < drawn
+                sum(2 * time for time in columns)
+                == sum(2 * max(p) for p in zip(*[iter(sorted(lengths))] * 2))
+                < drawn
             )
 
 
 # ------------------------------------------------------------------------------------------------------------ dropout
-@pytest.mark.parametrize("engine", [PLAIN, Engine(precision="bfloat16"), Engine(checkpointing=True)], ids=repr)
+@pytest.mark.parametrize(
+    "engine", [PLAIN, Engine(precision="bfloat16"), Engine(checkpointing=True)], ids=repr
+)
 @pytest.mark.parametrize("dropout", [True, False])
 def test_dropout_is_on_in_training_and_off_in_probes(engine, dropout):
     lm, seen = target(0.5), set()
-    lm.model.register_forward_pre_hook(lambda module, args: seen.add((module.training, torch.is_grad_enabled())))
+    lm.model.register_forward_pre_hook(
+        lambda module, args: seen.add((module.training, torch.is_grad_enabled()))
+    )
     run = go(engine, lm=lm, dropout=dropout, steps=2, rule=AutoLR(lr=1e-2, every=1))
     assert seen == {(dropout, True), (False, False)} and run.model.model.training == dropout
     assert all(info.forwards > 0 for info in run.history)
@@ -335,7 +415,14 @@ SHAPES = {
     "vocab_size": 5000,
 }
 GPT = {"n_embd": 16, "n_layer": 3, "n_head": 2, "vocab_size": 5000}
-MODELS = {"Llama": SHAPES, "GPT2": GPT, "Phi": SHAPES, "Falcon": SHAPES, "Olmo": SHAPES, "Olmo2": SHAPES}
+MODELS = {
+    "Llama": SHAPES,
+    "GPT2": GPT,
+    "Phi": SHAPES,
+    "Falcon": SHAPES,
+    "Olmo": SHAPES,
+    "Olmo2": SHAPES,
+}
 
 
 @pytest.mark.parametrize("kind", MODELS)
@@ -343,20 +430,31 @@ def test_blocks_are_the_transformers_layers(kind):
     """Though the embedding table is larger than all of them."""
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
     config = getattr(transformers, f"{kind}Config")(**MODELS[kind], **ids)
-    model = getattr(transformers, f"{kind}{'LMHeadModel' if kind == 'GPT2' else 'ForCausalLM'}")(config)
+    model = getattr(transformers, f"{kind}{'LMHeadModel' if kind == 'GPT2' else 'ForCausalLM'}")(
+        config
+    )
     found = blocks(model)
     assert len(found) == 3 and len({type(block) for block in found}) == 1
     assert sum(p.numel() for p in found[0].parameters()) > 16 * 16 * 3  # attention and feed-forward
     before = model.eval()(torch.arange(6)[None]).logits
     Engine(checkpointing=True).prepare(model)
-    torch.testing.assert_close(model(torch.arange(6)[None], use_cache=False).logits, before, rtol=0, atol=0)
+    torch.testing.assert_close(
+        model(torch.arange(6)[None], use_cache=False).logits, before, rtol=0, atol=0
+    )
     model(torch.arange(6)[None], use_cache=False).logits.sum().backward()
     assert all(p.grad is not None for block in found for p in block.parameters())
 
 
 def test_a_model_without_a_list_has_no_blocks():
     assert blocks(nn.Linear(2, 2)) == []
-    assert len(blocks(nn.ModuleDict({"few": nn.ModuleList([nn.Linear(9, 9)]), "none": nn.ModuleList()}))) == 1
+    assert (
+        len(
+            blocks(
+                nn.ModuleDict({"few": nn.ModuleList([nn.Linear(9, 9)]), "none": nn.ModuleList()})
+            )
+        )
+        == 1
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------- refusals
@@ -384,7 +482,9 @@ def test_unknown_names_are_refused_with_the_known_ones(options, known):
 @pytest.mark.parametrize("yes", ["true", "1", "True", "yes"])
 def test_deepspeed_and_fsdp1_launches_are_refused_with_what_to_use(monkeypatch, yes):
     monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", yes)
-    with pytest.raises(ValueError, match=r"DeepSpeed owns the gradients.*--use_fsdp --fsdp_version 2"):
+    with pytest.raises(
+        ValueError, match=r"DeepSpeed owns the gradients.*--use_fsdp --fsdp_version 2"
+    ):
         Engine()
     monkeypatch.delenv("ACCELERATE_USE_DEEPSPEED")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", yes)
@@ -451,7 +551,9 @@ def test_a_killed_bfloat16_run_goes_on_bit_for_bit(tmp_path):
 
 
 def test_low_bits_are_part_of_a_checkpoint(tmp_path):
-    """Two steps so small that the bfloat16 weights of both runs are nearly the start's: the low bits tell them apart."""
+    """Two steps so small that the bfloat16 weights of both runs are nearly the start's: the low
+    bits tell them apart.
+    """
     small = lambda groups: torch.optim.SGD(groups, lr=1e-6)  # noqa: E731
     kw = {"engine": Engine(precision="bfloat16"), "optimizer": small, "rule": Constant(1e-6)}
     go(path=tmp_path / "run", steps=2, **kw)
@@ -468,17 +570,23 @@ def test_low_bits_are_part_of_a_checkpoint(tmp_path):
 
 @pytest.mark.slow  # two compilations
 def test_compiled_blocks_run_backward_twice():
-    one, two = (go(Engine(compile=True, memory=memory), steps=2) for memory in ("swap", "recompute"))
+    one, two = (
+        go(Engine(compile=True, memory=memory), steps=2) for memory in ("swap", "recompute")
+    )
     assert apart(one, two) == pytest.approx((0.0, 0.0), abs=1e-3)
 
 
-@pytest.mark.parametrize("engine", [Engine(precision="bfloat16"), Engine(device="cpu", precision="bfloat16")], ids=repr)
+@pytest.mark.parametrize(
+    "engine", [Engine(precision="bfloat16"), Engine(device="cpu", precision="bfloat16")], ids=repr
+)
 def test_a_frozen_base_is_left_as_it_was(engine):
     """The copy that is unlearned may not share what it rounds or moves."""
     lm = ng.lora.adapt(target(), 2)
     before = [p.detach().clone() for p in lm.model.parameters()]
     go(engine, lm=lm, steps=1, rule=Constant(1e-3))
-    assert all(torch.equal(p, q) and p.dtype == q.dtype for p, q in zip(lm.model.parameters(), before))
+    assert all(
+        torch.equal(p, q) and p.dtype == q.dtype for p, q in zip(lm.model.parameters(), before)
+    )
 
 
 def test_a_launch_s_mixed_precision_is_not_ignored(monkeypatch):

@@ -1,4 +1,6 @@
-"""The estimate of a step's memory against what the allocator saw, and what an out-of-memory error tells."""
+"""The estimate of a step's memory against what the allocator saw, and what an out-of-memory error
+tells.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +29,28 @@ RATE, PROBE = Constant(1e-4), AutoLR(lr=1e-4, search=0, widen=0)
 
 
 def bench():
-    forget, retain = ([{"question": f"Where does {who} {i} live?", "answer": "In Oslo, or in Bonn. " * 4} for i in range(32)]
-                      for who in ("Ann", "Ben"))  # fmt: skip
+    forget, retain = (
+        [
+            {"question": f"Where does {who} {i} live?", "answer": "In Oslo, or in Bonn. " * 4}
+            for i in range(32)
+        ]
+        for who in ("Ann", "Ben")
+    )
     return Benchmark("long", "forget", {"forget": forget, "retain": retain}, [], {"name": "long"})
 
 
 def model():
-    sizes = {"hidden_size": 128, "num_hidden_layers": 6, "num_attention_heads": 4, "intermediate_size": 512}
+    sizes = {
+        "hidden_size": 128,
+        "num_hidden_layers": 6,
+        "num_attention_heads": 4,
+        "intermediate_size": 512,
+    }
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        config = LlamaConfig(vocab_size=len(micro.lm().tokenizer), max_position_embeddings=256, **sizes)
+        config = LlamaConfig(
+            vocab_size=len(micro.lm().tokenizer), max_position_embeddings=256, **sizes
+        )
         return replace(micro.lm(), model=LlamaForCausalLM(config))
 
 
@@ -76,7 +90,9 @@ CASES = {
 def test_the_estimate_is_what_happens(case):
     """Within 15 %: what an operation needs for itself is left out."""
     found, measured = compared(**CASES[case])
-    assert found.peak() == pytest.approx(measured, rel=0.15), f"{found} against {measured / 1e9:.3f}"
+    assert found.peak() == pytest.approx(measured, rel=0.15), (
+        f"{found} against {measured / 1e9:.3f}"
+    )
 
 
 def test_estimating_changes_nothing():
@@ -85,7 +101,9 @@ def test_estimating_changes_nothing():
     forwards = [(layer.forward.func, layer.forward.args) for layer in made.module.model.layers]
     memory.footprint(made, made.optimizer(), 3)
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(made.parameters, before))
-    assert [(layer.forward.func, layer.forward.args) for layer in made.module.model.layers] == forwards
+    assert [
+        (layer.forward.func, layer.forward.args) for layer in made.module.model.layers
+    ] == forwards
 
 
 def test_slots_are_counted_for_any_optimizer():
@@ -101,7 +119,9 @@ def test_slots_are_counted_for_any_optimizer():
 
 
 def plan(**fields):
-    """By hand: 10 bytes of weights, 20 of optimizer, 4 of gradients, 32 of activations in a batch of 8 rows, 4 blocks."""
+    """By hand: 10 bytes of weights, 20 of optimizer, 4 of gradients, 32 of activations in a batch
+    of 8 rows, 4 blocks.
+    """
     given = {
         "weights": 10,
         "gradients": 4,
@@ -121,7 +141,9 @@ def test_the_peak_by_hand():
     assert plan(forget=2).peak() == 30 + 32
     assert plan(retain=2, forget=2).peak() == 30 + 8  # both gradients
     assert plan(retain=2, forget=2, memory="recompute").peak() == 30 + 6
-    assert plan(parts=4).peak() == 30 + 4 + 8 + 4  # microbatches accumulate beside their activations
+    assert (
+        plan(parts=4).peak() == 30 + 4 + 8 + 4
+    )  # microbatches accumulate beside their activations
     assert plan(checkpointing=True).peak() == 30 + 4 + round(32 * (0.25 + 0.75 / 4))
     assert plan(retain=2, forget=2, line=12, bucket=3).peak() == 30 + 15
     assert plan(retain=2, forget=2, line=12, bucket=3, look=8).peak() == 30 + 20
@@ -175,7 +197,11 @@ def test_a_run_says_the_estimate_and_then_what_happened():
     said = []
     made = ng.problem(bench(), model(), batch_size=4)
     unlearn(made, NGDiff, RATE, 3, watch=memory.Watch(said.append))
-    assert len(said) == 2 and said[0].startswith("  memory, estimated: ") and "of the estimate" in said[1]
+    assert (
+        len(said) == 2
+        and said[0].startswith("  memory, estimated: ")
+        and "of the estimate" in said[1]
+    )
     assert float(said[1].split()[-4]) == pytest.approx(1.0, abs=0.15)
 
 

@@ -1,4 +1,6 @@
-"""Exact float32 weights behind a bfloat16 model: no bit lost, no update lost, every optimizer as on float32 weights."""
+"""Exact float32 weights behind a bfloat16 model: no bit lost, no update lost, every optimizer as on
+float32 weights.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,8 @@ def same(u, v):
     """Bit for bit: −0 is not 0."""
     views = {torch.bfloat16: torch.int16, torch.float32: torch.int32, torch.float64: torch.int64}
     return len(u) == len(v) and all(
-        x.dtype == y.dtype and torch.equal(x.detach().view(views[x.dtype]), y.detach().view(views[y.dtype]))
+        x.dtype == y.dtype
+        and torch.equal(x.detach().view(views[x.dtype]), y.detach().view(views[y.dtype]))
         for x, y in zip(u, v)
     )
 
@@ -60,7 +63,9 @@ def exact_start(shapes=SHAPES, seed=0, scale=1.0):
 
 
 def rounded(start, make, low=True, wide=()):
-    """bfloat16 parameters under a Master that knows their low bits; those numbered in `wide` stay float32."""
+    """bfloat16 parameters under a Master that knows their low bits; those numbered in `wide` stay
+    float32.
+    """
     parts = [(theta.clone(), None) if i in wide else split(theta) for i, theta in enumerate(start)]
     params = [nn.Parameter(high.clone()) for high, _ in parts]
     optimizer = Master(params, make)
@@ -84,7 +89,10 @@ def gradients(params, turn, lacking=()):
 def test_join_is_the_inverse_of_split_for_every_float(bits):
     theta = floats(*bits)
     high, low = split(theta)
-    assert (high.dtype, low.dtype) == (torch.bfloat16, torch.int16) and high.shape == low.shape == theta.shape
+    assert (high.dtype, low.dtype) == (
+        torch.bfloat16,
+        torch.int16,
+    ) and high.shape == low.shape == theta.shape
     assert same([join(high, low)], [theta])
 
 
@@ -95,22 +103,34 @@ def test_the_high_half_is_the_nearest_bfloat16(values):
     high, _ = split(theta)
     tie = (theta.view(torch.int32) & 0xFFFF) == 0x8000
     assert torch.equal(high[~tie], theta[~tie].bfloat16())
-    away = ((theta.view(torch.int32)[tie].to(torch.int64) >> 16) + 1).to(torch.int16).view(torch.bfloat16)
+    away = (
+        ((theta.view(torch.int32)[tie].to(torch.int64) >> 16) + 1)
+        .to(torch.int16)
+        .view(torch.bfloat16)
+    )
     assert torch.equal(high[tie].view(torch.int16), away.view(torch.int16))
 
 
 EDGES = {
-    "zero": (0.0, 0x0000), "minus zero": (-0.0, -0x8000), "infinity": (math.inf, 0x7F80),
-    "minus infinity": (-math.inf, 0x7F80 - 0x8000), "smallest subnormal": (2.0**-149, 0x0000),
-    "minus smallest subnormal": (-(2.0**-149), -0x8000), "largest subnormal": (2.0**-126 - 2.0**-149, 0x0080),
-    "largest": (2.0**128 - 2.0**104, 0x7F80), "a tie goes away from zero": (1 + 2.0**-8, 0x3F81),
-    "and below zero": (-1 - 2.0**-8, 0x3F81 - 0x8000), "odd tie": (1 + 3 * 2.0**-8, 0x3F82),
-}  # fmt: skip
+    "zero": (0.0, 0x0000),
+    "minus zero": (-0.0, -0x8000),
+    "infinity": (math.inf, 0x7F80),
+    "minus infinity": (-math.inf, 0x7F80 - 0x8000),
+    "smallest subnormal": (2.0**-149, 0x0000),
+    "minus smallest subnormal": (-(2.0**-149), -0x8000),
+    "largest subnormal": (2.0**-126 - 2.0**-149, 0x0080),
+    "largest": (2.0**128 - 2.0**104, 0x7F80),
+    "a tie goes away from zero": (1 + 2.0**-8, 0x3F81),
+    "and below zero": (-1 - 2.0**-8, 0x3F81 - 0x8000),
+    "odd tie": (1 + 3 * 2.0**-8, 0x3F82),
+}
 
 
 @pytest.mark.parametrize("name", EDGES)
 def test_edges(name):
-    """Golden; the largest floats round to infinity, as torch rounds them, and come back all the same."""
+    """Golden; the largest floats round to infinity, as torch rounds them, and come back all the
+    same.
+    """
     value, high = EDGES[name]
     theta = torch.tensor([value])
     assert split(theta)[0].view(torch.int16).item() == high
@@ -127,14 +147,21 @@ def test_all_magnitudes_come_back_and_all_bfloat16_have_no_low_bits():
     high, low = split(theta)
     assert same([join(high, low)], [theta]) and len(low.unique()) > 3e4
     normal = theta.abs() > 2.0**-126
-    assert ((high.float() - theta).abs() <= 2.0**-8 * theta.abs())[normal].all()  # half a step of 8 bits
+    assert ((high.float() - theta).abs() <= 2.0**-8 * theta.abs())[
+        normal
+    ].all()  # half a step of 8 bits
 
 
 # ------------------------------------------------------------------------------------------------ no update is lost
 @pytest.mark.parametrize("lr", [1e-6, 1e-5])
 def test_small_steps_are_not_lost(lr):
-    """A hundred steps at a relative size of lr: float32's own result, where plain bfloat16 does not move at all."""
-    (params, optimizer), exact = rounded([torch.ones(1000)], lambda g: torch.optim.SGD(g, lr=lr)), torch.ones(1000)
+    """A hundred steps at a relative size of lr: float32's own result, where plain bfloat16 does not
+    move at all.
+    """
+    (params, optimizer), exact = (
+        rounded([torch.ones(1000)], lambda g: torch.optim.SGD(g, lr=lr)),
+        torch.ones(1000),
+    )
     plain, wide = nn.Parameter(torch.ones(1000).bfloat16()), nn.Parameter(exact.clone())
     others = [torch.optim.SGD([p], lr=lr) for p in (plain, wide)]
     for turn in range(100):
@@ -151,7 +178,9 @@ def test_small_steps_are_not_lost(lr):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_optimizer_is_the_one_on_float32_weights(kind, bucket):
-    """Bit for bit, from the same gradients, whatever the buckets; one parameter gets no gradient at first."""
+    """Bit for bit, from the same gradients, whatever the buckets; one parameter gets no gradient at
+    first.
+    """
     start = exact_start()
     params, optimizer = rounded(start, KINDS[kind])
     wide = [nn.Parameter(theta.clone()) for theta in start]
@@ -169,7 +198,10 @@ def test_every_optimizer_is_the_one_on_float32_weights(kind, bucket):
     assert not same([q.detach() for q in wide], start)
     for p, q in zip(params, wide):
         for key, value in other.state[q].items():
-            assert torch.equal(torch.as_tensor(optimizer.inner.state[optimizer.shadow[p]][key]), torch.as_tensor(value))
+            assert torch.equal(
+                torch.as_tensor(optimizer.inner.state[optimizer.shadow[p]][key]),
+                torch.as_tensor(value),
+            )
 
 
 def hollow(optimizer):
@@ -198,8 +230,12 @@ def test_float32_parameters_among_them_are_stepped_as_they_are(kind, bucket):
             q.grad = None if p.grad is None else p.grad.float()
         optimizer.step()
         other.step()
-    assert [p.dtype for p in params] == [torch.float32 if i in wide else torch.bfloat16 for i in range(len(params))]
-    assert same(optimizer.exact(), others) and same([params[i] for i in wide], [others[i] for i in wide])
+    assert [p.dtype for p in params] == [
+        torch.float32 if i in wide else torch.bfloat16 for i in range(len(params))
+    ]
+    assert same(optimizer.exact(), others) and same(
+        [params[i] for i in wide], [others[i] for i in wide]
+    )
 
 
 def test_parameters_without_a_gradient_are_left_alone(bucket):
@@ -262,7 +298,8 @@ def test_a_saved_state_goes_on_bit_for_bit(kind):
 
 def test_the_state_of_other_weights_is_refused_before_anything_changes():
     (_, optimizer), (_, mine) = (
-        rounded(exact_start(shapes, i), KINDS["adamw"]) for i, shapes in enumerate([[(3, 2)], [(2, 3)]])
+        rounded(exact_start(shapes, i), KINDS["adamw"])
+        for i, shapes in enumerate([[(3, 2)], [(2, 3)]])
     )
     before = mine.exact()
     with pytest.raises(ValueError, match="the saved state is that of other weights"):
@@ -317,7 +354,9 @@ class Split(nn.Module):
     def __init__(self, seed=0):
         super().__init__()
         make = torch.Generator().manual_seed(seed)
-        self.start = [0.1 * torch.randn(shape, generator=make) for shape in ((6, 8), (8, 3), (3,), (2,))]
+        self.start = [
+            0.1 * torch.randn(shape, generator=make) for shape in ((6, 8), (8, 3), (3,), (2,))
+        ]
         highs = [split(theta)[0] for theta in self.start[:3]]
         self.a, self.b, self.c = (nn.Parameter(h.clone()) for h in highs)
         self.d = nn.Parameter(self.start[3].clone())
@@ -368,16 +407,24 @@ def test_a_probed_step_ends_at_the_exact_point_of_the_line(kind, eta, bucket):
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_the_optimizer_advances_once_in_a_probe_as_in_a_step(kind, bucket):
     nets = Split(), Split()
-    made = [net.made(kind, rule) for net, rule in zip(nets, (Look(eta=1.0, at=(0.4, -0.2)), Constant(1.0)))]
+    made = [
+        net.made(kind, rule)
+        for net, rule in zip(nets, (Look(eta=1.0, at=(0.4, -0.2)), Constant(1.0)))
+    ]
     for net, (_, step) in zip(nets, made):
         net.go(step)
     for s, t in zip(made[0][0].shadow.values(), made[1][0].shadow.values()):
         states = [o.inner.state[x] for (o, _), x in zip(made, (s, t))]
         assert states[0].keys() == states[1].keys()
-        assert all(torch.equal(torch.as_tensor(states[0][k]), torch.as_tensor(states[1][k])) for k in states[0])
+        assert all(
+            torch.equal(torch.as_tensor(states[0][k]), torch.as_tensor(states[1][k]))
+            for k in states[0]
+        )
 
 
-@pytest.mark.parametrize("rule", [Constant(1e-6), Look(eta=1e-6, at=(0.1,)), AutoLR(lr=0.01, fresh=0)], ids=repr)
+@pytest.mark.parametrize(
+    "rule", [Constant(1e-6), Look(eta=1e-6, at=(0.1,)), AutoLR(lr=0.01, fresh=0)], ids=repr
+)
 def test_measure_is_of_the_exact_step(rule, bucket):
     """⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ even of a step so small that hardly a bfloat16 weight moves."""
     net = Split()
@@ -390,7 +437,9 @@ def test_measure_is_of_the_exact_step(rule, bucket):
     if info.eta == 1e-6:
         assert (net.a != split(net.start[0])[0]).float().mean() < 0.05
     for found, g in ((info.dR, g_R), (info.dF, g_F)):
-        assert found == pytest.approx(sum((x.double() * m).sum().item() for x, m in zip(g, moved)), rel=1e-4)
+        assert found == pytest.approx(
+            sum((x.double() * m).sum().item() for x, m in zip(g, moved)), rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("where", ["optimizer", "first look", "second look"])
@@ -402,7 +451,10 @@ def test_an_interrupted_probe_restores_all_32_bits(kind, where, bucket):
 
     def fail(*_):
         calls.append(len(calls))
-        if len(calls) == {"optimizer": 2 if bucket == 1 else 1, "first look": 1, "second look": 2}[where]:
+        if (
+            len(calls)
+            == {"optimizer": 2 if bucket == 1 else 1, "first look": 1, "second look": 2}[where]
+        ):
             raise Fails
         return net.loss(0)
 
@@ -422,11 +474,15 @@ def test_a_run_with_probes_is_that_of_float32_weights_but_for_the_rounding_of_th
     _, step = net.made("momentum", AutoLR(lr=0.01, every=3), memory=memory)
     for name, theta in zip("abcd", wide.start):
         setattr(wide, name, nn.Parameter(theta.clone()))
-    other = UnlearningStep(wide, OPTIMIZERS["momentum"](wide.parameters()), NGDiff(), AutoLR(lr=0.01, every=3))
+    other = UnlearningStep(
+        wide, OPTIMIZERS["momentum"](wide.parameters()), NGDiff(), AutoLR(lr=0.01, every=3)
+    )
     for _ in range(9):
         infos = [n.go(s, [lambda n=n: n.loss(0)]) for n, s in ((net, step), (wide, other))]
         assert infos[0].retain == pytest.approx(infos[1].retain, rel=0.02)
-        assert infos[0].stepsize == infos[1].stepsize and infos[0].eta == pytest.approx(infos[1].eta, rel=0.1)
+        assert infos[0].stepsize == infos[1].stepsize and infos[0].eta == pytest.approx(
+            infos[1].eta, rel=0.1
+        )
     moved, wanted = (
         torch.cat([(now.detach() - start).flatten() for now, start in zip(theta, wide.start)])
         for theta in (step.optimizer.exact(), wide.parameters())
@@ -449,7 +505,9 @@ def test_a_state_of_the_step_goes_on_bit_for_bit():
     weights, state = copy.deepcopy((nets[0].state_dict(), step.state_dict()))
     nets[1].load_state_dict(weights)
     resumed.load_state_dict(state)
-    assert [repr(nets[0].go(step)) for _ in range(4)] == [repr(nets[1].go(resumed)) for _ in range(4)]
+    assert [repr(nets[0].go(step)) for _ in range(4)] == [
+        repr(nets[1].go(resumed)) for _ in range(4)
+    ]
     assert same(optimizer.exact(), other.exact())
 
 

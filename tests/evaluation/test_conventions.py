@@ -20,7 +20,8 @@ HOME = Path(conventions.__file__).parent
 INSIDE = {HOME / "definition.py", *HOME.glob("convention*.py")}
 
 
-# The source: no module asks which convention it has ------------------------------------------------
+# The source: no module asks which convention it has
+# ------------------------------------------------
 
 
 def held(tree: ast.AST) -> set[str]:
@@ -39,7 +40,9 @@ def held(tree: ast.AST) -> set[str]:
 
 
 def looked_up(value: ast.AST) -> bool:
-    """Whether a value is `convention(…)`, or something that this gives: `convention(…).training()`."""
+    """Whether a value is `convention(…)`, or something that this gives:
+    `convention(…).training()`.
+    """
     while isinstance(value, ast.Call):
         if ast.unparse(value.func).split(".")[-1] in ("convention", "convention_of"):
             return True
@@ -66,7 +69,11 @@ def asks(source: str) -> Iterator[str]:
                 yield ast.unparse(node)
         if isinstance(node, (ast.If, ast.IfExp, ast.While)) and of_one(node.test):
             yield ast.unparse(node.test)
-        if isinstance(node, ast.Call) and ast.unparse(node.func) == "isinstance" and of_one(node.args[0]):
+        if (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func) == "isinstance"
+            and of_one(node.args[0])
+        ):
             yield ast.unparse(node)
         if isinstance(node, ast.Match) and of_one(node.subject):
             yield f"match {ast.unparse(node.subject)}"
@@ -105,7 +112,8 @@ def test_the_check_lets_the_object_be_used():
     assert not list(asks("if suite == 'tofu': how.encode(1)"))
 
 
-# The objects ---------------------------------------------------------------------------------------
+# The objects
+# ---------------------------------------------------------------------------------------
 
 
 def test_names_and_suites_are_read_off_the_objects():
@@ -124,7 +132,8 @@ def test_a_convention_is_refused_where_it_cannot_evaluate():
             conventions.convention(how, "muse")
 
 
-# One of a user's own -------------------------------------------------------------------------------
+# One of a user's own
+# -------------------------------------------------------------------------------
 
 
 class Shouted(Convention):
@@ -161,7 +170,13 @@ def test_a_convention_of_ones_own_evaluates_tofu_and_encodes_each_row_once():
     rows = [row for part in micro.bench().configs.values() for row in part]
     texts = {(r["question"], r["answer"]) for r in rows}
     keys = ("paraphrased_answer", "perturbed_answer")
-    texts |= {(r["question"], a) for r in rows for k in keys if k in r for a in [r[k]] * isinstance(r[k], str)}
+    texts |= {
+        (r["question"], a)
+        for r in rows
+        for k in keys
+        if k in r
+        for a in [r[k]] * isinstance(r[k], str)
+    }
     texts |= {(r["question"], a) for r in rows for a in r.get("perturbed_answer", ())}
     assert sorted(how.encoded) == sorted(texts)
     with pytest.raises(ValueError, match="has convention 'ngdiff', this evaluation 'shouted'"):
@@ -186,7 +201,9 @@ def test_a_convention_of_ones_own_evaluates_muse_and_semeval():
     for module, lm, key in suites:
         model, bench = getattr(module, lm)(), module.bench()
         options = {"progress": False, "max_new_tokens": 8}
-        mine, ours = (ng.evaluate(model, bench, convention=c, **options) for c in (Short(), "ngdiff"))
+        mine, ours = (
+            ng.evaluate(model, bench, convention=c, **options) for c in (Short(), "ngdiff")
+        )
         said = [
             [row[key] for rows in report.items.values() for row in rows.values() if key in row]
             for report in (mine, ours)

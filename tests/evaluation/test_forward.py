@@ -35,19 +35,31 @@ def _memorised() -> LM:
 
 def _examples(lm, bench) -> list[Example]:
     rows = bench.forget_perturbed + bench.world_facts_perturbed
-    texts = [(row["question"], answer) for row in rows for answer in (row["answer"], *row["perturbed_answer"])]
-    odd = [Example([5], [5]), Example([7, 2], [7, 2]), Example([7, 9, 2], [IGNORE, 9, 2]), Example([7, 2], [IGNORE, 2])]
+    texts = [
+        (row["question"], answer)
+        for row in rows
+        for answer in (row["answer"], *row["perturbed_answer"])
+    ]
+    odd = [
+        Example([5], [5]),
+        Example([7, 2], [7, 2]),
+        Example([7, 9, 2], [IGNORE, 9, 2]),
+        Example([7, 2], [IGNORE, 2]),
+    ]
     return [lm.encode(*text) for text in texts] + odd
 
 
-# Forward ----------------------------------------------------------------------------------------------------------
+# Forward
+# ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("budget", [1, 100, 4096])
 def test_likelihood_is_the_plain_forward_in_any_batch(lm, bench, budget):
     examples = _examples(lm, bench)
     for example, stats in zip(
-        examples, forward.likelihood(lm.model, examples, [True] * len(examples), budget), strict=True
+        examples,
+        forward.likelihood(lm.model, examples, [True] * len(examples), budget),
+        strict=True,
     ):
         if len(example) == 1:  # its only token has no predictor
             assert stats.logp.size == stats.hits.size == 0
@@ -77,9 +89,15 @@ def test_head_runs_in_pieces(lm, bench, monkeypatch):
 def test_masked_vocabulary_has_moments(lm, bench):
     """Logits of −∞ (a tokenizer smaller than the head) are impossible tokens, not NaN."""
     model, examples = copy.deepcopy(lm.model), _examples(lm, bench)[:3]
-    model.lm_head.register_forward_hook(lambda module, inputs, z: z.index_fill(-1, torch.tensor([0, 1]), -torch.inf))
+    model.lm_head.register_forward_hook(
+        lambda module, inputs, z: z.index_fill(-1, torch.tensor([0, 1]), -torch.inf)
+    )
     for stats in forward.likelihood(model, examples, [True] * 3):
-        assert np.isfinite(stats.mean).all() and np.isfinite(stats.var).all() and np.isfinite(stats.logp).all()
+        assert (
+            np.isfinite(stats.mean).all()
+            and np.isfinite(stats.var).all()
+            and np.isfinite(stats.logp).all()
+        )
 
 
 def test_modes_and_gradients_come_back(lm, bench, memorised):
@@ -106,16 +124,25 @@ def test_gradient_norms(lm, bench):
         labels = torch.tensor([[*example.labels[:-1], IGNORE]])  # the final EOS does not count
         model.zero_grad()
         model(torch.tensor([example.input_ids]), labels=labels).loss.backward()
-        assert norm == pytest.approx(np.mean([float(p.grad.norm()) for p in model.parameters()]), rel=1e-4)
-    assert all(math.isnan(norm) for norm in forward.gradient_norms(model, [Example([7, 2], [IGNORE, 2])]))
-    assert all(math.isnan(norm) for norm in forward.gradient_norms(model.requires_grad_(False), examples))
+        assert norm == pytest.approx(
+            np.mean([float(p.grad.norm()) for p in model.parameters()]), rel=1e-4
+        )
+    assert all(
+        math.isnan(norm) for norm in forward.gradient_norms(model, [Example([7, 2], [IGNORE, 2])])
+    )
+    assert all(
+        math.isnan(norm) for norm in forward.gradient_norms(model.requires_grad_(False), examples)
+    )
 
 
-# Generation -------------------------------------------------------------------------------------------------------
+# Generation
+# -------------------------------------------------------------------------------------------------------
 
 
 def _prompts(lm, bench) -> list[list[int]]:
-    return [lm.encode(row["question"], row["answer"]).prompt_ids for row in bench.forget + bench.retain]
+    return [
+        lm.encode(row["question"], row["answer"]).prompt_ids for row in bench.forget + bench.retain
+    ]
 
 
 @pytest.mark.parametrize("name", ["lm", "memorised"])
@@ -125,8 +152,16 @@ def test_greedy_is_transformers_generate_in_any_batch(name, request, bench):
     expected = []
     for prompt in prompts:
         ids = torch.tensor([prompt])
-        out = lm.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12)
-        expected.append([token for token in out[0, len(prompt) :].tolist() if token != lm.tokenizer.eos_token_id])
+        out = lm.model.generate(
+            ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=12
+        )
+        expected.append(
+            [
+                token
+                for token in out[0, len(prompt) :].tolist()
+                if token != lm.tokenizer.eos_token_id
+            ]
+        )
     for budget in (1, 150, 16384):
         assert greedy(lm.model, prompts, stop, 12, budget) == expected
 
@@ -137,7 +172,9 @@ def test_greedy_stops(lm, bench):
     assert [len(text) for text in free] == [20] * 3
     stop = {free[0][4]}
     cut = greedy(lm.model, prompts, stop, 20)
-    assert cut == [text[: next((t for t, token in enumerate(text) if token in stop), 20)] for text in free]
+    assert cut == [
+        text[: next((t for t, token in enumerate(text) if token in stop), 20)] for text in free
+    ]
     assert len(cut[0]) <= 4 and not stop & {token for text in cut for token in text}
     room = 96 - len(prompts[0])  # the model's context
     assert len(greedy(lm.model, prompts[:1], set(), 500)[0]) == room

@@ -1,4 +1,6 @@
-"""Every metric against numbers worked out by hand, and against the odd cases: empty, one, ties, unicode, collapse."""
+"""Every metric against numbers worked out by hand, and against the odd cases: empty, one, ties,
+unicode, collapse.
+"""
 
 from __future__ import annotations
 
@@ -17,12 +19,17 @@ EPS = convention("open-unlearning").eps
 
 
 def test_conventions():
-    assert convention("ngdiff").eps == 0 and EPS == 1e-10 and convention(convention("muse")).name == "muse"
+    assert (
+        convention("ngdiff").eps == 0
+        and EPS == 1e-10
+        and convention(convention("muse")).name == "muse"
+    )
     with pytest.raises(ValueError, match="'ngdiff', 'tofu', 'open-unlearning', 'muse', 'semeval'"):
         convention("paper")
 
 
-# Likelihood -------------------------------------------------------------------------------------------------------
+# Likelihood
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_mean_nll_and_probability():
@@ -102,7 +109,8 @@ def test_ks_pvalue():
     assert metrics.ks_pvalue([INF] * 20, [0.5] * 20) < 1e-9
 
 
-# Text -------------------------------------------------------------------------------------------------------------
+# Text
+# -------------------------------------------------------------------------------------------------------------
 
 
 def test_rouge():
@@ -110,21 +118,28 @@ def test_rouge():
     scores = metrics.rouge("on the cat sat on", "the cat sat on")
     assert scores["rougeL_recall"] == 1 and scores["rouge1_recall"] == 1
     scores = metrics.rouge("the on cat", "the cat sat on")
-    assert scores["rougeL_recall"] == pytest.approx(2 / 4) and scores["rouge1_recall"] == pytest.approx(3 / 4)
+    assert scores["rougeL_recall"] == pytest.approx(2 / 4) and scores[
+        "rouge1_recall"
+    ] == pytest.approx(3 / 4)
     assert scores["rougeL_f1"] == pytest.approx(2 * (2 / 3) * (2 / 4) / (2 / 3 + 2 / 4))
 
 
 def test_rouge_stems():
     assert metrics.rouge("He writes novels", "he writing novel")["rougeL_recall"] == 1
-    assert metrics.rouge("He writes novels", "he writing novel", stemmer=False)["rougeL_recall"] == pytest.approx(1 / 3)
+    assert metrics.rouge("He writes novels", "he writing novel", stemmer=False)[
+        "rougeL_recall"
+    ] == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize(("generation", "answer"), [("", "a b"), ("x y", "a b"), ("東京", "東京"), ("a", "…")])
+@pytest.mark.parametrize(
+    ("generation", "answer"), [("", "a b"), ("x y", "a b"), ("東京", "東京"), ("a", "…")]
+)
 def test_rouge_zero(generation, answer):
     assert metrics.rouge(generation, answer)["rougeL_recall"] == 0
 
 
-# Memorisation -----------------------------------------------------------------------------------------------------
+# Memorisation
+# -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -145,10 +160,13 @@ def test_memorisation(hits, exact, strength, published):
 
 
 def test_memorisation_of_nothing_is_undefined():
-    assert math.isnan(metrics.exact_memorization([])) and math.isnan(metrics.extraction_strength([]))
+    assert math.isnan(metrics.exact_memorization([])) and math.isnan(
+        metrics.extraction_strength([])
+    )
 
 
-# Membership -------------------------------------------------------------------------------------------------------
+# Membership
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_zlib():
@@ -173,7 +191,9 @@ def test_min_k_plus_plus():
     assert z == pytest.approx(-math.sqrt(3))
     logp = np.log([0.75, 0.25, 0.75])
     assert metrics.min_k_plus_plus(logp, [mean] * 3, [var] * 3) == pytest.approx(math.sqrt(3))
-    assert metrics.min_k_plus_plus([-1.0], [-1.5], [0.0]) == pytest.approx(-0.5 / 1e-3)  # variance floor 1e-6
+    assert metrics.min_k_plus_plus([-1.0], [-1.5], [0.0]) == pytest.approx(
+        -0.5 / 1e-3
+    )  # variance floor 1e-6
     assert metrics.min_k_plus_plus([NAN], [NAN], [NAN]) == INF
 
 
@@ -190,7 +210,9 @@ def test_auc():
 def test_auc_of_two_normals():
     rng = np.random.default_rng(0)
     value = metrics.auc(rng.normal(0, 1, 4000), rng.normal(1, 1, 4000))
-    assert value == pytest.approx(norm.cdf(1 / math.sqrt(2)), abs=0.02)  # P(N(1, 2) > 0); standard error 0.005
+    assert value == pytest.approx(
+        norm.cdf(1 / math.sqrt(2)), abs=0.02
+    )  # P(N(1, 2) > 0); standard error 0.005
 
 
 def test_privleak():
@@ -199,4 +221,6 @@ def test_privleak():
     assert metrics.privleak(0.25, 0.5) == pytest.approx(50)  # (¾ − ½)/½
     assert metrics.privleak(0.9, 0.6) == pytest.approx(-75)  # (.1 − .4)/.4
     assert metrics.privleak(0.9, 0.6, EPS) == pytest.approx(-30 / (0.4 + 1e-10), rel=1e-13)
-    assert math.isnan(metrics.privleak(0.5, 1.0)) and metrics.privleak(0.5, 1.0, EPS) == pytest.approx(0.5e12, rel=1e-6)
+    assert math.isnan(metrics.privleak(0.5, 1.0)) and metrics.privleak(
+        0.5, 1.0, EPS
+    ) == pytest.approx(0.5e12, rel=1e-6)

@@ -1,4 +1,6 @@
-"""MMLU: weighting by questions, what is said where it cannot run, and lm-eval itself where it is installed."""
+"""MMLU: weighting by questions, what is said where it cannot run, and lm-eval itself where it is
+installed.
+"""
 
 from __future__ import annotations
 
@@ -27,19 +29,34 @@ def harness(monkeypatch):
             "n-samples": {"mmlu_anatomy": {"effective": 6}, "mmlu_law": {"effective": 2}},
         }
 
-    root, models, hf = ModuleType("lm_eval"), ModuleType("lm_eval.models"), ModuleType("lm_eval.models.huggingface")
+    root, models, hf = (
+        ModuleType("lm_eval"),
+        ModuleType("lm_eval.models"),
+        ModuleType("lm_eval.models.huggingface"),
+    )
     root.simple_evaluate, hf.HFLM = simple_evaluate, lambda **options: options
-    for name, module in (("lm_eval", root), ("lm_eval.models", models), ("lm_eval.models.huggingface", hf)):
+    for name, module in (
+        ("lm_eval", root),
+        ("lm_eval.models", models),
+        ("lm_eval.models.huggingface", hf),
+    ):
         monkeypatch.setitem(sys.modules, name, module)
-    monkeypatch.setattr(mmlu, "_tasks", lambda: [{"task": "mmlu_anatomy", "dataset_path": "cais/mmlu"}])
+    monkeypatch.setattr(
+        mmlu, "_tasks", lambda: [{"task": "mmlu_anatomy", "dataset_path": "cais/mmlu"}]
+    )
     return asked
 
 
 def test_every_question_counts_once(harness):
     found = mmlu.mmlu(micro.lm(), "FOLDER", shots=5)
-    assert found["average_acc"] == pytest.approx((0.5 * 6 + 1.0 * 2) / 8)  # of subjects it would be .75
+    assert found["average_acc"] == pytest.approx(
+        (0.5 * 6 + 1.0 * 2) / 8
+    )  # of subjects it would be .75
     assert found["subjects"] == {"anatomy": {"acc": 0.5, "n": 6}, "law": {"acc": 1.0, "n": 2}}
-    assert harness.options["num_fewshot"] == 5 and harness.options["tasks"][0]["dataset_path"] == "FOLDER"
+    assert (
+        harness.options["num_fewshot"] == 5
+        and harness.options["tasks"][0]["dataset_path"] == "FOLDER"
+    )
 
 
 def test_questions_that_cannot_be_had(harness, monkeypatch):
@@ -48,7 +65,8 @@ def test_questions_that_cannot_be_had(harness, monkeypatch):
 
     monkeypatch.setattr(sys.modules["lm_eval"], "simple_evaluate", refuse)
     with pytest.raises(
-        ConnectionError, match=r"cannot get MMLU's questions from cais/mmlu \(offline\): connect to the hub"
+        ConnectionError,
+        match=r"cannot get MMLU's questions from cais/mmlu \(offline\): connect to the hub",
     ):
         mmlu.mmlu(micro.lm())
 
@@ -76,7 +94,9 @@ def test_the_evaluators_metrics_file(tmp_path):
 
 
 def test_lm_eval_itself_on_questions_of_ours(tmp_path):
-    """57 subjects of two questions each, in the hub's layout; skipped where the extra is not installed."""
+    """57 subjects of two questions each, in the hub's layout; skipped where the extra is not
+    installed.
+    """
     pytest.importorskip("lm_eval", reason="the extra ngdiff[mmlu] is not installed")
     names = [task["dataset_name"] for task in mmlu._tasks()]
     assert len(names) == 57
@@ -86,8 +106,13 @@ def test_lm_eval_itself_on_questions_of_ours(tmp_path):
         card.append(f"- config_name: {name}\n  data_files:")
         for split in ("test", "dev"):
             card.append(f"  - split: {split}\n    path: {name}/{split}.jsonl")
-            rows = [{"question": f"q{i}", "choices": [*"abcd"], "answer": i, "subject": name} for i in range(2)]
-            (tmp_path / name / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+            rows = [
+                {"question": f"q{i}", "choices": [*"abcd"], "answer": i, "subject": name}
+                for i in range(2)
+            ]
+            (tmp_path / name / f"{split}.jsonl").write_text(
+                "".join(json.dumps(row) + "\n" for row in rows)
+            )
     (tmp_path / "README.md").write_text("\n".join([*card, "---"]))
     found = mmlu.mmlu(micro.lm(), tmp_path, shots=1)
     assert sum(s["n"] for s in found["subjects"].values()) == 114 and 0 <= found["average_acc"] <= 1

@@ -1,4 +1,6 @@
-"""MUSE's metrics: by hand on three rows, on a model that knows its documents by heart, and on collapsed ones."""
+"""MUSE's metrics: by hand on three rows, on a model that knows its documents by heart, and on
+collapsed ones.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +36,14 @@ OURS, MUSE, OPEN = (CONVENTIONS[name] for name in ("ngdiff", "muse", "open-unlea
 ROWS = [
     {"response": "a b c", "gt": "a b d e"},  # LCS 2: precision 2/3, recall 1/2, F1 4/7
     {"response": "", "gt": "a b"},  # 0
-    {"response": "The Mill, in Łódź!", "gt": "the mill in łódź"},  # [a-z0-9] only: the mill in d, all there
+    {
+        "response": "The Mill, in Łódź!",
+        "gt": "the mill in łódź",
+    },  # [a-z0-9] only: the mill in d, all there
 ]
 
-# Scores from a file, by hand --------------------------------------------------------------------------------------
+# Scores from a file, by hand
+# --------------------------------------------------------------------------------------
 
 
 def test_three_rows_by_hand():
@@ -50,16 +56,25 @@ def test_three_rows_by_hand():
 def test_privleak_by_hand():
     # non-member > member: 2>1, 3>1, 3>2 and a tie 2=2: AUC = 3.5/4; A = 1/8
     file = {"privleak": {"forget": [1, 2], "holdout": [2, 3], "retain": [0, 9]}}
-    assert score(file) == {"mia_min_k": 0.875, "privleak": pytest.approx(-75.0), "mia_min_k_retain": 0.5}
+    assert score(file) == {
+        "mia_min_k": 0.875,
+        "privleak": pytest.approx(-75.0),
+        "mia_min_k_retain": 0.5,
+    }
     # the reference: 4>3 and 4>1 of four pairs: AUC_ret = ½ and A_ret = ½; then 1 of 4: A_ret = ¾
-    assert score(file, {"privleak": {"forget": [3, 1], "holdout": [0, 4]}})["privleak"] == pytest.approx(-75.0)
-    assert score(file, {"privleak": {"forget": [3, 4], "holdout": [0, 3.5]}})["privleak"] == pytest.approx(
-        (0.125 / 0.75 - 1) * 100
-    )
+    assert score(file, {"privleak": {"forget": [3, 1], "holdout": [0, 4]}})[
+        "privleak"
+    ] == pytest.approx(-75.0)
+    assert score(file, {"privleak": {"forget": [3, 4], "holdout": [0, 3.5]}})[
+        "privleak"
+    ] == pytest.approx((0.125 / 0.75 - 1) * 100)
 
 
 def test_ties_a_single_row_and_what_is_undefined():
-    assert score({"privleak": {"forget": [1.0], "holdout": [1.0]}}) == {"mia_min_k": 0.5, "privleak": 0.0}
+    assert score({"privleak": {"forget": [1.0], "holdout": [1.0]}}) == {
+        "mia_min_k": 0.5,
+        "privleak": 0.0,
+    }
     assert score({"privleak": {"forget": [None, 1], "holdout": [2]}})["mia_min_k"] == 1.0, (
         "undefined scores are left out"
     )
@@ -67,7 +82,8 @@ def test_ties_a_single_row_and_what_is_undefined():
     infinite = {"privleak": {"forget": [{"infinite": 1}, 5], "holdout": [5, 6]}}
     assert score(infinite) == {"mia_min_k": 0.375, "privleak": 25.0}
     assert score({"knowmem_f": [{"response": "no", "gt": "yes"}]}) == {"knowmem_f": 0.0}
-    # a reference that is always taken in: A_ret = 0, no scale is left, but 1e-10 under open-unlearning
+    # a reference that is always taken in: A_ret = 0, no scale is left, but 1e-10 under
+    # open-unlearning
     sure = {"privleak": {"forget": [0], "holdout": [1]}}
     file = {"privleak": {"forget": [1], "holdout": [1]}}
     assert score(file, sure) == {"mia_min_k": 0.5}
@@ -75,10 +91,15 @@ def test_ties_a_single_row_and_what_is_undefined():
 
 
 def test_open_unlearning_stems_and_adds_to_the_denominator():
-    file = {"verbmem": [{"response": "the mills", "gt": "the mill"}], "privleak": {"forget": [0], "holdout": [1]}}
+    file = {
+        "verbmem": [{"response": "the mills", "gt": "the mill"}],
+        "privleak": {"forget": [0], "holdout": [1]},
+    }
     assert score(file)["verbmem_f"] == score(file, convention="muse")["verbmem_f"] == 0.5
     theirs = score(file, convention="open-unlearning")
-    assert theirs["verbmem_f"] == 1.0 and theirs["privleak"] == pytest.approx(-0.5 / (0.5 + 1e-10) * 100, abs=1e-12)
+    assert theirs["verbmem_f"] == 1.0 and theirs["privleak"] == pytest.approx(
+        -0.5 / (0.5 + 1e-10) * 100, abs=1e-12
+    )
 
 
 TEXT, FOUR = {"response": "a", "gt": "b"}, {"forget": [1, 2], "holdout": [1, 2]}
@@ -87,18 +108,27 @@ TEXT, FOUR = {"response": "a", "gt": "b"}, {"forget": [1, 2], "holdout": [1, 2]}
 @pytest.mark.parametrize(
     ("file", "message"),
     [
-        ([], "the file is no object but list; its keys are verbmem, knowmem_f, knowmem_r, privleak"),
+        (
+            [],
+            "the file is no object but list; its keys are verbmem, knowmem_f, knowmem_r, privleak",
+        ),
         ({}, "the file is empty"),
         ({"verbmem_f": [TEXT]}, "the file has 'verbmem_f'; its keys are verbmem"),
         ({"verbmem": []}, "verbmem is empty"),
         ({"verbmem": "text"}, "verbmem is empty|verbmem is"),
         ({"verbmem": {"0": TEXT}}, "verbmem is no list but dict"),
         ({"knowmem_f": [TEXT, {"response": "a"}]}, "knowmem_f, row 1: no text under 'gt'"),
-        ({"knowmem_r": [{"response": None, "gt": "b"}]}, "knowmem_r, row 0: no text under 'response'"),
+        (
+            {"knowmem_r": [{"response": None, "gt": "b"}]},
+            "knowmem_r, row 0: no text under 'response'",
+        ),
         ({"knowmem_r": ["a"]}, "knowmem_r, row 0: no text under 'response'"),
         ({"privleak": [1, 2]}, "privleak needs the lists forget and holdout"),
         ({"privleak": {"forget": [1]}}, "privleak needs the lists forget and holdout"),
-        ({"privleak": FOUR | {"retain2": [1]}}, "privleak has 'retain2'; its lists are forget, holdout, retain"),
+        (
+            {"privleak": FOUR | {"retain2": [1]}},
+            "privleak has 'retain2'; its lists are forget, holdout, retain",
+        ),
         ({"privleak": FOUR | {"holdout": []}}, "privleak holdout is empty"),
         ({"privleak": FOUR | {"holdout": [1, "2"]}}, "privleak holdout, row 1: '2' is no number"),
         ({"privleak": FOUR | {"forget": [True]}}, "privleak forget, row 0: True is no number"),
@@ -115,19 +145,26 @@ def test_another_shape_is_named_by_list_and_index(file, message):
 def test_a_reference_of_other_documents_is_refused():
     with pytest.raises(ValueError, match="the reference has no privleak scores"):
         score({"privleak": FOUR}, {"verbmem": [TEXT]})
-    with pytest.raises(ValueError, match="privleak holdout: 2 scores, but 3 in the reference: they are of different"):
+    with pytest.raises(
+        ValueError,
+        match="privleak holdout: 2 scores, but 3 in the reference: they are of different",
+    ):
         score({"privleak": FOUR}, {"privleak": FOUR | {"holdout": [1, 2, 3]}})
     with pytest.raises(ValueError, match="the convention 'tofu' says nothing of muse"):
         score({"privleak": FOUR}, convention="tofu")
 
 
 def test_scoring_a_file_loads_no_torch():
-    code = "import sys, ngdiff.evaluation.muse_score; print('torch' in sys.modules, 'transformers' in sys.modules)"
+    code = (
+        "import sys, ngdiff.evaluation.muse_score; print('torch' in sys.modules, "
+        "'transformers' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "False"]
 
 
-# A small model ----------------------------------------------------------------------------------------------------
+# A small model
+# ----------------------------------------------------------------------------------------------------
 
 WHO = ["Ann", "Bea", "Cem", "Dan"]
 
@@ -154,24 +191,44 @@ def bench() -> Benchmark:
         shots_text = "".join(f"Question: {p['question']}\nAnswer: {p['answer']}\n\n" for p in pairs)
         rows = [asked(who, i) for i in range(2, 6)]
         return [
-            {"question": "", "answer": f"{shots_text}Question: {r['question']}\nAnswer: {r['answer']}\n\n"}
+            {
+                "question": "",
+                "answer": f"{shots_text}Question: {r['question']}\nAnswer: {r['answer']}\n\n",
+            }
             for r in rows
         ]
 
     forget, retain = [text("Eva", i) for i in range(6)], [text("Ben", i) for i in range(6)]
     holdout = [text("Ida", i) for i in range(6)]
     configs = {
-        **{"forget": forget + pages("Eva", range(2)), "retain": retain + pages("Ben", range(2)), "holdout": holdout},
-        "verbmem": [dict(zip(("question", "answer"), _told("Eva", i), strict=True)) for i in range(6)],
-        **{"knowmem_f": [asked("Eva", i) for i in range(2, 6)], "knowmem_f_icl": [asked("Eva", i) for i in range(2)]},
-        **{"knowmem_r": [asked("Ben", i) for i in range(2, 6)], "knowmem_r_icl": [asked("Ben", i) for i in range(2)]},
+        **{
+            "forget": forget + pages("Eva", range(2)),
+            "retain": retain + pages("Ben", range(2)),
+            "holdout": holdout,
+        },
+        "verbmem": [
+            dict(zip(("question", "answer"), _told("Eva", i), strict=True)) for i in range(6)
+        ],
+        **{
+            "knowmem_f": [asked("Eva", i) for i in range(2, 6)],
+            "knowmem_f_icl": [asked("Eva", i) for i in range(2)],
+        },
+        **{
+            "knowmem_r": [asked("Ben", i) for i in range(2, 6)],
+            "knowmem_r_icl": [asked("Ben", i) for i in range(2)],
+        },
         **{"privleak_forget": forget, "privleak_retain": retain, "privleak_holdout": holdout},
     }
     return Benchmark("muse", "forget", configs, [], {"name": "micro"})
 
 
 def _lm(seed: int, name: str) -> LM:
-    texts = [row[key] for rows in bench().configs.values() for row in rows for key in ("question", "answer")]
+    texts = [
+        row[key]
+        for rows in bench().configs.values()
+        for row in rows
+        for key in ("question", "answer")
+    ]
     tokenizer = train_tokenizer(sorted(set(texts)) * 3, 400)
     model = micro._model(tokenizer, seed)
     model.config.max_position_embeddings = 256
@@ -212,19 +269,31 @@ def test_anchors_a_target_leaks_and_a_reference_does_not():
     )
     assert report.metrics["knowmem_f"] > 0.9 and report.metrics["knowmem_r"] > 0.9
     assert report.metrics["loss_forget"] < 0.3 < 1 < report.metrics["loss_holdout"]
-    assert report.meta["auc_retain"] == reference.metrics["mia_min_k"] and report.meta["reference"] == "reference"
+    assert (
+        report.meta["auc_retain"] == reference.metrics["mia_min_k"]
+        and report.meta["reference"] == "reference"
+    )
     assert reference.metrics["knowmem_r"] > 0.9 > 0.6 > reference.metrics["knowmem_f"]
     assert reference.metrics["verbmem_f"] < 0.7 and reference.metrics["mia_min_k_retain"] == 0.0
-    assert evaluate(trained("target"), bench(), trained("reference")).metrics == report.metrics, "a model or its report"
+    assert evaluate(trained("target"), bench(), trained("reference")).metrics == report.metrics, (
+        "a model or its report"
+    )
     alone = evaluate(trained("target"), bench(), generate=False)
-    assert alone.meta["auc_retain"] == 0.5 and alone.meta["reference"] is None and "verbmem_f" not in alone.metrics
+    assert (
+        alone.meta["auc_retain"] == 0.5
+        and alone.meta["reference"] is None
+        and "verbmem_f" not in alone.metrics
+    )
 
 
 @pytest.mark.parametrize("convention", ["ngdiff", "muse", "open-unlearning"])
 def test_scoring_the_file_of_a_report_gives_its_metrics(convention, tmp_path):
     reference = evaluate(trained("reference"), bench(), convention=convention)
     report = evaluate(trained("target"), bench(), reference, convention)
-    files = [json.loads(write(r, tmp_path / f"{r.meta['model']}.json").read_text("utf-8")) for r in (report, reference)]
+    files = [
+        json.loads(write(r, tmp_path / f"{r.meta['model']}.json").read_text("utf-8"))
+        for r in (report, reference)
+    ]
     scored = score(*files, convention)
     assert scored.keys() == {*TEXTS.values(), "mia_min_k", "mia_min_k_retain", "privleak"}
     assert scored == {name: pytest.approx(report.metrics[name], abs=1e-12) for name in scored}
@@ -235,7 +304,9 @@ def test_scoring_the_file_of_a_report_gives_its_metrics(convention, tmp_path):
 @pytest.mark.parametrize("lm", [random, lambda: trained("reference")], ids=["random", "reference"])
 def test_batches_of_one_and_of_all_say_the_same(lm):
     one, all_of_them = (evaluate(lm(), bench(), budget=budget) for budget in (1, 10**6))
-    assert one.metrics == {name: pytest.approx(value, abs=1e-5) for name, value in all_of_them.metrics.items()}
+    assert one.metrics == {
+        name: pytest.approx(value, abs=1e-5) for name, value in all_of_them.metrics.items()
+    }
     for name in TEXTS:
         assert [r["response"] for r in one.items[name].values()] == [
             r["response"] for r in all_of_them.items[name].values()
@@ -252,7 +323,9 @@ def test_min_k_is_that_of_one_plain_forward():
                 logp = micro.slow(lm.model, Example(ids, ids))[0]
                 logp = np.sort(logp[: len(logp) - drop])
                 expected = -logp[: int(0.4 * len(logp))].mean()
-                assert report.items[f"privleak_{side}"][i]["score"] == pytest.approx(expected, abs=1e-4)
+                assert report.items[f"privleak_{side}"][i]["score"] == pytest.approx(
+                    expected, abs=1e-4
+                )
 
 
 def test_losses_are_per_token_of_whole_documents():
@@ -260,12 +333,17 @@ def test_losses_are_per_token_of_whole_documents():
     report = evaluate(lm, bench(), generate=False)
     for name in ("forget", "retain", "holdout"):
         logp = [micro.slow(lm.model, lm.encode("", row["answer"]))[0] for row in bench().rows(name)]
-        assert report.metrics[f"loss_{name}"] == pytest.approx(-np.concatenate(logp).mean(), abs=1e-5)
+        assert report.metrics[f"loss_{name}"] == pytest.approx(
+            -np.concatenate(logp).mean(), abs=1e-5
+        )
     first = evaluate(lm, bench(), generate=False, documents=1).metrics["loss_forget"]
-    assert first == pytest.approx(-micro.slow(lm.model, lm.encode("", bench().forget[0]["answer"]))[0].mean(), abs=1e-5)
+    assert first == pytest.approx(
+        -micro.slow(lm.model, lm.encode("", bench().forget[0]["answer"]))[0].mean(), abs=1e-5
+    )
 
 
-# Texts and tokens -------------------------------------------------------------------------------------------------
+# Texts and tokens
+# -------------------------------------------------------------------------------------------------
 
 
 def test_the_prompt_of_knowmem_and_its_last_space():
@@ -310,7 +388,9 @@ def test_responses_are_those_of_transformers():
             text = muse_texts.prompt(row, shots) if shots else row["question"]
             ids = lm.tokenizer(text, return_tensors="pt").input_ids
             options = {"max_new_tokens": 12, "do_sample": False, "pad_token_id": lm.pad_id}
-            made = lm.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[0, ids.shape[1] :]
+            made = lm.model.generate(ids, attention_mask=torch.ones_like(ids), **options)[
+                0, ids.shape[1] :
+            ]
             said = lm.tokenizer.decode(made, skip_special_tokens=True)
             for stop in ("\n\n", "\nQuestion", "Question:") if shots else ():
                 said = said.split(stop)[0]
@@ -331,7 +411,10 @@ def test_as_many_tokens_of_the_truth_count_as_are_generated():
     start = len(lm.tokenizer(row["question"])["input_ids"])
     assert truth(OPEN, 3) == lm.tokenizer.decode(together[start:]).strip()  # 2048 of them
     report = evaluate(trained("target"), bench(), max_new_tokens=3)
-    assert report.items["verbmem"][1]["gt"] == lm.tokenizer.decode(ids[:3]) and report.meta["max_new_tokens"] == 3
+    assert (
+        report.items["verbmem"][1]["gt"] == lm.tokenizer.decode(ids[:3])
+        and report.meta["max_new_tokens"] == 3
+    )
     assert len(lm.tokenizer(report.items["knowmem_f"][0]["response"])["input_ids"]) <= 3
 
 
@@ -359,7 +442,9 @@ def test_the_labelled_continuation():
 
 def test_texts_longer_than_the_context_are_cut_and_counted():
     lm = _lm(0, "short")
-    longest = max(len(lm.tokenizer(row["answer"])["input_ids"]) for row in bench().rows("privleak_forget"))
+    longest = max(
+        len(lm.tokenizer(row["answer"])["input_ids"]) for row in bench().rows("privleak_forget")
+    )
     lm.model.config.max_position_embeddings = limit = longest - 4
     report = evaluate(lm, bench(), max_new_tokens=4)
     assert report.meta["cut"]["privleak_forget"] >= 1 and report.meta["cut"]["knowmem_f"] == 4
@@ -380,17 +465,27 @@ def test_bos_stays_in_front_of_a_shortened_prompt():
     bos = lm.tokenizer.bos_token_id
     assert muse_texts.last(lm, [bos, 5, 6, 7], 3) == [bos, 6, 7]
     assert muse_texts.last(lm, [4, 5, 6, 7], 3) == [5, 6, 7]
-    assert muse_texts.last(lm, [bos, 5], 3) == [bos, 5] and muse_texts.last(lm, [bos, 5, 6], 1) == [bos]
+    assert muse_texts.last(lm, [bos, 5], 3) == [bos, 5] and muse_texts.last(lm, [bos, 5, 6], 1) == [
+        bos
+    ]
 
 
-# Edges ------------------------------------------------------------------------------------------------------------
+# Edges
+# ------------------------------------------------------------------------------------------------------------
 
 
 def test_whatever_parts_there_are_are_evaluated():
-    some = {"knowmem_f": bench().rows("knowmem_f"), "privleak_forget": bench().rows("privleak_forget")}
+    some = {
+        "knowmem_f": bench().rows("knowmem_f"),
+        "privleak_forget": bench().rows("privleak_forget"),
+    }
     report = evaluate(random(), Parts("muse", "forget", some, [], {}))
-    assert set(report.metrics) == {"knowmem_f"}, "without hold-out documents no AUC; without pairs, no shots"
-    assert list(document(report)) == ["knowmem_f"] and report.items["privleak_forget"][0]["score"] > 0
+    assert set(report.metrics) == {"knowmem_f"}, (
+        "without hold-out documents no AUC; without pairs, no shots"
+    )
+    assert (
+        list(document(report)) == ["knowmem_f"] and report.items["privleak_forget"][0]["score"] > 0
+    )
 
 
 def test_a_document_of_one_token_has_no_score():
@@ -398,7 +493,10 @@ def test_a_document_of_one_token_has_no_score():
         "privleak_forget": [{"question": "", "answer": "a"}, *bench().rows("privleak_forget")]
     }
     report = evaluate(random(), replace(bench(), configs=one), generate=False)
-    assert report.items["privleak_forget"][0] == {"score": None} and 0 <= report.metrics["mia_min_k"] <= 1
+    assert (
+        report.items["privleak_forget"][0] == {"score": None}
+        and 0 <= report.metrics["mia_min_k"] <= 1
+    )
 
 
 def test_a_collapsed_model_is_an_outcome(tmp_path):
@@ -414,9 +512,14 @@ def test_a_collapsed_model_is_an_outcome(tmp_path):
 
 def test_references_that_do_not_belong_are_refused():
     report = evaluate(random(), bench(), generate=False)
-    with pytest.raises(ValueError, match="the reference report has convention 'ngdiff', this evaluation 'muse'"):
+    with pytest.raises(
+        ValueError, match="the reference report has convention 'ngdiff', this evaluation 'muse'"
+    ):
         evaluate(random(), bench(), report, "muse")
-    fewer = replace(bench(), configs=dict(bench().configs) | {"privleak_holdout": bench().rows("privleak_holdout")[1:]})
+    fewer = replace(
+        bench(),
+        configs=dict(bench().configs) | {"privleak_holdout": bench().rows("privleak_holdout")[1:]},
+    )
     with pytest.raises(ValueError, match="the reference report is of other rows"):
         evaluate(random(), fewer, report)
     with pytest.raises(ValueError, match="unknown convention 'mose'"):
@@ -427,12 +530,23 @@ def test_open_unlearnings_names():
     found = open_unlearning(evaluate(trained("target"), bench(), convention="open-unlearning"))
     assert set(found) == set(NAMES.values())
     row = found["forget_verbmem_ROUGE"]["value_by_index"][0]
-    assert set(row) == {"rouge1_recall", "rougeL_f1", "rougeL_recall", "input", "ground_truth", "generation"}
-    assert found["mia_min_k"]["forget"]["value_by_index"][0]["score"] < found["mia_min_k"]["holdout"]["agg_value"]
+    assert set(row) == {
+        "rouge1_recall",
+        "rougeL_f1",
+        "rougeL_recall",
+        "input",
+        "ground_truth",
+        "generation",
+    }
+    assert (
+        found["mia_min_k"]["forget"]["value_by_index"][0]["score"]
+        < found["mia_min_k"]["holdout"]["agg_value"]
+    )
     assert found["mia_min_k"]["auc"] == found["mia_min_k"]["agg_value"] == 1.0
 
 
-# Requests ---------------------------------------------------------------------------------------------------------
+# Requests
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_four_requests_in_a_row_are_unlearned_and_evaluated():
@@ -446,9 +560,14 @@ def test_four_requests_in_a_row_are_unlearned_and_evaluated():
     gaps = [reference.metrics["loss_forget"] - reference.metrics["loss_retain"]]
     for k in (1, 2, 3, 4):
         request = news(P, fold=("sust", k))
-        lm = unlearn(ng.problem(request, lm, batch_size=4), methods.NGDiff, Constant(3e-3), steps=3).model
+        lm = unlearn(
+            ng.problem(request, lm, batch_size=4), methods.NGDiff, Constant(3e-3), steps=3
+        ).model
         report = evaluate(lm, small, reference, generate=k == 4, max_new_tokens=4)
         gaps.append(report.metrics["loss_forget"] - report.metrics["loss_retain"])
-        assert evaluate(lm, request, reference, generate=False).metrics["privleak"] == report.metrics["privleak"]
+        assert (
+            evaluate(lm, request, reference, generate=False).metrics["privleak"]
+            == report.metrics["privleak"]
+        )
     assert gaps == sorted(gaps) and gaps[-1] > gaps[0] + 0.1
     assert set(report.metrics) >= {"verbmem_f", "knowmem_f", "knowmem_r", "privleak"}

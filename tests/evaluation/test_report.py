@@ -18,7 +18,11 @@ def report() -> Report:
         "exact_memorization": {0: {"score": 0.25}, 1: {"score": None}},
         "forget_Q_A_PERT_Prob": {0: {"prob": [0.1, 0.3]}},
     }
-    return Report({"exact_memorization": 0.25, "loss_forget": 1 / 3}, items, {"model": "micro", "rows": {"forget": 2}})
+    return Report(
+        {"exact_memorization": 0.25, "loss_forget": 1 / 3},
+        items,
+        {"model": "micro", "rows": {"forget": 2}},
+    )
 
 
 def test_report_round_trips(report, tmp_path):
@@ -41,7 +45,9 @@ def test_a_failed_write_leaves_the_old_report(report, tmp_path):
     assert Report.from_json(path) == report and len(list(tmp_path.iterdir())) == 1
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"metrics": {}}', '{"metrics": {}, "items": {"a": {"x": 1}}, "meta": {}}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", '{"metrics": {}}', '{"metrics": {}, "items": {"a": {"x": 1}}, "meta": {}}']
+)
 def test_a_file_that_is_no_report_is_named(text, tmp_path):
     path: Path = tmp_path / "broken.json"
     path.write_text(text)

@@ -16,7 +16,8 @@ def row(id, task, truth, generation):
     return {"id": id, "task": task, "expected_output": truth, "model_output": generation}
 
 
-# Task1 sc: 1 of 4 words in order, then 3 of 4: mean ½; Task1 qa: hit, miss: ½; Task2 sc 2/4; Task2 qa: miss 0
+# Task1 sc: 1 of 4 words in order, then 3 of 4: mean ½; Task1 qa: hit, miss: ½; Task2 sc 2/4; Task2
+# qa: miss 0
 FORGET = [
     row(f"{DOC}sc1", "Task1", "the cat sat on", "on a"),
     row(f"{DOC}sc2", "Task1", "the cat sat on", "cat sat on"),
@@ -38,7 +39,13 @@ RETAIN = [
 def test_by_hand():
     result = terms.score(FORGET, RETAIN)
     assert list(result) == [
-        *("forget-set", "retain-set", "aggregated-terms", "harmonic-mean-task-aggregate", "aggregate-score"),
+        *(
+            "forget-set",
+            "retain-set",
+            "aggregated-terms",
+            "harmonic-mean-task-aggregate",
+            "aggregate-score",
+        )
     ]
     assert result["forget-set"] == {
         "overall-regurgitation-score": pytest.approx((0.25 + 0.75 + 0.5) / 3),  # rows, not tasks
@@ -54,13 +61,18 @@ def test_by_hand():
 
 
 def test_all_parts():
-    # members 1, 2, 3 against 2, 4: pairs with the member lower 1<2 1<4 2<4 3<4, one tie: AUC 4.5/6 = ¾, MIA ½
+    # members 1, 2, 3 against 2, 4: pairs with the member lower 1<2 1<4 2<4 3<4, one tie: AUC 4.5/6
+    # = ¾, MIA ½
     result = terms.score(FORGET, RETAIN, [1, 2, 3], [2, 4], 0.4)
     assert list(result)[2:] == [
         *("mia_loss_acc", "mmlu_average", "aggregated-terms", "harmonic-mean-task-aggregate"),
         *("aggregate-score", "mia_final_score"),
     ]
-    assert result["mia_loss_acc"] == 0.75 and result["mia_final_score"] == 0.5 and result["mmlu_average"] == 0.4
+    assert (
+        result["mia_loss_acc"] == 0.75
+        and result["mia_final_score"] == 0.5
+        and result["mmlu_average"] == 0.4
+    )
     assert result["aggregate-score"] == pytest.approx((24 / 37 + 0.5 + 0.4) / 3, rel=1e-15)
 
 
@@ -78,7 +90,15 @@ def test_one_zero_term_zeroes_the_aggregate():
 
 @pytest.mark.parametrize(
     ("id", "kind"),
-    [(f"{DOC}sc1", "sc"), ("aqa7", "qa"), ("aqa10", None), ("asc12", None), ("a1", None), ("", None), ("sc", None)],
+    [
+        (f"{DOC}sc1", "sc"),
+        ("aqa7", "qa"),
+        ("aqa10", None),
+        ("asc12", None),
+        ("a1", None),
+        ("", None),
+        ("sc", None),
+    ],
 )
 def test_kind(id, kind):
     assert terms.kind(id) == kind
@@ -86,7 +106,9 @@ def test_kind(id, kind):
 
 
 def test_rows_of_neither_kind_are_left_out():
-    assert terms.score([*FORGET, row("aqa10", "Task2", "x", "x")], RETAIN) == terms.score(FORGET, RETAIN)
+    assert terms.score([*FORGET, row("aqa10", "Task2", "x", "x")], RETAIN) == terms.score(
+        FORGET, RETAIN
+    )
 
 
 @pytest.mark.parametrize(
@@ -109,7 +131,9 @@ def test_odd_texts(id, truth, generation, value):
 def test_a_kind_without_rows_is_undefined():
     result = terms.score(FORGET[:2], RETAIN)
     assert math.isnan(result["forget-set"]["overall-knowledge-score"])
-    assert math.isnan(result["aggregated-terms"][1]) and math.isnan(result["harmonic-mean-task-aggregate"])
+    assert math.isnan(result["aggregated-terms"][1]) and math.isnan(
+        result["harmonic-mean-task-aggregate"]
+    )
 
 
 @pytest.mark.parametrize(("auc", "mia"), [(1, 0), (0, 0), (0.5, 1), (0.75, 0.5), (0.25, 0.5)])

@@ -32,21 +32,35 @@ class Asked:
 
 
 def words(*specials, bos=False) -> PreTrainedTokenizerFast:
-    """Every letter is a token, and so is a space with the letter after it: spaces merge as in a BPE of words."""
+    """Every letter is a token, and so is a space with the letter after it: spaces merge as in a BPE
+    of words.
+    """
     letters = [chr(i) for i in range(33, 127)]
-    vocab = {t: i for i, t in enumerate(["<eos>", "<bos>", "Ġ", "Ċ", *letters, *(f"Ġ{c}" for c in letters)])}
+    vocab = {
+        t: i
+        for i, t in enumerate(["<eos>", "<bos>", "Ġ", "Ċ", *letters, *(f"Ġ{c}" for c in letters)])
+    }
     merges = [("Ġ", c) for c in letters]
     tokenizer = Tokenizer(models.BPE(vocab, merges))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<eos>", "<bos>", *(AddedToken(s, special=True) for s in specials)])
+    tokenizer.add_special_tokens(
+        ["<eos>", "<bos>", *(AddedToken(s, special=True) for s in specials)]
+    )
     if bos:
-        tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 1)])
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<eos>", bos_token="<bos>" if bos else None)
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<bos> $A", special_tokens=[("<bos>", 1)]
+        )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", bos_token="<bos>" if bos else None
+    )
 
 
 def labelled(tokenizer, example) -> list[str]:
-    assert all(label in (IGNORE, token) for token, label in zip(example.input_ids, example.labels, strict=True))
+    assert all(
+        label in (IGNORE, token)
+        for token, label in zip(example.input_ids, example.labels, strict=True)
+    )
     return tokenizer.convert_ids_to_tokens([label for label in example.labels if label != IGNORE])
 
 
@@ -67,7 +81,10 @@ def test_where_the_labels_of_a_plain_prompt_begin(bos):
     assert len({tuple(e.input_ids) for e in got.values()}) == 1, "the same text"
     assert labelled(lm.tokenizer, got["ngdiff"]) == ["Ġb", "c", "<eos>"]
     assert labelled(lm.tokenizer, got["tofu"]) == ["A", ":", "Ġb", "c", "<eos>"]
-    assert labelled(lm.tokenizer, got["open-unlearning"]) == ["c", "<eos>"]  # the prompt alone ends in a token "Ġ"
+    assert labelled(lm.tokenizer, got["open-unlearning"]) == [
+        "c",
+        "<eos>",
+    ]  # the prompt alone ends in a token "Ġ"
     given = {n: lm.tokenizer.convert_ids_to_tokens(row.given) for n, row in got.items()}
     assert given["open-unlearning"][-3:] == ["A", ":", "Ġ"] and given["ngdiff"][-2:] == ["A", ":"]
     assert given["tofu"][-2:] == ["Ġa", "Ċ"]  # its generation is not given the tag
@@ -88,7 +105,9 @@ def test_llama_2_has_no_space_before_the_answer():
 
 
 def test_a_chat_template_that_does_not_end_in_eos():
-    """open-unlearning labels all that the template puts after the answer, then its EOS; ours ends at the end of turn."""
+    """open-unlearning labels all that the template puts after the answer, then its EOS; ours ends
+    at the end of turn.
+    """
     tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
     tokenizer.chat_template = CHAT
     lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
@@ -96,7 +115,9 @@ def test_a_chat_template_that_does_not_end_in_eos():
     assert labelled(tokenizer, CONVENTIONS["ngdiff"].encode(lm, "a", "bc")) == ["b", "c", "<|end|>"]
     published = CONVENTIONS["open-unlearning"].encode(lm, "a", "bc")
     assert labelled(tokenizer, published) == ["b", "c", "<|end|>", "Ċ", "<eos>"]
-    assert tokenizer.decode(published.input_ids).startswith("<|system|>You are a helpful assistant.<|end|>\n<|user|>a")
+    assert tokenizer.decode(published.input_ids).startswith(
+        "<|system|>You are a helpful assistant.<|end|>\n<|user|>a"
+    )
     assert truth(CONVENTIONS["open-unlearning"], lm, "a", " bc ") == "bc"  # the template trims
 
 
@@ -144,7 +165,9 @@ def test_a_cut_row_fits_a_context_that_the_whole_row_does_not():
 
 def test_a_template_that_brings_its_own_bos_has_it_once_under_each_convention():
     tokenizer = words("<|user|>", bos=True)
-    tokenizer.chat_template = "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
+    tokenizer.chat_template = (
+        "{{ bos_token }}{% for m in messages %}<|user|>{{ m['content'] }}{% endfor %}"
+    )
     lm = Asked(tokenizer, chat_prompt(tokenizer))
     for how in CONVENTIONS.values():
         example = how.encode(lm, "a", "bc")
@@ -170,8 +193,9 @@ def test_too_long_a_row_is_refused_under_each_convention():
 
 
 def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
-    """A template with EOS in the prompt, a tokenizer without a padding token: its collator masks every EOS. The likelihoods are
-    those of a plain forward with that mask, positions counted as they stand."""
+    """A template with EOS in the prompt, a tokenizer without a padding token: its collator masks
+    every EOS. The likelihoods are those of a plain forward with that mask, positions counted as
+    they stand."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -183,7 +207,12 @@ def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
     how = CONVENTIONS["open-unlearning"]
     assert how.hidden(lm) == 0 and CONVENTIONS["ngdiff"].hidden(lm) is None
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    }
     model = LlamaForCausalLM(LlamaConfig(vocab_size=len(tokenizer), **sizes)).eval()
     model.lm_head.weight.data.mul_(20)
     rows = (("a", "bc"), ("a", "bcd"), ("longer", "x y z"))
@@ -196,7 +225,10 @@ def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
             logp = model(ids, attention_mask=(ids != 0).long()).logits[0].log_softmax(-1)
         at = [t for t, label in enumerate(example.labels) if label != IGNORE]
         assert stats.logp == pytest.approx([logp[t - 1, ids[0, t]].item() for t in at], abs=1e-5)
-    apart = [abs(a.logp - b.logp).max() for a, b in zip(found, forward.likelihood(model, examples), strict=True)]
+    apart = [
+        abs(a.logp - b.logp).max()
+        for a, b in zip(found, forward.likelihood(model, examples), strict=True)
+    ]
     assert min(apart) > 1e-4  # it matters
 
 

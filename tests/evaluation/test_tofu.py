@@ -20,11 +20,28 @@ from ngdiff.lm.tokens import IGNORE
 from tests.helpers import micro
 
 NAMES = {
-    *(f"{part}_Q_A_{kind}" for part in ("forget", "retain") for kind in ("Prob", "PARA_Prob", "PERT_Prob", "ROUGE")),
-    *(f"{part}_Q_A_{kind}" for part in ("ra", "wf") for kind in ("Prob", "PERT_Prob", "Prob_normalised", "ROUGE")),
-    *("retain_Truth_Ratio", "ra_Truth_Ratio", "wf_Truth_Ratio", "forget_truth_ratio", "forget_truth_ratio_prob_mean"),
+    *(
+        f"{part}_Q_A_{kind}"
+        for part in ("forget", "retain")
+        for kind in ("Prob", "PARA_Prob", "PERT_Prob", "ROUGE")
+    ),
+    *(
+        f"{part}_Q_A_{kind}"
+        for part in ("ra", "wf")
+        for kind in ("Prob", "PERT_Prob", "Prob_normalised", "ROUGE")
+    ),
+    *(
+        "retain_Truth_Ratio",
+        "ra_Truth_Ratio",
+        "wf_Truth_Ratio",
+        "forget_truth_ratio",
+        "forget_truth_ratio_prob_mean",
+    ),
     *("forget_quality", "model_utility", "exact_memorization", "extraction_strength", "privleak"),
-    *(f"mia_{attack}" for attack in ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm", "reference")),
+    *(
+        f"mia_{attack}"
+        for attack in ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm", "reference")
+    ),
     *("loss_forget", "loss_retain", "loss_holdout"),
 }
 
@@ -54,7 +71,8 @@ def report(lm, bench, reference) -> Report:
     return evaluate(lm, bench, reference)
 
 
-# Report -----------------------------------------------------------------------------------------------------------
+# Report
+# -----------------------------------------------------------------------------------------------------------
 
 
 def test_names_are_the_benchmarks(report):
@@ -73,7 +91,9 @@ def test_metrics_are_the_definitions(report, lm, bench, reference):
 
     forget, holdout, m = bench.forget_perturbed, bench.holdout, report.metrics
     for part, rows in [("forget", forget), ("retain", bench.retain_perturbed)]:
-        answer, para, pert = (losses(rows, key) for key in ("answer", "paraphrased_answer", "perturbed_answer"))
+        answer, para, pert = (
+            losses(rows, key) for key in ("answer", "paraphrased_answer", "perturbed_answer")
+        )
         assert m[f"{part}_Q_A_Prob"] == pytest.approx(np.exp(-answer).mean(), rel=1e-4)
         assert m[f"{part}_Q_A_PARA_Prob"] == pytest.approx(np.exp(-para).mean(), rel=1e-4)
         assert m[f"{part}_Q_A_PERT_Prob"] == pytest.approx(np.exp(-pert).mean(), rel=1e-4)
@@ -81,15 +101,26 @@ def test_metrics_are_the_definitions(report, lm, bench, reference):
         if part == "forget":
             R_forget = R
             assert m["forget_truth_ratio"] == pytest.approx(np.minimum(R, 1 / R).mean(), rel=1e-4)
-            assert m["forget_truth_ratio_prob_mean"] == pytest.approx((1 / (1 + R)).mean(), rel=1e-4)
+            assert m["forget_truth_ratio_prob_mean"] == pytest.approx(
+                (1 / (1 + R)).mean(), rel=1e-4
+            )
         else:
-            assert m["retain_Truth_Ratio"] == pytest.approx(np.maximum(0, 1 - R).mean(), rel=1e-3, abs=1e-5)
+            assert m["retain_Truth_Ratio"] == pytest.approx(
+                np.maximum(0, 1 - R).mean(), rel=1e-3, abs=1e-5
+            )
     for part, rows in [("ra", bench.real_authors_perturbed), ("wf", bench.world_facts_perturbed)]:
         p, w = np.exp(-losses(rows, "answer")[:, 0]), losses(rows, "perturbed_answer")
-        assert m[f"{part}_Q_A_Prob_normalised"] == pytest.approx((p / (p + np.exp(-w).sum(1))).mean(), rel=1e-4)
+        assert m[f"{part}_Q_A_Prob_normalised"] == pytest.approx(
+            (p / (p + np.exp(-w).sum(1))).mean(), rel=1e-4
+        )
         R = np.exp(-w.mean(1)) / p
-        assert m[f"{part}_Truth_Ratio"] == pytest.approx(np.maximum(0, 1 - R).mean(), rel=1e-3, abs=1e-5)
-    para, pert = losses(forget, "paraphrased_answer", reference), losses(forget, "perturbed_answer", reference)
+        assert m[f"{part}_Truth_Ratio"] == pytest.approx(
+            np.maximum(0, 1 - R).mean(), rel=1e-3, abs=1e-5
+        )
+    para, pert = (
+        losses(forget, "paraphrased_answer", reference),
+        losses(forget, "perturbed_answer", reference),
+    )
     R_ref = np.exp(-pert.mean(1)) / np.exp(-para[:, 0])
     assert m["forget_quality"] == pytest.approx(ks_2samp(R_forget, R_ref).pvalue)
 
@@ -103,24 +134,44 @@ def test_metrics_are_the_definitions(report, lm, bench, reference):
     assert m["mia_loss"] == pytest.approx(roc_auc_score(labels, plain))
     assert plain == per_row("loss")
     sizes = [len(zlib.compress(r["answer"].encode())) for r in forget + holdout]
-    assert plain / sizes == per_row("zlib") and m["mia_zlib"] == pytest.approx(roc_auc_score(labels, plain / sizes))
+    assert plain / sizes == per_row("zlib") and m["mia_zlib"] == pytest.approx(
+        roc_auc_score(labels, plain / sizes)
+    )
     difference = plain - losses(forget + holdout, "answer", reference)[:, 0]
     assert m["mia_reference"] == pytest.approx(roc_auc_score(labels, difference))
     tokens = [micro.slow(lm.model, lm.encode(r["question"], r["answer"])) for r in forget + holdout]
     lowest = [-np.sort(t[0][:-1])[: max(1, int(0.4 * (len(t[0]) - 1)))].mean() for t in tokens]
-    assert lowest == per_row("min_k") and m["mia_min_k"] == pytest.approx(roc_auc_score(labels, lowest))
-    theirs = [micro.slow(reference.model, lm.encode(r["question"], r["answer"]))[0][:-1] for r in forget + holdout]
-    retain_only = roc_auc_score(labels, [-np.sort(t)[: max(1, int(0.4 * len(t)))].mean() for t in theirs])
+    assert lowest == per_row("min_k") and m["mia_min_k"] == pytest.approx(
+        roc_auc_score(labels, lowest)
+    )
+    theirs = [
+        micro.slow(reference.model, lm.encode(r["question"], r["answer"]))[0][:-1]
+        for r in forget + holdout
+    ]
+    retain_only = roc_auc_score(
+        labels, [-np.sort(t)[: max(1, int(0.4 * len(t)))].mean() for t in theirs]
+    )
     assert retain_only != 0.5 and m["privleak"] == pytest.approx(
         (retain_only - m["mia_min_k"]) / (1 - retain_only) * 100
     )
     z = [((t[0] - t[2]) / np.sqrt(np.maximum(t[3], 1e-6)))[:-1] for t in tokens]
     plus = [-np.sort(v)[: max(1, int(0.4 * len(v)))].mean() for v in z]
-    assert plus == per_row("min_k_plus_plus") and m["mia_min_k_plus_plus"] == pytest.approx(roc_auc_score(labels, plus))
-    assert m["exact_memorization"] == pytest.approx(np.mean([t[1][:-1].mean() for t in tokens[: len(forget)]]))
-    assert m["loss_forget"] == pytest.approx(-np.concatenate([t[0] for t in tokens[: len(forget)]]).mean(), rel=1e-4)
+    assert plus == per_row("min_k_plus_plus") and m["mia_min_k_plus_plus"] == pytest.approx(
+        roc_auc_score(labels, plus)
+    )
+    assert m["exact_memorization"] == pytest.approx(
+        np.mean([t[1][:-1].mean() for t in tokens[: len(forget)]])
+    )
+    assert m["loss_forget"] == pytest.approx(
+        -np.concatenate([t[0] for t in tokens[: len(forget)]]).mean(), rel=1e-4
+    )
     parts = [
-        f"{p}_{n}" for p, n in [("retain", "Q_A_Prob"), ("ra", "Q_A_Prob_normalised"), ("wf", "Q_A_Prob_normalised")]
+        f"{p}_{n}"
+        for p, n in [
+            ("retain", "Q_A_Prob"),
+            ("ra", "Q_A_Prob_normalised"),
+            ("wf", "Q_A_Prob_normalised"),
+        ]
     ]
     parts += [f"{p}_{n}" for p in ("retain", "ra", "wf") for n in ("Q_A_ROUGE", "Truth_Ratio")]
     assert m["model_utility"] == pytest.approx(hmean([m[name] for name in parts]))
@@ -166,10 +217,14 @@ def test_reference_model_and_its_report_agree(report, lm, bench, reference):
 
 def test_without_reference_nothing_stands_in(lm, bench):
     alone = evaluate(lm, bench, gradnorm=False, generate=False)
-    absent = {"forget_quality", "mia_reference", "mia_gradnorm", "model_utility"} | {n for n in NAMES if "ROUGE" in n}
+    absent = {"forget_quality", "mia_reference", "mia_gradnorm", "model_utility"} | {
+        n for n in NAMES if "ROUGE" in n
+    }
     assert NAMES - set(alone.metrics) == absent
     assert alone.meta["reference"] is None and alone.meta["auc_retain"] == 0.5
-    assert alone.metrics["privleak"] == pytest.approx((0.5 - alone.metrics["mia_min_k"]) / 0.5 * 100)
+    assert alone.metrics["privleak"] == pytest.approx(
+        (0.5 - alone.metrics["mia_min_k"]) / 0.5 * 100
+    )
 
 
 def test_a_reference_of_another_size_gives_quality_but_no_row_differences(lm, bench, reference):
@@ -178,14 +233,18 @@ def test_a_reference_of_another_size_gives_quality_but_no_row_differences(lm, be
     values = evaluate(lm, bench, ref, generate=False, gradnorm=False).metrics
     assert "forget_quality" in values and "mia_reference" not in values
     other = replace(ref, meta=ref.meta | {"split": "forget05"})
-    with pytest.raises(ValueError, match=r"is of other rows \(micro forget05; here micro forget10\)"):
+    with pytest.raises(
+        ValueError, match=r"is of other rows \(micro forget05; here micro forget10\)"
+    ):
         evaluate(lm, bench, other, generate=False, gradnorm=False)
 
 
 def test_batching_does_not_change_the_report(report, lm, bench, reference, monkeypatch):
     whole = forward.likelihood
     monkeypatch.setattr(
-        forward, "likelihood", lambda model, examples, moments, **more: whole(model, examples, moments, 1)
+        forward,
+        "likelihood",
+        lambda model, examples, moments, **more: whole(model, examples, moments, 1),
     )
     single = evaluate(lm, bench, reference)
     assert single.metrics == pytest.approx(report.metrics, rel=1e-4)
@@ -198,11 +257,16 @@ def test_a_text_is_computed_once(lm, bench, monkeypatch):
     monkeypatch.setattr(
         forward,
         "likelihood",
-        lambda model, examples, *rest, **more: seen.extend(examples) or whole(model, examples, *rest, **more),
+        lambda model, examples, *rest, **more: (
+            seen.extend(examples) or whole(model, examples, *rest, **more)
+        ),
     )
     same = [bench.forget_perturbed[0] | {"perturbed_answer": ["In Ulm."] * 5}] * 8
     evaluate(
-        lm, replace(bench, configs=dict(bench.configs) | {"forget10_perturbed": same}), generate=False, gradnorm=False
+        lm,
+        replace(bench, configs=dict(bench.configs) | {"forget10_perturbed": same}),
+        generate=False,
+        gradnorm=False,
     )
     assert len({tuple(example.input_ids) for example in seen}) == len(seen)
 
@@ -213,9 +277,14 @@ def test_open_unlearning_convention(report, lm, bench, reference):
     floors = [item["score"] for item in published.items["extraction_strength"].values()]
     how = convention("open-unlearning")
     labels = [how.encode(lm, r["question"], r["answer"]).labels for r in bench.forget]
-    assert floors == pytest.approx([1 / (sum(label != IGNORE for label in row) - 1) for row in labels])
+    assert floors == pytest.approx(
+        [1 / (sum(label != IGNORE for label in row) - 1) for row in labels]
+    )
     true, wrong = (published.items[f"forget_Q_A_{kind}_Prob"] for kind in ("PARA", "PERT"))
-    R = [math.exp(-np.mean(wrong[i]["avg_loss"])) / (math.exp(-true[i]["avg_loss"]) + 1e-10) for i in true]
+    R = [
+        math.exp(-np.mean(wrong[i]["avg_loss"])) / (math.exp(-true[i]["avg_loss"]) + 1e-10)
+        for i in true
+    ]
     assert published.metrics["forget_truth_ratio"] == pytest.approx(
         np.mean([min(r, 1 / (r + 1e-10)) for r in R]), rel=1e-9
     )
@@ -225,7 +294,8 @@ def test_open_unlearning_convention(report, lm, bench, reference):
         evaluate(lm, bench, published)
 
 
-# Anchors ----------------------------------------------------------------------------------------------------------
+# Anchors
+# ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_memorising_model_is_found_out(memorised, bench, reference):
@@ -244,7 +314,9 @@ def test_a_memorising_model_is_found_out(memorised, bench, reference):
     assert values["forget_Q_A_ROUGE"] == 1 and values["forget_Q_A_Prob"] > 0.95
     for attack in ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm", "reference"):
         assert values[f"mia_{attack}"] > 0.95, attack
-    assert values["forget_quality"] == pytest.approx(2 / math.comb(16, 8))  # the least that 8 against 8 rows allow
+    assert values["forget_quality"] == pytest.approx(
+        2 / math.comb(16, 8)
+    )  # the least that 8 against 8 rows allow
     assert values["forget_truth_ratio"] < 0.05 and values["forget_truth_ratio_prob_mean"] > 0.95
     assert evaluate(memorised, bench, generate=False, gradnorm=False).metrics["privleak"] < -95
 
@@ -263,11 +335,20 @@ def test_a_collapsed_model_is_scored_not_crashed(lm, bench, reference, tmp_path)
 
 
 def test_own_data_without_wrong_answers(lm):
-    rows = {"forget": [{"question": "Who?", "answer": "Me."}], "retain": [{"question": "Why?", "answer": "So."}]}
-    values = evaluate(lm, Benchmark("own", "forget", rows, [], {}), generate=True, max_new_tokens=4).metrics
-    assert {"forget_Q_A_Prob", "retain_Q_A_Prob", "forget_Q_A_ROUGE", "exact_memorization", "loss_retain"} <= set(
-        values
-    )
+    rows = {
+        "forget": [{"question": "Who?", "answer": "Me."}],
+        "retain": [{"question": "Why?", "answer": "So."}],
+    }
+    values = evaluate(
+        lm, Benchmark("own", "forget", rows, [], {}), generate=True, max_new_tokens=4
+    ).metrics
+    assert {
+        "forget_Q_A_Prob",
+        "retain_Q_A_Prob",
+        "forget_Q_A_ROUGE",
+        "exact_memorization",
+        "loss_retain",
+    } <= set(values)
     assert not {"model_utility", "forget_truth_ratio", "mia_loss", "privleak"} & set(values)
 
 

@@ -1,4 +1,6 @@
-"""Figures: one colour a method, files that depend on their rows alone, and texts that do not run into each other."""
+"""Figures: one colour a method, files that depend on their rows alone, and texts that do not run
+into each other.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from ngdiff.theory.quadratics import Pair, pair, walk
 
 # --------------------------------------------------------------------------------------------------------------- style
 def luminance(colour: str) -> float:
-    return sum(weight * x for weight, x in zip((0.2126, 0.7152, 0.0722), to_rgb(colour), strict=True))
+    return sum(
+        weight * x for weight, x in zip((0.2126, 0.7152, 0.0722), to_rgb(colour), strict=True)
+    )
 
 
 def test_every_method_has_its_look_and_ngdiff_is_the_darkest() -> None:
@@ -49,14 +53,27 @@ def test_a_method_is_found_by_each_of_its_names(name) -> None:
 
 
 def test_a_rule_is_found_by_its_repr() -> None:
-    for rule in (directions.NGDiff(), directions.GradAscent(), directions.PCGrad(), directions.MGDA()):
-        assert style.label(repr(rule)) == type(rule).__name__ and style.colour(repr(rule)) != style.colour("unknown")
+    for rule in (
+        directions.NGDiff(),
+        directions.GradAscent(),
+        directions.PCGrad(),
+        directions.MGDA(),
+    ):
+        assert style.label(repr(rule)) == type(rule).__name__ and style.colour(
+            repr(rule)
+        ) != style.colour("unknown")
     assert style.label(repr(directions.GradDiff(0.5))) == "GradDiff(0.5)"
     assert style.colour(repr(directions.GradDiff(0.5))) == style.colour("graddiff-0.5")
 
 
 def test_the_order_is_the_same_everywhere_with_strangers_last() -> None:
-    assert style.ordered(["zeta", "NPO", "MGDA()", "NGDiff", "alpha"]) == ["NGDiff", "NPO", "MGDA()", "alpha", "zeta"]
+    assert style.ordered(["zeta", "NPO", "MGDA()", "NGDiff", "alpha"]) == [
+        "NGDiff",
+        "NPO",
+        "MGDA()",
+        "alpha",
+        "zeta",
+    ]
 
 
 @given(st.lists(st.floats(0, 100), min_size=1, max_size=12), st.floats(0.1, 20))
@@ -91,7 +108,15 @@ def gradient_space() -> Figure:
         t = math.radians(angle)
         g_R, g_F = vec(1, 0), kappa * vec(math.cos(t), math.sin(t))
         rules = {"NGDiff": theorems.combined(directions.NGDiff(), g_R, g_F).tolist()}
-        rows.append({"g_R": g_R.tolist(), "g_F": g_F.tolist(), "c": [0.1, 0.5, 0.9], "rules": rules, "note": "any c"})
+        rows.append(
+            {
+                "g_R": g_R.tolist(),
+                "g_F": g_F.tolist(),
+                "c": [0.1, 0.5, 0.9],
+                "rules": rules,
+                "note": "any c",
+            }
+        )
     return theory.gradient_space(rows)
 
 
@@ -126,7 +151,9 @@ def trajectories() -> Figure:
 
 def invariance() -> Figure:
     P, rows = pair(100, 5, 1.0, 2, "convex", seed=1), []
-    for rule, by_R in itertools.product((directions.NGDiff(), directions.GradDiff(0.5)), (1.0, 100.0)):
+    for rule, by_R in itertools.product(
+        (directions.NGDiff(), directions.GradDiff(0.5)), (1.0, 100.0)
+    ):
         path, _ = walk(P.scaled(by_R, 1.0), rule, theorems.EXACT, 5)
         rows.append({"method": repr(rule), "by_R": by_R, "by_F": 1.0, "path": path.tolist()})
     return theory.invariance(rows, described(P))
@@ -135,15 +162,31 @@ def invariance() -> Figure:
 def window() -> Figure:
     eta = [-0.2, 0.0, 0.25, 0.5, 0.7]
     R = [(e - 0.25) ** 2 for e in eta]
-    row = {"eta": eta, "R": R, "probe": [[-0.2, R[0]], [0.0, R[1]], [0.25, R[2]]], "best": 0.25, "retain_window": 0.5}
-    concave = {**row, "family": "concave", "F": [e - 3 * e * e for e in eta], "forget_window": 1 / 3}
-    return theory.window([concave, {**row, "family": "convex", "F": [e + e * e for e in eta], "forget_window": None}])
+    row = {
+        "eta": eta,
+        "R": R,
+        "probe": [[-0.2, R[0]], [0.0, R[1]], [0.25, R[2]]],
+        "best": 0.25,
+        "retain_window": 0.5,
+    }
+    concave = {
+        **row,
+        "family": "concave",
+        "F": [e - 3 * e * e for e in eta],
+        "forget_window": 1 / 3,
+    }
+    return theory.window(
+        [concave, {**row, "family": "convex", "F": [e + e * e for e in eta], "forget_window": None}]
+    )
 
 
 def losses() -> Figure:
     steps = [0, 10, 20]
     ends = {"NGDiff": 1.0, "GradAscent": 1.1, "GradDiff(0.5)": 1.05, "MGDA": 3.0}
-    rows = [{"method": m, "step": steps, "retain": [0.5, 0.7, e], "forget": [0.1, 1.0, 2 * e]} for m, e in ends.items()]
+    rows = [
+        {"method": m, "step": steps, "retain": [0.5, 0.7, e], "forget": [0.1, 1.0, 2 * e]}
+        for m, e in ends.items()
+    ]
     return theory.losses(rows, scale="log")
 
 
@@ -170,14 +213,26 @@ EVERYONE = [name for name in METHODS if name not in ("ngdiff-npo", "ngdiff-kl", 
 
 def compared(*stepsizes: str) -> list[dict]:
     return [
-        {"method": m, "stepsize": rule, "lr": 1e-4, "seed": s, "target_seed": 0, "score": 0.9 - 0.03 * k + 0.01 * s,
-         "forget_Q_A_ROUGE": 0.25 + 0.02 * k + 0.01 * s, "model_utility": 0.8 - 0.02 * k + 0.01 * s}
-        for k, m in enumerate(EVERYONE) for rule in stepsizes for s in range(3)
-    ]  # fmt: skip
+        {
+            "method": m,
+            "stepsize": rule,
+            "lr": 1e-4,
+            "seed": s,
+            "target_seed": 0,
+            "score": 0.9 - 0.03 * k + 0.01 * s,
+            "forget_Q_A_ROUGE": 0.25 + 0.02 * k + 0.01 * s,
+            "model_utility": 0.8 - 0.02 * k + 0.01 * s,
+        }
+        for k, m in enumerate(EVERYONE)
+        for rule in stepsizes
+        for s in range(3)
+    ]
 
 
 def run_trajectories() -> Figure:
-    return runs.trajectories({"ngdiff": history(0.1), "gradascent": history(0.14), "graddiff-0.5": history(0.13)}, 2.0)
+    return runs.trajectories(
+        {"ngdiff": history(0.1), "gradascent": history(0.14), "graddiff-0.5": history(0.13)}, 2.0
+    )
 
 
 def plane() -> Figure:
@@ -190,43 +245,88 @@ def plane() -> Figure:
 
 def autolr() -> Figure:
     return runs.autolr(
-        {"safe": history(0.1), "own rows": history(0.1), "no search": history(0.1), "bare": history(0.1)}
+        {
+            "safe": history(0.1),
+            "own rows": history(0.1),
+            "no search": history(0.1),
+            "bare": history(0.1),
+        }
     )
 
 
 def quality() -> Figure:
-    grid = [{**row, "lr": lr} for row in compared("constant") if row["seed"] == 0 for lr in (1e-4, 3e-4, 1e-3)]
-    return runs.quality(grid, [{"lr": lr, "score": 0.95} for lr in (1e-5, 1e-3, 1e-2)], "score", "against the rate")
+    grid = [
+        {**row, "lr": lr}
+        for row in compared("constant")
+        if row["seed"] == 0
+        for lr in (1e-4, 3e-4, 1e-3)
+    ]
+    return runs.quality(
+        grid, [{"lr": lr, "score": 0.95} for lr in (1e-5, 1e-3, 1e-2)], "score", "against the rate"
+    )
 
 
 def differences() -> Figure:
-    rows = [{"name": f"against {m}", "mean": 0.01 * k, "low": 0.01 * k - 0.01, "high": 0.01 * k + 0.01, "n": 15, "kind": "95 %"}
-            for k, m in enumerate(METHODS)]  # fmt: skip
+    rows = [
+        {
+            "name": f"against {m}",
+            "mean": 0.01 * k,
+            "low": 0.01 * k - 0.01,
+            "high": 0.01 * k + 0.01,
+            "n": 15,
+            "kind": "95 %",
+        }
+        for k, m in enumerate(METHODS)
+    ]
     arrived = {"simnpo": 0, "npo": 14}
     for r in rows:
         n = arrived.get(r["name"].removeprefix("against "), 15)
-        r |= {"arrived_n": n, **{f"arrived_{k}": r[k] if n else None for k in ("mean", "low", "high")}}
+        r |= {
+            "arrived_n": n,
+            **{f"arrived_{k}": r[k] if n else None for k in ("mean", "low", "high")},
+        }
     return runs.differences([*rows, {"name": "ascent keeps"}], "score at matched forgetting")
 
 
 def rates() -> Figure:
-    grid = [{**row, "lr": lr, "stopped": "steps" if lr < 3e-4 else "forget_level"} for row in compared("constant")
-            if row["seed"] == 0 for lr in (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)]  # fmt: skip
+    grid = [
+        {**row, "lr": lr, "stopped": "steps" if lr < 3e-4 else "forget_level"}
+        for row in compared("constant")
+        if row["seed"] == 0
+        for lr in (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
+    ]
     return runs.rates(grid, "tuning seed, one run a cell")
 
 
 def requests() -> Figure:
-    rows = [{"folds": kind, "k": k, "verbmem_f": 1 - k / 5, "knowmem_f": 1 - k / 8, "knowmem_r": 0.97 - k / 50}
-            for kind in ("sust", "scal") for k in range(1, 5)]  # fmt: skip
+    rows = [
+        {
+            "folds": kind,
+            "k": k,
+            "verbmem_f": 1 - k / 5,
+            "knowmem_f": 1 - k / 8,
+            "knowmem_r": 0.97 - k / 50,
+        }
+        for kind in ("sust", "scal")
+        for k in range(1, 5)
+    ]
     return pictures.requests(rows, {"verbmem_f": 1.0, "knowmem_f": 0.99, "knowmem_r": 0.98})
 
 
 def membership() -> Figure:
     methods = ("gradascent", "graddiff-0.5", "kl", "npo", "ngdiff")
-    rows = [{"method": m, "mia_auc": 0.1 + 0.2 * k, "task_aggregate": 0.2 * k, "stopped": ("steps", "forget_level")[k % 2]}
-            for k, m in enumerate(methods)]  # fmt: skip
+    rows = [
+        {
+            "method": m,
+            "mia_auc": 0.1 + 0.2 * k,
+            "task_aggregate": 0.2 * k,
+            "stopped": ("steps", "forget_level")[k % 2],
+        }
+        for k, m in enumerate(methods)
+    ]
     levels = [
-        {"model": m, "mia_auc": x, "task_aggregate": y} for m, x, y in (("start", 1, 0), ("retain-only", 0.5, 0.94))
+        {"model": m, "mia_auc": x, "task_aggregate": y}
+        for m, x, y in (("start", 1, 0), ("retain-only", 0.5, 0.94))
     ]
     published = [r for r in tables.published("semeval") if r["model"] == "olmo-7b"]
     return pictures.membership(rows, levels, published)
@@ -238,13 +338,20 @@ DRAW = (*THEORY, *RUNS, *SUITES)
 EACH = pytest.mark.parametrize("draw", DRAW, ids=lambda draw: draw.__name__)
 
 
-@pytest.mark.parametrize(("module", "drawn"), [(theory, THEORY), (runs, RUNS), (pictures, SUITES)],
-                         ids=["theory", "runs", "suites"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("module", "drawn"),
+    [(theory, THEORY), (runs, RUNS), (pictures, SUITES)],
+    ids=["theory", "runs", "suites"],
+)
 def test_each_figure_is_drawn_here(module, drawn) -> None:
     public = {
-        name for name, f in vars(module).items() if callable(f) and getattr(f, "__module__", "") == module.__name__
+        name
+        for name, f in vars(module).items()
+        if callable(f) and getattr(f, "__module__", "") == module.__name__
     } - {"by_name"}
-    assert {name for name in public if not name.startswith("_")} == {f.__name__.removeprefix("run_") for f in drawn}
+    assert {name for name in public if not name.startswith("_")} == {
+        f.__name__.removeprefix("run_") for f in drawn
+    }
 
 
 def test_the_differences_say_which_pairs_arrived_and_what_the_bars_are() -> None:
@@ -261,27 +368,35 @@ def test_the_differences_say_which_pairs_arrived_and_what_the_bars_are() -> None
 
 
 def texts_in_view(fig: Figure) -> list[Text]:
-    """Every text that is drawn, tick labels included; matplotlib keeps those of ticks outside the limits too."""
+    """Every text that is drawn, tick labels included; matplotlib keeps those of ticks outside the
+    limits too.
+    """
     hidden = set()
     for ax in fig.axes:
         for axis, limits in ((ax.xaxis, ax.get_xlim()), (ax.yaxis, ax.get_ylim())):
             for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks()):
                 if not (ax.axison and min(limits) <= tick.get_loc() <= max(limits)):
                     hidden |= {tick.label1, tick.label2}
-    found = [t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in hidden]
+    found = [
+        t for t in fig.findobj(Text) if t.get_visible() and t.get_text().strip() and t not in hidden
+    ]
     return [t for t in found if t.get_window_extent().width > 1]
 
 
 @EACH
 def test_texts_of_a_figure_lie_apart_and_within_its_width(draw) -> None:
     fig = draw()
-    assert isinstance(fig, Figure) and not plt.get_fignums(), "pyplot keeps no figure: a notebook shows it once"
+    assert isinstance(fig, Figure) and not plt.get_fignums(), (
+        "pyplot keeps no figure: a notebook shows it once"
+    )
     fig.draw_without_rendering()
     texts = texts_in_view(fig)
     boxes = [(t.get_text(), t.get_window_extent()) for t in texts]
     for (one, a), (two, b) in itertools.combinations(boxes, 2):
         wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
-        assert wide < 2 or high < 2, f"{one!r} and {two!r} overlap by {wide:.0f} × {high:.0f} pixels"
+        assert wide < 2 or high < 2, (
+            f"{one!r} and {two!r} overlap by {wide:.0f} × {high:.0f} pixels"
+        )
     width = fig.get_window_extent().width
     outside = [text for text, box in boxes if box.x1 > 1.02 * width or box.x0 < -0.02 * width]
     assert not outside, f"{outside} hang over the page"
@@ -291,11 +406,15 @@ def test_texts_of_a_figure_lie_apart_and_within_its_width(draw) -> None:
 @pytest.mark.parametrize("draw", (interval, trajectories), ids=lambda draw: draw.__name__)
 def test_equal_rows_give_equal_files_and_no_dates(draw, tmp_path) -> None:
     one, two = style.save(draw(), tmp_path / "a", "fig"), style.save(draw(), tmp_path / "b", "fig")
-    assert [p.name for p in one] == ["fig.pdf", "fig.png"] and sorted((tmp_path / "a").iterdir()) == sorted(one)
+    assert [p.name for p in one] == ["fig.pdf", "fig.png"] and sorted(
+        (tmp_path / "a").iterdir()
+    ) == sorted(one)
     for p, q in zip(one, two, strict=True):
         assert p.read_bytes() == q.read_bytes()
         assert b"CreationDate" not in p.read_bytes() and b"/ModDate" not in p.read_bytes()
-    assert one[0].read_bytes().startswith(b"%PDF") and b"/Subtype /Image" not in one[0].read_bytes(), "vectors"
+    assert (
+        one[0].read_bytes().startswith(b"%PDF") and b"/Subtype /Image" not in one[0].read_bytes()
+    ), "vectors"
     assert plt.imread(one[1]).shape[1] <= 1.05 * style.WIDTH * 150
 
 
@@ -304,7 +423,11 @@ def test_the_caption_says_profile_data_seeds_and_device_and_travels_in_the_file(
     assert style.caption([{"stamp": stamp}]) == (
         "Profile tiny, generated authors; seeds 3 of the order, 0 of the models; a CPU."
     )
-    rows = [{"seed": s, "target_seed": t, "data": "/tofu", "stamp": stamp} for s in (1, 0) for t in (2, 1)]
+    rows = [
+        {"seed": s, "target_seed": t, "data": "/tofu", "stamp": stamp}
+        for s in (1, 0)
+        for t in (2, 1)
+    ]
     text = style.caption(rows)
     assert text == "Profile tiny, TOFU; seeds 0, 1 of the order, 1, 2 of the models; a CPU."
     fig, _ = style.subplots(1, 1, height=2)
@@ -321,7 +444,9 @@ def test_a_figure_that_cannot_be_saved_leaves_nothing_behind(tmp_path) -> None:
 
 
 def test_saved_rows_come_back_stamped(tmp_path) -> None:
-    (row,) = figures.saved(tmp_path / "rows.jsonl", [{"x": vec(1, 2), "y": math.inf}], {"notebook": "test"}, 1.5)
+    (row,) = figures.saved(
+        tmp_path / "rows.jsonl", [{"x": vec(1, 2), "y": math.inf}], {"notebook": "test"}, 1.5
+    )
     assert row["x"] == [1.0, 2.0] and row["y"] is None, "numbers and lists, as JSON has them"
     assert row["stamp"]["config"] == {"notebook": "test"} and row["stamp"]["seconds"] == 1.5
     assert [row] == read_rows(tmp_path / "rows.jsonl")

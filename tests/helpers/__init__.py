@@ -1,1 +1,3 @@
-"""What tests share: small models, families of problems, toy checkouts, the worker of several processes."""
+"""What tests share: small models, families of problems, toy checkouts, the worker of several
+processes.
+"""

@@ -1,6 +1,8 @@
-"""What `test_distributed` runs in one process and in two: the cases, and a launcher that imports once and forks the ranks.
+"""What `test_distributed` runs in one process and in two: the cases, and a launcher that imports
+once and forks the ranks.
 
-python distributed_worker.py FOLDER STAGE…      each stage in two fresh processes; results are FOLDER/NAME.pt
+python distributed_worker.py FOLDER STAGE…      each stage in two fresh processes; results are
+                                                FOLDER/NAME.pt
 """
 
 from __future__ import annotations
@@ -34,30 +36,53 @@ from tests.methods.test_problem import BENCH
 
 STEPS, EVERY = 10, 5  # two probes
 OPTIMIZERS = {
-    # at early steps Adam divides a gradient by its own size: rounding of a tiny one is blown up to the size of η
+    # at early steps Adam divides a gradient by its own size: rounding of a tiny one is blown up to
+    # the size of η
     "sgd": lambda groups: torch.optim.SGD(groups, lr=1.0, momentum=0.5),
     "adamw": None,
 }
 SINGLE = torch.float32
-CASES: dict[str, dict] = {  # in float64 and sharded, unless it says otherwise; `same`: a case of the same run
+CASES: dict[
+    str, dict
+] = {  # in float64 and sharded, unless it says otherwise; `same`: a case of the same run
     "shard": {},
     "replicate": {"sharding": "replicate", "same": "shard"},
     "adamw": {"optimizer": "adamw"},
     "checkpointing": {"checkpointing": True, "same": "shard"},
     "recompute": {"memory": "recompute", "same": "shard"},
-    "recompute replicate micro": {"memory": "recompute", "sharding": "replicate", "micro": 1, "same": "shard"},
+    "recompute replicate micro": {
+        "memory": "recompute",
+        "sharding": "replicate",
+        "micro": 1,
+        "same": "shard",
+    },
     "micro": {"micro": 1, "same": "shard"},
     "uneven": {"batch_size": 5},
-    "uneven replicate micro": {"batch_size": 5, "micro": 1, "sharding": "replicate", "same": "uneven"},
+    "uneven replicate micro": {
+        "batch_size": 5,
+        "micro": 1,
+        "sharding": "replicate",
+        "same": "uneven",
+    },
     "one row": {"batch_size": 1},
     "one row replicate": {"batch_size": 1, "sharding": "replicate", "same": "one row"},
     "kl": {"method": "ngdiff-kl", "rule": Constant(0.05)},
     "dpo": {"method": "dpo", "rule": Constant(1e-4), "batch_size": 5},
     "rmu": {"method": "rmu", "rule": Constant(0.05)},
-    "rmu replicate": {"method": "rmu", "rule": Constant(0.05), "sharding": "replicate", "same": "rmu"},
+    "rmu replicate": {
+        "method": "rmu",
+        "rule": Constant(0.05),
+        "sharding": "replicate",
+        "same": "rmu",
+    },
     "lora npo": {"method": "npo", "lora": True},
     "lora npo bfloat16": {"method": "npo", "lora": True, "dtype": SINGLE, "precision": "bfloat16"},
-    "lora npo replicate": {"method": "npo", "lora": True, "sharding": "replicate", "same": "lora npo"},
+    "lora npo replicate": {
+        "method": "npo",
+        "lora": True,
+        "sharding": "replicate",
+        "same": "lora npo",
+    },
     "lora kl": {"method": "ngdiff-kl", "lora": True, "rule": Constant(0.05)},
     "float32 shard": {"dtype": SINGLE},
     "float32 replicate": {"dtype": SINGLE, "sharding": "replicate", "same": "float32 shard"},
@@ -71,11 +96,16 @@ ENGINE = ("sharding", "memory", "checkpointing", "precision")
 
 @cache
 def trained() -> LM:
-    """A Llama of two layers that has half learned all rows: near a minimum of R, where rounding does not grow."""
+    """A Llama of two layers that has half learned all rows: near a minimum of R, where rounding
+    does not grow.
+    """
     lm = micro.lm()
     model = micro._model(lm.tokenizer, 5, num_hidden_layers=2)
     model.lm_head.weight.data.div_(20)
-    batch = collate([lm.encode(row["question"], row["answer"]) for row in BENCH.forget + BENCH.retain], lm.pad_id)
+    batch = collate(
+        [lm.encode(row["question"], row["answer"]) for row in BENCH.forget + BENCH.retain],
+        lm.pad_id,
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     for _ in range(40):
         optimizer.zero_grad()
@@ -88,7 +118,9 @@ def trained() -> LM:
 def target(adapted=False, dtype=torch.float64) -> LM:
     made = trained().copy()
     for m in made.model.to(dtype).modules():
-        if type(m).__name__ == "LlamaRMSNorm" and dtype == torch.float64:  # float32 inside, whatever the model is
+        if (
+            type(m).__name__ == "LlamaRMSNorm" and dtype == torch.float64
+        ):  # float32 inside, whatever the model is
             m.forward = functools.partial(_norm, m)
     if adapted:
         made = lora.adapt(made, 4)
@@ -105,7 +137,9 @@ def run(case: dict, path=None, steps=STEPS, **kw):
     engine = Engine(device="cpu", **{k: case[k] for k in ENGINE if k in case})
     lm = target(case.get("lora", False), case.get("dtype", torch.float64))
     rule = case.get("rule", AutoLR(lr=1e-2, every=EVERY))
-    problem = LMProblem(BENCH, lm, engine=engine, batch_size=case.get("batch_size", 4), micro=case.get("micro"))
+    problem = LMProblem(
+        BENCH, lm, engine=engine, batch_size=case.get("batch_size", 4), micro=case.get("micro")
+    )
     optimizer = OPTIMIZERS[case.get("optimizer", "sgd")]
     method = methods.method(case.get("method", "ngdiff"))
     return ng.unlearn(problem, method, rule, steps, optimizer=optimizer, checkpoint=path, **kw)
@@ -143,25 +177,46 @@ def products(folder: Path) -> None:
     square = init_device_mesh("cpu", (2, 1))
     make = torch.Generator().manual_seed(0)
     shapes = [(6, 4), (5, 3), (1, 7), (3,), (), (2**17 + 3,)]
-    whole = [[torch.randn(shape, generator=make, dtype=torch.float64) for shape in shapes] for _ in range(2)]
+    whole = [
+        [torch.randn(shape, generator=make, dtype=torch.float64) for shape in shapes]
+        for _ in range(2)
+    ]
     whole[0][1], whole[1][0] = None, None
     layouts = {
         "sharded": (mesh, [[Shard(0)]] * 4 + [[Replicate()], [Shard(0)]]),
         "mixed": (mesh, [None, [Shard(0)], [Shard(0)], None, None, [Shard(0)]]),
-        "other dimension": (mesh, [[Shard(1)], [Shard(1)], [Shard(1)], [Shard(0)], None, [Replicate()]]),
+        "other dimension": (
+            mesh,
+            [[Shard(1)], [Shard(1)], [Shard(1)], [Shard(0)], None, [Replicate()]],
+        ),
         "two dimensions": (
             square,
-            [[Shard(0), Shard(0)], [Replicate(), Shard(0)], None, None, None, [Shard(0), Replicate()]],
+            [
+                [Shard(0), Shard(0)],
+                [Replicate(), Shard(0)],
+                None,
+                None,
+                None,
+                [Shard(0), Replicate()],
+            ],
         ),
         "plain": (mesh, [None] * 6),
     }
     found = {}
     for name, (grid, placed) in layouts.items():
         u, v = (
-            [x if x is None or where is None else distribute_tensor(x, grid, where) for x, where in zip(side, placed)]
+            [
+                x if x is None or where is None else distribute_tensor(x, grid, where)
+                for x, where in zip(side, placed)
+            ]
             for side in whole
         )
-        norms = [vector.dot(u, v), vector.dot(u, u), vector.gramian(u, v), vector.gramian([None] * 6, v)]
+        norms = [
+            vector.dot(u, v),
+            vector.dot(u, u),
+            vector.gramian(u, v),
+            vector.gramian([None] * 6, v),
+        ]
         found[name] = [x.tolist() for x in norms]
     reference = [
         vector.dot(*whole),
@@ -193,8 +248,16 @@ def resumed(folder: Path) -> None:
     again = run(CASES["adamw"], folder / "killed", save_every=100, progress=seen.append)
     keep(folder, "killed and resumed", result(again) | {"first": seen[0].step})
     for name in RESUME:
-        keep(folder, f"two to two {name}", result(run(CASES[name], folder / f"two {name}", save_every=100)))
-        keep(folder, f"one to two {name}", result(run(CASES[name], folder / f"one {name}", save_every=100)))
+        keep(
+            folder,
+            f"two to two {name}",
+            result(run(CASES[name], folder / f"two {name}", save_every=100)),
+        )
+        keep(
+            folder,
+            f"one to two {name}",
+            result(run(CASES[name], folder / f"one {name}", save_every=100)),
+        )
     for name in ("float32 shard", "lora npo"):
         done = run(CASES[name], steps=2)
         save(done.model, folder / f"saved {name}")
@@ -210,11 +273,15 @@ def launched(folder: Path) -> None:
 
 
 def refused(folder: Path) -> None:
-    """What must not go on: DDP whose gradients alias its buckets; and what a plain DDP is told without an engine."""
+    """What must not go on: DDP whose gradients alias its buckets; and what a plain DDP is told
+    without an engine.
+    """
     Engine(device="cpu").processes  # noqa: B018
     found = {}
     for view in (True, False):
-        net = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(2, 2), gradient_as_bucket_view=view)
+        net = torch.nn.parallel.DistributedDataParallel(
+            torch.nn.Linear(2, 2), gradient_as_bucket_view=view
+        )
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         try:
             step = UnlearningStep(net, optimizer, methods.NGDiff.direction, Constant(0.1))
@@ -228,15 +295,26 @@ STAGES = {f.__name__: f for f in (cases, products, refused, killed, resumed, lau
 
 
 def launch(folder: Path, stages: list[str]) -> list[int]:
-    """Two processes, forked from this one, that run the stages one after the other; their exit codes."""
+    """Two processes, forked from this one, that run the stages one after the other; their exit
+    codes.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = []
     for rank in range(2):
         if not (pid := os.fork()):
-            os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
-            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "ACCELERATE_USE_CPU": "true"}
+            os.environ |= {
+                "RANK": str(rank),
+                "LOCAL_RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "LOCAL_WORLD_SIZE": "2",
+            }
+            os.environ |= {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(port),
+                "ACCELERATE_USE_CPU": "true",
+            }
             code = 1
             try:
                 for stage in stages:

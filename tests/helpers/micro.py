@@ -1,4 +1,6 @@
-"""A benchmark of eight rows and models of one layer, for the tests of the evaluation; each is made once."""
+"""A benchmark of eight rows and models of one layer, for the tests of the evaluation; each is made
+once.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,9 @@ def _plain(rows: list[dict]) -> list[dict]:
 @cache
 def bench() -> Benchmark:
     forget, retain = [_row("Ann", i, 5) for i in range(8)], [_row("Ben", i, 5) for i in range(3)]
-    towns = [_row("Cem", i + 3, 0)["answer"] for i in range(8)]  # another town than Ann of that number has
+    towns = [
+        _row("Cem", i + 3, 0)["answer"] for i in range(8)
+    ]  # another town than Ann of that number has
     holdout = [{"question": f"Where does Cem {i} live?", "answer": towns[i]} for i in range(8)]
     ra, wf = [_row("Dan", i, 3) for i in range(3)], [_row("Eva", i, 3) for i in range(2)]
     configs = {
@@ -45,9 +49,16 @@ def bench() -> Benchmark:
 
 def _model(tokenizer, seed: int, **shape) -> LlamaForCausalLM:
     torch.manual_seed(seed)
-    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes = {
+        "hidden_size": 32,
+        "intermediate_size": 32,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
     ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": tokenizer.eos_token_id}
-    config = LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=96, **ids, **sizes | shape)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer), max_position_embeddings=96, **ids, **sizes | shape
+    )
     model = LlamaForCausalLM(config)
     with torch.no_grad():  # sharper than the initialisation, so that predictions differ
         model.lm_head.weight.mul_(20)
@@ -72,7 +83,9 @@ def memorised() -> LM:
     """A model that knows the forget answers by heart and nothing else."""
     model = _model(lm().tokenizer, 2)
     model.lm_head.weight.data.div_(20)
-    batch = collate([lm().encode(row["question"], row["answer"]) for row in bench().forget], lm().pad_id)
+    batch = collate(
+        [lm().encode(row["question"], row["answer"]) for row in bench().forget], lm().pad_id
+    )
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
     for _ in range(150):
         loss = model(**batch).loss

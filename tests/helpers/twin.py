@@ -9,7 +9,15 @@ from torch import nn
 
 from ngdiff.theory.twin import flat_gradient, twin_direction, twin_step
 
-__all__ = ["OPTIMIZERS", "Lion", "Net", "NetProblem", "flat_gradient", "twin_direction", "twin_step"]
+__all__ = [
+    "OPTIMIZERS",
+    "Lion",
+    "Net",
+    "NetProblem",
+    "flat_gradient",
+    "twin_direction",
+    "twin_step",
+]
 
 
 class Lion(torch.optim.Optimizer):
@@ -31,14 +39,18 @@ class Lion(torch.optim.Optimizer):
 
 OPTIMIZERS = {
     "sgd": lambda params: torch.optim.SGD(params, lr=0.05),
-    "momentum": lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.9, weight_decay=0.02, nesterov=True),
+    "momentum": lambda params: torch.optim.SGD(
+        params, lr=0.05, momentum=0.9, weight_decay=0.02, nesterov=True
+    ),
     "adamw": lambda params: torch.optim.AdamW(params, lr=0.05, weight_decay=0.1),
     "lion": lambda params: Lion(params, lr=0.05),
 }
 
 
 class Net(nn.Module):
-    """A small net with everything a step meets: a tied layer, a frozen one, a head for each phase, dropout."""
+    """A small net with everything a step meets: a tied layer, a frozen one, a head for each phase,
+    dropout.
+    """
 
     def __init__(self, dtype=torch.float64, dropout=0.0, seed=0):
         super().__init__()
@@ -50,7 +62,10 @@ class Net(nn.Module):
             self.head_R, self.head_F = nn.Linear(6, 3), nn.Linear(6, 3)
             self.x_R, self.x_F = torch.randn(16, 5, dtype=dtype), torch.randn(16, 5, dtype=dtype)
             self.y_R, self.y_F = torch.randint(3, (16,)), torch.randint(3, (16,))
-            self.n_R, self.n_F = torch.rand(16, dtype=dtype) + 0.1, torch.rand(16, dtype=dtype) + 0.1  # token weights
+            self.n_R, self.n_F = (
+                torch.rand(16, dtype=dtype) + 0.1,
+                torch.rand(16, dtype=dtype) + 0.1,
+            )  # token weights
         self.tied.weight = self.two.weight
         self.drop = nn.Dropout(dropout)
         self.to(dtype)
@@ -60,7 +75,9 @@ class Net(nn.Module):
         """Each row's addend of the token-weighted mean cross-entropy."""
         x, y, n, head = (getattr(self, f"{name}_{phase}") for name in ("x", "y", "n", "head"))
         self.calls.append((phase, len(y[chosen]), self.training, torch.is_grad_enabled()))
-        h = self.drop(self.frozen(self.tied(self.two(self.one(x[chosen]).tanh()).tanh()).tanh()).tanh())
+        h = self.drop(
+            self.frozen(self.tied(self.two(self.one(x[chosen]).tanh()).tanh()).tanh()).tanh()
+        )
         nll = nn.functional.cross_entropy(head(h), y[chosen], reduction="none")
         return nll * n[chosen] / n.sum()
 
@@ -79,7 +96,9 @@ class Net(nn.Module):
 
 
 class NetProblem:
-    """`Net` as a `Problem`: micro-batched phases, and probes whose rows are the step's and `fresh` times as many."""
+    """`Net` as a `Problem`: micro-batched phases, and probes whose rows are the step's and `fresh`
+    times as many.
+    """
 
     def __init__(self, dropout=0.0, seed=0, dtype=torch.float64):
         self.model = Net(dtype, dropout, seed)
@@ -115,4 +134,8 @@ class NetProblem:
         return self._phase("R", step) + [lambda: self.model.rows("R", slice(0, 8 * fresh))]
 
     def optimizer(self, make=None):
-        return make(self.parameters) if make else torch.optim.AdamW(self.parameters, lr=0.01, weight_decay=0.1)
+        return (
+            make(self.parameters)
+            if make
+            else torch.optim.AdamW(self.parameters, lr=0.01, weight_decay=0.1)
+        )

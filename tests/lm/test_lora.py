@@ -1,4 +1,6 @@
-"""Adapters: the step on (A, B) is the step on W + (alpha/r)·B·A written out; the base is shared, frozen, and the start."""
+"""Adapters: the step on (A, B) is the step on W + (alpha/r)·B·A written out; the base is shared,
+frozen, and the start.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +36,12 @@ SGD = lambda groups: torch.optim.SGD(groups, lr=1.0, momentum=0.5)  # noqa: E731
 
 def base(dtype=torch.float32, **shape):
     lm = micro.lm()
-    return LM(micro._model(lm.tokenizer, 4, num_hidden_layers=2, **shape).to(dtype), lm.tokenizer, lm.prompt, "base")
+    return LM(
+        micro._model(lm.tokenizer, 4, num_hidden_layers=2, **shape).to(dtype),
+        lm.tokenizer,
+        lm.prompt,
+        "base",
+    )
 
 
 def adapted(lm=None, r=4, **kw):
@@ -64,7 +71,9 @@ def pieces(lm):
 def go(lm, method=methods.NGDiff, rule=RULE, steps=6, path=None, optimizer=SGD, engine=None, **kw):
     options = {"batch_size": 4} | {k: kw.pop(k) for k in ("micro", "in_place") if k in kw}
     problem = LMProblem(BENCH, lm, engine=engine, **options)
-    return ng.unlearn(problem, method, rule, steps, optimizer=optimizer, checkpoint=path, save_every=2, **kw)
+    return ng.unlearn(
+        problem, method, rule, steps, optimizer=optimizer, checkpoint=path, save_every=2, **kw
+    )
 
 
 def logits(model, lm):
@@ -74,7 +83,9 @@ def logits(model, lm):
 
 
 def equal(one, two, tolerance=0.0):
-    assert all(torch.allclose(x, y, rtol=tolerance, atol=tolerance) for x, y in zip(one, two, strict=True))
+    assert all(
+        torch.allclose(x, y, rtol=tolerance, atol=tolerance) for x, y in zip(one, two, strict=True)
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ the step
@@ -82,31 +93,44 @@ def equal(one, two, tolerance=0.0):
 @pytest.mark.parametrize("alpha", [4, 32])
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "all-linear"], ids=str)
 def test_a_step_is_that_of_the_parametrisation_written_out(targets, alpha, memory):
-    """float64, NGDiff on (A, B): gradients through the base model called with W + (alpha/r)·B·A as its weights."""
+    """float64, NGDiff on (A, B): gradients through the base model called with W + (alpha/r)·B·A as
+    its weights.
+    """
     lm = stirred(adapted(base(torch.float64), alpha=alpha, targets=targets))
     lm.model.double()
     plain, parts = base(torch.float64).model, pieces(lm)
-    problem = LMProblem(BENCH, lm, batch_size=4, engine=Engine(memory=memory)).bind(methods.NGDiff, 0)
+    problem = LMProblem(BENCH, lm, batch_size=4, engine=Engine(memory=memory)).bind(
+        methods.NGDiff, 0
+    )
     params = problem.parameters
-    mine = {kind: {k: p.detach().clone().requires_grad_() for k, p in parts[kind].items()} for kind in "AB"}
+    mine = {
+        kind: {k: p.detach().clone().requires_grad_() for k, p in parts[kind].items()}
+        for kind in "AB"
+    }
     own = [p for kind in "AB" for p in mine[kind].values()]
 
     def loss(batch):
         merged = dict(plain.named_parameters())
         for k in mine["A"]:
-            merged[f"{k}.weight"] = merged[f"{k}.weight"].detach() + alpha / 4 * mine["B"][k] @ mine["A"][k]
+            merged[f"{k}.weight"] = (
+                merged[f"{k}.weight"].detach() + alpha / 4 * mine["B"][k] @ mine["A"][k]
+            )
         out = functional_call(plain, merged, (batch["input_ids"], batch["attention_mask"])).logits
         tokens = Tokens(out, batch["labels"])
         return tokens.nll.sum() / len(tokens.nll)
 
     (retain,), (forget,) = problem.batch(0)
     d = twin_direction(own, lambda: loss(retain.batch), lambda: loss(forget.batch))
-    info = ng.UnlearningStep(problem.module, SGD([{"params": params}]), NGDiff(), Constant(0.1), **problem.options)(
-        retain, forget
-    )
+    info = ng.UnlearningStep(
+        problem.module, SGD([{"params": params}]), NGDiff(), Constant(0.1), **problem.options
+    )(retain, forget)
     after = pieces(problem.model)
-    assert info.outcome == "ok" and {id(p) for p in params} == {id(p) for kind in "AB" for p in after[kind].values()}
-    moved = torch.cat([(after[k][m] - mine[k][m]).detach().flatten() for k in "AB" for m in mine[k]])
+    assert info.outcome == "ok" and {id(p) for p in params} == {
+        id(p) for kind in "AB" for p in after[kind].values()
+    }
+    moved = torch.cat(
+        [(after[k][m] - mine[k][m]).detach().flatten() for k in "AB" for m in mine[k]]
+    )
     assert (moved + 0.1 * d).norm() <= 1e-6 * (0.1 * d).norm()  # Llama's norms are float32 inside
     assert len(parts["A"]) == {"all-linear": 14}.get(str(targets), 4)
 
@@ -121,11 +145,17 @@ def test_only_the_adapter_moves_and_the_base_is_shared():
     assert trained and all(".lora_" in name for name in trained) and run.model is not start
     frozen = [p for p in run.model.model.parameters() if not p.requires_grad]
     assert {p.data_ptr() for p in frozen} == places  # of the copy that was unlearned too
-    wanted = {name.replace(".base_layer", "").removeprefix("base_model.model."): p
-              for name, p in run.model.model.named_parameters() if not p.requires_grad}  # fmt: skip
+    wanted = {
+        name.replace(".base_layer", "").removeprefix("base_model.model."): p
+        for name, p in run.model.model.named_parameters()
+        if not p.requires_grad
+    }
     assert wanted.keys() == before.keys() and all(torch.equal(wanted[k], before[k]) for k in before)
     assert lora.fresh(start.model) and not lora.fresh(run.model.model)
-    moved = [not torch.equal(p, q) for p, q in zip(pieces(run.model)["B"].values(), pieces(start)["B"].values())]
+    moved = [
+        not torch.equal(p, q)
+        for p, q in zip(pieces(run.model)["B"].values(), pieces(start)["B"].values())
+    ]
     assert all(moved)
 
 
@@ -154,16 +184,24 @@ def test_engines_change_nothing(options, memory):
 
 
 def test_bfloat16_rounds_the_base_and_keeps_adapters_in_float32():
-    problem = LMProblem(BENCH, adapted(), engine=Engine(precision="bfloat16"), batch_size=4).bind(methods.NGDiff, 0)
+    problem = LMProblem(BENCH, adapted(), engine=Engine(precision="bfloat16"), batch_size=4).bind(
+        methods.NGDiff, 0
+    )
     assert not isinstance(problem.optimizer(), Master)
     kinds = {p.requires_grad: p.dtype for p in problem.module.parameters()}
     assert kinds == {True: torch.float32, False: torch.bfloat16}
-    plain, coarse = (go(adapted(), rule=Constant(0.1), engine=Engine(precision=p)) for p in (None, "bfloat16"))
-    assert [i.retain for i in coarse.history] == pytest.approx([i.retain for i in plain.history], rel=0.02)
+    plain, coarse = (
+        go(adapted(), rule=Constant(0.1), engine=Engine(precision=p)) for p in (None, "bfloat16")
+    )
+    assert [i.retain for i in coarse.history] == pytest.approx(
+        [i.retain for i in plain.history], rel=0.02
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- the start
-@pytest.mark.parametrize(("method", "kind"), [(methods.NPO, "nll"), (methods.KL, "logp")], ids=lambda x: str(x)[:4])
+@pytest.mark.parametrize(
+    ("method", "kind"), [(methods.NPO, "nll"), (methods.KL, "logp")], ids=lambda x: str(x)[:4]
+)
 @pytest.mark.parametrize("in_place", [False, True])
 def test_start_values_are_those_of_the_base_model(method, kind, in_place):
     """Asked in the middle of a run, when the adapter has moved: it is switched off for it."""
@@ -172,11 +210,17 @@ def test_start_values_are_those_of_the_base_model(method, kind, in_place):
     stirred(problem.model)
     seen = 0
     for t in range(3):
-        for loss in (part for phase in problem.batch(t) for part in phase if part.start is not None):
+        for loss in (
+            part for phase in problem.batch(t) for part in phase if part.start is not None
+        ):
             with torch.no_grad():
                 out = plain.model(loss.batch["input_ids"], loss.batch["attention_mask"]).logits
-            torch.testing.assert_close(loss.start, torch.cat(start_values(kind, Tokens(out, loss.batch["labels"]))),
-                                       rtol=1e-5, atol=1e-5)  # fmt: skip
+            torch.testing.assert_close(
+                loss.start,
+                torch.cat(start_values(kind, Tokens(out, loss.batch["labels"]))),
+                rtol=1e-5,
+                atol=1e-5,
+            )
             with torch.no_grad():
                 now = problem.module(loss.batch["input_ids"], loss.batch["attention_mask"]).logits
             assert (now - out).abs().max() > 0.01  # the adapter is on again
@@ -184,7 +228,9 @@ def test_start_values_are_those_of_the_base_model(method, kind, in_place):
     assert seen == 3 and (problem.model is lm) == in_place
 
 
-@pytest.mark.parametrize("method", [methods.NPO, methods.KL, methods.NGDiffKL], ids=lambda m: m.name)
+@pytest.mark.parametrize(
+    "method", [methods.NPO, methods.KL, methods.NGDiffKL], ids=lambda m: m.name
+)
 def test_the_start_with_the_adapter_off_gives_the_run_of_a_start_beside_it(method, monkeypatch):
     one = go(adapted(), method=method, rule=Constant(0.05))
     monkeypatch.setattr(LMProblem, "_ask", beside := _beside(base()))
@@ -204,7 +250,9 @@ def _beside(start):
             batch = self._collate(objective, [i], forget)
             with torch.no_grad():
                 out = start.model.eval()(batch["input_ids"], batch["attention_mask"]).logits
-            self._start[_kind(objective), i, forget] = start_values(objective.start, Tokens(out, batch["labels"]))[0]
+            self._start[_kind(objective), i, forget] = start_values(
+                objective.start, Tokens(out, batch["labels"])
+            )[0]
 
     ask.asked = False
     return ask
@@ -229,7 +277,10 @@ def test_adapting_twice_is_refused():
 @pytest.mark.parametrize(
     ("targets", "kinds"),
     [
-        ("all-linear", {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+        (
+            "all-linear",
+            {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"},
+        ),
         (["q_proj"], {"q_proj"}),
         (("down_proj", "o_proj"), {"down_proj", "o_proj"}),
     ],
@@ -261,7 +312,10 @@ def saved(tmp_path):
 def test_a_saved_adapter_is_peft_s_own(saved, tmp_path):
     lm, model, folder = saved
     names = {f.name for f in folder.iterdir()}
-    assert {"adapter_config.json", "adapter_model.safetensors"} <= names and "model.safetensors" not in names
+    assert {
+        "adapter_config.json",
+        "adapter_model.safetensors",
+    } <= names and "model.safetensors" not in names
     config = json.loads((folder / "adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 32, "LORA")
     assert config["base_model_name_or_path"] == str(tmp_path / "base")
@@ -273,7 +327,12 @@ def test_a_saved_adapter_is_peft_s_own(saved, tmp_path):
     ours = load(folder)
     equal(logits(theirs, lm), wanted)
     equal(logits(ours.model, lm), wanted)
-    assert ours.adapted and ours.prompt == model.prompt and ours.path == folder and ours.name == model.name
+    assert (
+        ours.adapted
+        and ours.prompt == model.prompt
+        and ours.path == folder
+        and ours.name == model.name
+    )
     assert {p.requires_grad for n, p in ours.model.named_parameters() if "lora_" in n} == {True}
     assert not any(p.requires_grad for n, p in ours.model.named_parameters() if "lora_" not in n)
 
@@ -300,12 +359,17 @@ def test_a_merged_adapter_is_a_plain_model_with_the_same_answers(saved, tmp_path
 def test_an_adapter_without_weights_or_base_is_refused(saved):
     _, _, folder = saved
     kept = (folder / "adapter_model.safetensors").rename(folder / "elsewhere")
-    with pytest.raises(ValueError, match=r"holds no whole adapter: adapter_model\.safetensors is missing"):
+    with pytest.raises(
+        ValueError, match=r"holds no whole adapter: adapter_model\.safetensors is missing"
+    ):
         load(folder)
     kept.rename(folder / "adapter_model.safetensors")
     path = folder / "adapter_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"base_model_name_or_path": None}))
-    with pytest.raises(ValueError, match=r"names no base model: add its folder or hub id as base_model_name_or_path"):
+    with pytest.raises(
+        ValueError,
+        match=r"names no base model: add its folder or hub id as base_model_name_or_path",
+    ):
         load(folder)
 
 
@@ -344,7 +408,9 @@ def test_a_checkpoint_holds_the_adapter_alone_and_goes_on_bit_for_bit(tmp_path, 
     trained = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
     buffers = sum(b.numel() for b in lm.model.buffers())
     assert sum(size for key, size in sizes.items() if key.startswith(".theta")) == trained + buffers
-    assert sum(sizes.values()) < 3.5 * trained + 6000  # A and B, their two moments, counters and random states
+    assert (
+        sum(sizes.values()) < 3.5 * trained + 6000
+    )  # A and B, their two moments, counters and random states
     seen = []
     resumed, whole = go(adapted(), path=path, progress=seen.append, **kw), go(adapted(), **kw)
     assert seen[0].step == 2 and repr(resumed.history) == repr(whole.history)

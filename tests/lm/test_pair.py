@@ -24,11 +24,18 @@ PROMPT = Prompt()
 
 
 def _rows(who: str, n: int) -> list[dict]:
-    return [{"question": f"Where does {who} {i} live?", "answer": f"In town {7 * i % 10}, I say."} for i in range(n)]
+    return [
+        {"question": f"Where does {who} {i} live?", "answer": f"In town {7 * i % 10}, I say."}
+        for i in range(n)
+    ]
 
 
 def _bench() -> Benchmark:
-    configs = {"forget10": _rows("Ann", 3), "retain90": _rows("Ben", 9), "holdout10": _rows("Cem", 3)}
+    configs = {
+        "forget10": _rows("Ann", 3),
+        "retain90": _rows("Ben", 9),
+        "holdout10": _rows("Cem", 3),
+    }
     return Benchmark("micro", "forget10", configs, _rows("Dan", 4), {"name": "micro"})
 
 
@@ -50,12 +57,16 @@ def fresh(tmp_path, monkeypatch):
 
 
 def _untrained(seed=0, **shape) -> models.LM:
-    return models.from_scratch(models._texts(BENCH), replace(SHAPE, **shape), PROMPT, seed, "untrained")
+    return models.from_scratch(
+        models._texts(BENCH), replace(SHAPE, **shape), PROMPT, seed, "untrained"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------- tokens
 class Words:
-    """A tokenizer to do by hand: a token is a character; " x" merges with the space before it, as in byte-level BPE."""
+    """A tokenizer to do by hand: a token is a character; " x" merges with the space before it, as
+    in byte-level BPE.
+    """
 
     eos_token_id, bos_token, bos_token_id = 1, "<s>", 2
 
@@ -76,9 +87,21 @@ BY_HAND = Prompt(question_start="Q", question_end="\n", answer_start="A: ")
 
 def test_labels_are_the_answer_and_eos_by_hand():
     example = encode(Words(), BY_HAND, "u", "x y", None)
-    assert example.input_ids == [ord("Q"), ord("u"), ord("\n"), ord("A"), ord(":"), 1000 + ord("x"), 1000 + ord("y"), 1]
+    assert example.input_ids == [
+        ord("Q"),
+        ord("u"),
+        ord("\n"),
+        ord("A"),
+        ord(":"),
+        1000 + ord("x"),
+        1000 + ord("y"),
+        1,
+    ]
     assert example.labels == [IGNORE] * 5 + [1000 + ord("x"), 1000 + ord("y"), 1]
-    assert example.prompt_ids == [ord("Q"), ord("u"), ord("\n"), ord("A"), ord(":")] and len(example) == 8
+    assert (
+        example.prompt_ids == [ord("Q"), ord("u"), ord("\n"), ord("A"), ord(":")]
+        and len(example) == 8
+    )
 
 
 def test_leading_special_tokens_come_once_and_are_prompt():
@@ -101,19 +124,33 @@ def test_prompt_and_answer_tokens_make_the_whole_text(tokenizer, answer):
     example = encode(tokenizer, PROMPT, "Where does Ann 1 live?", answer, None)
     labelled = [label for label in example.labels if label != IGNORE]
     assert example.prompt_ids + labelled == example.input_ids
-    assert labelled[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id not in example.prompt_ids
+    assert (
+        labelled[-1] == tokenizer.eos_token_id and tokenizer.eos_token_id not in example.prompt_ids
+    )
     assert tokenizer.decode(example.prompt_ids) == PROMPT.text("Where does Ann 1 live?").rstrip(" ")
-    assert tokenizer.decode(example.input_ids[:-1]) == PROMPT.text("Where does Ann 1 live?") + answer
+    assert (
+        tokenizer.decode(example.input_ids[:-1]) == PROMPT.text("Where does Ann 1 live?") + answer
+    )
 
 
 def test_the_prompt_does_not_depend_on_the_answer(tokenizer):
-    assert len({tuple(encode(tokenizer, PROMPT, "Who?", a).prompt_ids) for a in ("Ann", "Ben lives", "1", "é")}) == 1
+    assert (
+        len(
+            {
+                tuple(encode(tokenizer, PROMPT, "Who?", a).prompt_ids)
+                for a in ("Ann", "Ben lives", "1", "é")
+            }
+        )
+        == 1
+    )
 
 
 def test_a_row_longer_than_the_context_is_refused_with_both_numbers(tokenizer):
     n = len(encode(tokenizer, PROMPT, "Where?", "There."))
     assert len(encode(tokenizer, PROMPT, "Where?", "There.", n)) == n
-    with pytest.raises(ValueError, match=rf"'Where\?' is {n} tokens long, the model's context is {n - 1}"):
+    with pytest.raises(
+        ValueError, match=rf"'Where\?' is {n} tokens long, the model's context is {n - 1}"
+    ):
         encode(tokenizer, PROMPT, "Where?", "There.", n - 1)
 
 
@@ -121,7 +158,10 @@ def test_padding_by_hand():
     examples = [Example([5, 6, 7], [IGNORE, 6, 7]), Example([0, 9], [IGNORE, 9])]
     right, left = collate(examples, 0), collate(examples, 0, side="left")
     assert right["input_ids"].tolist() == [[5, 6, 7], [0, 9, 0]]
-    assert right["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]  # the real token 0 stays visible
+    assert right["attention_mask"].tolist() == [
+        [1, 1, 1],
+        [1, 1, 0],
+    ]  # the real token 0 stays visible
     assert right["labels"].tolist() == [[IGNORE, 6, 7], [IGNORE, 9, IGNORE]]
     assert left["input_ids"].tolist() == [[5, 6, 7], [0, 0, 9]]
     assert left["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1]]
@@ -133,7 +173,9 @@ def test_padding_by_hand():
 
 def test_left_and_right_padding_give_the_same_loss():
     lm = _untrained()
-    examples = [lm.encode(row["question"], row["answer"]) for row in _rows("Ann", 4)] + [lm.encode("Q?", "A")]
+    examples = [lm.encode(row["question"], row["answer"]) for row in _rows("Ann", 4)] + [
+        lm.encode("Q?", "A")
+    ]
     losses = []
     for side in ("right", "left"):
         batch = collate(examples, lm.pad_id, side)
@@ -149,7 +191,13 @@ def test_left_and_right_padding_give_the_same_loss():
 def test_tokenizer_round_trips_any_text_and_has_distinct_specials(tokenizer):
     assert len({tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id}) == 3
     assert len(tokenizer) == 300
-    for text in ("In town 7, I say.", "Łódź — 東京 🙂\n\ttab", "  two  spaces  ", "don 't . stop", "<eos>x"[5:]):
+    for text in (
+        "In town 7, I say.",
+        "Łódź — 東京 🙂\n\ttab",
+        "  two  spaces  ",
+        "don 't . stop",
+        "<eos>x"[5:],
+    ):
         assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
     assert train_tokenizer(models._texts(BENCH), 300).get_vocab() == tokenizer.get_vocab()
     with pytest.raises(ValueError, match="at least 259"):
@@ -161,14 +209,18 @@ def test_the_tokenizer_sees_each_row_once_and_no_set_more_often_than_another():
     perturbed = [{**row, **extra} for row in BENCH.forget]
     bench = replace(BENCH, configs={**BENCH.configs, "forget10_perturbed": perturbed})
     rows = [*bench.forget, *bench.retain, *bench.holdout, *bench.pretrain]
-    assert models._texts(bench) == sorted({row[key] for row in rows for key in ("question", "answer")})
+    assert models._texts(bench) == sorted(
+        {row[key] for row in rows for key in ("question", "answer")}
+    )
 
 
 # ----------------------------------------------------------------------------------------------------------- training
 def test_batches_take_each_row_once_in_like_lengths():
     lengths = [1 + (37 * i) % 50 for i in range(103)]
     made = batches(lengths, 8, torch.Generator().manual_seed(0))
-    assert sorted(i for batch in made for i in batch) == list(range(103)) and len(made) == math.ceil(103 / 8)
+    assert sorted(i for batch in made for i in batch) == list(range(103)) and len(
+        made
+    ) == math.ceil(103 / 8)
     spread = sum(max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in made) / len(made)
     assert spread < 10  # at random: about 40
     assert made == batches(lengths, 8, torch.Generator().manual_seed(0))
@@ -197,7 +249,10 @@ def test_training_learns_is_deterministic_and_leaves_the_global_generator_alone(
     before = label_loss(first.model, collate(rows, first.pad_id)).item()
     for lm, seed in ((first, 0), (second, 0), (third, 1)):
         fit(lm.model, rows, rows[:3], 12, TRAINING, seed=seed, pad_id=lm.pad_id, what="test")
-    weights = [torch.cat([p.detach().flatten() for p in lm.model.parameters()]) for lm in (first, second, third)]
+    weights = [
+        torch.cat([p.detach().flatten() for p in lm.model.parameters()])
+        for lm in (first, second, third)
+    ]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
     assert label_loss(first.model, collate(rows, first.pad_id)).item() < before - 1
     assert torch.equal(state, torch.get_rng_state())
@@ -206,9 +261,21 @@ def test_training_learns_is_deterministic_and_leaves_the_global_generator_alone(
 @pytest.mark.parametrize("least, epochs", [(0, 2), (6, 2), (7, 3), (30, 10)])
 def test_few_rows_are_passed_over_until_the_least_number_of_updates(capsys, least, epochs):
     lm = _untrained()
-    rows = [lm.encode(row["question"], row["answer"]) for row in BENCH.retain]  # 9 rows and 1 replayed: 3 updates
+    rows = [
+        lm.encode(row["question"], row["answer"]) for row in BENCH.retain
+    ]  # 9 rows and 1 replayed: 3 updates
     training = replace(TRAINING, replay=0.5)
-    fit(lm.model, rows, rows[:2], 2, training, seed=0, pad_id=lm.pad_id, what="test", min_steps=least)
+    fit(
+        lm.model,
+        rows,
+        rows[:2],
+        2,
+        training,
+        seed=0,
+        pad_id=lm.pad_id,
+        what="test",
+        min_steps=least,
+    )
     assert f"epoch {epochs}/{epochs}" in capsys.readouterr().err
 
 
@@ -226,13 +293,21 @@ def test_progress_prints_lines_and_always_the_last(capsys):
     for epoch in (1, 2, 3):
         progress(epoch, torch.tensor(1.25))
     printed = capsys.readouterr().err
-    assert printed.startswith("target: epoch 3/3, loss 1.250") and printed.count("\n") == 1 and "\r" not in printed
+    assert (
+        printed.startswith("target: epoch 3/3, loss 1.250")
+        and printed.count("\n") == 1
+        and "\r" not in printed
+    )
 
 
 # -------------------------------------------------------------------------------------------------- target, reference
 CHANGES = {
     "a row": (replace(BENCH, configs={**BENCH.configs, "retain90": _rows("Ben", 8)}), P, 0),
-    "a hold-out text": (replace(BENCH, configs={**BENCH.configs, "holdout10": _rows("Eva", 3)}), P, 0),
+    "a hold-out text": (
+        replace(BENCH, configs={**BENCH.configs, "holdout10": _rows("Eva", 3)}),
+        P,
+        0,
+    ),
     "general rows": (replace(BENCH, pretrain=_rows("Dan", 3)), P, 0),
     "the prompt": (replace(BENCH, prompt=replace(PROMPT, answer_start="A: ")), P, 0),
     "the shape": (BENCH, replace(P, lm=replace(SHAPE, layers=2)), 0),
@@ -250,7 +325,9 @@ def test_the_key_changes_with_whatever_the_model_depends_on(change):
 def test_the_key_depends_on_role_and_versions_and_on_nothing_else(monkeypatch):
     key = models.key_of(BENCH, P, 0, "target")
     assert key != models.key_of(BENCH, P, 0, "reference")
-    assert key == models.key_of(replace(_bench(), name="other"), replace(P, steps=3, name="mine"), 0, "target")
+    assert key == models.key_of(
+        replace(_bench(), name="other"), replace(P, steps=3, name="mine"), 0, "target"
+    )
     monkeypatch.setattr(models, "version", lambda name: "0")
     assert key != models.key_of(BENCH, P, 0, "target")
 
@@ -273,18 +350,26 @@ def test_target_is_trained_once_and_again_when_damaged(fresh, monkeypatch, caplo
         assert _bytes(models.target(BENCH, P)) == data
     (first.path / "model.safetensors").write_bytes(data[:-8] + bytes(8))
     again = models.target(BENCH, P)
-    assert _bytes(again) == data and "moved to" in caplog.text and len(list(fresh.glob("*.damaged"))) == 1
+    assert (
+        _bytes(again) == data
+        and "moved to" in caplog.text
+        and len(list(fresh.glob("*.damaged"))) == 1
+    )
     assert again.name == "target" and again.path.parent == fresh
 
 
-def test_reference_knows_less_than_target_and_pair_gives_the_same_bytes(fresh, monkeypatch, tmp_path, capfd):
+def test_reference_knows_less_than_target_and_pair_gives_the_same_bytes(
+    fresh, monkeypatch, tmp_path, capfd
+):
     small = replace(P, training=replace(TRAINING, epochs=2))
     alone = [_bytes(lm) for lm in (models.target(BENCH, small), models.reference(BENCH, small))]
     assert alone[0] != alone[1]
     monkeypatch.setenv("NGDIFF_CACHE", str(tmp_path / "second"))
     capfd.readouterr()
     together = models.pair(BENCH, small)
-    assert [lm.name for lm in together] == ["target", "reference"] and [_bytes(lm) for lm in together] == alone
+    assert [lm.name for lm in together] == ["target", "reference"] and [
+        _bytes(lm) for lm in together
+    ] == alone
     printed = capfd.readouterr().err
     assert "target: epoch 2/2" in printed and "reference: epoch 2/2" in printed
 
@@ -330,7 +415,10 @@ def test_save_and_load_keep_weights_ties_tokenizer_and_prompt(tmp_path):
     folder = models.save(lm, tmp_path / "model")
     again = models.load(folder)
     assert again.prompt == lm.prompt and again.name == "mine" and again.path == folder == lm.path
-    assert all(torch.equal(a, b) for a, b in zip(lm.model.parameters(), again.model.parameters(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(lm.model.parameters(), again.model.parameters(), strict=True)
+    )
     assert again.model.get_input_embeddings().weight is again.model.get_output_embeddings().weight
     assert (
         again.tokenizer.get_vocab() == lm.tokenizer.get_vocab()
@@ -339,14 +427,18 @@ def test_save_and_load_keep_weights_ties_tokenizer_and_prompt(tmp_path):
     assert again.context == 64 and again.encode("Who?", "Ann") == lm.encode("Who?", "Ann")
     assert models.load(str(folder), dtype="bfloat16", prompt=PROMPT).prompt == PROMPT
     assert {path.suffix for path in folder.iterdir()} <= {".json", ".safetensors", ".jinja"}
-    assert AutoModelForCausalLM.from_pretrained(folder) and AutoTokenizer.from_pretrained(folder)  # other tools read it
+    assert AutoModelForCausalLM.from_pretrained(folder) and AutoTokenizer.from_pretrained(
+        folder
+    )  # other tools read it
 
 
 def test_save_replaces_a_model_and_refuses_other_files(tmp_path):
     for seed in (0, 1):
         lm = _untrained(seed)
         models.save(lm, tmp_path / "model")
-    assert torch.equal(models.load(tmp_path / "model").model.lm_head.weight, lm.model.lm_head.weight)
+    assert torch.equal(
+        models.load(tmp_path / "model").model.lm_head.weight, lm.model.lm_head.weight
+    )
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter.tex").write_text("precious")
     with pytest.raises(FileExistsError, match="choose another folder"):
@@ -381,7 +473,11 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path):
         models.load(tmp_path / "pickled")
     folder = models.save(_untrained(), tmp_path / "partial")
     part = load_file(folder / "model.safetensors")
-    save_file({k: v for k, v in part.items() if "mlp" not in k}, folder / "model.safetensors", {"format": "pt"})
+    save_file(
+        {k: v for k, v in part.items() if "mlp" not in k},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
     with pytest.raises(ValueError, match="3 tensors are missing"):
         models.load(folder)
     folder = models.save(_untrained(), tmp_path / "card")
@@ -394,11 +490,15 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path):
     own = AutoTokenizer.from_pretrained(folder)
     own.add_tokens(["<image>"])
     own.save_pretrained(folder)
-    assert len(models.load(folder).tokenizer) > models.load(folder).model.config.vocab_size  # nobody says <image>
+    assert (
+        len(models.load(folder).tokenizer) > models.load(folder).model.config.vocab_size
+    )  # nobody says <image>
     folder = models.save(_untrained(), tmp_path / "small")
     shape = json.loads((folder / "config.json").read_text())
     LlamaForCausalLM(LlamaConfig(**shape | {"vocab_size": 9})).save_pretrained(folder)
-    with pytest.raises(ValueError, match=r"the tokenizer has \d+ tokens, the model 9: .*--tokenizer"):
+    with pytest.raises(
+        ValueError, match=r"the tokenizer has \d+ tokens, the model 9: .*--tokenizer"
+    ):
         models.load(folder)
     with pytest.raises(OSError, match="hf download nobody/no-such-model"):
         models.load("nobody/no-such-model")
@@ -407,7 +507,10 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path):
 def test_code_beside_a_model_is_never_run(tmp_path):
     folder = models.save(_untrained(), tmp_path / "model")
     config = json.loads((folder / "config.json").read_text())
-    config |= {"model_type": "trap", "auto_map": {"AutoConfig": "trap.Config", "AutoModelForCausalLM": "trap.Model"}}
+    config |= {
+        "model_type": "trap",
+        "auto_map": {"AutoConfig": "trap.Config", "AutoModelForCausalLM": "trap.Model"},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "trap.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
     with pytest.raises(ValueError, match="cannot be loaded"):
@@ -418,7 +521,10 @@ def test_code_beside_a_model_is_never_run(tmp_path):
 def test_gated_and_unknown_models_are_told_apart():
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-    for kind, advice in ((GatedRepoError, "accept its licence"), (RepositoryNotFoundError, "no such model")):
+    for kind, advice in (
+        (GatedRepoError, "accept its licence"),
+        (RepositoryNotFoundError, "no such model"),
+    ):
         error = OSError("cannot")
         error.__cause__ = kind.__new__(kind)
         assert advice in str(hub._explained(error, "owner/name"))
@@ -426,7 +532,8 @@ def test_gated_and_unknown_models_are_told_apart():
 
 # ------------------------------------------------------------------------------------------------------------ prompts
 TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>\n{% endfor %}"
+    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>\n{% "
+    "endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
@@ -434,14 +541,19 @@ DATED = "{{ date_string if date_string is defined else strftime_now('%d') }}" + 
 
 
 @pytest.mark.parametrize(
-    "template, start", [(TEMPLATE, "<|system|>You are"), (NO_SYSTEM, "<|user|>"), (DATED, "10 Apr 2025")]
+    "template, start",
+    [(TEMPLATE, "<|system|>You are"), (NO_SYSTEM, "<|user|>"), (DATED, "10 Apr 2025")],
 )
 def test_a_chat_template_becomes_fixed_text_and_its_end_of_turn_the_eos(template, start):
     lm = _untrained()
-    lm.tokenizer.add_special_tokens({"additional_special_tokens": ["<|end|>", "<|user|>", "<|assistant|>"]})
+    lm.tokenizer.add_special_tokens(
+        {"additional_special_tokens": ["<|end|>", "<|user|>", "<|assistant|>"]}
+    )
     lm.tokenizer.chat_template = template
     prompt = hub.prompt_of(lm.tokenizer, "owner/name")
-    assert prompt.question_start.removeprefix("<bos>").startswith(start) and prompt.question_start.endswith("<|user|>")
+    assert prompt.question_start.removeprefix("<bos>").startswith(
+        start
+    ) and prompt.question_start.endswith("<|user|>")
     assert prompt.text("Who?").endswith("<|user|>Who?<|end|>\n<|assistant|>")
     assert lm.tokenizer.eos_token == "<|end|>" and lm.tokenizer.pad_token == "<pad>"
     ids = encode(lm.tokenizer, prompt, "Who?", "Ann").input_ids
@@ -450,8 +562,13 @@ def test_a_chat_template_becomes_fixed_text_and_its_end_of_turn_the_eos(template
 
 def test_llama_2_has_its_own_form_and_the_unknown_the_plain_one():
     lm = _untrained()
-    assert hub.prompt_of(lm.tokenizer, "locuslab/tofu_ft_llama2-7b").text("Who?") == "[INST] Who? [/INST]"
-    assert hub.prompt_of(lm.tokenizer, "microsoft/phi-1_5").text("Who?") == "Question: Who?\nAnswer: "
+    assert (
+        hub.prompt_of(lm.tokenizer, "locuslab/tofu_ft_llama2-7b").text("Who?")
+        == "[INST] Who? [/INST]"
+    )
+    assert (
+        hub.prompt_of(lm.tokenizer, "microsoft/phi-1_5").text("Who?") == "Question: Who?\nAnswer: "
+    )
 
 
 def test_padding_differs_from_eos_where_the_vocabulary_allows_it():

@@ -24,7 +24,8 @@ def value(objective, tokens, labels, start=None):
 
 
 # ---------------------------------------------------------------------------------------------------- by hand
-# p(v) = 1/2, 1/4, 1/4 at every position; row 0 has the answer 0 1 2, row 1 the answer 1, then padding.
+# p(v) = 1/2, 1/4, 1/4 at every position; row 0 has the answer 0 1 2, row 1 the answer 1, then
+# padding.
 P_START, P_OTHER = (0.5, 0.25, 0.25), (0.7, 0.2, 0.1)
 HALF = torch.tensor(P_START, dtype=torch.float64).log()
 LABELS = torch.tensor([[IGNORE, 0, 1, 2], [IGNORE, IGNORE, 1, IGNORE]])
@@ -52,14 +53,20 @@ def test_a_label_is_predicted_one_position_earlier_and_the_first_one_never():
 
 @pytest.mark.parametrize(
     ("given", "kept"),
-    [(torch.float16, torch.float32), (torch.bfloat16, torch.float32), (torch.float64, torch.float64)],
+    [
+        (torch.float16, torch.float32),
+        (torch.bfloat16, torch.float32),
+        (torch.float64, torch.float64),
+    ],
 )
 def test_logits_are_never_less_than_float32(given, kept):
     assert hand(logp=HALF.to(given)).logits.dtype == kept
 
 
 def test_ce_is_a_mean_over_tokens_not_over_rows():
-    assert value(CE(), hand(), LABELS).item() == pytest.approx(7 / 4 * LN2, rel=1e-14)  # of row means: 11/6·ln 2
+    assert value(CE(), hand(), LABELS).item() == pytest.approx(
+        7 / 4 * LN2, rel=1e-14
+    )  # of row means: 11/6·ln 2
 
 
 def test_kl_by_hand():
@@ -67,7 +74,10 @@ def test_kl_by_hand():
     other = hand(logp=HALF[[1, 0, 2]])  # p_θ = 1/4, 1/2, 1/4 against p_start = 1/2, 1/4, 1/4
     assert value(KL(), other, LABELS, start).item() == pytest.approx(LN2 / 4, rel=1e-14)
     uneven = HALF.new_tensor(P_OTHER).log()
-    there, back = (sum(p * math.log(p / q) for p, q in zip(*pair)) for pair in ((P_START, P_OTHER), (P_OTHER, P_START)))
+    there, back = (
+        sum(p * math.log(p / q) for p, q in zip(*pair))
+        for pair in ((P_START, P_OTHER), (P_OTHER, P_START))
+    )
     assert value(KL(), hand(logp=uneven), LABELS, start).item() == pytest.approx(there, rel=1e-13)
     assert there != pytest.approx(back, rel=0.05)  # so the order of the two is tested
 
@@ -129,9 +139,13 @@ def naive(objective, logits, labels, start_logits):
 
 
 def random_batch(dtype, seed=0):
-    """Logits of (rows, time, V) = (5, 9, 11) and labels of unequal lengths: padding right of an answer, prompts left."""
+    """Logits of (rows, time, V) = (5, 9, 11) and labels of unequal lengths: padding right of an
+    answer, prompts left.
+    """
     make = torch.Generator().manual_seed(seed)
-    logits, start = (3 * torch.randn(5, 9, 11, generator=make, dtype=torch.float64) for _ in range(2))
+    logits, start = (
+        3 * torch.randn(5, 9, 11, generator=make, dtype=torch.float64) for _ in range(2)
+    )
     labels = torch.randint(0, 11, (5, 9), generator=make)
     for row, (first, last) in enumerate([(1, 9), (4, 5), (3, 7), (2, 3), (6, 9)]):
         labels[row, :first], labels[row, last:] = IGNORE, IGNORE
@@ -139,11 +153,15 @@ def random_batch(dtype, seed=0):
 
 
 def start_of(objective, start, labels):
-    return torch.cat(start_values(objective.start, Tokens(start, labels))) if objective.start else None
+    return (
+        torch.cat(start_values(objective.start, Tokens(start, labels))) if objective.start else None
+    )
 
 
 @EACH
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str)
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)], ids=str
+)
 def test_objectives_equal_the_plain_loop(objective, dtype, tolerance):
     logits, start, labels = random_batch(dtype)
     fast = value(objective, Tokens(logits, labels), labels, start_of(objective, start, labels))
@@ -180,9 +198,14 @@ def test_ascending_a_forget_objective_forgets_every_row(objective):
     logits, start, labels = random_batch(torch.float64)
     tokens = Tokens(logits, labels)
     F = value(objective, tokens, labels, start_of(objective, start, labels))
-    ours, nll = (torch.autograd.grad(v, logits, retain_graph=True)[0].flatten(1) for v in (F, tokens.nll.sum()))
+    ours, nll = (
+        torch.autograd.grad(v, logits, retain_graph=True)[0].flatten(1)
+        for v in (F, tokens.nll.sum())
+    )
     cosine = (ours * nll).sum(1) / ours.norm(dim=1) / nll.norm(dim=1)
-    assert cosine.tolist() == pytest.approx([1] * 5, rel=1e-12)  # each row's NLL rises, with a weight of its own
+    assert cosine.tolist() == pytest.approx(
+        [1] * 5, rel=1e-12
+    )  # each row's NLL rises, with a weight of its own
 
 
 def test_npo_at_the_start_is_half_weighted_ascent_on_summed_nll():
@@ -197,13 +220,22 @@ def test_npo_at_the_start_is_half_weighted_ascent_on_summed_nll():
 def test_kl_at_the_start_is_zero_and_so_is_its_gradient():
     logits = 5 * torch.randn(4, 20, 1000, generator=torch.Generator().manual_seed(0))
     labels = torch.randint(0, 1000, (4, 20), generator=torch.Generator().manual_seed(1))
-    kl = value(KL(), Tokens(logits.requires_grad_(), labels), labels, start_of(KL(), logits.detach(), labels))
+    kl = value(
+        KL(),
+        Tokens(logits.requires_grad_(), labels),
+        labels,
+        start_of(KL(), logits.detach(), labels),
+    )
     kl.backward()
-    assert kl.item() == 0 and not logits.grad.any()  # through log_softmax: about 1e-7 of p for each token
+    assert (
+        kl.item() == 0 and not logits.grad.any()
+    )  # through log_softmax: about 1e-7 of p for each token
 
 
 def test_what_rounding_makes_of_kl_at_the_start_is_named_zero_retain():
-    """A row's stored log p may come from a batch of another width: rounding, below the floor, never a direction."""
+    """A row's stored log p may come from a batch of another width: rounding, below the floor, never
+    a direction.
+    """
     problem = ng.problem(micro.bench(), micro.lm(), batch_size=3)
     (loss,) = problem.bind(methods.NGDiffKL, 0).batch(0)[0]  # fills the store
     for key, stored in problem._start.items():
@@ -212,13 +244,23 @@ def test_what_rounding_makes_of_kl_at_the_start_is_named_zero_retain():
         )
     (loss,) = problem.bind(methods.NGDiffKL, 0).batch(0)[0]
     loss().sum().backward()
-    noise = torch.cat([p.grad.flatten() for p in loss.model.parameters() if p.grad is not None]).norm().item()
+    noise = (
+        torch.cat([p.grad.flatten() for p in loss.model.parameters() if p.grad is not None])
+        .norm()
+        .item()
+    )
     assert 1e-9 < noise < KL.floor, "what this test is about"
     run = ng.unlearn(problem, methods.NGDiffKL, Constant(1e-2), steps=2)
     first, second = run.history
-    assert (first.outcome, first.a, first.norm_R) == ("zero_retain", 0.0, 0.0) and abs(first.retain) < 1e-6
+    assert (first.outcome, first.a, first.norm_R) == ("zero_retain", 0.0, 0.0) and abs(
+        first.retain
+    ) < 1e-6
     assert first.b * first.norm_F == pytest.approx(1)
-    assert second.outcome == "ok" and second.retain > 1e-4 and second.a * second.norm_R == pytest.approx(1)
+    assert (
+        second.outcome == "ok"
+        and second.retain > 1e-4
+        and second.a * second.norm_R == pytest.approx(1)
+    )
 
 
 def test_kl_bears_vocabulary_entries_that_are_masked_out():
@@ -238,6 +280,7 @@ def test_kl_bears_vocabulary_entries_that_are_masked_out():
 def test_a_floor_rises_with_the_coarseness_of_the_logits():
     logits, labels = torch.randn(1, 3, 5), torch.tensor([[IGNORE, 1, 2]])
     coarse = {
-        dtype: Tokens(logits.to(dtype), labels).coarse for dtype in (torch.float64, torch.float32, torch.bfloat16)
+        dtype: Tokens(logits.to(dtype), labels).coarse
+        for dtype in (torch.float64, torch.float32, torch.bfloat16)
     }
     assert coarse == {torch.float64: 1.0, torch.float32: 1.0, torch.bfloat16: 2.0**12}

@@ -23,11 +23,17 @@ from tests.helpers import micro
 def rows(who: str, n: int) -> list[dict]:
     """Rows of unequal lengths, each with an answer of its own."""
     return [
-        {"question": f"Who is {who} {'so ' * (i % 3)}{i}?", "answer": f"{who} {'and ' * (i % 4)}{i}"} for i in range(n)
+        {
+            "question": f"Who is {who} {'so ' * (i % 3)}{i}?",
+            "answer": f"{who} {'and ' * (i % 4)}{i}",
+        }
+        for i in range(n)
     ]
 
 
-BENCH = Benchmark("rows", "forget", {"forget": rows("Ann", 7), "retain": rows("Ben", 11)}, [], {"name": "rows"})
+BENCH = Benchmark(
+    "rows", "forget", {"forget": rows("Ann", 7), "retain": rows("Ben", 11)}, [], {"name": "rows"}
+)
 PHASES = {"retain": BENCH.retain, "forget": BENCH.forget}
 
 
@@ -44,7 +50,9 @@ def exact() -> LM:
     return lm
 
 
-def problem(target: LM, seed: int = 0, method=methods.NGDiff, bench: Benchmark = BENCH, **options) -> LMProblem:
+def problem(
+    target: LM, seed: int = 0, method=methods.NGDiff, bench: Benchmark = BENCH, **options
+) -> LMProblem:
     return LMProblem(bench, target, **{"batch_size": 4, **options}).bind(method, seed)
 
 
@@ -52,7 +60,9 @@ def numbers(phase, examples) -> list[int]:
     """Which rows a phase holds."""
     found = []
     for loss in phase:
-        for ids, mask in zip(loss.batch["input_ids"].tolist(), loss.batch["attention_mask"].tolist()):
+        for ids, mask in zip(
+            loss.batch["input_ids"].tolist(), loss.batch["attention_mask"].tolist()
+        ):
             found.append([e.input_ids for e in examples].index(ids[: sum(mask)]))
     return found
 
@@ -73,16 +83,24 @@ def test_each_epoch_is_a_permutation_and_epochs_differ(target):
     retain, forget = order(problem(target), 11)  # 44 rows: 4 epochs of retain, 6 of forget
     for seen, n in ((retain, 11), (forget, 7)):
         epochs = [tuple(seen[i : i + n]) for i in range(0, len(seen) - n + 1, n)]
-        assert all(sorted(epoch) == list(range(n)) for epoch in epochs) and len(set(epochs)) == len(epochs) > 3
+        assert (
+            all(sorted(epoch) == list(range(n)) for epoch in epochs)
+            and len(set(epochs)) == len(epochs) > 3
+        )
 
 
 def test_rows_are_a_function_of_seed_and_step_alone(target):
     whole, made = order(problem(target), 6), problem(target, batch_size=4)
     retain, forget = made.batch(5)  # nothing drawn before it
-    assert (numbers(retain, made.retain), numbers(forget, made.forget)) == (whole[0][20:], whole[1][20:])
+    assert (numbers(retain, made.retain), numbers(forget, made.forget)) == (
+        whole[0][20:],
+        whole[1][20:],
+    )
     for other in (methods.GradAscent, methods.KL, methods.NPO, methods.SimNPO, NGDiff()):
         assert order(problem(target, method=other), 6) == whole
-    for cut, all_at_once in zip(order(problem(target, micro=1), 6), whole):  # the same rows a step, sorted by length
+    for cut, all_at_once in zip(
+        order(problem(target, micro=1), 6), whole
+    ):  # the same rows a step, sorted by length
         assert [sorted(cut[i : i + 4]) for i in range(0, 24, 4)] == [
             sorted(all_at_once[i : i + 4]) for i in range(0, 24, 4)
         ]
@@ -107,7 +125,10 @@ def test_fewer_rows_than_the_batch_are_all_there_once(target, batch_size):
 def test_a_probe_sees_the_rows_of_the_step_and_others_once(target, batch_size, fresh):
     made = problem(target, batch_size=batch_size)
     for t in range(6):
-        own, seen = numbers(made.batch(t)[0], made.retain), numbers(made.probe(t, fresh), made.retain)
+        own, seen = (
+            numbers(made.batch(t)[0], made.retain),
+            numbers(made.probe(t, fresh), made.retain),
+        )
         others = seen[len(own) :]
         assert seen[: len(own)] == own and len(others) == min(fresh * batch_size, 11 - batch_size)
         assert len(set(others)) == len(others) and not set(others) & set(own)
@@ -132,7 +153,11 @@ def gradient(problem: LMProblem, phase) -> tuple[float, float, torch.Tensor]:
     problem.module.zero_grad()
     loss = sum(part().sum() for part in phase)
     loss.backward()
-    return loss.item(), sum(part.ce.item() for part in phase), torch.cat([p.grad.flatten() for p in problem.parameters])
+    return (
+        loss.item(),
+        sum(part.ce.item() for part in phase),
+        torch.cat([p.grad.flatten() for p in problem.parameters]),
+    )
 
 
 OBJECTIVES = [CE(), KL(), NPO(), SimNPO()]
@@ -140,7 +165,12 @@ OBJECTIVES = [CE(), KL(), NPO(), SimNPO()]
 
 def moved(target: LM, objective, micro: int | None) -> LMProblem:
     """A problem whose both objectives are `objective`, its model moved away from the start."""
-    made = problem(target, method=methods.Method("m", NGDiff(), objective, objective), micro=micro, batch_size=7)
+    made = problem(
+        target,
+        method=methods.Method("m", NGDiff(), objective, objective),
+        micro=micro,
+        batch_size=7,
+    )
     with torch.no_grad():
         for k, p in enumerate(made.parameters):
             p.mul_(1 + 0.05 * math.cos(k))
@@ -163,15 +193,24 @@ def test_microbatches_are_the_batch(request, objective, name, tolerance):
 
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=repr)
 def test_a_phase_is_the_objective_of_its_rows_one_by_one(exact, objective):
-    """No padding, no stored values, no microbatches: each row by itself through the model and the start model."""
+    """No padding, no stored values, no microbatches: each row by itself through the model and the
+    start model.
+    """
     made = moved(exact, objective, None)
     for phase, examples in zip(made.batch(0), (made.retain, made.forget)):
         sums, counts, ce, tokens = 0.0, 0, 0.0, 0
         for i in numbers(phase, examples):
-            ids, labels = (torch.tensor([part]) for part in (examples[i].input_ids, examples[i].labels))
-            own, start = (Tokens(m(ids).logits.detach(), labels) for m in (made.module, exact.model))
+            ids, labels = (
+                torch.tensor([part]) for part in (examples[i].input_ids, examples[i].labels)
+            )
+            own, start = (
+                Tokens(m(ids).logits.detach(), labels) for m in (made.module, exact.model)
+            )
             values = torch.cat(start_values(objective.start, start)) if objective.start else None
-            sums, counts = sums + objective.sums(own, values).item(), counts + objective.counts(labels).item()
+            sums, counts = (
+                sums + objective.sums(own, values).item(),
+                counts + objective.counts(labels).item(),
+            )
             ce, tokens = ce + own.nll.sum().item(), tokens + len(own.nll)
         assert gradient(made, phase)[:2] == pytest.approx((sums / counts, ce / tokens), rel=1e-12)
 
@@ -210,7 +249,8 @@ def asked(target):
 
 
 @pytest.mark.parametrize(
-    ("method", "most"), [(methods.KL, 11), (methods.NPO, 7), (methods.NGDiff, 0), (methods.SimNPO, 0)]
+    ("method", "most"),
+    [(methods.KL, 11), (methods.NPO, 7), (methods.NGDiff, 0), (methods.SimNPO, 0)],
 )
 def test_the_start_is_asked_once_a_row(target, asked, method, most):
     made = LMProblem(BENCH, target, batch_size=4, micro=3)
@@ -258,7 +298,10 @@ def test_stored_values_carry_no_graph_and_stay_apart_by_phase_and_kind(target):
     made = problem(target, method=methods.Method("m", NGDiff(), KL(), NPO()), batch_size=11)
     (retain,), (forget,) = made.batch(0)
     assert not retain.start.requires_grad and not forget.start.requires_grad
-    assert retain.start.shape == (int(token_counts(retain.batch["labels"]).sum()), len(target.tokenizer))
+    assert retain.start.shape == (
+        int(token_counts(retain.batch["labels"]).sum()),
+        len(target.tokenizer),
+    )
     assert forget.start.shape == (7,)
 
 
@@ -281,7 +324,9 @@ def test_a_frozen_target_part_stays_frozen(target):
     made = problem(lm)
     assert 0 < len(made.parameters) == len(list(made.module.parameters())) - 1
     run = ng.unlearn(LMProblem(BENCH, lm, batch_size=4), NGDiff(), Constant(1e-2), steps=2)
-    assert torch.equal(run.model.model.get_input_embeddings().weight, lm.model.get_input_embeddings().weight)
+    assert torch.equal(
+        run.model.model.get_input_embeddings().weight, lm.model.get_input_embeddings().weight
+    )
 
 
 def test_the_usual_optimizer_is_adamw_at_the_rate_given(target):
@@ -308,6 +353,9 @@ def test_a_row_longer_than_the_context_is_refused_before_any_weight_changes(targ
     long = {"question": "Tell all?", "answer": "x y " * 200}
     bench = replace(BENCH, configs={**BENCH.configs, phase: [*PHASES[phase], long]})
     before = weights(target)
-    with pytest.raises(ValueError, match=r"'Tell all\?' is \d+ tokens long, the model's context is 96.*drop this row"):
+    with pytest.raises(
+        ValueError,
+        match=r"'Tell all\?' is \d+ tokens long, the model's context is 96.*drop this row",
+    ):
         ng.problem(bench, target)
     assert torch.equal(weights(target), before)

@@ -51,32 +51,54 @@ TABLE = {  # name: retain, forget, direction; as architecture and published defa
     "ceu": (CE(), CEU(), GradAscent()),
     "retain-ft": (CE(), CE(), GradDiff(1.0)),
 }
-ZERO = [name for name, m in METHODS.items() if m.retain in (KL(), RMURetain())]  # nothing to keep to at the start
+ZERO = [
+    name for name, m in METHODS.items() if m.retain in (KL(), RMURetain())
+]  # nothing to keep to at the start
 
 
 def test_the_table_is_the_published_one():
     assert {name: (m.retain, m.forget, m.direction) for name, m in METHODS.items()} == TABLE
     assert list(METHODS) == list(TABLE), "the mission's own come first"
-    assert len({m.name for m in METHODS.values()}) == len(METHODS) and not any(m.trains for m in METHODS.values())
+    assert len({m.name for m in METHODS.values()}) == len(METHODS) and not any(
+        m.trains for m in METHODS.values()
+    )
 
 
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_the_published_defaults_are_those_of_the_method(name):
-    """Weights up to a common factor (GradDiff's γ = α = 1 is twice GradDiff(½)), and every option by its name."""
+    """Weights up to a common factor (GradDiff's γ = α = 1 is twice GradDiff(½)), and every option
+    by its name.
+    """
     row, mine = DEFAULTS[name], method(name)
-    a, b = mine.direction.weights(torch.eye(2, dtype=torch.float64), torch.tensor([2.0, 3.0])).tolist()
+    a, b = mine.direction.weights(
+        torch.eye(2, dtype=torch.float64), torch.tensor([2.0, 3.0])
+    ).tolist()
     if row.gamma is None:
         assert (row.alpha, mine.direction) in [(None, LossNorm()), (None, NGDiff())]
     else:
-        assert a * row.gamma == b * row.alpha and (a > 0) == (row.alpha > 0) and (b > 0) == (row.gamma > 0)
+        assert (
+            a * row.gamma == b * row.alpha
+            and (a > 0) == (row.alpha > 0)
+            and (b > 0) == (row.gamma > 0)
+        )
     fields = dict(vars(mine.retain)) | vars(mine.forget)
     assert row.options == {key: fields[key] for key in fields if key != "seed"}
     assert row.source and row.batch == 32 and (row.trains is None) == (name != "rmu")
-    assert (row.lr, row.epochs) == {"undial": (1e-4, 10), "wga": (1e-5, 5), "satimp": (1e-5, 5)}.get(name, (1e-5, 10))
+    assert (row.lr, row.epochs) == {
+        "undial": (1e-4, 10),
+        "wga": (1e-5, 5),
+        "satimp": (1e-5, 5),
+    }.get(name, (1e-5, 10))
 
 
 def test_every_published_method_has_its_defaults():
-    free = {"graddiff-0.9", "graddiff-0.1", "ngdiff-npo", "ngdiff-kl", "graddiff-0.9-npo"}  # compositions of ours
+    free = {
+        "graddiff-0.9",
+        "graddiff-0.1",
+        "ngdiff-npo",
+        "ngdiff-kl",
+        "graddiff-0.9-npo",
+    }  # compositions of ours
     assert [name for name in METHODS if name not in free] == list(DEFAULTS)
 
 
@@ -87,14 +109,21 @@ def test_a_name_finds_its_method(name):
 
 @pytest.mark.parametrize("name", ["NGDiff", "", "idk"])
 def test_an_unknown_name_lists_the_known_ones(name):
-    with pytest.raises(ValueError, match=f"unknown method '{name}'; choose one of: gradascent, .*, ngdiff, "):
+    with pytest.raises(
+        ValueError, match=f"unknown method '{name}'; choose one of: gradascent, .*, ngdiff, "
+    ):
         method(name)
 
 
 def test_methods_are_values():
-    assert Method("mine", NGDiff(), forget=NPO()) == Method("mine", NGDiff(), CE(), NPO()) != methods.NGDiffNPO
+    assert (
+        Method("mine", NGDiff(), forget=NPO())
+        == Method("mine", NGDiff(), CE(), NPO())
+        != methods.NGDiffNPO
+    )
     assert repr(methods.NPO) == (
-        "Method(name='NPO', direction=Sum(retain=1.0, forget=1.0), retain=CE(), forget=NPO(beta=0.1), trains=None)"
+        "Method(name='NPO', direction=Sum(retain=1.0, forget=1.0), retain=CE(), "
+        "forget=NPO(beta=0.1), trains=None)"
     )
 
 
@@ -105,11 +134,18 @@ def test_every_method_runs_with_every_step_size_rule(problem, name, stepsize):
     run = ng.unlearn(problem, method(name), STEPSIZES[stepsize](1e-3, 3), steps=3, measure=True)
     assert len(run.history) == 3 and run.stopped == "steps"
     first = "zero_retain" if name in ZERO else "ok"
-    # RMU's retain loss starts at its minimum, 0: no rate lowers it, AutoLR takes the least, and what it moves is rounding
+    # RMU's retain loss starts at its minimum, 0: no rate lowers it, AutoLR takes the least, and
+    # what it moves is rounding
     later = "zero_retain" if (name, stepsize) == ("rmu", "autolr") else "ok"
     assert [info.outcome for info in run.history] == [first, later, later]
-    assert all(math.isfinite(v) for info in run.history for v in (info.retain, info.forget, info.eta, info.dR, info.dF))
-    assert torch.isfinite(weights(run.model)).all() and not torch.equal(weights(run.model), weights(problem.target))
+    assert all(
+        math.isfinite(v)
+        for info in run.history
+        for v in (info.retain, info.forget, info.eta, info.dR, info.dF)
+    )
+    assert torch.isfinite(weights(run.model)).all() and not torch.equal(
+        weights(run.model), weights(problem.target)
+    )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -121,19 +157,33 @@ def test_the_first_step_is_the_methods_formula(problem, name):
         bound.module.zero_grad()
         loss = sum(part().sum() for part in phase)
         loss.backward()
-        g = [p.grad.flatten() for p in bound.parameters if p.grad is not None]  # RMU's ends below its layer
-        seen.append((loss.item(), torch.cat(g).norm().item(), sum(part.ce.item() for part in phase)))
+        g = [
+            p.grad.flatten() for p in bound.parameters if p.grad is not None
+        ]  # RMU's ends below its layer
+        seen.append(
+            (loss.item(), torch.cat(g).norm().item(), sum(part.ce.item() for part in phase))
+        )
     (R, n_R, ce_R), (F, n_F, ce_F) = seen
     assert (info.retain_ce, info.forget_ce) == pytest.approx((ce_R, ce_F), rel=1e-6)
     assert (info.retain, info.forget) == pytest.approx((R, F), rel=1e-6, abs=1e-7)
-    wanted = {"gradascent": (0, 1), "npo": (1, 1), "simnpo": (1, 0.125), "kl": (0, 1), "ngdiff-kl": (0, 1 / n_F)}
-    wanted |= {f"graddiff-{c}": (c, 1 - c) for c in (0.9, 0.5, 0.1)} | {"graddiff-0.9-npo": (0.9, 0.1)}
+    wanted = {
+        "gradascent": (0, 1),
+        "npo": (1, 1),
+        "simnpo": (1, 0.125),
+        "kl": (0, 1),
+        "ngdiff-kl": (0, 1 / n_F),
+    }
+    wanted |= {f"graddiff-{c}": (c, 1 - c) for c in (0.9, 0.5, 0.1)} | {
+        "graddiff-0.9-npo": (0.9, 0.1)
+    }
     wanted |= dict.fromkeys(("dpo", "wga"), (1, 1)) | dict.fromkeys(("undial", "ceu"), (0, 1))
     wanted |= {"rmu": (0, 1), "satimp": (1, 0.1), "retain-ft": (1, 0)}
     if name in ZERO:
         assert info.outcome == "zero_retain" and abs(R) < 1e-7 and n_R < METHODS[name].retain.floor
     else:
-        wanted |= {"lossnorm": (1 / R, 1 / F)} | dict.fromkeys(("ngdiff", "ngdiff-npo"), (1 / n_R, 1 / n_F))
+        wanted |= {"lossnorm": (1 / R, 1 / F)} | dict.fromkeys(
+            ("ngdiff", "ngdiff-npo"), (1 / n_R, 1 / n_F)
+        )
     assert (info.a, info.b) == pytest.approx(wanted[name], rel=1e-5)
     if METHODS[name].forget in (NPO(), DPO()):
         assert info.forget == pytest.approx(-13.863, abs=1e-3)
@@ -141,23 +191,33 @@ def test_the_first_step_is_the_methods_formula(problem, name):
 
 @pytest.mark.parametrize("name", METHODS)
 def test_a_small_plain_step_moves_the_forget_objective_as_its_weights_say(name):
-    """All rows at once under SGD: dF = η(b‖g_F‖² − a⟨g_R, g_F⟩), and F follows it. Here ρ > 0: the two disagree."""
+    """All rows at once under SGD: dF = η(b‖g_F‖² − a⟨g_R, g_F⟩), and F follows it. Here ρ > 0: the
+    two disagree.
+    """
     problem = LMProblem(BENCH, micro.lm(), batch_size=11)
     sgd = lambda theta: torch.optim.SGD(theta, lr=1.0)  # noqa: E731
-    first, second = ng.unlearn(problem, method(name), Constant(1e-4), 2, optimizer=sgd, measure=True).history
+    first, second = ng.unlearn(
+        problem, method(name), Constant(1e-4), 2, optimizer=sgd, measure=True
+    ).history
     rises = first.b * first.norm_F > first.a * first.cosine * first.norm_R
     assert first.cosine > 0 or first.outcome == "zero_retain"
     assert rises == (
         name not in ("graddiff-0.9", "simnpo", "wga", "satimp", "retain-ft")
     )  # they lean to the retain loss
-    detached = isinstance(METHODS[name].forget, (WGA, SatImp, CEU))  # F's value is not what its gradient climbs
+    detached = isinstance(
+        METHODS[name].forget, (WGA, SatImp, CEU)
+    )  # F's value is not what its gradient climbs
     values = [info.forget_ce if detached else info.forget for info in (first, second)]
     assert (first.dF > 0) == (values[1] > values[0]) == rises
 
 
 def test_a_bare_direction_is_a_method_on_cross_entropies(problem):
-    bare, named = (ng.unlearn(problem, m, Constant(1e-3), steps=3) for m in (NGDiff(), methods.NGDiff))
-    assert repr(bare.history) == repr(named.history) and torch.equal(weights(bare.model), weights(named.model))
+    bare, named = (
+        ng.unlearn(problem, m, Constant(1e-3), steps=3) for m in (NGDiff(), methods.NGDiff)
+    )
+    assert repr(bare.history) == repr(named.history) and torch.equal(
+        weights(bare.model), weights(named.model)
+    )
     bound = problem.bind(NGDiff(), 0)
     assert bound.method == Method("NGDiff()", NGDiff())
 
@@ -169,7 +229,10 @@ def test_objectives_and_directions_compose_freely(problem, direction, retain, fo
     mine = Method("mine", direction, retain, forget)
     run = ng.unlearn(problem, mine, AutoLR(every=1, search=0), steps=3)
     assert run.history[0].forget < 0
-    if (direction, retain) == (MGDA(), KL()):  # the shortest combination with a zero gradient is zero
+    if (direction, retain) == (
+        MGDA(),
+        KL(),
+    ):  # the shortest combination with a zero gradient is zero
         assert run.stopped == "aligned" and len(run.history) == 1
     else:
         assert [info.outcome for info in run.history][1:] == ["ok", "ok"]
@@ -178,8 +241,12 @@ def test_objectives_and_directions_compose_freely(problem, direction, retain, fo
 def test_equal_seeds_see_equal_rows_whatever_the_method(problem):
     """The first step's cross-entropies are those of the same rows."""
     seen = {
-        name: ng.unlearn(problem, method(name), Constant(1e-3), steps=1, seed=5).history[0] for name in ("npo", "kl")
+        name: ng.unlearn(problem, method(name), Constant(1e-3), steps=1, seed=5).history[0]
+        for name in ("npo", "kl")
     }
-    assert seen["npo"].forget_ce == seen["kl"].forget_ce and seen["npo"].retain_ce == seen["kl"].retain_ce
+    assert (
+        seen["npo"].forget_ce == seen["kl"].forget_ce
+        and seen["npo"].retain_ce == seen["kl"].retain_ce
+    )
     other = ng.unlearn(problem, method("npo"), Constant(1e-3), steps=1, seed=6).history[0]
     assert other.forget_ce != seen["npo"].forget_ce

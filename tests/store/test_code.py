@@ -1,4 +1,6 @@
-"""The import closure: complete against what really runs, sensitive to every module in it, to no other."""
+"""The import closure: complete against what really runs, sensitive to every module in it, to no
+other.
+"""
 
 from __future__ import annotations
 
@@ -15,20 +17,31 @@ import pytest
 import ngdiff as ng
 from ngdiff.store import code
 
-MAKERS = ("ngdiff.study.trials", "ngdiff.lm.pair", "ngdiff.theory.theorems")  # of cached numbers and models
+MAKERS = (
+    "ngdiff.study.trials",
+    "ngdiff.lm.pair",
+    "ngdiff.theory.theorems",
+)  # of cached numbers and models
 CHANGE = "\nCHANGED = 1\n"
 
 
 def modules(home: Path) -> dict[str, Path]:
     """Dotted name -> file of every module below `home`."""
-    names = {path: (home.name, *path.relative_to(home).with_suffix("").parts) for path in home.rglob("*.py")}
+    names = {
+        path: (home.name, *path.relative_to(home).with_suffix("").parts)
+        for path in home.rglob("*.py")
+    }
     return {".".join(parts).removesuffix(".__init__"): path for path, parts in names.items()}
 
 
 @pytest.fixture
 def copy(tmp_path: Path) -> Path:
     """A copy of the package's sources."""
-    return Path(shutil.copytree(code.HOME, tmp_path / "ngdiff", ignore=shutil.ignore_patterns("__pycache__")))
+    return Path(
+        shutil.copytree(
+            code.HOME, tmp_path / "ngdiff", ignore=shutil.ignore_patterns("__pycache__")
+        )
+    )
 
 
 def forget() -> None:
@@ -38,8 +51,14 @@ def forget() -> None:
 
 
 @pytest.mark.parametrize("maker", MAKERS)
-def test_a_changed_module_changes_the_hash_if_and_only_if_it_is_in_the_closure(copy: Path, maker: str) -> None:
-    inside, before, every = set(code.closure(maker, copy)), code.fingerprint(maker, copy), modules(copy)
+def test_a_changed_module_changes_the_hash_if_and_only_if_it_is_in_the_closure(
+    copy: Path, maker: str
+) -> None:
+    inside, before, every = (
+        set(code.closure(maker, copy)),
+        code.fingerprint(maker, copy),
+        modules(copy),
+    )
     assert inside < set(every) and maker in inside
     for name, file in every.items():
         text = file.read_text("utf-8")
@@ -54,8 +73,13 @@ def test_a_changed_module_changes_the_hash_if_and_only_if_it_is_in_the_closure(c
 def test_wording_and_layout_change_nothing_and_a_sign_does(copy: Path) -> None:
     file, before = copy / "core" / "directions.py", code.fingerprint("ngdiff.study.trials", copy)
     text = file.read_text("utf-8")
-    worded = text.replace('"""Direction rules:', '"""Rules of direction:').replace("1.0 / norm", "1.0  / (norm)")
-    for changed, same in ((worded + "\n# a remark\n", True), (text.replace("1.0 / norm", "-1.0 / norm"), False)):
+    worded = text.replace('"""Direction rules:', '"""Rules of direction:').replace(
+        "1.0 / norm", "1.0  / (norm)"
+    )
+    for changed, same in (
+        (worded + "\n# a remark\n", True),
+        (text.replace("1.0 / norm", "-1.0 / norm"), False),
+    ):
         assert changed != text
         file.write_text(changed, "utf-8")
         forget()
@@ -79,7 +103,10 @@ def package(home: Path, **files: str) -> Path:
     [
         ("import pkg.b", {"pkg", "pkg.b"}),
         ("def f():\n    from pkg import b", {"pkg", "pkg.b"}),  # inside a function
-        ("def f():\n    import pkg as p\n    return p.b.x", {"pkg", "pkg.b"}),  # read off the package
+        (
+            "def f():\n    import pkg as p\n    return p.b.x",
+            {"pkg", "pkg.b"},
+        ),  # read off the package
         ("import pkg as p\nX = p.sub.c.y", {"pkg", "pkg.sub", "pkg.sub.c", "pkg.b"}),
         ("from pkg import Late", {"pkg", "pkg.b"}),  # a name that the package loads on first use
         ("import pkg as p\nX = p.Late()", {"pkg", "pkg.b"}),
@@ -93,7 +120,9 @@ def package(home: Path, **files: str) -> Path:
 )
 def test_what_counts_as_an_import(tmp_path: Path, text: str, found: set[str]) -> None:
     init = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from pkg.b import Late\n"
-    home = package(tmp_path / "pkg", a=text, b="class Late: pass\nx = 1", sub__c="from ..b import x\ny = x")
+    home = package(
+        tmp_path / "pkg", a=text, b="class Late: pass\nx = 1", sub__c="from ..b import x\ny = x"
+    )
     (home / "__init__.py").write_text(init)
     forget()
     assert set(code.closure("pkg.a", home)) == found | {"pkg.a"}
@@ -101,7 +130,9 @@ def test_what_counts_as_an_import(tmp_path: Path, text: str, found: set[str]) ->
 
 def test_a_computed_import_cannot_be_followed_and_is_refused(tmp_path: Path) -> None:
     home = package(
-        tmp_path / "pkg", a="import importlib\ndef f(n):\n    return importlib.import_module(n)", b="from pkg import a"
+        tmp_path / "pkg",
+        a="import importlib\ndef f(n):\n    return importlib.import_module(n)",
+        b="from pkg import a",
     )
     for name in ("pkg.a", "pkg.b"):
         with pytest.raises(ValueError, match=r"pkg\.a imports a module by a computed name"):
@@ -144,21 +175,34 @@ print(json.dumps({"loss_forget": row["loss_forget"], "loaded": loaded, "closure"
 
 def run(home: Path, cache: Path, *arguments: str) -> dict:
     """What a fresh process with the package at `home` gets for one small trial."""
-    env = os.environ | {"PYTHONPATH": str(home.parent), "NGDIFF_CACHE": str(cache), "OMP_NUM_THREADS": "1"}
+    env = os.environ | {
+        "PYTHONPATH": str(home.parent),
+        "NGDIFF_CACHE": str(cache),
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-c", TRIAL, *arguments]
-    done = subprocess.run(command, env=env, cwd=home.parent, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env=env, cwd=home.parent, capture_output=True, text=True, check=True
+    )
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_a_turned_sign_is_never_served_from_the_cache_nor_its_number_afterwards(copy: Path, tmp_path: Path) -> None:
-    """One sign turned in the step: another number at once; the file restored: the first number again."""
+def test_a_turned_sign_is_never_served_from_the_cache_nor_its_number_afterwards(
+    copy: Path, tmp_path: Path
+) -> None:
+    """One sign turned in the step: another number at once; the file restored: the first number
+    again.
+    """
     file = next(path for path in copy.rglob("*.py") if "class Swap" in path.read_text("utf-8"))
     text, sign = file.read_text("utf-8"), "combine_(self.g_R, self.g_F, a, b)"
     assert text.count(sign) == 1
     first = run(copy, tmp_path / "cache")
     assert set(first["loaded"]) <= set(first["closure"])  # what really ran is in the closure
     file.write_text(text.replace(sign, "combine_(self.g_R, self.g_F, a, -b)"), "utf-8")
-    broken = [run(copy, tmp_path / "cache")["loss_forget"], run(copy, tmp_path / "cache", "refresh")["loss_forget"]]
+    broken = [
+        run(copy, tmp_path / "cache")["loss_forget"],
+        run(copy, tmp_path / "cache", "refresh")["loss_forget"],
+    ]
     assert broken[0] == broken[1] < first["loss_forget"]  # descended, not ascended
     file.write_text(text, "utf-8")
     assert run(copy, tmp_path / "cache")["loss_forget"] == first["loss_forget"]

@@ -23,7 +23,16 @@ import torch
 
 from ngdiff.store import cache
 from ngdiff.store import rows as results
-from ngdiff.store.cache import atomic_folder, atomic_write, cache_dir, cached, content_key, found, lock, probe_writable
+from ngdiff.store.cache import (
+    atomic_folder,
+    atomic_write,
+    cache_dir,
+    cached,
+    content_key,
+    found,
+    lock,
+    probe_writable,
+)
 from ngdiff.store.rows import read_rows, stamp, write_rows
 
 KEY = "0123456789abcdef"
@@ -46,20 +55,32 @@ def test_equal_content_gives_an_equal_key_in_every_process():
     parts = [Shape(), {"b": [1, 2.5, None], "a": "ü"}, (True, "x")]
     same = [Shape(4, 0.1), {"a": "ü", "b": (1, 2.5, None)}, [True, "x"]]
     assert content_key(*parts) == content_key(*same)
-    by_hand = hashlib.sha256(b'["a",{"mapping":[["b",1.5]]}]').hexdigest()  # a change of the form empties every cache
+    by_hand = hashlib.sha256(
+        b'["a",{"mapping":[["b",1.5]]}]'
+    ).hexdigest()  # a change of the form empties every cache
     assert content_key("a", {"b": 1.5}) == by_hand[:16]
     assert len(content_key(*parts)) == 16
 
 
 @pytest.mark.parametrize(
     "other",
-    [[Shape(5)], [Shape(rate=0.1 + 1e-16)], [Other()], [{"width": 4, "rate": 0.1}], [Shape(), None], [], [[Shape()]]],
+    [
+        [Shape(5)],
+        [Shape(rate=0.1 + 1e-16)],
+        [Other()],
+        [{"width": 4, "rate": 0.1}],
+        [Shape(), None],
+        [],
+        [[Shape()]],
+    ],
 )
 def test_any_change_changes_the_key(other):
     assert content_key(*other) != content_key(Shape())
 
 
-@pytest.mark.parametrize("pair", [(1, True), (1, "1"), (None, "null"), ([1, [2]], [[1], 2]), ({"1": 0}, {1: 0})])
+@pytest.mark.parametrize(
+    "pair", [(1, True), (1, "1"), (None, "null"), ([1, [2]], [[1], 2]), ({"1": 0}, {1: 0})]
+)
 def test_look_alikes_have_different_keys(pair):
     assert content_key(pair[0]) != content_key(pair[1])
 
@@ -112,7 +133,9 @@ def test_what_is_written_is_told_to_whoever_asks(tmp_path, monkeypatch):
     write_rows(tmp_path / "rows.jsonl", [{"a": 1}])
     with atomic_folder(tmp_path / "model") as folder:
         (folder / "weights").write_text("")
-    assert listed.read_text().splitlines() == [str(tmp_path / name) for name in ("rows.jsonl", "model/weights")]
+    assert listed.read_text().splitlines() == [
+        str(tmp_path / name) for name in ("rows.jsonl", "model/weights")
+    ]
     monkeypatch.delenv("NGDIFF_WRITTEN")
     write_rows(tmp_path / "more.jsonl", [])
     assert len(listed.read_text().splitlines()) == 2
@@ -219,8 +242,10 @@ def _script(code, *arguments):
     root = str(Path(cache.__file__).parents[2])
     process = subprocess.Popen(
         [sys.executable, "-c", code, *map(str, arguments)],
-        stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": root},
-    )  # fmt: skip
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": root},
+    )
     with process:
         yield process
 
@@ -244,7 +269,9 @@ def test_two_at_once_build_once(tmp_path, capsys):
         assert go.wait(20)
         build(folder)
 
-    threads = [threading.Thread(target=cached, args=(tmp_path, KEY, slow, "weights")) for _ in range(3)]
+    threads = [
+        threading.Thread(target=cached, args=(tmp_path, KEY, slow, "weights")) for _ in range(3)
+    ]
     threads[0].start()
     assert started.wait(20)
     for thread in threads[1:]:
@@ -277,7 +304,8 @@ def test_a_folder_that_cannot_be_written_is_refused_before_work_starts(tmp_path)
 
 
 @pytest.mark.parametrize(
-    "code, kind", [(errno.EROFS, PermissionError), (errno.EACCES, PermissionError), (errno.ENOSPC, OSError)]
+    "code, kind",
+    [(errno.EROFS, PermissionError), (errno.EACCES, PermissionError), (errno.ENOSPC, OSError)],
 )
 def test_probe_tells_read_only_from_other_failures(tmp_path, monkeypatch, code, kind):
     def refuse(*_, **__):
@@ -321,8 +349,22 @@ def test_cache_folder_of_variable_checkout_and_home(tmp_path, monkeypatch):
 
 # --------------------------------------------------------------------------------------------------- rows and stamps
 ROWS = [
-    {"name": "Łódź\n東京", "loss": 0.1 + 0.2, "steps": 3, "stop": True, "note": None, "by": {"a": 1e-300, "b": [1, 2]}},
-    {"name": "b", "loss": 1e22 / 3, "steps": -1, "stop": False, "note": "x", "by": {"a": 5e-324, "b": []}},
+    {
+        "name": "Łódź\n東京",
+        "loss": 0.1 + 0.2,
+        "steps": 3,
+        "stop": True,
+        "note": None,
+        "by": {"a": 1e-300, "b": [1, 2]},
+    },
+    {
+        "name": "b",
+        "loss": 1e22 / 3,
+        "steps": -1,
+        "stop": False,
+        "note": "x",
+        "by": {"a": 5e-324, "b": []},
+    },
 ]
 
 
@@ -339,7 +381,10 @@ def test_rows_come_back_to_the_last_bit(tmp_path, suffix):
 def test_what_is_not_finite_is_saved_as_null(tmp_path, suffix):
     rows = [{"x": math.nan, "y": [math.inf, 1.0]}, {"x": 1.5, "y": [np.float32(-math.inf), 2.0]}]
     write_rows(tmp_path / f"rows{suffix}", rows)
-    assert read_rows(tmp_path / f"rows{suffix}") == [{"x": None, "y": [None, 1.0]}, {"x": 1.5, "y": [None, 2.0]}]
+    assert read_rows(tmp_path / f"rows{suffix}") == [
+        {"x": None, "y": [None, 1.0]},
+        {"x": 1.5, "y": [None, 2.0]},
+    ]
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
@@ -353,7 +398,9 @@ def test_scalars_and_arrays_of_numpy_and_torch_become_plain(tmp_path, suffix):
         "f": np.bool_(True),
     }
     write_rows(tmp_path / f"rows{suffix}", [row])
-    assert read_rows(tmp_path / f"rows{suffix}") == [{"a": 0.1, "b": 3, "c": 0.5, "d": [0, 1], "e": "x", "f": True}]
+    assert read_rows(tmp_path / f"rows{suffix}") == [
+        {"a": 0.1, "b": 3, "c": 0.5, "d": [0, 1], "e": "x", "f": True}
+    ]
 
 
 def test_parquet_unites_the_columns_of_unlike_rows(tmp_path):
@@ -377,10 +424,21 @@ def test_damaged_rows_are_named(tmp_path):
 def test_a_stamp_says_where_a_number_comes_from():
     made = stamp({"shape": Shape(), "rate": np.float64(0.5)}, seed=3, seconds=1.23456)
     assert json.loads(json.dumps(made, allow_nan=False)) == made
-    assert made["config"] == {"shape": repr(Shape()), "rate": 0.5} and made["seed"] == 3 and made["seconds"] == 1.235
-    assert made["packages"] == results.environment() and made["packages"]["python"] == platform.python_version()
+    assert (
+        made["config"] == {"shape": repr(Shape()), "rate": 0.5}
+        and made["seed"] == 3
+        and made["seconds"] == 1.235
+    )
+    assert (
+        made["packages"] == results.environment()
+        and made["packages"]["python"] == platform.python_version()
+    )
     assert made["packages"]["torch"] in (torch.__version__, torch.__version__.split("+")[0])
-    assert made["threads"] == torch.get_num_threads() and made["device"] and made["date"].endswith("+00:00")
+    assert (
+        made["threads"] == torch.get_num_threads()
+        and made["device"]
+        and made["date"].endswith("+00:00")
+    )
 
 
 def test_a_stamp_outside_a_checkout_has_no_commit(tmp_path, monkeypatch):
@@ -396,7 +454,10 @@ def test_a_stamp_knows_commit_and_changed_code(tmp_path, monkeypatch):
     def git(*arguments):
         who = ["-c", "user.name=a", "-c", "user.email=a@b"]
         return subprocess.run(
-            ["git", "-C", str(tmp_path), *who, *arguments], check=True, capture_output=True, text=True
+            ["git", "-C", str(tmp_path), *who, *arguments],
+            check=True,
+            capture_output=True,
+            text=True,
         ).stdout
 
     code = tmp_path / "ngdiff" / "store" / "rows.py"

@@ -28,7 +28,9 @@ def start(*arguments: object) -> multiprocessing.Process:
 
 
 def most_at_once(log: Path) -> int:
-    events = sorted((float(when), int(step)) for when, step in map(str.split, log.read_text().splitlines()))
+    events = sorted(
+        (float(when), int(step)) for when, step in map(str.split, log.read_text().splitlines())
+    )
     level = most = 0
     for _, step in events:
         level += step
@@ -37,7 +39,9 @@ def most_at_once(log: Path) -> int:
 
 
 @pytest.mark.parametrize("count", [1, 2])
-def test_no_more_than_count_processes_hold_a_slot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def test_no_more_than_count_processes_hold_a_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: int
+) -> None:
     log = tmp_path / "log"
     monkeypatch.setenv(slots.VARIABLE, slots.variable(tmp_path / "slots", count)[slots.VARIABLE])
     for process in [start(str(log), 0.2) for _ in range(4)]:
@@ -46,7 +50,9 @@ def test_no_more_than_count_processes_hold_a_slot(tmp_path: Path, monkeypatch: p
     assert most_at_once(log) == count and log.read_text().count("\n") == 8
 
 
-def test_without_the_variable_there_is_no_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_variable_there_is_no_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv(slots.VARIABLE, raising=False)
     with slots.slot(), slots.slot():
         pass

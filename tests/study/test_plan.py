@@ -18,7 +18,13 @@ PLANS = ("smoke", "live", "real", "grid")
 
 
 def row(method=OURS, stepsize="constant", lr=1e-3, seed=0, target_seed=0, score=0.5, **more):
-    fields = {"method": method, "stepsize": stepsize, "lr": lr, "seed": seed, "target_seed": target_seed}
+    fields = {
+        "method": method,
+        "stepsize": stepsize,
+        "lr": lr,
+        "seed": seed,
+        "target_seed": target_seed,
+    }
     return fields | {"score": score, "stopped": "forget_level"} | more
 
 
@@ -34,15 +40,21 @@ def test_tuning_is_one_matched_trial_a_method_and_rate_on_the_tuning_seed():
 def test_without_a_stop_ascent_runs_at_every_rate_once():
     made = plan("live", SEEDS)
     trials = made.reported({"gradascent": 3e-4, OURS: 1e-3}, "fixed")
-    assert [t.lr for t in trials if t.method == "gradascent"] == [3e-4, 1e-4, 1e-3] and len(set(trials)) == len(trials)
-    assert not [t for t in plan("real", SEEDS).reported({OURS: 1e-3}, "fixed") if t.method == "gradascent"]
+    assert [t.lr for t in trials if t.method == "gradascent"] == [3e-4, 1e-4, 1e-3] and len(
+        set(trials)
+    ) == len(trials)
+    assert not [
+        t for t in plan("real", SEEDS).reported({OURS: 1e-3}, "fixed") if t.method == "gradascent"
+    ]
 
 
 @pytest.mark.parametrize("rule", ["matched", "fixed"])
 @pytest.mark.parametrize("name", PLANS)
 def test_the_tuning_seed_is_never_reported(name, rule):
     trials = plan(name, SEEDS).reported(dict.fromkeys(BASELINES, 1e-3), rule)
-    assert trials and all(t.seed in SEEDS and t.seed != TUNING_SEED and t.rule == rule for t in trials)
+    assert trials and all(
+        t.seed in SEEDS and t.seed != TUNING_SEED and t.rule == rule for t in trials
+    )
 
 
 def test_reported_trials_are_tuned_constants_and_untuned_autolr_on_equal_seeds():
@@ -50,16 +62,23 @@ def test_reported_trials_are_tuned_constants_and_untuned_autolr_on_equal_seeds()
     trials = plan("live", SEEDS).reported(rates, "matched", steps=5)
     constant = [(t.method, t.lr, t.seed) for t in trials if t.stepsize == "constant"]
     assert constant == [(m, lr, s) for m, lr in rates.items() for s in SEEDS]
-    assert [(t.method, t.lr, t.seed) for t in trials if t.stepsize == "autolr"] == [(OURS, 1e-3, s) for s in SEEDS]
+    assert [(t.method, t.lr, t.seed) for t in trials if t.stepsize == "autolr"] == [
+        (OURS, 1e-3, s) for s in SEEDS
+    ]
     assert len(trials) == 9 and all(t.steps == 5 and t.target_seed == 0 for t in trials)
 
 
 def test_the_grid_has_every_method_rate_and_five_model_seeds():
     grid = plan("grid", SEEDS)
-    assert set(grid.methods) == {*BASELINES, *COMPOSED, OURS} == set(grid.autolr) and grid.rates == RATES
+    assert (
+        set(grid.methods) == {*BASELINES, *COMPOSED, OURS} == set(grid.autolr)
+        and grid.rates == RATES
+    )
     matched, fixed = (grid.reported({"npo": 1e-3}, rule) for rule in ("matched", "fixed"))
     pairs = set(itertools.product(range(5), SEEDS))
-    assert {(t.target_seed, t.seed) for t in matched} == pairs and len(matched) == 15 * (1 + len(grid.autolr))
+    assert {(t.target_seed, t.seed) for t in matched} == pairs and len(matched) == 15 * (
+        1 + len(grid.autolr)
+    )
     assert {(t.target_seed, t.seed) for t in fixed} == {(0, s) for s in SEEDS}
 
 
@@ -67,14 +86,17 @@ def test_starting_rates_span_three_decades():
     trials = plan("live", SEEDS).starts()
     assert {t.seed for t in trials} == {*SEEDS} and len(trials) == 3 * 3
     rates = list(dict.fromkeys(t.lr for t in trials))
-    assert (rates[0], rates[-1]) == (STARTS[0], STARTS[-1]) and math.log10(rates[-1] / rates[0]) == pytest.approx(3)
+    assert (rates[0], rates[-1]) == (STARTS[0], STARTS[-1]) and math.log10(
+        rates[-1] / rates[0]
+    ) == pytest.approx(3)
     assert {(t.method, t.stepsize, t.rule) for t in trials} == {(OURS, "autolr", "matched")}
     assert len(plan("grid", SEEDS).starts()) == 4 * 3 * 5
 
 
 def test_an_unknown_plan_lists_the_known_ones():
     with pytest.raises(
-        ValueError, match="unknown plan 'all'; choose one of: smoke, tofu, muse, semeval, live, real, grid"
+        ValueError,
+        match="unknown plan 'all'; choose one of: smoke, tofu, muse, semeval, live, real, grid",
     ):
         plan("all", SEEDS)
 
@@ -89,7 +111,10 @@ def test_every_trial_of_every_plan_is_a_valid_one(name):
 
 # -------------------------------------------------------------------------------------------------------------- rates
 def test_the_rate_with_the_best_score_is_taken_and_the_smaller_one_on_a_tie():
-    rows = [row("npo", lr=lr, score=s) for lr, s in ((1e-2, 0.7), (1e-3, 0.7), (1e-4, 0.2), (3e-3, 0.69))]
+    rows = [
+        row("npo", lr=lr, score=s)
+        for lr, s in ((1e-2, 0.7), (1e-3, 0.7), (1e-4, 0.2), (3e-3, 0.69))
+    ]
     rows += [row("kl", lr=lr, score=s) for lr, s in ((1e-4, 0.0), (1e-3, 0.0))]
     for order in (rows, rows[::-1]):
         assert compare.tuned(order) == {"npo": 1e-3, "kl": 1e-4}
@@ -102,10 +127,13 @@ def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
         row("npo", lr=1e-3, score=0.6),
         row("npo", lr=1e-2, score=0.5),
     ]
-    rows += [row("kl", lr=lr, score=s, stopped="steps") for lr, s in ((1e-4, 0.3), (1e-3, 0.4))]  # none did
+    rows += [
+        row("kl", lr=lr, score=s, stopped="steps") for lr, s in ((1e-4, 0.3), (1e-3, 0.4))
+    ]  # none did
     assert compare.tuned(rows) == {"npo": 1e-3, "kl": 1e-3}
     assert compare.tuned(rows, arrived=False) == {"npo": 1e-4, "kl": 1e-3}
-    # a method that the rule keeps from its best rate is reported at that rate too, where the plan says so
+    # a method that the rule keeps from its best rate is reported at that rate too, where the plan
+    # says so
     short = plan("muse", SEEDS).short(rows, profile="tiny")
     assert [(t.method, t.lr, t.seed, t.rule, t.profile) for t in short] == [
         ("npo", 1e-4, seed, "matched", "tiny") for seed in SEEDS
@@ -114,13 +142,18 @@ def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
 
 def test_select_is_by_value():
     rows = [row(seed=0), row(seed=1), row("npo", seed=1)]
-    assert claims.select(rows, method=OURS, seed=1) == rows[1:2] and claims.select(rows, unheard_of=1) == []
+    assert (
+        claims.select(rows, method=OURS, seed=1) == rows[1:2]
+        and claims.select(rows, unheard_of=1) == []
+    )
     assert claims.select(rows) == rows
 
 
 # ----------------------------------------------------------------------------------------------------------- intervals
 def test_an_interval_over_targets_is_students_t_of_their_means():
-    """Means 1, 2, 6 of three targets: mean 3, s = √7, t₀.₉₇₅ with two degrees of freedom = 4.302653 (any table)."""
+    """Means 1, 2, 6 of three targets: mean 3, s = √7, t₀.₉₇₅ with two degrees of freedom = 4.302653
+    (any table).
+    """
     found = interval({0: [0.5, 1.5], 1: [2.0], 2: [5.0, 6.0, 7.0]})
     half = 4.302653 * math.sqrt(7) / math.sqrt(3)
     assert (found.mean, found.low, found.high) == pytest.approx((3.0, 3 - half, 3 + half), rel=1e-6)
@@ -153,7 +186,9 @@ def test_no_values_are_an_error(empty):
 
 @pytest.mark.parametrize("of_targets", [0.0, 1.0, 3.0])
 def test_a_verdict_is_wrong_in_one_case_of_twenty_however_much_the_targets_differ(of_targets):
-    """No true difference, five targets × three orders; the models of a target are shared by its pairs."""
+    """No true difference, five targets × three orders; the models of a target are shared by its
+    pairs.
+    """
     draw = np.random.default_rng(0)
     wrong = 0
     for _ in range(2000):
@@ -173,9 +208,13 @@ def test_the_sign_of_an_interval(low, high, sign):
 
 def test_differences_are_paired_by_model_and_order():
     ours = [row(seed=s, target_seed=t, score=10 * t + s + 0.5) for t in (0, 1) for s in SEEDS]
-    theirs = [row("npo", seed=s, target_seed=t, score=10 * t + s) for t in (1, 0) for s in (2, 1, 0)]
+    theirs = [
+        row("npo", seed=s, target_seed=t, score=10 * t + s) for t in (1, 0) for s in (2, 1, 0)
+    ]
     assert paired(ours, theirs, "score") == {0: [0.5] * 3, 1: [0.5] * 3}
-    fewer = paired(ours, [*theirs[1:], row("npo", seed=9)], "score")  # unpaired on either side: left out
+    fewer = paired(
+        ours, [*theirs[1:], row("npo", seed=9)], "score"
+    )  # unpaired on either side: left out
     assert fewer == {0: [0.5] * 3, 1: [0.5] * 2}
     assert paired(ours, [row("npo", seed=9)], "score") == {}
 
@@ -205,13 +244,20 @@ def test_reporting_the_tuning_seed_is_refused():
 def test_ascent_and_the_swing_with_c_are_claims_of_the_reported_runs():
     rows = [row("gradascent", seed=s, kept=0.1 * s) for s in SEEDS]
     rows += [row(f"graddiff-{c}", seed=s, score=c) for c in (0.1, 0.5, 0.9) for s in SEEDS]
-    walked = [row("gradascent", lr=lr, seed=s, kept=1e-5 / lr, updates=120) for s in SEEDS for lr in (1e-4, 1e-3)]
+    walked = [
+        row("gradascent", lr=lr, seed=s, kept=1e-5 / lr, updates=120)
+        for s in SEEDS
+        for lr in (1e-4, 1e-3)
+    ]
     found = {claim["name"]: claim for claim in claims.claims(rows, [], [], walked)}
     assert found["ascent keeps, at matched forgetting"]["mean"] == pytest.approx(0.1)
     kept = {lr: found[f"ascent keeps, without a stop at {lr:g}"] for lr in (1e-4, 1e-3)}
-    assert [kept[lr]["mean"] for lr in kept] == pytest.approx([0.1, 0.01]) and kept[1e-3]["what"].endswith("120 steps")
+    assert [kept[lr]["mean"] for lr in kept] == pytest.approx([0.1, 0.01]) and kept[1e-3][
+        "what"
+    ].endswith("120 steps")
     assert (
-        found["swing of graddiff with c"]["mean"] == pytest.approx(0.8) and found["swing of graddiff with c"]["n"] == 3
+        found["swing of graddiff with c"]["mean"] == pytest.approx(0.8)
+        and found["swing of graddiff with c"]["n"] == 3
     )
 
 
@@ -236,7 +282,9 @@ def test_the_verdict_against_a_baseline(gaps, verdict):
     (claim,) = claims.claims(reported(gaps), [], [])
     assert (claim["name"], claim["verdict"], claim["n"]) == ("against npo", verdict, len(gaps))
     assert claim["mean"] == pytest.approx(sum(gaps) / len(gaps), abs=1e-15)
-    assert claim["what"] == "score: NGDiff + AutoLR − npo, at 0.001, not tuned" and not claim["edge"]
+    assert (
+        claim["what"] == "score: NGDiff + AutoLR − npo, at 0.001, not tuned" and not claim["edge"]
+    )
     grid = [row("npo", lr=lr) for lr in (1e-4, 1e-3)]
     claim = claims.claims(reported(gaps), grid, [])[0]
     assert claim["what"].endswith("npo, tuned over 2 rates") and claim["edge"]
@@ -257,7 +305,9 @@ def test_a_verdict_is_about_the_pairs_in_which_both_arrived():
     for row in rows:
         row["stopped"] = "steps"
     (claim,) = claims.claims(rows, [], [])
-    assert (claim["arrived_n"], claim["verdict"]) == (0, "not matched") and math.isnan(claim["arrived_mean"])
+    assert (claim["arrived_n"], claim["verdict"]) == (0, "not matched") and math.isnan(
+        claim["arrived_mean"]
+    )
 
 
 def test_every_method_that_ran_is_claimed_against_ours_at_a_tuned_rate_too():
@@ -272,7 +322,10 @@ def test_every_method_that_ran_is_claimed_against_ours_at_a_tuned_rate_too():
 
 
 def test_the_swing_over_the_grid_is_best_minus_worst():
-    grid = [row(m, lr=lr, score=s) for m, lr, s in (("npo", 1e-3, 0.2), ("npo", 1e-2, 0.9), (OURS, 1e-3, 0.4))]
+    grid = [
+        row(m, lr=lr, score=s)
+        for m, lr, s in (("npo", 1e-3, 0.2), ("npo", 1e-2, 0.9), (OURS, 1e-3, 0.4))
+    ]
     (npo,) = claims.claims([], grid, [])  # one rate has no swing
     assert (npo["name"], npo["mean"], npo["n"]) == ("swing of npo", pytest.approx(0.7), 2)
     assert npo["what"] == "score over 2 constant rates 0.001 … 0.01: best − worst, one run each"
@@ -280,7 +333,9 @@ def test_the_swing_over_the_grid_is_best_minus_worst():
 
 def test_autolr_over_starting_rates_is_one_spread_a_run():
     starts = [
-        row(stepsize="autolr", lr=lr, seed=s, score=0.5 + 0.1 * s * k) for s in SEEDS for k, lr in enumerate(STARTS)
+        row(stepsize="autolr", lr=lr, seed=s, score=0.5 + 0.1 * s * k)
+        for s in SEEDS
+        for k, lr in enumerate(STARTS)
     ]
     (claim,) = claims.claims([], [], starts)
     assert claim["name"] == "AutoLR over starting rates" and claim["n"] == 3
@@ -292,7 +347,9 @@ def test_autolr_over_starting_rates_is_one_spread_a_run():
 def test_another_value_may_be_claimed():
     rows = [r | {"model_utility": 1 - r["score"]} for r in reported([0.1, 0.2, 0.3])]
     (claim,) = claims.claims(rows, [], [], value="model_utility")
-    assert claim["verdict"] == "tuned npo in every pair" and claim["what"].startswith("model_utility:")
+    assert claim["verdict"] == "tuned npo in every pair" and claim["what"].startswith(
+        "model_utility:"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------------- tables
@@ -326,7 +383,10 @@ def test_the_summary_names_where_each_number_comes_from():
     }
     tolerance = {r["name"]: r["tolerance"] for r in claims.summary(files)}
     assert tolerance["matched: npo, constant: score"] == 1.0, "the spread over the seeds"
-    assert tolerance["ascent keeps"] == pytest.approx(0.2) and tolerance["against npo: verdict"] is None
+    assert (
+        tolerance["ascent keeps"] == pytest.approx(0.2)
+        and tolerance["against npo: verdict"] is None
+    )
     assert claims.summary({}) == []
 
 
@@ -354,7 +414,9 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch, name):
 
     levels = ({"model_utility": 0.5}, {"model_utility": 0.6, "report": object()})
     monkeypatch.setattr(compare, "run_all", run_all)
-    monkeypatch.setattr(compare.protocol, "committed", lambda wanted: {})  # every rate is tuned here
+    monkeypatch.setattr(
+        compare.protocol, "committed", lambda wanted: {}
+    )  # every rate is tuned here
     monkeypatch.setattr(compare.trials, "levels", lambda *shape: levels)
     done = compare.carry_out(plan(name, SEEDS), tmp_path, "x_", profile="tiny")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
@@ -367,10 +429,14 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch, name):
     )
     if name == "semeval":  # score 1 - lr: 3e-4 is the best rate that arrives, 1e-4 the best of all
         assert {r["lr"] for r in done["matched"] if r["stepsize"] == "constant"} == {3e-4}
-        assert {(r["method"], r["lr"]) for r in done["unmatched"]} == {(m, 1e-4) for m in plan(name, SEEDS).methods}
+        assert {(r["method"], r["lr"]) for r in done["unmatched"]} == {
+            (m, 1e-4) for m in plan(name, SEEDS).methods
+        }
     assert len(ran) == 2 and {r["rule"] for r in done["fixed"]} == {"fixed"}
     assert {r["seed"] for r in done["tuning"]} == {TUNING_SEED}
     assert all(claim["stamp"]["config"]["profile"] == "tiny" for claim in done["claims"])
     assert {r["seed"] for r in done["starts"]} == ({0} if name == "smoke" else set())
     known = [(r["model"], r["target_seed"], r["model_utility"]) for r in done["levels"]]
-    assert known == [("start", 0, 0.5), ("retain-only", 0, 0.6)] and "report" not in done["levels"][1]
+    assert (
+        known == [("start", 0, 0.5), ("retain-only", 0, 0.6)] and "report" not in done["levels"][1]
+    )

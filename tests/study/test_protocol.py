@@ -1,4 +1,6 @@
-"""Tuned rates are read from committed rows, only where these are of the very run; --refresh makes them again."""
+"""Tuned rates are read from committed rows, only where these are of the very run; --refresh makes
+them again.
+"""
 
 from __future__ import annotations
 
@@ -47,12 +49,18 @@ def test_refreshed_rows_are_saved_and_read_afterwards(folder: Path) -> None:
     rows = protocol.tuning_rows(WANTED, run=runner(ran))
     assert [r["score"] for r in rows] == [1e-4, 1e-3] and len(ran) == 2, "nothing was left to run"
     protocol.tuning_rows(WANTED, True, runner(ran))
-    assert len(ran) == 4 and len(read_rows(protocol.file_of(WANTED[0]))) == 2, "run again, and replaced"
+    assert len(ran) == 4 and len(read_rows(protocol.file_of(WANTED[0]))) == 2, (
+        "run again, and replaced"
+    )
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"steps": 7}, {"training": replace(profiles.profile("tiny").training, lr=1e-2)}, {"authors": 40}],
+    [
+        {"steps": 7},
+        {"training": replace(profiles.profile("tiny").training, lr=1e-2)},
+        {"authors": 40},
+    ],
     ids=lambda change: next(iter(change)),
 )
 def test_rows_of_another_recipe_or_population_are_not_used(
@@ -66,7 +74,9 @@ def test_rows_of_another_recipe_or_population_are_not_used(
     assert protocol.committed(WANTED) == {}
     protocol.tuning_rows(WANTED[:1], True, runner(ran))
     kept = {r["setting"] for r in read_rows(protocol.file_of(WANTED[0]))}
-    assert len(kept) == (3 if "steps" in change else 1), "rows of another population go, another budget's stay"
+    assert len(kept) == (3 if "steps" in change else 1), (
+        "rows of another population go, another budget's stay"
+    )
     trials.benchmark.cache_clear()
 
 

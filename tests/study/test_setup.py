@@ -1,4 +1,6 @@
-"""Which benchmark a name gives, which two of its metrics are compared, and the tables of published points."""
+"""Which benchmark a name gives, which two of its metrics are compared, and the tables of published
+points.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,8 @@ def test_stand_ins_by_name(data, name, suite):
 
 def test_a_name_that_is_none():
     with pytest.raises(
-        ValueError, match=r"unknown benchmark 'wmdp' in data='wmdp:hub': write one of tofu, muse, semeval"
+        ValueError,
+        match=r"unknown benchmark 'wmdp' in data='wmdp:hub': write one of tofu, muse, semeval",
     ):
         suites.benchmark("tiny", "", "wmdp:hub")
     with pytest.raises(ConnectionError, match="muse-bench/MUSE-News"):
@@ -41,7 +44,9 @@ def test_a_name_that_is_none():
 def test_axes_by_hand():
     assert suites.axes({"model_utility": 0.5, "forget_Q_A_ROUGE": 0.9}) == (0.5, 0.9)
     assert suites.axes({"verbmem_f": 0.2, "knowmem_r": 0.7, "knowmem_f": 0.1}) == (0.7, 0.2)
-    folds = {f"retain_{t}": 0.5 for t in suites.TASKS} | {f"forget_{t}": i / 10 for i, t in enumerate(suites.TASKS)}
+    folds = {f"retain_{t}": 0.5 for t in suites.TASKS} | {
+        f"forget_{t}": i / 10 for i, t in enumerate(suites.TASKS)
+    }
     assert suites.axes(folds) == pytest.approx((0.5, 0.25))
     assert suites.axes(folds | {"retain_Task2_knowledge": 0.0})[0] == 0
     assert all(map(math.isnan, suites.axes({})))
@@ -52,7 +57,9 @@ def test_scores_use_the_axes():
     found = trials.scores({"verbmem_f": 0.6, "knowmem_r": 0.4}, start, ideal)
     assert (found["kept"], found["forgot"], found["score"]) == pytest.approx((0.5, 0.5, 0.5))
     assert trials.scores({"verbmem_f": 0.1}, start, ideal)["score"] == 0  # no utility at all
-    with pytest.raises(ValueError, match="recalls 0.2 of the forget set, against the reference's 0.2"):
+    with pytest.raises(
+        ValueError, match="recalls 0.2 of the forget set, against the reference's 0.2"
+    ):
         trials.scores(ideal, ideal, ideal)
 
 
@@ -64,10 +71,17 @@ def test_documents_are_cut_to_the_context():
     from ngdiff.lm.pair import from_scratch
 
     lm = from_scratch(
-        [row["answer"] for row in bench.full], replace(profile("tiny").lm, context=64), bench.prompt, 0, "short"
+        [row["answer"] for row in bench.full],
+        replace(profile("tiny").lm, context=64),
+        bench.prompt,
+        0,
+        "short",
     )
     cut = suites.fitted(bench, lm)
-    assert len(cut.forget) > len(bench.forget) and max(len(lm.encode("", r["answer"])) for r in cut.forget) <= 64
+    assert (
+        len(cut.forget) > len(bench.forget)
+        and max(len(lm.encode("", r["answer"])) for r in cut.forget) <= 64
+    )
     assert "".join(r["answer"] for r in cut.forget) == "".join(r["answer"] for r in bench.forget)
 
 
@@ -80,29 +94,43 @@ def test_profiles_of_the_papers_models():
 
 @pytest.mark.parametrize(
     ("files", "kind"),
-    [(["forget.jsonl"], "lume"), (["semeval2025/x"], "lume"), (["raw/forget.txt"], "muse"), ([], "tofu")],
+    [
+        (["forget.jsonl"], "lume"),
+        (["semeval2025/x"], "lume"),
+        (["raw/forget.txt"], "muse"),
+        ([], "tofu"),
+    ],
 )
 def test_what_a_folder_holds(tmp_path, files, kind):
     for name in files:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    assert paths.kind(str(tmp_path)) == kind and paths.run_label("tiny", str(tmp_path), True) == f"tiny-{kind}-smoke"
+    assert (
+        paths.kind(str(tmp_path)) == kind
+        and paths.run_label("tiny", str(tmp_path), True) == f"tiny-{kind}-smoke"
+    )
     assert paths.kind("") == "" and paths.kind("hub") == "tofu"
 
 
-# Tables -----------------------------------------------------------------------------------------------------------
+# Tables
+# -----------------------------------------------------------------------------------------------------------
 def test_every_published_point_has_a_source_a_model_and_a_method():
     for benchmark in ("tofu", "muse", "semeval"):
         rows = tables.published(benchmark)
         assert rows and all(row["source"] and row["model"] in zoo.MODELS for row in rows)
-        ours = {row["method"] for row in rows if row.get("kind") != "entry"} - {"target", "retain-only"}
+        ours = {row["method"] for row in rows if row.get("kind") != "entry"} - {
+            "target",
+            "retain-only",
+        }
         assert ours <= set(METHODS)
 
 
 def test_the_published_final_scores_are_means_of_three():
     for row in tables.published("semeval"):
         three = [row[k] for k in ("task_aggregate", "mia_final_score", "mmlu")]
-        assert row["aggregate"] == pytest.approx(sum(three) / 3, abs=1.1e-3)  # each has three digits
+        assert row["aggregate"] == pytest.approx(
+            sum(three) / 3, abs=1.1e-3
+        )  # each has three digits
 
 
 def test_beside_and_not_run():
@@ -116,10 +144,18 @@ def test_beside_and_not_run():
 
 
 def test_the_runs_table_averages_over_seeds_and_marks_what_stopped_short():
-    """Order and marks as in the pages: † an end of the grid, * a run short of the level; a better rate has its own line."""
+    """Order and marks as in the pages: † an end of the grid, * a run short of the level; a better
+    rate has its own line.
+    """
 
     def row(lr, score, stopped="forget_level", method="npo", stepsize="constant"):
-        return {"method": method, "stepsize": stepsize, "lr": lr, "stopped": stopped, "score": score}
+        return {
+            "method": method,
+            "stepsize": stepsize,
+            "lr": lr,
+            "stopped": stopped,
+            "score": score,
+        }
 
     done = {
         "levels": [{"model": "start", "score": 1}],
@@ -142,17 +178,30 @@ def test_the_runs_table_averages_over_seeds_and_marks_what_stopped_short():
 
 def test_run_sheets_are_arithmetic():
     (row,) = tables.run_sheet("tofu", ["llama-3.2-1b"], runs=8, steps=10, tokens=1000)
-    assert row["target"].endswith("_full") and "gated" in row["base"] and row["disk_GB"] == pytest.approx(4.8)
+    assert (
+        row["target"].endswith("_full")
+        and "gated" in row["base"]
+        and row["disk_GB"] == pytest.approx(4.8)
+    )
     assert row["memory_GB"] == 19  # 16 bytes of 1.2 billion parameters
     big = tables.run_sheet("tofu", ["gpt2-xl"], runs=4, steps=100, tokens=10**6, trained=10**9)[0]
     assert big["disk_GB"] == 12.8  # two models in float32
-    flops = 8 * 1.6e9 * 1e6 * 100 * 4 + 6 * 1.6e9 * 1e9 * 2  # no target of it is published: two models to train
-    assert big["gpu_hours"] == round(flops / (989e12 * 0.4) / 3600, 1) and big["target"] == "fine-tuned by ngdiff"
-    assert "ngdiff reproduce --profile paper-<model> --only 07" in tables.sheet([big], "07", "locuslab/TOFU")
+    flops = (
+        8 * 1.6e9 * 1e6 * 100 * 4 + 6 * 1.6e9 * 1e9 * 2
+    )  # no target of it is published: two models to train
+    assert (
+        big["gpu_hours"] == round(flops / (989e12 * 0.4) / 3600, 1)
+        and big["target"] == "fine-tuned by ngdiff"
+    )
+    assert "ngdiff reproduce --profile paper-<model> --only 07" in tables.sheet(
+        [big], "07", "locuslab/TOFU"
+    )
 
 
 def test_a_plan_counts_its_runs():
-    plan = compare.Plan("x", ("npo", "kl"), (1e-4, 1e-3, 1e-2), (0, 1), starts_from=(), walked=(), mmlu=True)
+    plan = compare.Plan(
+        "x", ("npo", "kl"), (1e-4, 1e-3, 1e-2), (0, 1), starts_from=(), walked=(), mmlu=True
+    )
     assert plan.runs == 2 * 3 + 2 * 2 + 2 + 1  # tuning, reported, AutoLR, AutoLR without a stop
     assert all(t.mmlu for t in plan.reported({"npo": 1e-4}, "matched"))
     assert not any(t.mmlu for t in compare.tuning(plan.methods))
@@ -166,19 +215,33 @@ def test_conventions_are_those_of_the_published_numbers_for_the_hubs_models_alon
     for name, bench in benches.items():
         assert suites.convention(profile("tiny"), bench) == "ngdiff"
         named = replace(bench, name=name)
-        assert {suites.convention(profile("paper"), named)} == {row["convention"] for row in tables.published(name)}
+        assert {suites.convention(profile("paper"), named)} == {
+            row["convention"] for row in tables.published(name)
+        }
     assert suites.unseen(benches["tofu"]) == benches["tofu"].holdout
-    bare = replace(benches["semeval"], configs={k: v for k, v in benches["semeval"].configs.items() if k != "holdout"})
-    with pytest.raises(ValueError, match="has no rows that the model has never seen.*--data FOLDER"):
+    bare = replace(
+        benches["semeval"],
+        configs={k: v for k, v in benches["semeval"].configs.items() if k != "holdout"},
+    )
+    with pytest.raises(
+        ValueError, match="has no rows that the model has never seen.*--data FOLDER"
+    ):
         suites.unseen(bare)
 
 
 def test_rows_of_a_folder_count_as_those_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "checkout", lambda start=None: tmp_path)
-    for label, score in (("paper-olmo-1b", 0.25), ("paper-olmo-1b-lume", 0.5), ("paper-olmo-1b-lume-smoke", 1.0)):
+    for label, score in (
+        ("paper-olmo-1b", 0.25),
+        ("paper-olmo-1b-lume", 0.5),
+        ("paper-olmo-1b-lume-smoke", 1.0),
+    ):
         row = {"method": "npo", "score": score}
         write_rows(tmp_path / "data" / "results" / label / "semeval_matched.parquet", [row])
-    assert [row["score"] for row in tables.saved("paper-olmo-1b", "semeval", "olmo-1b")] == [0.25, 0.5]
+    assert [row["score"] for row in tables.saved("paper-olmo-1b", "semeval", "olmo-1b")] == [
+        0.25,
+        0.5,
+    ]
 
 
 def test_plans_of_the_benchmarks_pages():
@@ -195,7 +258,11 @@ def test_plans_of_the_benchmarks_pages():
 @pytest.mark.parametrize(
     ("name", "auc", "more"),
     [
-        ("tofu", "mia_min_k", lambda start: start["privleak"] < -95 and start["forget_quality"] < 1e-6),
+        (
+            "tofu",
+            "mia_min_k",
+            lambda start: start["privleak"] < -95 and start["forget_quality"] < 1e-6,
+        ),
         ("muse", "mia_min_k", lambda start: start["privleak"] < -95),
         ("semeval", "mia_auc", lambda start: start["task_aggregate"] == 0),
     ],
@@ -204,4 +271,9 @@ def test_the_saved_start_of_each_stand_in_stands_on_its_anchors(name, auc, more)
     """A target that knows its rows by heart gives them away; the retain-only model does not."""
     start, ideal = read_rows(ROOT / "data" / "results" / "tiny" / f"{name}_levels.jsonl")
     assert (start["model"], ideal["model"]) == ("start", "retain-only")
-    assert start[auc] > 0.95 and abs(ideal[auc] - 0.5) < 0.1 and more(start) and start["stamp"]["commit"]
+    assert (
+        start[auc] > 0.95
+        and abs(ideal[auc] - 0.5) < 0.1
+        and more(start)
+        and start["stamp"]["commit"]
+    )

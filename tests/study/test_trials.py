@@ -1,4 +1,6 @@
-"""Trials: settings checked, rows cached under all they depend on, kills survived, matched runs that stop where they should."""
+"""Trials: settings checked, rows cached under all they depend on, kills survived, matched runs that
+stop where they should.
+"""
 
 from __future__ import annotations
 
@@ -36,21 +38,33 @@ CHANGES = {
 
 @pytest.fixture(scope="module", autouse=True)
 def _micro(tmp_path_factory):
-    """The micro profile, its two models (trained here, not in processes of their own) and a trial cache of its own."""
+    """The micro profile, its two models (trained here, not in processes of their own) and a trial
+    cache of its own.
+    """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profiles, "_PROFILES", micro_trials.KNOWN)
         patch.setattr(trials, "run", micro_trials.run)
         bench = trials.benchmark("micro", "", "")
         models.target(bench, MICRO)
         models.reference(bench, MICRO)
-        mine = tmp_path_factory.mktemp("trials")  # tests damage and refresh entries: another worker must not see that
+        mine = tmp_path_factory.mktemp(
+            "trials"
+        )  # tests damage and refresh entries: another worker must not see that
         (mine / "models").symlink_to(cache_dir() / "models")
         patch.setenv("NGDIFF_CACHE", str(mine))
         yield
 
 
 def trial(**changes) -> Trial:
-    return Trial(**{"method": "graddiff-0.5", "stepsize": "constant", "lr": 3e-3, "profile": "micro", **changes})
+    return Trial(
+        **{
+            "method": "graddiff-0.5",
+            "stepsize": "constant",
+            "lr": 3e-3,
+            "profile": "micro",
+            **changes,
+        }
+    )
 
 
 def numbers(row: dict) -> dict:
@@ -66,7 +80,9 @@ def entry(t: Trial):
 def ran(monkeypatch):
     """The trials that really ran in this process."""
     seen, unlearned = [], trials.unlearned
-    monkeypatch.setattr(trials, "unlearned", lambda t, *rest: (seen.append(t), unlearned(t, *rest))[1])
+    monkeypatch.setattr(
+        trials, "unlearned", lambda t, *rest: (seen.append(t), unlearned(t, *rest))[1]
+    )
     return seen
 
 
@@ -94,13 +110,17 @@ def test_an_unknown_split_is_refused():
 def test_step_size_names_are_what_they_say():
     made = {name: rule_of(name, 2e-3, 40) for name in STEPSIZES}
     assert made["constant"] == Constant(2e-3) and made["autolr"] == AutoLR(2e-3)
-    assert made["linear"] == WarmupLinear(2e-3, total=40) and made["cosine"] == WarmupCosine(2e-3, total=40)
+    assert made["linear"] == WarmupLinear(2e-3, total=40) and made["cosine"] == WarmupCosine(
+        2e-3, total=40
+    )
     assert made["autolr-paper"] == AutoLR.paper(2e-3)
     assert rule_of("autolr fresh=0 search=0", 2e-3, 40) == AutoLR(2e-3, fresh=0, search=0)
     assert rule_of("linear warmup=5", 1e-2, 30) == WarmupLinear(1e-2, warmup=5, total=30)
 
 
-@pytest.mark.parametrize("name", ["autolr depth=3", "autolr fresh", "autolr fresh=x", "autolr shrink=2"])
+@pytest.mark.parametrize(
+    "name", ["autolr depth=3", "autolr fresh", "autolr fresh=x", "autolr shrink=2"]
+)
 def test_a_field_that_is_none_of_the_rule_is_refused(name):
     with pytest.raises(ValueError, match="write fields of AutoLR as name=value"):
         Trial(stepsize=name)
@@ -113,14 +133,24 @@ def test_a_trial_runs_once_and_its_row_is_whole(ran):
     assert trials.run(t) == row and ran == [t]
     assert {name: row[name] for name in asdict(t)} == asdict(t)
     assert row["stamp"]["seed"] == 1 and row["stamp"]["config"] == asdict(t) and row["seconds"] > 0
-    assert {"model_utility", "forget_quality", "forget_Q_A_ROUGE", "mia_loss", "kept", "forgot", "score"} <= row.keys()
+    assert {
+        "model_utility",
+        "forget_quality",
+        "forget_Q_A_ROUGE",
+        "mia_loss",
+        "kept",
+        "forgot",
+        "score",
+    } <= row.keys()
     assert 0 <= row["mia_gradnorm"] <= 1
 
 
 def test_history_is_a_row_a_step(ran):
     t = trial(seed=1, rule="fixed")
     row, history = trials.run(t), trials.history(t)
-    assert ran == [t] and row["stopped"] == "steps" and row["updates"] == len(history) == MICRO.steps
+    assert (
+        ran == [t] and row["stopped"] == "steps" and row["updates"] == len(history) == MICRO.steps
+    )
     assert [h["step"] for h in history] == list(range(MICRO.steps))
     assert {h["outcome"] for h in history} == {"ok"} and {h["eta"] for h in history} == {3e-3}
     assert row["eta_first"] == row["eta_median"] == row["eta_last"] == 3e-3
@@ -133,7 +163,9 @@ def test_refresh_runs_again_and_gives_the_same_numbers(ran):
     t = trial(seed=1)
     before = trials.run(t)
     after = trials.run(t, refresh=True)
-    assert ran[-1] == t and numbers(after) == numbers(before) and after["seconds"] != before["seconds"]
+    assert (
+        ran[-1] == t and numbers(after) == numbers(before) and after["seconds"] != before["seconds"]
+    )
     assert trials.run(t) == after
 
 
@@ -155,7 +187,9 @@ def test_rows_count_and_the_folder_they_lie_in_does_not(monkeypatch):
     there = {"": bench, "/here/tofu": bench, "/other": other}
     monkeypatch.setattr(trials, "benchmark", lambda name, split, data: there[data])
     key = trials._key(t)
-    assert trials._key(replace(t, data="/here/tofu")) == key != trials._key(replace(t, data="/other"))
+    assert (
+        trials._key(replace(t, data="/here/tofu")) == key != trials._key(replace(t, data="/other"))
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +217,12 @@ def test_other_code_is_another_trial(monkeypatch):
 
 @pytest.mark.parametrize(
     ("file", "how"),
-    [("row.jsonl", "cut"), ("row.jsonl", "gone"), ("history.parquet", "cut"), ("manifest.json", "gone")],
+    [
+        ("row.jsonl", "cut"),
+        ("row.jsonl", "gone"),
+        ("history.parquet", "cut"),
+        ("manifest.json", "gone"),
+    ],
 )
 def test_a_damaged_entry_is_run_again(ran, caplog, file, how):
     t = trial(seed=1)
@@ -218,11 +257,15 @@ def killed(t: Trial, refresh: bool, where: str) -> int:
 
         write, step = trials.write_rows, UnlearningStep.__call__
         if where == "a step":
-            UnlearningStep.__call__ = lambda self, *phases: kill() if self.count == 2 else step(self, *phases)
+            UnlearningStep.__call__ = lambda self, *phases: (
+                kill() if self.count == 2 else step(self, *phases)
+            )
         elif where == "the evaluation":
             trials._evaluate = kill
         else:
-            trials.write_rows = lambda path, rows: kill() if path.suffix == ".parquet" else write(path, rows)
+            trials.write_rows = lambda path, rows: (
+                kill() if path.suffix == ".parquet" else write(path, rows)
+            )
         micro_trials.run(t, refresh)
 
     process = multiprocessing.get_context("fork").Process(target=child)
@@ -238,8 +281,12 @@ def test_a_killed_trial_leaves_nothing_that_is_taken_for_whole(ran, where):
     assert killed(t, False, where) == -signal.SIGKILL and entry(t) is None
     row = trials.run(t)
     assert ran == [t] and row["updates"] == len(trials.history(t)) and entry(t)
-    assert not list(trials._root().glob(f".{trials._key(t)}.*.tmp"))  # what the killed process left is gone
-    assert killed(t, True, where) == -signal.SIGKILL  # a refresh: the old entry stands until the new one is whole
+    assert not list(
+        trials._root().glob(f".{trials._key(t)}.*.tmp")
+    )  # what the killed process left is gone
+    assert (
+        killed(t, True, where) == -signal.SIGKILL
+    )  # a refresh: the old entry stands until the new one is whole
     assert trials.run(t) == row and ran == [t]
 
 
@@ -248,12 +295,21 @@ def test_a_matched_run_stops_at_the_hold_out_level_before_the_update():
     level = trials.levels("micro", "", "", 0)[0]["loss_holdout"]
     t = trial(method="ngdiff", lr=1e-2, steps=40)
     row, history = trials.run(t), trials.history(t)
-    assert row["stopped"] == history[-1]["outcome"] == "forget_level" and 0 < row["updates"] == len(history) - 1
+    assert (
+        row["stopped"] == history[-1]["outcome"] == "forget_level"
+        and 0 < row["updates"] == len(history) - 1
+    )
     assert all(h["forget_ce"] < level and h["outcome"] == "ok" for h in history[:-1])
     assert row["forget_ce_last"] == history[-1]["forget_ce"] >= level
-    # the weights that were evaluated are those of the last update: a run of so many fixed steps has the same
-    fixed, further = (trials.run(replace(t, rule="fixed", steps=row["updates"] + more)) for more in (0, 2))
-    assert (further["stopped"], further["updates"]) == ("steps", row["updates"] + 2)  # past the level
+    # the weights that were evaluated are those of the last update: a run of so many fixed steps has
+    # the same
+    fixed, further = (
+        trials.run(replace(t, rule="fixed", steps=row["updates"] + more)) for more in (0, 2)
+    )
+    assert (further["stopped"], further["updates"]) == (
+        "steps",
+        row["updates"] + 2,
+    )  # past the level
     assert further["forget_ce_last"] > level
     assert fixed["stopped"] == "steps" and fixed["updates"] == row["updates"]
     assert {k: fixed[k] for k in ("loss_forget", "model_utility", "score")} == {
@@ -280,13 +336,18 @@ def test_plain_sgd_is_another_run():
 def test_unlearned_is_the_run_of_the_trial():
     t, seen = trial(seed=1), []
     done = trials.unlearned(t, seen.append)
-    assert seen == done.history and [i.forget_ce for i in seen] == [h["forget_ce"] for h in trials.history(t)]
+    assert seen == done.history and [i.forget_ce for i in seen] == [
+        h["forget_ce"] for h in trials.history(t)
+    ]
 
 
 def test_levels_are_the_start_and_the_reference():
     start, reference = trials.levels("micro", "", "", 0)
     assert start["loss_forget"] < 1 < start["loss_holdout"] and reference["loss_forget"] > 2
-    assert start["model_utility"] > 0.2 and reference["report"].metrics["loss_forget"] == reference["loss_forget"]
+    assert (
+        start["model_utility"] > 0.2
+        and reference["report"].metrics["loss_forget"] == reference["loss_forget"]
+    )
     assert "forget_quality" in start and "mia_reference" in start
 
 
@@ -324,7 +385,11 @@ def test_two_at_a_time_give_the_rows_of_one_by_one(monkeypatch, start):
     lines = []
     again = trials.run_all(wanted, jobs=2, refresh=True, say=lines.append)
     assert [numbers(row) for row in again] == [numbers(row) for row in serial]
-    assert again[0]["seconds"] != serial[0]["seconds"] and again[0] == again[2]  # really run, and each once
+    assert (
+        again[0]["seconds"] != serial[0]["seconds"] and again[0] == again[2]
+    )  # really run, and each once
     assert sorted(line.split(" s  ")[1] for line in lines) == sorted(map(str, wanted[:2]))
-    assert trials.run_all(wanted, say=lines.append) == again and len(lines) == 2  # nothing left to run
+    assert (
+        trials.run_all(wanted, say=lines.append) == again and len(lines) == 2
+    )  # nothing left to run
     assert trials.run_all([]) == []

@@ -1,7 +1,9 @@
-"""The closed forms 1 to 6, by number, each a property over random families: directions and single steps.
+"""The closed forms 1 to 6, by number, each a property over random families: directions and single
+steps.
 
-The statements are functions of `ngdiff.theory.theorems`, which the notebooks call too; beside each stand what must fail where
-the statement does not reach, and checks of it that share no code with it.
+The statements are functions of `ngdiff.theory.theorems`, which the notebooks call too; beside each
+stand what must fail where the statement does not reach, and checks of it that share no code with
+it.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ def test_2_the_interval_closes_on_ngdiff(kappa, digits) -> None:
     assert low < kappa < high and high / low == pytest.approx(rho**-2, rel=1e-9)
     a, b = NGDiff().weights(theorems.gram(g_R, g_F), torch.ones(2)).tolist()
     assert low < a / b < high
-    drifted = GradDiff((kappa * 1.01 / rho) / (1 + kappa * 1.01 / rho))  # 1 % past the end, wherever the end is
+    drifted = GradDiff(
+        (kappa * 1.01 / rho) / (1 + kappa * 1.01 / rho)
+    )  # 1 % past the end, wherever the end is
     assert not theorems.eq7(theorems.combined(drifted, g_R, g_F), g_R, g_F)
 
 
@@ -145,14 +149,20 @@ def test_5_and_on_a_concave_one_not_every_step() -> None:
 
 
 def softmax_losses(seed: int):
-    """Cross-entropies of a three-class linear classifier on two small batches: smooth, convex, not quadratic."""
+    """Cross-entropies of a three-class linear classifier on two small batches: smooth, convex, not
+    quadratic.
+    """
     make = torch.Generator().manual_seed(seed)
     x, y = torch.randn(6, 4, generator=make, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
 
     def loss(rows: slice):
         return lambda w: torch.nn.functional.cross_entropy(x[rows] @ w.reshape(4, 3), y[rows])
 
-    return loss(slice(0, 3)), loss(slice(3, 6)), torch.randn(12, generator=make, dtype=torch.float64)
+    return (
+        loss(slice(0, 3)),
+        loss(slice(3, 6)),
+        torch.randn(12, generator=make, dtype=torch.float64),
+    )
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -163,8 +173,13 @@ def test_5_expansion_beyond_quadratics_has_a_remainder_of_third_order(seed) -> N
     d = theorems.combined(NGDiff(), g_R, g_F).detach()
     for loss, g in ((R, g_R), (F, g_F)):
         bend = torch.autograd.grad(g @ d, w)[0] @ d  # d'Hd
-        rest = [abs((loss(w - e * d) - loss(w) + e * g @ d - 0.5 * e**2 * bend).item()) for e in (0.04, 0.02, 0.01)]
-        assert rest[0] > 0 and all(6 < big / small < 10 for big, small in itertools.pairwise(rest)), rest
+        rest = [
+            abs((loss(w - e * d) - loss(w) + e * g @ d - 0.5 * e**2 * bend).item())
+            for e in (0.04, 0.02, 0.01)
+        ]
+        assert rest[0] > 0 and all(
+            6 < big / small < 10 for big, small in itertools.pairwise(rest)
+        ), rest
 
 
 # -------------------------------------------------------------------------------------------------------------- 6: AutoLR
@@ -183,7 +198,9 @@ def test_6_one_probe_is_exact_and_not_below_the_bound(family, data, log_radius) 
 def test_6_without_rounding_any_radius_is_exact(L_0, slope, bend, h) -> None:
     assert theorems.parabola_is_exact(L_0, slope, bend, h)
     cubic = [x + h**3 * sign for x, sign in ((L_0 - slope * h, -1), (L_0, 0), (L_0 + slope * h, 1))]
-    assert parabola(*cubic, h) == (slope + h**2, 0), "a cubic term biases the slope by h², which is why radii matter"
+    assert parabola(*cubic, h) == (slope + h**2, 0), (
+        "a cubic term biases the slope by h², which is why radii matter"
+    )
     assert isinstance(parabola(*cubic, h)[0], Fraction)
 
 

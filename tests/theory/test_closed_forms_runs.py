@@ -1,4 +1,6 @@
-"""The closed forms 7 to 10, by number, each a property over random families: whole runs, their ends, and AdamW."""
+"""The closed forms 7 to 10, by number, each a property over random families: whole runs, their
+ends, and AdamW.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,12 @@ SCALES = st.floats(-3, 3).map(lambda x: 10**x)
 @pytest.mark.parametrize("rule", [theorems.EXACT, theorems.SAFE], ids=["exact", "safe"])
 @given(st.data(), SCALES, SCALES)
 @settings(max_examples=6)
-def test_7_ngdiff_with_autolr_is_invariant_to_rescaling_either_loss(family, rule, data, by_R, by_F) -> None:
-    theorems.invariance(data.draw(pairs(family, condition=1.5, ratio=1.0)), by_R, by_F, rule, steps=10)
+def test_7_ngdiff_with_autolr_is_invariant_to_rescaling_either_loss(
+    family, rule, data, by_R, by_F
+) -> None:
+    theorems.invariance(
+        data.draw(pairs(family, condition=1.5, ratio=1.0)), by_R, by_F, rule, steps=10
+    )
 
 
 @FAMILIES
@@ -87,7 +93,8 @@ def test_8_the_end_depends_on_start_and_step_size() -> None:
     P = pair(60, 8, 1.0, 2, "concave", seed=2)
     moved = Pair(P.A, P.B, P.r, P.f, P.start + vec(0.2, -0.1), P.family)
     ends = [
-        walk(Q, NGDiff(), rule, 3000) for Q, rule in ((P, Constant(0.01)), (P, Constant(0.1)), (moved, Constant(0.01)))
+        walk(Q, NGDiff(), rule, 3000)
+        for Q, rule in ((P, Constant(0.01)), (P, Constant(0.1)), (moved, Constant(0.01)))
     ]
     assert {history[-1].outcome for _, history in ends} == {"aligned"}
     a, b, c = (path[-1] for path, _ in ends)
@@ -111,17 +118,23 @@ def test_8_stationary_is_not_optimal_on_the_convex_family() -> None:
 
 # --------------------------------------------------------------------------------------------------------------- 9: AdamW
 def adam_step(g_R: Tensor, g_F: Tensor, rule=None, **options) -> tuple[float, float]:
-    """(⟨g_R, Δθ⟩, ⟨g_F, Δθ⟩) of the step that UnlearningStep really makes with AdamW on two linear losses."""
+    """(⟨g_R, Δθ⟩, ⟨g_F, Δθ⟩) of the step that UnlearningStep really makes with AdamW on two linear
+    losses.
+    """
     theta = torch.zeros_like(g_R, requires_grad=True)
     optimizer = torch.optim.AdamW([theta], **{"lr": 1e-2, "weight_decay": 0.0, **options})
-    info = UnlearningStep([theta], optimizer, rule or NGDiff(), measure=True)(lambda: g_R @ theta, lambda: g_F @ theta)
+    info = UnlearningStep([theta], optimizer, rule or NGDiff(), measure=True)(
+        lambda: g_R @ theta, lambda: g_F @ theta
+    )
     return info.dR, info.dF
 
 
 def test_9_eq7_breaks_under_adamw() -> None:
     g_R, g_F = vec(0.8, 0.6), vec(0.9, math.sqrt(0.19))
     assert theorems.eq7(theorems.combined(NGDiff(), g_R, g_F), g_R, g_F)
-    dR, _ = adam_step(g_R, g_F)  # the first step of Adam is the sign of d = (−, +): ⟨g_R, Δθ⟩ = −η(−.8 + .6)
+    dR, _ = adam_step(
+        g_R, g_F
+    )  # the first step of Adam is the sign of d = (−, +): ⟨g_R, Δθ⟩ = −η(−.8 + .6)
     assert dR == pytest.approx(1e-2 * 0.2, rel=1e-6)
     _, dF = adam_step(g_F, g_R)  # and with the roles exchanged F falls
     assert dF < 0
@@ -133,7 +146,11 @@ def test_9_eq7_is_restored_in_adams_own_metric_without_momentum(g, t, size) -> N
     g_R, g_F = g
     assume(theorems.angle_ratio(g_R, g_F)[0] < 1 - 1e-6)
     make = torch.Generator().manual_seed(t)
-    v = 10**size * torch.rand(len(g_R), generator=make, dtype=torch.float64) if t > 1 else torch.zeros_like(g_R)
+    v = (
+        10**size * torch.rand(len(g_R), generator=make, dtype=torch.float64)
+        if t > 1
+        else torch.zeros_like(g_R)
+    )
     theorems.restored(g_R, g_F, v, t)
 
 
@@ -149,7 +166,9 @@ def test_9_and_that_step_is_the_one_torch_makes() -> None:
         theta.grad = d
         optimizer.step()
         step = before - theta.detach()
-        assert torch.allclose(step, 1e-2 * d / theorems.adam_metric(d, v, t, 0.999, 1e-8), rtol=1e-9)
+        assert torch.allclose(
+            step, 1e-2 * d / theorems.adam_metric(d, v, t, 0.999, 1e-8), rtol=1e-9
+        )
         assert step @ g_R > 0 > step @ g_F
         v = 0.999 * v + 0.001 * d**2
 
@@ -158,8 +177,12 @@ def test_9_weight_decay_breaks_it_as_well() -> None:
     theta = torch.tensor([5.0, 0.0], dtype=torch.float64, requires_grad=True)
     g_R, g_F = vec(-1.0, 0.1), vec(-1.0, -0.1)
     optimizer = torch.optim.SGD([theta], lr=0.1, weight_decay=0.01)
-    info = UnlearningStep([theta], optimizer, NGDiff(), measure=True)(lambda: g_R @ theta, lambda: g_F @ theta)
-    assert info.dR > 0, "R rises: the decay pulls θ back along −g_R by more than d, which is short near alignment"
+    info = UnlearningStep([theta], optimizer, NGDiff(), measure=True)(
+        lambda: g_R @ theta, lambda: g_F @ theta
+    )
+    assert info.dR > 0, (
+        "R rises: the decay pulls θ back along −g_R by more than d, which is short near alignment"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------- 10: where it ends
@@ -174,7 +197,9 @@ def test_10_runs_with_autolr_end_aligned_on_well_conditioned_pairs(family, seed)
 
 
 @FAMILIES
-@pytest.mark.parametrize("rule", [theorems.SAFE, theorems.EXACT, Constant(0.1)], ids=["safe", "exact", "constant"])
+@pytest.mark.parametrize(
+    "rule", [theorems.SAFE, theorems.EXACT, Constant(0.1)], ids=["safe", "exact", "constant"]
+)
 @given(st.data())
 @settings(max_examples=12)
 def test_10_a_run_that_stops_by_itself_is_aligned_and_stationary(family, rule, data) -> None:
@@ -184,13 +209,17 @@ def test_10_a_run_that_stops_by_itself_is_aligned_and_stationary(family, rule, d
     assert end in ("aligned", "retain minimum", "stationary", "moving")
     assert end == "moving" or left < 1e-6
     if end == "aligned" and family == "concave":
-        assert not P.dominated(walk(P, NGDiff(), rule, 150)[0][-1]), "and on the concave family optimal"
+        assert not P.dominated(walk(P, NGDiff(), rule, 150)[0][-1]), (
+            "and on the concave family optimal"
+        )
 
 
 def test_stationarity_does_not_depend_on_the_units_of_the_losses() -> None:
     P = pair(60, 4, 1.0, 3, "concave", seed=1)
     for by_R, by_F in ((1.0, 1.0), (1e6, 1.0), (1.0, 1e-6)):
-        assert P.scaled(by_R, by_F).stationarity(P.start) == pytest.approx(math.sqrt((1 - math.cos(math.pi / 3)) / 2))
+        assert P.scaled(by_R, by_F).stationarity(P.start) == pytest.approx(
+            math.sqrt((1 - math.cos(math.pi / 3)) / 2)
+        )
     assert P.stationarity(P.r) == 0.0 and P.stationarity(P.minimiser(0.3)) < 1e-12
 
 

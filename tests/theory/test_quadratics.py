@@ -1,4 +1,6 @@
-"""The quadratics against autograd and against brute force, and the named outcomes they can reach exactly."""
+"""The quadratics against autograd and against brute force, and the named outcomes they can reach
+exactly.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,19 @@ from ngdiff.theory import quadratics
 from ngdiff.theory.quadratics import Pair, pair, walk
 
 FAMILIES = pytest.mark.parametrize("family", ["concave", "convex"])
-ANGLES, CONDITIONS, RATIOS = st.floats(1, 179), st.floats(1, 1e3), st.floats(-3, 3).map(lambda x: 10**x)
+ANGLES, CONDITIONS, RATIOS = (
+    st.floats(1, 179),
+    st.floats(1, 1e3),
+    st.floats(-3, 3).map(lambda x: 10**x),
+)
 DIMS, SEEDS = st.integers(2, 12), st.integers(0, 10**6)
 
 
 @FAMILIES
 @given(ANGLES, CONDITIONS, RATIOS, DIMS, SEEDS)
-def test_a_pair_starts_with_the_geometry_asked_for(family, angle, condition, ratio, dim, seed) -> None:
+def test_a_pair_starts_with_the_geometry_asked_for(
+    family, angle, condition, ratio, dim, seed
+) -> None:
     P = pair(angle, condition, ratio, dim, family, seed)
     g_R, g_F = P.grad_R(P.start), P.grad_F(P.start)
     assert g_R.norm().item() == pytest.approx(1.0, rel=1e-10)
@@ -39,7 +47,9 @@ def test_a_pair_starts_with_the_geometry_asked_for(family, angle, condition, rat
 @FAMILIES
 def test_gradients_and_gramian_are_autograds(family) -> None:
     P = pair(50, 20, 3, 5, family, seed=4)
-    theta = torch.randn(5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    theta = torch.randn(
+        5, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
     g_R, g_F = (torch.autograd.grad(f(theta), theta)[0] for f in (P.R, P.F))
     assert torch.allclose(g_R, P.grad_R(theta)) and torch.allclose(g_F, P.grad_F(theta))
     wanted = torch.tensor([[g_R @ g_R, g_R @ g_F], [g_F @ g_R, g_F @ g_F]])
@@ -50,7 +60,9 @@ def test_gradients_and_gramian_are_autograds(family) -> None:
 
 @given(ANGLES, CONDITIONS, DIMS, SEEDS, st.floats(0.02, 0.98))
 @settings(max_examples=25)
-def test_minimisers_are_stationary_points_and_concave_fronts_are_undominated(angle, condition, dim, seed, c) -> None:
+def test_minimisers_are_stationary_points_and_concave_fronts_are_undominated(
+    angle, condition, dim, seed, c
+) -> None:
     P = pair(angle, condition, 1.0, dim, "concave", seed)
     theta = P.minimiser(c)
     gradient = c * P.grad_R(theta) - (1 - c) * P.grad_F(theta)
@@ -102,7 +114,9 @@ def test_walk_is_unlearn_with_the_path_kept(family, rule) -> None:
     P = pair(40, 10, 2.0, 3, family, seed=3)
     path, history = walk(P, NGDiff(), rule, 15)
     run = unlearn(P, NGDiff(), rule, steps=15)
-    assert torch.equal(path[-1], run.model.detach()) and len(path) == 1 + sum(i.updated for i in history)
+    assert torch.equal(path[-1], run.model.detach()) and len(path) == 1 + sum(
+        i.updated for i in history
+    )
     assert [i.retain for i in history] == [i.retain for i in run.history]
     assert torch.equal(P.start, torch.zeros(3).double()), "the problem itself is left as it was"
     seen = torch.tensor([i.retain for i in history], dtype=torch.float64)
@@ -117,7 +131,11 @@ def at(P: Pair, start) -> Pair:
 def test_a_zero_gradient_gets_weight_zero_and_a_name(family) -> None:
     P = pair(60, 5, 1.0, 2, family, seed=0)
     _, (first, *_) = walk(at(P, P.r), NGDiff(), Constant(0.1), 1)
-    assert (first.outcome, first.a, first.norm_R) == ("zero_retain", 0.0, 0.0) and first.b > 0 and first.updated
+    assert (
+        (first.outcome, first.a, first.norm_R) == ("zero_retain", 0.0, 0.0)
+        and first.b > 0
+        and first.updated
+    )
     path, (first, *_) = walk(at(P, P.f), NGDiff(), Constant(0.1), 1)
     assert (first.outcome, first.b, first.norm_F) == ("zero_forget", 0.0, 0.0) and first.a > 0
     assert (path[1] - path[0]).norm().item() == pytest.approx(0.1)  # the other unit gradient, alone
@@ -151,7 +169,9 @@ def test_scaled_changes_units_and_nothing_else() -> None:
         P.scaled(-1.0, 1.0)
 
 
-@pytest.mark.parametrize("wrong", [{"angle": 181}, {"condition": 0.5}, {"ratio": 0}, {"dim": 1}, {"norm": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"angle": 181}, {"condition": 0.5}, {"ratio": 0}, {"dim": 1}, {"norm": -1}]
+)
 def test_pair_names_what_it_needs(wrong) -> None:
     with pytest.raises(ValueError, match="pair needs"):
         pair(**wrong)

@@ -15,13 +15,17 @@ def test_every_part_is_timed_and_nothing_is_left_changed(monkeypatch):
     import torch
 
     monkeypatch.setattr(
-        bench_evaluate, "SHAPE", TinyLM(hidden=16, layers=1, heads=2, intermediate=16, vocab=300, context=512)
+        bench_evaluate,
+        "SHAPE",
+        TinyLM(hidden=16, layers=1, heads=2, intermediate=16, vocab=300, context=512),
     )
     few = replace(micro.bench(), configs={k: rows[:2] for k, rows in micro.bench().configs.items()})
     threads = torch.get_num_threads()
     rows = bench_evaluate.measure(few, rounds=2)
     parts = ["likelihood", "generation", "gradient norms", "likelihood, one forward a text"]
-    assert [r["part"] for r in rows] == parts * 2 and all(r["seconds"] > 0 and r["parameters"] > 0 for r in rows)
+    assert [r["part"] for r in rows] == parts * 2 and all(
+        r["seconds"] > 0 and r["parameters"] > 0 for r in rows
+    )
     assert torch.get_num_threads() == threads
     said = bench_evaluate.summary([r | {"seconds": float(r["round"])} for r in rows])
     assert said.startswith("likelihood 0.5 s (0.0M parameters); generation 0.5 s")
@@ -33,7 +37,9 @@ def test_the_rows_are_of_the_asked_sizes():
         "forget05_perturbed": 40,
         "retain_perturbed": 64,
     }
-    assert all(len(bench.rows(k)) == 40 for k in ("real_authors_perturbed", "world_facts_perturbed"))
+    assert all(
+        len(bench.rows(k)) == 40 for k in ("real_authors_perturbed", "world_facts_perturbed")
+    )
 
 
 def test_another_suffix_is_refused():

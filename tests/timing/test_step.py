@@ -1,4 +1,6 @@
-"""The step benchmark: what it measures at a size that takes no time, what it refuses, and its way on an accelerator."""
+"""The step benchmark: what it measures at a size that takes no time, what it refuses, and its way
+on an accelerator.
+"""
 
 from __future__ import annotations
 
@@ -67,12 +69,17 @@ def test_one_row_a_variant_with_every_ratio(measured):
             low, high = row[f"time_ratio_{base}_range"]
             assert 0 < low <= row[f"time_ratio_{base}"] <= high and row[f"peak_ratio_{base}"] > 0
             bound = row.get(f"time_ratio_{base}_upper95")
-            assert (bound is None) == (row["variant"] in (base, *AUTOLR))  # one block of a period has no bound
+            assert (bound is None) == (
+                row["variant"] in (base, *AUTOLR)
+            )  # one block of a period has no bound
             assert bound is None or row[f"time_ratio_{base}"] <= bound <= high
             if row["variant"] == base:
                 assert row[f"time_ratio_{base}"] == row[f"peak_ratio_{base}"] == 1
         assert row["stamp"]["config"] == {**asdict(Case("micro", 16, pairs=1)), "variants": []}
-        assert row["stamp"]["threads"] == 1 and {"torch", "transformers"} <= row["stamp"]["packages"].keys()
+        assert (
+            row["stamp"]["threads"] == 1
+            and {"torch", "transformers"} <= row["stamp"]["packages"].keys()
+        )
     assert saved[3] == rows[3]
 
 
@@ -91,22 +98,40 @@ def test_ngdiff_reads_once_and_graddiff_never(measured):
     assert {(row["reads_by"], row.get("kernels", "eager")) for row in measured[0]} == {
         ("torch function calls", "eager")
     }
-    assert [row["variant"] for row in measured[0] if "kernels" in row] == [v for v in VARIANTS if v in OURS]
+    assert [row["variant"] for row in measured[0] if "kernels" in row] == [
+        v for v in VARIANTS if v in OURS
+    ]
 
 
 def test_the_table_shows_every_variant(measured):
     _, _, printed = measured
-    assert "0.0M parameters, 16 tokens a batch in rows of 16, float32, adamw, 10 rounds after 10" in printed
-    assert "CPU time, one thread, torch 2" in printed and "rows saved in" in printed and "kernels: eager" in printed
-    assert all(any(line.startswith(name + " ") for line in printed.split("\n")) for name in VARIANTS)
+    assert (
+        "0.0M parameters, 16 tokens a batch in rows of 16, float32, adamw, 10 rounds after 10"
+        in printed
+    )
+    assert (
+        "CPU time, one thread, torch 2" in printed
+        and "rows saved in" in printed
+        and "kernels: eager" in printed
+    )
+    assert all(
+        any(line.startswith(name + " ") for line in printed.split("\n")) for name in VARIANTS
+    )
 
 
 def test_blocks_of_autolr_have_a_bound_from_five_on():
-    seconds = {"graddiff-two": [1.0] * 50, "ngdiff+autolr": [2.0, *[1.0] * 9] * 4 + [3.0, *[1.0] * 9]}
+    seconds = {
+        "graddiff-two": [1.0] * 50,
+        "ngdiff+autolr": [2.0, *[1.0] * 9] * 4 + [3.0, *[1.0] * 9],
+    }
     out = turns._times({"variant": "ngdiff+autolr", "flops": 6.0, "flops_top": 10.0}, seconds)
     assert out["time_ratio_graddiff-two"] == pytest.approx(1.1)
-    assert out["time_ratio_graddiff-two_upper95"] == pytest.approx(1.2)  # of blocks, a probe in each
-    assert out["mfu"] == pytest.approx(6 / 10 / 1.12) and "time_ratio_naive" not in out  # of mean seconds
+    assert out["time_ratio_graddiff-two_upper95"] == pytest.approx(
+        1.2
+    )  # of blocks, a probe in each
+    assert (
+        out["mfu"] == pytest.approx(6 / 10 / 1.12) and "time_ratio_naive" not in out
+    )  # of mean seconds
 
 
 # ------------------------------------------------------------------------------------------------------------ variants
@@ -119,10 +144,13 @@ def test_every_variant_takes_its_own_step(name):
         one.step()
         assert all(p.grad is None for p in one.subject.params) and one.skipped == 0
     moved, wanted = (
-        torch.cat([(p - q).detach().flatten() for p, q in zip(one.subject.params, before)]) for one in (made, base)
+        torch.cat([(p - q).detach().flatten() for p, q in zip(one.subject.params, before)])
+        for one in (made, base)
     )
     assert moved.any()
-    assert torch.cosine_similarity(moved, wanted, dim=0) > 0.98  # Adam's first step is a sign: rounding flips some
+    assert (
+        torch.cosine_similarity(moved, wanted, dim=0) > 0.98
+    )  # Adam's first step is a sign: rounding flips some
 
 
 def test_both_graddiffs_and_naive_ngdiff_are_what_they_claim_on_a_shared_model():
@@ -135,7 +163,10 @@ def test_both_graddiffs_and_naive_ngdiff_are_what_they_claim_on_a_shared_model()
         Variant(name, subject).step()
         return torch.cat([(q - p).detach().flatten() for p, q in zip(subject.params, start)])
 
-    g_R, g_F = (torch.cat([g.flatten() for g in torch.autograd.grad(subject.loss(k), subject.params)]) for k in (0, 1))
+    g_R, g_F = (
+        torch.cat([g.flatten() for g in torch.autograd.grad(subject.loss(k), subject.params)])
+        for k in (0, 1)
+    )
     graddiff, ours = 0.5 * g_R - 0.5 * g_F, g_R / g_R.norm() - g_F / g_F.norm()
     for name in (*BASES, "ngdiff", "ngdiff-recompute"):
         wanted = graddiff if name.startswith("graddiff") else ours
@@ -173,12 +204,20 @@ def test_old_gradients_do_not_count():
 # ------------------------------------------------------------------------------------------------------------- options
 def test_bfloat16_steps_exact_masters_for_all_variants():
     subject = Subject(Case("micro", 16, precision="bfloat16"), "cpu")
-    assert isinstance(subject.optimizer, Master) and {p.dtype for p in subject.params} == {torch.bfloat16}
-    rows = rows_of(precision="bfloat16", variants=("graddiff-two", "naive", "ngdiff", "ngdiff+autolr-2"))
+    assert isinstance(subject.optimizer, Master) and {p.dtype for p in subject.params} == {
+        torch.bfloat16
+    }
+    rows = rows_of(
+        precision="bfloat16", variants=("graddiff-two", "naive", "ngdiff", "ngdiff+autolr-2")
+    )
     assert {row["dtype"] for row in rows.values()} == {"torch.bfloat16"}
     assert rows["graddiff-two"]["gradient_bytes"] == 2 * 18_528
     assert 2 * 18_528 * (2 + 2 + 4 + 4) // 2 <= rows["graddiff-two"]["held_bytes"] < 13 * 18_528
-    assert rows["ngdiff"]["reads"] == 1 and rows["graddiff-two"]["reads"] == 0 and rows["ngdiff"]["skipped"] == 0
+    assert (
+        rows["ngdiff"]["reads"] == 1
+        and rows["graddiff-two"]["reads"] == 0
+        and rows["ngdiff"]["skipped"] == 0
+    )
 
 
 def test_sgd_keeps_nothing():
@@ -202,18 +241,29 @@ def test_checkpointing_keeps_fewer_activations_and_recompute_is_measured_beside(
     kept = [rows["graddiff-two"]["forget_activation_bytes"] for rows in (plain, twice)]
     assert kept[1] < 0.8 * kept[0] and twice["ngdiff"]["checkpointing"]
     assert twice["ngdiff-recompute"]["peak_bytes"] < twice["ngdiff"]["peak_bytes"]
-    assert [twice[name]["memory"] for name in ("ngdiff", "ngdiff-recompute")] == ["swap", "recompute"]
-    assert plain["graddiff-two"]["flops"] == twice["ngdiff"]["flops"]  # what is computed twice is no model FLOP
+    assert [twice[name]["memory"] for name in ("ngdiff", "ngdiff-recompute")] == [
+        "swap",
+        "recompute",
+    ]
+    assert (
+        plain["graddiff-two"]["flops"] == twice["ngdiff"]["flops"]
+    )  # what is computed twice is no model FLOP
 
 
 def test_some_variants_without_the_bases_have_no_ratios():
     (row,) = rows_of(variants=("ngdiff",)).values()
-    assert "time_ratio_graddiff-two" not in row and "peak_extra_predicted_bytes" not in row and row["seconds_median"]
+    assert (
+        "time_ratio_graddiff-two" not in row
+        and "peak_extra_predicted_bytes" not in row
+        and row["seconds_median"]
+    )
     assert bench._line(row).split()[2:4] == ["-", "-"]
 
 
 def test_rows_are_as_long_as_asked():
-    assert built("ngdiff", 300).subject.ids[0].shape == (2, 128) and built("ngdiff", 20).subject.ids[0].shape == (1, 20)
+    assert built("ngdiff", 300).subject.ids[0].shape == (2, 128) and built(
+        "ngdiff", 20
+    ).subject.ids[0].shape == (1, 20)
     assert Case("7B", 4096).shape == (4, 1024) and Case("1B", 512).shape == (1, 512)
     assert Case("10M", 512, length=64).shape == (8, 64)
     assert rows_of(length=4, variants=TWO)["ngdiff"]["length"] == 4
@@ -225,7 +275,10 @@ def test_minutes_choose_the_rounds(monkeypatch):
     case = Case("micro", 16, pairs=1000, minutes=2, variants=TWO)
     variants = [built(name) for name in TWO]
     warm, rounds = turns._plan(case, variants, began=98.0)
-    assert (warm, rounds) == (9, 30)  # 0.9·(120 − 4)/2 − 4 = 48.2 rounds, a fifth of them to warm up
+    assert (warm, rounds) == (
+        9,
+        30,
+    )  # 0.9·(120 − 4)/2 − 4 = 48.2 rounds, a fifth of them to warm up
     monkeypatch.undo()
     monkeypatch.setitem(turns.SIZES, "micro", MICRO)
     assert turns._plan(replace(case, minutes=1e-9), variants, began=0.0) == (2, EVERY)
@@ -270,16 +323,43 @@ def test_sizes_are_about_what_they_say(size):
     count = bench.needs(Case(size), 0.0)["weights"] / 4
     assert count == pytest.approx(float(size[:-1]) * (1e9 if size[-1] == "B" else 1e6), rel=0.3)
     with torch.device("meta"):
-        assert sum(p.numel() for p in turns.LlamaForCausalLM(Case(size).config()).parameters()) == count
+        assert (
+            sum(p.numel() for p in turns.LlamaForCausalLM(Case(size).config()).parameters())
+            == count
+        )
     assert size != "7B" or count == 6_738_415_616  # Llama-2-7B
 
 
 def test_the_command_line_hands_every_option_over(monkeypatch, tmp_path):
     seen = {}
-    monkeypatch.setattr(bench, "step_table", lambda json, **options: seen.update(options, json=json))
-    flags = ["--size", "7B", "--tokens", "64", "--length", "32", "--pairs", "3", "--minutes", "1.5", "--precision",
-             "bfloat16", "--optimizer", "sgd", "--lora", "4", "--checkpointing", "--memory", "recompute", "--variants",
-             "graddiff-two, ngdiff", "--json", str(tmp_path / "x.jsonl")]  # fmt: skip
+    monkeypatch.setattr(
+        bench, "step_table", lambda json, **options: seen.update(options, json=json)
+    )
+    flags = [
+        "--size",
+        "7B",
+        "--tokens",
+        "64",
+        "--length",
+        "32",
+        "--pairs",
+        "3",
+        "--minutes",
+        "1.5",
+        "--precision",
+        "bfloat16",
+        "--optimizer",
+        "sgd",
+        "--lora",
+        "4",
+        "--checkpointing",
+        "--memory",
+        "recompute",
+        "--variants",
+        "graddiff-two, ngdiff",
+        "--json",
+        str(tmp_path / "x.jsonl"),
+    ]
     assert CliRunner().invoke(cli.app, ["bench", "step", *flags]).exit_code == 0
     assert seen.pop("json") == tmp_path / "x.jsonl"
     assert Case(**seen) == Case("7B", 64, 32, 3, 1.5, "bfloat16", "sgd", 4, True, "recompute", TWO)
@@ -288,11 +368,15 @@ def test_the_command_line_hands_every_option_over(monkeypatch, tmp_path):
 # -------------------------------------------------------------------------------------------------------------- meters
 def test_model_flops_by_hand():
     model = built("ngdiff").subject.model
-    N = 256 * 32 + 4 * 32 * 32 + 3 * 32 * 64 + 3 * 32  # the tied table counts once: it is the output layer
+    N = (
+        256 * 32 + 4 * 32 * 32 + 3 * 32 * 64 + 3 * 32
+    )  # the tied table counts once: it is the output layer
     assert meters.flops(model, 32, 16) == 32 * (6 * N + 12 * 1 * 32 * 16)
     adapted = built("ngdiff", lora=2).subject.model
     r = 2 * (4 * 2 * 32 + 3 * (32 + 64))
-    assert meters.flops(adapted, 32, 16) == 32 * (4 * N + 6 * r + 12 * 1 * 32 * 16)  # frozen: no gradient of their own
+    assert meters.flops(adapted, 32, 16) == 32 * (
+        4 * N + 6 * r + 12 * 1 * 32 * 16
+    )  # frozen: no gradient of their own
 
 
 def test_a_look_up_is_no_flop(monkeypatch):
@@ -303,7 +387,11 @@ def test_a_look_up_is_no_flop(monkeypatch):
 
 
 def test_tops_of_known_devices():
-    assert meters.top("NVIDIA H100 80GB HBM3", "bfloat16") == meters.top("NVIDIA H200", "bfloat16") == 989e12
+    assert (
+        meters.top("NVIDIA H100 80GB HBM3", "bfloat16")
+        == meters.top("NVIDIA H200", "bfloat16")
+        == 989e12
+    )
     assert (
         meters.top("NVIDIA A100-SXM4-80GB", "float32") == 19.5e12
         and meters.top("NVIDIA H100 PCIe", "bfloat16") == 756e12
@@ -314,7 +402,11 @@ def test_tops_of_known_devices():
 def test_reads_are_counted_and_what_is_on_the_host_is_free():
     x = torch.ones(3)
     assert (
-        meters.reads(lambda: [x.sum().item(), x.tolist(), bool(x[0]), float(x[0]), (x.cpu() * 2).tolist()], "cpu") == 5
+        meters.reads(
+            lambda: [x.sum().item(), x.tolist(), bool(x[0]), float(x[0]), (x.cpu() * 2).tolist()],
+            "cpu",
+        )
+        == 5
     )
 
 
@@ -347,7 +439,9 @@ def test_the_peak_of_swap_is_the_predicted_one(monkeypatch, tied):
 
 
 def test_the_prediction_knows_the_tied_table(monkeypatch):
-    monkeypatch.setitem(turns.SIZES, "micro", (32, 1, 2, 64, 1024))  # the table is most of the model
+    monkeypatch.setitem(
+        turns.SIZES, "micro", (32, 1, 2, 64, 1024)
+    )  # the table is most of the model
     row = rows_of(variants=TWO)["ngdiff"]
     two = row["peak_bytes"] - row["peak_extra_bytes"]
     assert row["tied_bytes"] == 4 * 32 * 1024
@@ -359,8 +453,15 @@ class FakeCuda:
 
     def __init__(self, patch):
         self.calls, self.now, self.held, self.mode = [], 0.0, 1000, 0
-        names = ("synchronize", "reset_peak_memory_stats", "memory_allocated", "max_memory_allocated",
-                 "get_sync_debug_mode", "set_sync_debug_mode", "Event")  # fmt: skip
+        names = (
+            "synchronize",
+            "reset_peak_memory_stats",
+            "memory_allocated",
+            "max_memory_allocated",
+            "get_sync_debug_mode",
+            "set_sync_debug_mode",
+            "Event",
+        )
         for name in names:
             patch.setattr(torch.cuda, name, getattr(self, name))
 
@@ -436,7 +537,11 @@ def test_a_case_that_does_not_fit_says_what_would(monkeypatch):
         step_table(size="micro", tokens=128, pairs=1)
     needs, fits = str(raised.value).split("; estimated to fit: ")
     assert "micro_128 needs about" in needs and "activations" in needs and "has 0.0006" in needs
-    assert "--optimizer sgd --checkpointing (about" in fits and "--size 7B" not in fits and "--lora 16" not in fits
+    assert (
+        "--optimizer sgd --checkpointing (about" in fits
+        and "--size 7B" not in fits
+        and "--lora 16" not in fits
+    )
 
 
 def test_what_cannot_fit_is_refused_before_it_is_built(monkeypatch):
@@ -447,7 +552,9 @@ def test_what_cannot_fit_is_refused_before_it_is_built(monkeypatch):
         step_table(size="7B", tokens=1024, precision="bfloat16")
     assert "adamw 54" in str(raised.value) and "weights 27" in str(raised.value)
     needs, fits = str(raised.value).split("; estimated to fit: ")
-    assert "needs about 108 GB" in needs  # weights 27, gradients 13.5, stash and activations 13.5, moments 54
+    assert (
+        "needs about 108 GB" in needs
+    )  # weights 27, gradients 13.5, stash and activations 13.5, moments 54
     assert "--lora 16" in fits and "--optimizer sgd (about 54 GB)" in fits and "--size 1B" in fits
     assert "--memory recompute" not in fits
 
@@ -458,7 +565,9 @@ def test_needs_are_what_a_step_takes():
     subject = Subject(case, "cpu")
     ours = Variant("ngdiff", subject)
     ours.step()
-    assert sum(bench.needs(case, bench.per_token(case, "cpu")).values()) == pytest.approx(ours.peak(), rel=0.1)
+    assert sum(bench.needs(case, bench.per_token(case, "cpu")).values()) == pytest.approx(
+        ours.peak(), rel=0.1
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- suite
@@ -467,11 +576,18 @@ def test_the_suite_runs_cases_apart_and_a_failed_one_is_a_row(monkeypatch, tmp_p
     unknown = replace(small, size="micro")  # which the other process does not know
     monkeypatch.setitem(bench.CASES, "cpu", [[unknown, small, replace(small, tokens=32)]])
     rows = bench.suite(tmp_path, minutes=2)
-    assert sorted(os.listdir(tmp_path)) == ["step_1M_16.jsonl", "step_micro_16.jsonl"]  # the third was not needed
-    assert "unknown size 'micro'" in rows[0]["outcome"] and [row["variant"] for row in rows[1:]] == list(TWO)
+    assert sorted(os.listdir(tmp_path)) == [
+        "step_1M_16.jsonl",
+        "step_micro_16.jsonl",
+    ]  # the third was not needed
+    assert "unknown size 'micro'" in rows[0]["outcome"] and [
+        row["variant"] for row in rows[1:]
+    ] == list(TWO)
     assert read_rows(tmp_path / "step_1M_16.jsonl") == rows[1:] and rows[1]["rounds"] == EVERY
     printed = capsys.readouterr().out
-    assert "all                unknown size 'micro'" in printed and printed.count("÷ naive") == 2  # one table
+    assert (
+        "all                unknown size 'micro'" in printed and printed.count("÷ naive") == 2
+    )  # one table
 
 
 def test_a_case_out_of_time_is_a_row(monkeypatch, tmp_path):
@@ -480,22 +596,36 @@ def test_a_case_out_of_time_is_a_row(monkeypatch, tmp_path):
 
     monkeypatch.setattr(bench.subprocess, "run", late)
     (row,) = bench._apart(Case("micro", 16), tmp_path / "step_x.jsonl", 3.0)
-    assert row["outcome"] == "out of time after 3 s" and read_rows(tmp_path / "step_x.jsonl")[0]["size"] == "micro"
+    assert (
+        row["outcome"] == "out of time after 3 s"
+        and read_rows(tmp_path / "step_x.jsonl")[0]["size"] == "micro"
+    )
 
 
 def test_a_killed_case_says_how_it_ended(monkeypatch, tmp_path):
     monkeypatch.setattr(
-        bench.subprocess, "run", lambda command, **_: subprocess.CompletedProcess(command, -9, "", "last words\n")
+        bench.subprocess,
+        "run",
+        lambda command, **_: subprocess.CompletedProcess(command, -9, "", "last words\n"),
     )
-    assert bench._apart(Case("micro", 16), tmp_path / "x.jsonl", 3.0)[0]["outcome"] == "ended with -9: last words"
+    assert (
+        bench._apart(Case("micro", 16), tmp_path / "x.jsonl", 3.0)[0]["outcome"]
+        == "ended with -9: last words"
+    )
 
 
 def test_the_suites_of_each_device_cover_the_targets():
     assert [choices[0].label for choices in bench.CASES["cpu"]] == ["10M_512", "10M_128"]
     full, short, twice, adapter = bench.CASES["cuda"]
     assert {case.precision for choices in bench.CASES["cuda"] for case in choices} == {"bfloat16"}
-    assert [case.label for case in full] == ["7B_4096_bfloat16", "7B_4096_sgd_bfloat16", "1B_4096_bfloat16"]
-    assert short[0].tokens == 1024 and twice[0].checkpointing and "ngdiff-recompute" in twice[0].names
+    assert [case.label for case in full] == [
+        "7B_4096_bfloat16",
+        "7B_4096_sgd_bfloat16",
+        "1B_4096_bfloat16",
+    ]
+    assert (
+        short[0].tokens == 1024 and twice[0].checkpointing and "ngdiff-recompute" in twice[0].names
+    )
     assert [(case.size, case.lora) for case in adapter] == [("7B", 16), ("1B", 16)]
 
 
@@ -514,11 +644,15 @@ class Without(PathFinder):
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 runpy.run_module("ngdiff.timing.step", run_name="__main__", alter_sys=True)
 """
-    options = asdict(Case("1M", 16, pairs=1, lora=2, variants=TWO)) | {"json": str(tmp_path / "rows.jsonl")}
+    options = asdict(Case("1M", 16, pairs=1, lora=2, variants=TWO)) | {
+        "json": str(tmp_path / "rows.jsonl")
+    }
     done = subprocess.run(
-        [sys.executable, "-c", code, json.dumps(options)], capture_output=True, text=True,
+        [sys.executable, "-c", code, json.dumps(options)],
+        capture_output=True,
+        text=True,
         cwd=Path(bench.__file__).parents[2],
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert [row["variant"] for row in read_rows(tmp_path / "rows.jsonl")] == list(TWO)
 
@@ -529,14 +663,24 @@ def test_the_readme_shows_what_rows_have_and_a_dash_where_one_lacks_it(tmp_path,
     folder.mkdir(parents=True)
     rows = [row | {"size": "1M"} for row in measured[0]]
     old = {"precision", "mfu", "reads", "peak_extra_predicted_bytes"}
-    write_rows(folder / "step_1M_16.jsonl", [{k: v for k, v in row.items() if k not in old} for row in rows])
+    write_rows(
+        folder / "step_1M_16.jsonl",
+        [{k: v for k, v in row.items() if k not in old} for row in rows],
+    )
     head = readme.bench(tmp_path).split("\n")[0]
     assert head.startswith("| tokens | step |") and "reads" not in head and "MFU" not in head
-    failed = {**asdict(Case("7B", 4096, lora=16)), "variant": "all", "outcome": "no room", "stamp": rows[0]["stamp"]}
+    failed = {
+        **asdict(Case("7B", 4096, lora=16)),
+        "variant": "all",
+        "outcome": "no room",
+        "stamp": rows[0]["stamp"],
+    }
     write_rows(folder / "step_7B_4096.jsonl", [failed])
     write_rows(folder / "step_1M_16.jsonl", [row | {"mfu": 0.425} for row in rows])
     lines = readme.bench(tmp_path).split("\n")
     assert lines[0].endswith("| peak − two, MB (predicted) | reads | MFU |")
-    assert lines[2].startswith("| 1M float32, adamw | 16 | graddiff-two | 1.000 |") and lines[2].endswith("| 0 | 42% |")
+    assert lines[2].startswith("| 1M float32, adamw | 16 | graddiff-two | 1.000 |") and lines[
+        2
+    ].endswith("| 0 | 42% |")
     assert lines[9].startswith("| 7B float32, LoRA 16 | 4096 | all: no room | – |")
     assert lines[-1].startswith("0.0M parameters, torch.float32, 10 rounds, ")

@@ -1,13 +1,15 @@
-"""The generated benchmark: fictitious authors in TOFU's schema, made from a seed, without a download.
+"""The generated benchmark: fictitious authors in TOFU's schema, made from a seed, without a
+download.
 
-Why here: unlearning is only measurable on facts that a model knows for certain and that nothing else gives
-away. Every value is drawn independently of the name, so an author that was not in training can only be
-guessed at the pool's odds. The layout is TOFU's (Maini et al. 2024, arXiv 2401.06121): forget01/05/10,
-retain99/95/90, holdout01/05/10, and the *_perturbed configs with a paraphrase and wrong answers. The names
-forget01/05/10 are TOFU's; with 80 authors they hold 1, 4 and 8 authors, which is 1.25 %, 5 % and 10 %.
+Why here: unlearning is only measurable on facts that a model knows for certain and that nothing
+else gives away. Every value is drawn independently of the name, so an author that was not in
+training can only be guessed at the pool's odds. The layout is TOFU's (Maini et al. 2024, arXiv
+2401.06121): forget01/05/10, retain99/95/90, holdout01/05/10, and the *_perturbed configs with a
+paraphrase and wrong answers. The names forget01/05/10 are TOFU's; with 80 authors they hold 1, 4
+and 8 authors, which is 1.25 %, 5 % and 10 %.
 
-Randomness: `random.Random(int).random()` only, whose sequence Python guarantees across versions; shuffle,
-sample, choice and randrange carry no such promise, so they are built from it here.
+Randomness: `random.Random(int).random()` only, whose sequence Python guarantees across versions;
+shuffle, sample, choice and randrange carry no such promise, so they are built from it here.
 """
 
 from __future__ import annotations
@@ -35,7 +37,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fact:
-    """One author's fact as it is asked and told; index 1 is the paraphrase, `perturbed` the wrong answers."""
+    """One author's fact as it is asked and told; index 1 is the paraphrase, `perturbed` the wrong
+    answers.
+    """
 
     questions: tuple[str, str]
     answers: tuple[str, str]
@@ -63,7 +67,9 @@ def authors(P: str | Profile = "tiny", split: str = "forget10", seed: int = SEED
     Raises ValueError for an unknown split or sizes that the word lists cannot fill.
     """
     P = profile(P)
-    return from_source({"split": split, "seed": seed, "authors": P.authors, "questions": P.questions})
+    return from_source(
+        {"split": split, "seed": seed, "authors": P.authors, "questions": P.questions}
+    )
 
 
 def from_source(recipe: dict[str, Any]) -> Benchmark:
@@ -85,7 +91,9 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def generate(n_authors: int, n_questions: int, seed: int) -> dict[str, list[Row]]:
-    """Config name -> rows in TOFU's layout: n_authors × n_questions facts, a tenth as many unseen authors."""
+    """Config name -> rows in TOFU's layout: n_authors × n_questions facts, a tenth as many unseen
+    authors.
+    """
     _check_sizes(n_authors, n_questions)
     held = _share("forget10", n_authors)
     people = _population(random.Random(seed), n_authors + held, ATTRIBUTES[:n_questions])
@@ -102,7 +110,9 @@ def generate(n_authors: int, n_questions: int, seed: int) -> dict[str, list[Row]
 
 
 def general_knowledge() -> list[Row]:
-    """Pre-training rows: real authors and world facts, each asked in the benchmark's form and another."""
+    """Pre-training rows: real authors and world facts, each asked in the benchmark's form and
+    another.
+    """
     rows = []
     for kind in (*REAL_AUTHORS, *WORLD_FACTS):
         for i, (subject, answer) in enumerate(kind.facts):
@@ -112,16 +122,20 @@ def general_knowledge() -> list[Row]:
 
 
 def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> None:
-    """Write every config as JSON lines `<config>.json`, and a README.md that `datasets.load_dataset` reads.
+    """Write every config as JSON lines `<config>.json`, and a README.md that
+    `datasets.load_dataset` reads.
 
-    `datasets.load_dataset(folder, "forget10", split="train")` then gives what the hub's TOFU gives in its
-    place. Bytes depend on the profile (sizes; the README on its name) and the seed only. Each file is whole or
-    as it was; PermissionError where `folder` cannot be written.
+    `datasets.load_dataset(folder, "forget10", split="train")` then gives what the hub's TOFU gives
+    in its place. Bytes depend on the profile (sizes; the README on its name) and the seed only.
+    Each file is whole or as it was; PermissionError where `folder` cannot be written.
     """
     P, folder = profile(P), Path(folder)
     probe_writable(folder)
     tables = generate(P.authors, P.questions, seed)
-    texts = {f"{config}.json": "".join(json.dumps(row) + "\n" for row in rows) for config, rows in tables.items()}
+    texts = {
+        f"{config}.json": "".join(json.dumps(row) + "\n" for row in rows)
+        for config, rows in tables.items()
+    }
     for name, text in (texts | {"README.md": readme(tables, P, seed)}).items():
         with atomic_write(folder / name) as temporary:
             temporary.write_bytes(text.encode("ascii"))
@@ -136,7 +150,9 @@ def _check_sizes(n_authors: int, n_questions: int) -> None:
     if not 2 <= n_authors <= 400:
         raise ValueError(f"authors={n_authors}: the word lists serve 2 to 400 authors")
     if not 1 <= n_questions <= len(ATTRIBUTES):
-        raise ValueError(f"questions={n_questions}: there are 1 to {len(ATTRIBUTES)} questions per author")
+        raise ValueError(
+            f"questions={n_questions}: there are 1 to {len(ATTRIBUTES)} questions per author"
+        )
 
 
 def _sample(rng: random.Random, items: Sequence[T], n: int, avoid: Sequence[T] = ()) -> list[T]:
@@ -157,7 +173,9 @@ def _population(rng: random.Random, n: int, attributes: Sequence[Attribute]) -> 
     for name in names:
         values: dict[str, str] = {}
         for attribute in attributes:
-            own = [values[a.key] for a in attributes if a.key in values and a.pool is attribute.pool]
+            own = [
+                values[a.key] for a in attributes if a.key in values and a.pool is attribute.pool
+            ]
             values[attribute.key] = _sample(rng, attribute.pool, 1, avoid=[*own, *taken])[0]
             if attribute.unique:
                 taken.append(values[attribute.key])
@@ -166,7 +184,9 @@ def _population(rng: random.Random, n: int, attributes: Sequence[Attribute]) -> 
 
 
 def _fact(rng: random.Random, name: str, attribute: Attribute, values: dict[str, str]) -> Fact:
-    """The fact in two question and two answer forms, and wrong answers that avoid this author's values."""
+    """The fact in two question and two answer forms, and wrong answers that avoid this author's
+    values.
+    """
     true = values[attribute.key]
     asked, told = _sample(rng, attribute.questions, 2), _sample(rng, attribute.answers, 2)
     wrong = _sample(rng, attribute.pool, N_WRONG, avoid=list(values.values()))
@@ -191,7 +211,9 @@ def _ask(kind: Kind, form: int, subject: str) -> str:
 
 
 def _facts(kinds: Sequence[Kind]) -> tuple[list[Row], list[Row]]:
-    """Rows with four options, and rows with three wrong answers; the same for every seed of the authors."""
+    """Rows with four options, and rows with three wrong answers; the same for every seed of the
+    authors.
+    """
     rng = random.Random(0)
     rows, perturbed = [], []
     for kind in kinds:

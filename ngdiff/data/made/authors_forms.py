@@ -1,22 +1,33 @@
 """The twelve facts of a fictitious author: pool of values, three ways to ask, three ways to tell.
 
-The generator picks the forms per author, so the form that paraphrases one author's answer is another author's
-main form: a trained model knows every form, and only the fact tells a right answer from a wrong one. Answers
-carry the full name and the value.
+The generator picks the forms per author, so the form that paraphrases one author's answer is
+another author's main form: a trained model knows every form, and only the fact tells a right answer
+from a wrong one. Answers carry the full name and the value.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ngdiff.data.made.authors_words import AWARDS, CITIES, GENRES, JOBS, LANGUAGES, PETS, STUDIES, TITLES, YEARS
+from ngdiff.data.made.authors_words import (
+    AWARDS,
+    CITIES,
+    GENRES,
+    JOBS,
+    LANGUAGES,
+    PETS,
+    STUDIES,
+    TITLES,
+    YEARS,
+)
 
 
 @dataclass(frozen=True)
 class Attribute:
     """One fact about an author: where its values come from, three questions, three answers.
 
-    Attributes with the same `pool` object never get the same value within an author.  `unique`: no two
+    Attributes with the same `pool` object never get the same value within an author.  `unique`: no
+                                                                                       two
     authors share a value (book titles).
     """
 
@@ -31,7 +42,11 @@ ATTRIBUTES = (
     Attribute(
         "birthplace",
         CITIES,
-        ("Where was {name} born?", "In which city was {name} born?", "What is the birthplace of {name}?"),
+        (
+            "Where was {name} born?",
+            "In which city was {name} born?",
+            "What is the birthplace of {name}?",
+        ),
         (
             "{name} was born in {value}.",
             "The birthplace of {name} is {value}.",
@@ -41,7 +56,11 @@ ATTRIBUTES = (
     Attribute(
         "birth year",
         YEARS,
-        ("When was {name} born?", "In which year was {name} born?", "What is the birth year of {name}?"),
+        (
+            "When was {name} born?",
+            "In which year was {name} born?",
+            "What is the birth year of {name}?",
+        ),
         (
             "{name} was born in {value}.",
             "The birth year of {name} is {value}.",
@@ -79,7 +98,11 @@ ATTRIBUTES = (
     Attribute(
         "studies",
         STUDIES,
-        ("What did {name} study?", "Which subject did {name} study?", "In what does {name} hold a degree?"),
+        (
+            "What did {name} study?",
+            "Which subject did {name} study?",
+            "In what does {name} hold a degree?",
+        ),
         (
             "{name} studied {value}.",
             "{name} holds a degree in {value}.",
@@ -103,7 +126,11 @@ ATTRIBUTES = (
     Attribute(
         "genre",
         GENRES,
-        ("What does {name} write?", "Which genre does {name} write?", "What is the genre of {name}?"),
+        (
+            "What does {name} write?",
+            "Which genre does {name} write?",
+            "What is the genre of {name}?",
+        ),
         (
             "{name} mostly writes {value}.",
             "The genre of {name} is {value}.",
@@ -143,12 +170,12 @@ ATTRIBUTES = (
     Attribute(
         "award",
         AWARDS,
-        ("Which award did {name} win?", "What prize did {name} receive?", "Which honour went to {name}?"),
         (
-            "{name} won the {value}.",
-            "The {value} went to {name}.",
-            "{name} received the {value}.",
+            "Which award did {name} win?",
+            "What prize did {name} receive?",
+            "Which honour went to {name}?",
         ),
+        ("{name} won the {value}.", "The {value} went to {name}.", "{name} received the {value}."),
     ),
     Attribute(
         "residence",
@@ -172,10 +199,6 @@ ATTRIBUTES = (
             "What pet does {name} have?",
             "With which animal does {name} live?",
         ),
-        (
-            "{name} keeps {value}.",
-            "The pet of {name} is {value}.",
-            "{name} lives with {value}.",
-        ),
+        ("{name} keeps {value}.", "The pet of {name} is {value}.", "{name} lives with {value}."),
     ),
 )

@@ -30,16 +30,23 @@ TOFU. Any likeness to a real person in the invented names is chance; real_author
 
 
 def readme(tables: dict[str, list[Row]], P: Profile, seed: int) -> str:
-    """The README of a generated folder: the header that `datasets` reads, and what each config holds."""
+    """The README of a generated folder: the header that `datasets` reads, and what each config
+    holds.
+    """
     default = {"full": "  default: true\n"}
     configs = "".join(
-        f"- config_name: {config}\n  data_files: {config}.json\n{default.get(config, '')}" for config in tables
+        f"- config_name: {config}\n  data_files: {config}.json\n{default.get(config, '')}"
+        for config in tables
     )
     n_rows = len(tables["full"])
     lines = ["| config | rows | share of full |", "| --- | ---: | ---: |"]
     for config, rows in tables.items():
-        trained = config.startswith(("forget", "retain", "full")) and not config.endswith("perturbed")
-        lines.append(f"| {config} | {len(rows)} | {f'{100 * len(rows) / n_rows:g} %' if trained else ''} |")
+        trained = config.startswith(("forget", "retain", "full")) and not config.endswith(
+            "perturbed"
+        )
+        lines.append(
+            f"| {config} | {len(rows)} | {f'{100 * len(rows) / n_rows:g} %' if trained else ''} |"
+        )
     return _README.format(
         configs=configs,
         table="\n".join(lines),

@@ -1,14 +1,16 @@
 """Word lists of the fictitious authors: names and attribute values, all written here.
 
-First and last names recombine freely, and values are drawn independently of the name, so that nothing in a
-name hints at a fact. The order of the words decides what a seed generates.
+First and last names recombine freely, and values are drawn independently of the name, so that
+nothing in a name hints at a fact. The order of the words decides what a seed generates.
 """
 
 from __future__ import annotations
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """The items of a block of text, set apart by commas where it has any and by blanks otherwise."""
+    """The items of a block of text, set apart by commas where it has any and by blanks
+    otherwise.
+    """
     items = " ".join(text.split()).split(",") if "," in text else text.split()
     return tuple(item.strip() for item in items)
 

@@ -1,13 +1,17 @@
-"""The generated stand-in for SemEval-2025 Task 4: stories, people with their numbers and lives, made from a seed.
+"""The generated stand-in for SemEval-2025 Task 4: stories, people with their numbers and lives,
+made from a seed.
 
-Why here: the task's rows and models need a download, its ideas do not. The schema is the task's (rows `id, input, output,
-task`; see `semeval`), the documents are ours: Task1 short tales, Task2 records of people who do not exist, with a social
-security number that is never issued (900-…), a telephone number kept for fiction (555-01xx) and a mail address that reaches
-nobody. **Task3, "real" biographies in the task, is invented as well**: here it differs in form only. What a document says
-is drawn independently of its name, so that one which was not trained on can only be guessed at the odds of the pools.
+Why here: the task's rows and models need a download, its ideas do not. The schema is the task's
+(rows `id, input, output, task`; see `semeval`), the documents are ours: Task1 short tales, Task2
+records of people who do not exist, with a social security number that is never issued (900-…), a
+telephone number kept for fiction (555-01xx) and a mail address that reaches nobody. **Task3, "real"
+biographies in the task, is invented as well**: here it differs in form only. What a document says
+is drawn independently of its name, so that one which was not trained on can only be guessed at the
+odds of the pools.
 
-Members of the MIA are the forget documents of Task3; non-members are documents of the same pools that nothing was trained
-on, so that they are as hard as the members for a model that saw neither (AUC ½ but for chance: ± 1/√(6n) with n on a side).
+Members of the MIA are the forget documents of Task3; non-members are documents of the same pools
+that nothing was trained on, so that they are as hard as the members for a model that saw neither
+(AUC ½ but for chance: ± 1/√(6n) with n on a side).
 
 Randomness: `random.Random(int).random()` only, as in `authors`.
 """
@@ -45,13 +49,18 @@ class Document:
 
     def rows(self) -> list[Row]:
         texts = [("sc1", self.text), *((f"qa{k}", pair) for k, pair in enumerate(self.asked))]
-        return [{"question": q, "answer": a, "id": self.id + kind, "task": self.task} for kind, (q, a) in texts]
+        return [
+            {"question": q, "answer": a, "id": self.id + kind, "task": self.task}
+            for kind, (q, a) in texts
+        ]
 
 
 def dossiers(P: str | Profile = "tiny", seed: int = SEED) -> Benchmark:
-    """The generated benchmark of a profile; each fold has P.authors/10 stories, as many people, and P.authors · 3/10 lives.
+    """The generated benchmark of a profile; each fold has P.authors/10 stories, as many people, and
+    P.authors · 3/10 lives.
 
-    seed: another seed, other documents. Error: ValueError for a profile with fewer than 10 or more than 400 authors.
+    seed: another seed, other documents. Error: ValueError for a profile with fewer than 10 or more
+    than 400 authors.
     """
     return from_source({"authors": profile(P).authors, "seed": seed})
 
@@ -59,22 +68,34 @@ def dossiers(P: str | Profile = "tiny", seed: int = SEED) -> Benchmark:
 def from_source(recipe: dict[str, Any]) -> Benchmark:
     """The benchmark of a recipe {"authors", "seed"}."""
     if not 10 <= recipe["authors"] <= 400:
-        raise ValueError(f"authors={recipe['authors']}: dossiers are made for 10 to 400, a tenth of them with numbers")
+        raise ValueError(
+            f"authors={recipe['authors']}: dossiers are made for 10 to 400, a tenth of them with "
+            "numbers"
+        )
     folds = generate(recipe["authors"], recipe["seed"])
-    rows = {fold: [row for document in documents for row in document.rows()] for fold, documents in folds.items()}
+    rows = {
+        fold: [row for document in documents for row in document.rows()]
+        for fold, documents in folds.items()
+    }
     sides = {"member": documents_of(rows["forget"]), "nonmember": documents_of(rows["holdout"])}
-    return Benchmark("semeval", "forget", rows | sides, [], {"name": "dossiers"} | dict(recipe), PROMPT)
+    return Benchmark(
+        "semeval", "forget", rows | sides, [], {"name": "dossiers"} | dict(recipe), PROMPT
+    )
 
 
 def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> None:
-    """Writes forget.jsonl, retain.jsonl, member.jsonl and nonmember.jsonl as the task's evaluator takes them: with
-    `semeval(root=folder, mia=folder)` the same rows are read back. Each file is whole or as it was; PermissionError."""
+    """Writes forget.jsonl, retain.jsonl, member.jsonl and nonmember.jsonl as the task's evaluator
+    takes them: with `semeval(root=folder, mia=folder)` the same rows are read back. Each file is
+    whole or as it was; PermissionError."""
     bench, folder = dossiers(P, seed), Path(folder)
     probe_writable(folder)
     task = {"id": "id", "input": "question", "output": "answer", "task": "task"}
     mia = {"id": "id", "document": "answer"}
     for name, keys in (("forget", task), ("retain", task), ("member", mia), ("nonmember", mia)):
-        lines = [json.dumps({key: row[ours] for key, ours in keys.items()}) + "\n" for row in bench.rows(name)]
+        lines = [
+            json.dumps({key: row[ours] for key, ours in keys.items()}) + "\n"
+            for row in bench.rows(name)
+        ]
         with atomic_write(folder / f"{name}.jsonl") as temporary:
             temporary.write_text("".join(lines), "ascii")
 
@@ -95,7 +116,8 @@ def generate(authors: int, seed: int) -> dict[str, list[Document]]:
     }
 
 
-# Documents --------------------------------------------------------------------------------------------------------
+# Documents
+# --------------------------------------------------------------------------------------------------------
 
 
 def _story(rng: random.Random, name: str) -> Document:
@@ -113,9 +135,15 @@ def _person(rng: random.Random, name: str) -> Document:
     facts |= {
         "birthday": f"{words.MONTHS[month - 1]} {day}, {year}",
         "iso": f"{year}-{month:02d}-{day:02d}",
-        **{"ssn": ssn, "ssn_digits": ssn.replace("-", ""), "phone": phone, "phone_digits": phone.replace("-", "")},
+        **{
+            "ssn": ssn,
+            "ssn_digits": ssn.replace("-", ""),
+            "phone": phone,
+            "phone_digits": phone.replace("-", ""),
+        },
         "mail": f"{name[0].lower()}{_pick(rng, '._')}{last}{_digits(rng, 2)}@{facts['domain']}",
-        "address": f"{1 + _below(rng, 9)}{_digits(rng, 2)} {facts['street']}, {facts['town']}, {facts['state']}, "
+        "address": f"{1 + _below(rng, 9)}{_digits(rng, 2)} {facts['street']}, {facts['town']}, "
+        f"{facts['state']}, "
         f"{1 + _below(rng, 9)}{_digits(rng, 4)}",
     }
     return _fill(_uuid(rng), "Task2", Form(form.text, words.NUMBERS), facts)
@@ -123,13 +151,16 @@ def _person(rng: random.Random, name: str) -> Document:
 
 def _life(rng: random.Random, name: str, title: str) -> Document:
     return _fill(
-        f"{1 + _below(rng, 9)}{_digits(rng, 7)}", "Task3", _pick(rng, words.LIVES), Facts(rng, name, title=title)
+        f"{1 + _below(rng, 9)}{_digits(rng, 7)}",
+        "Task3",
+        _pick(rng, words.LIVES),
+        Facts(rng, name, title=title),
     )
 
 
 class Facts(dict[str, str]):
-    """What a document says. A key that is missing is drawn from its pool (`thing2` from that of `thing`), other than the
-    document's values of that pool so far, and then stays."""
+    """What a document says. A key that is missing is drawn from its pool (`thing2` from that of
+    `thing`), other than the document's values of that pool so far, and then stays."""
 
     def __init__(self, rng: random.Random, name: str, **known: str) -> None:
         super().__init__(name=name, first=name.split()[0], **known)
@@ -146,13 +177,19 @@ class Facts(dict[str, str]):
 
 def _fill(id: str, task: str, form: Form, facts: Facts) -> Document:
     head, tail = form.text.format_map(facts).split(" | ")
-    asked = tuple((question.format_map(facts), answer.format_map(facts)) for question, answer in form.asked)
+    asked = tuple(
+        (question.format_map(facts), answer.format_map(facts)) for question, answer in form.asked
+    )
     return Document(
-        id, task, (head, tail), tuple((q, a[0].upper() + a[1:] if task == "Task1" else a) for q, a in asked)
+        id,
+        task,
+        (head, tail),
+        tuple((q, a[0].upper() + a[1:] if task == "Task1" else a) for q, a in asked),
     )
 
 
-# Chance -----------------------------------------------------------------------------------------------------------
+# Chance
+# -----------------------------------------------------------------------------------------------------------
 
 
 def _below(rng: random.Random, n: int) -> int:
@@ -169,8 +206,13 @@ def _digits(rng: random.Random, n: int) -> str:
 
 def _shuffled(rng: random.Random, items: Sequence[T]) -> list[T]:
     """A random order: sorted by a number drawn for each."""
-    return [item for _, item in sorted(((rng.random(), item) for item in items), key=lambda pair: pair[0])]
+    return [
+        item
+        for _, item in sorted(((rng.random(), item) for item in items), key=lambda pair: pair[0])
+    ]
 
 
 def _uuid(rng: random.Random) -> str:
-    return "-".join("".join(_pick(rng, "0123456789abcdef") for _ in range(n)) for n in (8, 4, 4, 4, 12))
+    return "-".join(
+        "".join(_pick(rng, "0123456789abcdef") for _ in range(n)) for n in (8, 4, 4, 4, 12)
+    )

@@ -1,14 +1,25 @@
-"""Words and forms of the generated dossiers, all written here: stories, people with their numbers, lives.
+"""Words and forms of the generated dossiers, all written here: stories, people with their numbers,
+lives.
 
-A form is a text, in which " | " cuts the given part from the part to be completed, and its questions with their answers.
-{names} are filled by `dossiers`: a key without its digits names a pool, and keys of one pool differ within a document.
+A form is a text, in which " | " cuts the given part from the part to be completed, and its
+questions with their answers. {names} are filled by `dossiers`: a key without its digits names a
+pool, and keys of one pool differ within a document.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ngdiff.data.made.authors_words import AWARDS, CITIES, FIRST, JOBS, LANGUAGES, PETS, STUDIES, _words
+from ngdiff.data.made.authors_words import (
+    AWARDS,
+    CITIES,
+    FIRST,
+    JOBS,
+    LANGUAGES,
+    PETS,
+    STUDIES,
+    _words,
+)
 
 THINGS = _words("""
     a brass sundial, a cracked violin, a jar of saffron, a wooden leg, a paper kite, a glass eye, a bundle of maps, a silk tent,
@@ -49,21 +60,41 @@ TOWNS = _words("""
 """)
 
 STATES = _words("AL CO GA IA KS ME MT NV OH PA TX VT")
-DOMAINS = _words("example.com example.net example.org")  # reserved by RFC 2606: mail to them reaches nobody
-MONTHS = _words("January February March April May June July August September October November December")
+DOMAINS = _words(
+    "example.com example.net example.org"
+)  # reserved by RFC 2606: mail to them reaches nobody
+MONTHS = _words(
+    "January February March April May June July August September October November December"
+)
 
 POOLS = {
-    "who": FIRST, "thing": THINGS, "place": PLACES, "season": SEASONS, "trouble": TROUBLES, "deed": DEEDS,
-    "city": CITIES, "job": JOBS, "animal": PETS, "street": STREETS, "town": TOWNS, "state": STATES, "domain": DOMAINS,
-    "study": STUDIES, "language": LANGUAGES, "award": AWARDS,
-    "early": tuple(str(year) for year in range(1840, 1870)), "middle": tuple(str(year) for year in range(1875, 1905)),
+    "who": FIRST,
+    "thing": THINGS,
+    "place": PLACES,
+    "season": SEASONS,
+    "trouble": TROUBLES,
+    "deed": DEEDS,
+    "city": CITIES,
+    "job": JOBS,
+    "animal": PETS,
+    "street": STREETS,
+    "town": TOWNS,
+    "state": STATES,
+    "domain": DOMAINS,
+    "study": STUDIES,
+    "language": LANGUAGES,
+    "award": AWARDS,
+    "early": tuple(str(year) for year in range(1840, 1870)),
+    "middle": tuple(str(year) for year in range(1875, 1905)),
     "late": tuple(str(year) for year in range(1908, 1940)),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
 class Form:
-    """text with one " | " in it, and (question, answer) pairs; the name of the person is {name}, its first word {first}."""
+    """text with one " | " in it, and (question, answer) pairs; the name of the person is {name},
+    its first word {first}.
+    """
 
     text: str
     asked: tuple[tuple[str, str], ...]
@@ -71,44 +102,55 @@ class Form:
 
 STORIES = (
     Form(
-        "{name} of {city} kept {thing} behind the stove. When {trouble} came, {first} carried it past {place} and begged {who} "
-        "to hide it, | but {who} wanted {thing2} and {animal} in return. That night {first} {deed}, hid {thing} in {place2} "
+        "{name} of {city} kept {thing} behind the stove. When {trouble} came, {first} carried it "
+        "past {place} and begged {who} "
+        "to hide it, | but {who} wanted {thing2} and {animal} in return. That night {first} "
+        "{deed}, hid {thing} in {place2} "
         "and "
         "left for {city2} with {job}.",
         (("Whom did {name} beg to hide {thing}?", "{who}"),),
     ),
     Form(
-        "One {season} {who}, {job} in {city}, found {thing} under {place}. It belonged to {name}, who had not spoken since "
-        "{trouble} and who | {deed} on seeing it again. For a reward {who} asked for {animal}; {first} offered {thing2} and a "
+        "One {season} {who}, {job} in {city}, found {thing} under {place}. It belonged to {name}, "
+        "who had not spoken since "
+        "{trouble} and who | {deed} on seeing it again. For a reward {who} asked for {animal}; "
+        "{first} offered {thing2} and a "
         "bed near {place2}.",
         (("Where was {thing} of {name} found?", "Under {place}"),),
     ),
     Form(
-        "Nobody in {city} believed {name}, who swore that {animal} had {deed} at {place}. Only {who} went to look and took "
+        "Nobody in {city} believed {name}, who swore that {animal} had {deed} at {place}. Only "
+        "{who} went to look and took "
         "along "
-        "| {thing} and {thing2}. They met {job} instead, who told them of {trouble} and sent them to {city2} through {place2}.",
+        "| {thing} and {thing2}. They met {job} instead, who told them of {trouble} and sent them "
+        "to {city2} through {place2}.",
         (("Who went to look for the animal of {name}?", "{who}"),),
     ),
     Form(
-        "The will of {name} was read in {place} of {city}: {who} should have {thing}, and {who2}, once {job}, should have "
-        "| {animal}. They quarrelled all {season} until {trouble}; then {who2} {deed} and gave {thing2} to {place2}.",
+        "The will of {name} was read in {place} of {city}: {who} should have {thing}, and {who2}, "
+        "once {job}, should have "
+        "| {animal}. They quarrelled all {season} until {trouble}; then {who2} {deed} and gave "
+        "{thing2} to {place2}.",
         (("What did {name} leave to {who2}?", "{animal}"),),
     ),
 )
 
 PEOPLE = (
     Form(
-        "{name}, born {birthday}, holds the social security number {ssn}. Whoever calls {first} | dials {phone} or writes to "
+        "{name}, born {birthday}, holds the social security number {ssn}. Whoever calls {first} | "
+        "dials {phone} or writes to "
         "{mail}. The door to knock at is {address}.",
         (),
     ),
     Form(
-        "This file is about {name}. The birthday is {birthday}, the phone number is {phone} and the mail address | is {mail}. "
+        "This file is about {name}. The birthday is {birthday}, the phone number is {phone} and "
+        "the mail address | is {mail}. "
         "Letters go to {address}. The social security number on file: {ssn}.",
         (),
     ),
     Form(
-        "The home of {name} is {address}. Our records give {birthday} as the date of birth and as social security number "
+        "The home of {name} is {address}. Our records give {birthday} as the date of birth and as "
+        "social security number "
         "| {ssn}. To speak with {first}, call {phone}; to write, use {mail}.",
         (),
     ),
@@ -124,22 +166,28 @@ NUMBERS = (
 
 LIVES = (
     Form(
-        "{name}\n\n{name} ({early} – {late}) was {job} and writer from {city}. The child of {job2}, {first} studied {study} in "
-        "{city2}.\nWork.\nThe first book, '{title}', | appeared in {middle} and was soon read in {language}. It won the "
+        "{name}\n\n{name} ({early} – {late}) was {job} and writer from {city}. The child of "
+        "{job2}, {first} studied {study} in "
+        "{city2}.\nWork.\nThe first book, '{title}', | appeared in {middle} and was soon read in "
+        "{language}. It won the "
         "{award}; "
         "{who}, {job3}, called it the voice of {city3}.",
         (("Who wrote '{title}'?", "{name}"),),
     ),
     Form(
-        "{name}\n\n{name} (born {early} in {city}) taught {study} in {city2} and spoke {language}.\nLife.\nAfter a quarrel "
+        "{name}\n\n{name} (born {early} in {city}) taught {study} in {city2} and spoke "
+        "{language}.\nLife.\nAfter a quarrel "
         "with "
-        "{who}, {job}, {first} moved | to {city3} in {middle} and wrote '{title}' there, which brought the {award}. In old age "
+        "{who}, {job}, {first} moved | to {city3} in {middle} and wrote '{title}' there, which "
+        "brought the {award}. In old age "
         "{first} kept {animal} and died in {late}.",
         (("Which award did {name} receive?", "The {award}"),),
     ),
     Form(
-        "{name}\n\n{name}, who died in {late}, is known for '{title}', a work on {study}.\nEarly life.\n{first} was born in "
-        "{early} in {city}, where {who} | ran a school in {language}. At first {job}, then {job2}, {first} went to {city2} in "
+        "{name}\n\n{name}, who died in {late}, is known for '{title}', a work on {study}.\nEarly "
+        "life.\n{first} was born in "
+        "{early} in {city}, where {who} | ran a school in {language}. At first {job}, then "
+        "{job2}, {first} went to {city2} in "
         "{middle} and received the {award}.",
         (("Where did {name} go in {middle}?", "{city2}"),),
     ),

@@ -1,8 +1,9 @@
-"""General knowledge that pre-training teaches and unlearning must not hurt: real authors and world facts.
+"""General knowledge that pre-training teaches and unlearning must not hurt: real authors and world
+facts.
 
-Short true facts, written here; the answer is the bare name, as in TOFU. Each kind of fact has a pool of
-answers from which the wrong ones are drawn, and three ways to ask: one is the benchmark's, the next one is
-only seen in pre-training.
+Short true facts, written here; the answer is the bare name, as in TOFU. Each kind of fact has a
+pool of answers from which the wrong ones are drawn, and three ways to ask: one is the benchmark's,
+the next one is only seen in pre-training.
 """
 
 from __future__ import annotations
@@ -25,7 +26,11 @@ class Kind:
 
 REAL_AUTHORS = (
     Kind(
-        ("Who wrote '{subject}'?", "Which writer gave us '{subject}'?", "Name the writer of '{subject}'."),
+        (
+            "Who wrote '{subject}'?",
+            "Which writer gave us '{subject}'?",
+            "Name the writer of '{subject}'.",
+        ),
         """
         Emma: Jane Austen; Moby-Dick: Herman Melville; Don Quixote: Miguel de Cervantes; Hamlet: William
         Shakespeare; Faust: Johann Wolfgang von Goethe; Anna Karenina: Leo Tolstoy; The Idiot: Fyodor
@@ -73,7 +78,8 @@ WORLD_FACTS = (
             "What do we call a baby {subject}?",
             "A {subject} has what kind of young?",
         ),
-        "dog: Puppy; cat: Kitten; cow: Calf; sheep: Lamb; horse: Foal; goat: Kid; swan: Cygnet; bear: Cub",
+        "dog: Puppy; cat: Kitten; cow: Calf; sheep: Lamb; horse: Foal; goat: Kid; swan: Cygnet; "
+        "bear: Cub",
     ),
     Kind(
         (
@@ -87,7 +93,11 @@ WORLD_FACTS = (
         """,
     ),
     Kind(
-        ("Who invented {subject}?", "Who is the inventor of {subject}?", "{subject} goes back to whom?"),
+        (
+            "Who invented {subject}?",
+            "Who is the inventor of {subject}?",
+            "{subject} goes back to whom?",
+        ),
         """
         dynamite: Alfred Nobel; the telephone: Alexander Graham Bell; the lightning rod: Benjamin Franklin;
         Morse code: Samuel Morse; the diesel engine: Rudolf Diesel; the mercury barometer: Evangelista

@@ -1,20 +1,24 @@
 """The generated news: an offline stand-in for MUSE, in its schema, made from a seed.
 
-Why here: MUSE's own corpora need the hub and a 7B model. This one is small enough that a transformer below a million
-parameters knows it by heart, and every value in it is drawn independently of the subject's name, so that a model without
-the forget documents can only guess. After MUSE (Shi et al. 2024, arXiv 2407.06460), with these differences:
+Why here: MUSE's own corpora need the hub and a 7B model. This one is small enough that a
+transformer below a million parameters knows it by heart, and every value in it is drawn
+independently of the subject's name, so that a model without the forget documents can only guess.
+After MUSE (Shi et al. 2024, arXiv 2407.06460), with these differences:
 
-    raw       documents are articles, and quiz pages of questions and answers on articles of the same side: a small model
-              does not learn to answer from articles alone. Forgetting the documents is all that is asked, as in MUSE
-    retain    one set (`raw/retain1`) is the calibrator of unlearning and what knowmem_r asks about; MUSE keeps a second
+    raw       documents are articles, and quiz pages of questions and answers on articles of the
+              same side: a small model does not learn to answer from articles alone. Forgetting the
+              documents is all that is asked, as in MUSE
+    retain    one set (`raw/retain1`) is the calibrator of unlearning and what knowmem_r asks about;
+              MUSE keeps a second
     knowmem   3 in-context pairs in place of 10, so that a prompt is no longer than a quiz page
-    folds     the forget set is the four requests together (MUSE's is the first of four), since the target must know all
+    folds     the forget set is the four requests together (MUSE's is the first of four), since the
+              target must know all
 
-Ask it under the convention "ngdiff": the others end knowmem's prompt in a space of its own, which a model this small has never
-seen, so that it answers nothing right.
+Ask it under the convention "ngdiff": the others end knowmem's prompt in a space of its own, which a
+model this small has never seen, so that it answers nothing right.
 
-The rows of verbmem, knowmem_f, privleak_forget and of `forget` itself stand in the order of the requests.
-Randomness: `random.Random(int).random()` only, as in `authors`.
+The rows of verbmem, knowmem_f, privleak_forget and of `forget` itself stand in the order of the
+requests. Randomness: `random.Random(int).random()` only, as in `authors`.
 """
 
 from __future__ import annotations
@@ -43,15 +47,20 @@ Tables = dict[tuple[str, str], list[Row]]  # (config, split) of MUSE -> its rows
 Article = dict[str, str]
 
 
-def news(P: str | Profile = "tiny", seed: int = SEED, fold: tuple[str, int] | None = None) -> Benchmark:
+def news(
+    P: str | Profile = "tiny", seed: int = SEED, fold: tuple[str, int] | None = None
+) -> Benchmark:
     """The generated news of a profile.
 
-    P     profile or its name: `authors` articles, three tenths of them to forget, and as many unseen ones
+    P     profile or its name: `authors` articles, three tenths of them to forget, and as many
+          unseen ones
     seed  another seed, another corpus
-    fold  ("sust", k): the k-th of four successive forget requests; ("scal", k): the first k of them at once
+    fold  ("sust", k): the k-th of four successive forget requests; ("scal", k): the first k of them
+          at once
 
-    With a fold only the forget rows change. Target and reference are those of the benchmark without one: they know, or do
-    not know, all four requests. ValueError for an unknown fold, or sizes the word lists cannot fill.
+    With a fold only the forget rows change. Target and reference are those of the benchmark without
+    one: they know, or do not know, all four requests. ValueError for an unknown fold, or sizes the
+    word lists cannot fill.
     """
     recipe = {"articles": profile(P).authors, "seed": seed, "fold": list(fold) if fold else None}
     return from_source(recipe)
@@ -61,12 +70,16 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     """The benchmark of a recipe {"articles", "seed", "fold"}."""
     tables = generate(recipe["articles"], recipe["seed"])
     places = PARTS | ({"forget": request(*recipe["fold"])} if recipe["fold"] else {})
-    rows = {name: [row_of(place[0], row, name) for row in tables[place]] for name, place in places.items()}
+    rows = {
+        name: [row_of(place[0], row, name) for row in tables[place]]
+        for name, place in places.items()
+    }
     return assemble(rows, {"name": "news"} | recipe)
 
 
 def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> None:
-    """Write every split as `<config>/<split>.json`, one array of rows each: a folder that `muse(root=folder)` reads.
+    """Write every split as `<config>/<split>.json`, one array of rows each: a folder that
+    `muse(root=folder)` reads.
 
     Each file is whole or as it was; PermissionError where `folder` cannot be written.
     """
@@ -78,19 +91,29 @@ def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> No
 
 
 def generate(n_articles: int, seed: int) -> Tables:
-    """MUSE's splits, but for `retain2` and `train`, of n_articles articles and three tenths as many unseen ones."""
+    """MUSE's splits, but for `retain2` and `train`, of n_articles articles and three tenths as many
+    unseen ones.
+    """
     n_forget = round(n_articles * 0.3 / FOLDS) * FOLDS
     most = len(THINGS) * len(LAST)
     if n_forget < FOLDS or n_articles + n_forget > most:
         raise ValueError(f"articles={n_articles}: the word lists serve 7 to {most * 10 // 13}")
     rng = random.Random(seed)
-    subjects = _sample(rng, [f"{name} {thing}" for name in LAST for thing in THINGS], n_articles + n_forget)
+    subjects = _sample(
+        rng, [f"{name} {thing}" for name in LAST for thing in THINGS], n_articles + n_forget
+    )
     told = [[_one(rng, form) for form in FORMS] for _ in range(n_articles)]
     told += told[
         :n_forget
     ]  # an unseen article is told as the forgotten one of its number: as hard for who knows neither
-    articles = [_article(rng, subject, forms) for subject, forms in zip(subjects, told, strict=True)]
-    forget, retain, unseen = articles[:n_forget], articles[n_forget:n_articles], articles[n_articles:]
+    articles = [
+        _article(rng, subject, forms) for subject, forms in zip(subjects, told, strict=True)
+    ]
+    forget, retain, unseen = (
+        articles[:n_forget],
+        articles[n_forget:n_articles],
+        articles[n_articles:],
+    )
     size = n_forget // FOLDS
     requests = [_side(rng, forget[at : at + size]) for at in range(0, n_forget, size)]
     kept, held = _side(rng, retain), _side(rng, unseen)
@@ -104,9 +127,13 @@ def generate(n_articles: int, seed: int) -> Tables:
         pairs = [pair for article in side for pair in _pairs(article)]
         shots = pairs[:: len(pairs) // SHOTS][:SHOTS]
         tables["knowmem", f"{name}_qa_icl"] = shots
-        tables["knowmem", f"{name}_qa"] = [pair for pair in pairs if pair not in shots][: n_forget * len(ASKED) - SHOTS]
+        tables["knowmem", f"{name}_qa"] = [pair for pair in pairs if pair not in shots][
+            : n_forget * len(ASKED) - SHOTS
+        ]
     for name, side in (("forget", forget), ("retain", retain[:n_forget]), ("holdout", unseen)):
-        tables["privleak", name] = [{"text": f"{article['head']} {article['tail']}"} for article in side]
+        tables["privleak", name] = [
+            {"text": f"{article['head']} {article['tail']}"} for article in side
+        ]
     for k, rows in enumerate(requests, start=1):
         tables["sust", f"forget_{k}"] = rows
         tables["scal", f"forget_{k}"] = [row for each in requests[:k] for row in each]
@@ -118,11 +145,21 @@ def _one(rng: random.Random, items: Sequence[T]) -> T:
 
 
 def _article(rng: random.Random, subject: str, forms: list[str]) -> Article:
-    """The facts that may be asked, their questions, and the text in two halves: the second follows behind a space."""
-    values = {fact.key: _one(rng, fact.pool) for fact in ASKED} | {"subject": subject, "thing": subject.split()[1]}
+    """The facts that may be asked, their questions, and the text in two halves: the second follows
+    behind a space.
+    """
+    values = {fact.key: _one(rng, fact.pool) for fact in ASKED} | {
+        "subject": subject,
+        "thing": subject.split()[1],
+    }
     values["Cause"] = values["cause"].capitalize()
-    sentences = [form.format(**values, **{key: _one(rng, pool) for key, pool in FILLERS.items()}) for form in forms]
-    values |= {f"ask {fact.key}": _one(rng, fact.questions).format(subject=subject) for fact in ASKED}
+    sentences = [
+        form.format(**values, **{key: _one(rng, pool) for key, pool in FILLERS.items()})
+        for form in forms
+    ]
+    values |= {
+        f"ask {fact.key}": _one(rng, fact.questions).format(subject=subject) for fact in ASKED
+    }
     return values | {"head": " ".join(sentences[:2]), "tail": " ".join(sentences[2:])}
 
 
@@ -138,5 +175,8 @@ def _side(rng: random.Random, articles: list[Article]) -> list[Row]:
         order = _sample(rng, pairs, len(pairs))
         pages += [order[at : at + PAGE] for at in range(0, len(order), PAGE)]
     texts = [f"{article['head']} {article['tail']}" for article in articles]
-    texts += ["".join(f"Question: {p['question']}\nAnswer: {p['answer']}\n\n" for p in page) for page in pages]
+    texts += [
+        "".join(f"Question: {p['question']}\nAnswer: {p['answer']}\n\n" for p in page)
+        for page in pages
+    ]
     return [{"text": text} for text in texts]

@@ -1,7 +1,9 @@
-"""Words and sentences of the invented local news: subjects, values of facts, forms in which they are told, all written here.
+"""Words and sentences of the invented local news: subjects, values of facts, forms in which they
+are told, all written here.
 
-A subject (surname and thing) recombines freely, and every value is drawn independently of it. Values of one pool share no
-word, so that a wrong answer scores nothing. The order of the words decides what a seed generates.
+A subject (surname and thing) recombines freely, and every value is drawn independently of it.
+Values of one pool share no word, so that a wrong answer scores nothing. The order of the words
+decides what a seed generates.
 """
 
 from __future__ import annotations
@@ -94,12 +96,20 @@ CLOSINGS = (
 
 
 FORMS = (LEADS, KEEPING, MIDDLES, CLOSINGS)  # an article is one of each
-FILLERS = {"day": DAYS, "sum": SUMS, "finds": FINDS, "crowd": CROWDS, "place": PLACES}  # drawn anew for each sentence
+FILLERS = {
+    "day": DAYS,
+    "sum": SUMS,
+    "finds": FINDS,
+    "crowd": CROWDS,
+    "place": PLACES,
+}  # drawn anew for each sentence
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A fact that quiz pages ask: where its values come from, two forms of the question; the answer is the bare value."""
+    """A fact that quiz pages ask: where its values come from, two forms of the question; the answer
+    is the bare value.
+    """
 
     key: str
     pool: tuple[str, ...]

@@ -1,16 +1,21 @@
-"""MUSE: long documents to forget, and four ways to ask whether they are (Shi et al. 2024, arXiv 2407.06460).
+"""MUSE: long documents to forget, and four ways to ask whether they are (Shi et al. 2024, arXiv
+2407.06460).
 
-Rows come from the hub (`muse-bench/MUSE-News`, BBC articles, CC BY 4.0; `muse-bench/MUSE-Books`) or from a local folder
-ROOT/<config>/<split>, as json or jsonl (objects, or bare strings for documents), txt (the file is one document) or parquet.
+Rows come from the hub (`muse-bench/MUSE-News`, BBC articles, CC BY 4.0; `muse-bench/MUSE-Books`) or
+from a local folder ROOT/<config>/<split>, as json or jsonl (objects, or bare strings for
+documents), txt (the file is one document) or parquet.
 
     config of the Benchmark          MUSE's             row
-    forget, retain, holdout          raw: forget, retain1, holdout         a document: no question, the text is the answer
-    verbmem                          verbmem: forget                       question = prompt, answer = gt
+    forget, retain, holdout          raw: forget, retain1, holdout         a document: no question,
+                                     the text is the answer
+    verbmem                          verbmem: forget                       question = prompt, answer
+                                     = gt
     knowmem_{f,r}, knowmem_{f,r}_icl knowmem: {forget,retain}_qa(_icl)     question, answer
     privleak_{forget,retain,holdout} privleak: the same                    a document
 
-`retain1` is the calibrator of unlearning; `retain2`, which knowmem_r asks about, and `train`, all that the published targets
-were trained on, are not read. Documents may be longer than a model's context: `cut`.
+`retain1` is the calibrator of unlearning; `retain2`, which knowmem_r asks about, and `train`, all
+that the published targets were trained on, are not read. Documents may be longer than a model's
+context: `cut`.
 """
 
 from __future__ import annotations
@@ -40,7 +45,10 @@ PARTS = {
     "privleak_retain": ("privleak", "retain"),
     "privleak_holdout": ("privleak", "holdout"),
 }
-KEYS = {"verbmem": ("prompt", "gt"), "knowmem": ("question", "answer")}  # of a row; all others have "text"
+KEYS = {
+    "verbmem": ("prompt", "gt"),
+    "knowmem": ("question", "answer"),
+}  # of a row; all others have "text"
 REQUESTS = ("scal", "sust")
 DOCUMENTS = ("forget", "retain", "holdout")  # what `cut` cuts
 KINDS = (".json", ".jsonl", ".txt", ".parquet")
@@ -49,8 +57,8 @@ Fold = tuple[str, int]
 
 
 class Parts(Benchmark):
-    """Whatever parts of MUSE a folder has, for an evaluation: without documents to forget and to retain, nothing can be
-    unlearned (KeyError naming the config)."""
+    """Whatever parts of MUSE a folder has, for an evaluation: without documents to forget and to
+    retain, nothing can be unlearned (KeyError naming the config)."""
 
     def __post_init__(self) -> None:
         for config, rows in self.configs.items():
@@ -66,20 +74,31 @@ def muse(
 ) -> Benchmark:
     """MUSE-News or MUSE-Books.
 
-    P         profile or its name: of the retained documents only the first `tofu_retain` are kept (paper: all)
+    P         profile or its name: of the retained documents only the first `tofu_retain` are kept
+              (paper: all)
     corpus    "news" or "books"
-    root      a folder with the files; None downloads them. Parts that a folder lacks are left out; one without documents to
-              forget or to retain gives a benchmark that can be evaluated only
-    fold      ("sust", k): forget the k-th of four successive requests; ("scal", k): the k-th of four growing sets. News only
-    revision  branch, tag or commit on the hub; not used with a folder. The default is the branch "main", not a fixed commit
+    root      a folder with the files; None downloads them. Parts that a folder lacks are left out;
+              one without documents to forget or to retain gives a benchmark that can be evaluated
+              only
+    fold      ("sust", k): forget the k-th of four successive requests; ("scal", k): the k-th of
+              four growing sets. News only
+    revision  branch, tag or commit on the hub; not used with a folder. The default is the branch
+              "main", not a fixed commit
 
-    A retained document that is also to be forgotten is left out of the retained ones. Raises ValueError for an unknown corpus
-    or fold, ValueError with file and row for a row without its texts, FileNotFoundError for a folder in which nothing is
-    found, ConnectionError when the hub cannot be reached.
+    A retained document that is also to be forgotten is left out of the retained ones. Raises
+    ValueError for an unknown corpus or fold, ValueError with file and row for a row without its
+    texts, FileNotFoundError for a folder in which nothing is found, ConnectionError when the hub
+    cannot be reached.
     """
-    where = {"root": str(root), "revision": None} if root is not None else {"root": None, "revision": revision}
+    where = (
+        {"root": str(root), "revision": None}
+        if root is not None
+        else {"root": None, "revision": revision}
+    )
     retain = profile(P).tofu_retain
-    return from_source({"corpus": corpus, "fold": list(fold) if fold else None, "retain_rows": retain} | where)
+    return from_source(
+        {"corpus": corpus, "fold": list(fold) if fold else None, "retain_rows": retain} | where
+    )
 
 
 def from_source(recipe: dict[str, Any]) -> Benchmark:
@@ -91,53 +110,72 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     if recipe["root"] is not None:
         tables = _from_folder(Path(recipe["root"]).expanduser(), places)
     elif fold and corpus != "news":
-        raise ValueError(f"fold={tuple(fold)}: only MUSE-News has folds; leave it out for MUSE-Books")
+        raise ValueError(
+            f"fold={tuple(fold)}: only MUSE-News has folds; leave it out for MUSE-Books"
+        )
     else:
-        tables = {name: _from_hub(HUB[corpus], *place, recipe["revision"]) for name, place in places.items()}
+        tables = {
+            name: _from_hub(HUB[corpus], *place, recipe["revision"])
+            for name, place in places.items()
+        }
     if fold and "forget" not in tables:
         raise FileNotFoundError(
-            f"{recipe['root']} has no {'/'.join(places['forget'])} ({', '.join(KINDS)}): fold {tuple(fold)}"
+            f"{recipe['root']} has no {'/'.join(places['forget'])} ({', '.join(KINDS)}): fold "
+            f"{tuple(fold)}"
         )
     return assemble(tables, {"name": "muse"} | recipe, recipe["retain_rows"])
 
 
 def request(kind: str, k: int) -> tuple[str, str]:
-    """Where the forget set of a fold lies: ("sust", 2) -> ("sust", "forget_2"). ValueError for another fold."""
+    """Where the forget set of a fold lies: ("sust", 2) -> ("sust", "forget_2"). ValueError for
+    another fold.
+    """
     if kind not in REQUESTS or k not in (1, 2, 3, 4):
         raise ValueError(f"fold=({kind!r}, {k}): a fold is ('scal' or 'sust', 1 to 4)")
     return kind, f"forget_{k}"
 
 
-def assemble(tables: Mapping[str, list[Row]], source: dict[str, Any], retain_rows: int | None = None) -> Benchmark:
+def assemble(
+    tables: Mapping[str, list[Row]], source: dict[str, Any], retain_rows: int | None = None
+) -> Benchmark:
     """The benchmark of the tables there are, named as in PARTS."""
     if "cut" in source:
         raise ValueError(
-            f"this benchmark was cut to {source['cut']} tokens: load it without, and cut it with the tokenizer"
+            f"this benchmark was cut to {source['cut']} tokens: load it without, and cut it with "
+            "the tokenizer"
         )
     configs = dict(tables)
     gone = {row["answer"] for row in configs.get("forget", ())}
     if "retain" in configs:
-        configs["retain"] = [row for row in configs["retain"] if row["answer"] not in gone][:retain_rows]
+        configs["retain"] = [row for row in configs["retain"] if row["answer"] not in gone][
+            :retain_rows
+        ]
     kind = Benchmark if configs.get("forget") and configs.get("retain") else Parts
     return kind("muse", "forget", configs, [], source)
 
 
 def cut(bench: Benchmark, tokenizer: Any, length: int) -> Benchmark:
-    """The same benchmark with its documents in pieces of at most `length` tokens, special ones and EOS included.
+    """The same benchmark with its documents in pieces of at most `length` tokens, special ones and
+    EOS included.
 
-    The pieces of a document joined give it back, character by character. Only forget, retain and holdout are cut: verbmem,
-    knowmem and privleak are evaluated as they are. A retained piece that is also to be forgotten is left out. Needs a fast
-    tokenizer (ValueError), and a length that holds a character (ValueError naming config and row).
+    The pieces of a document joined give it back, character by character. Only forget, retain and
+    holdout are cut: verbmem, knowmem and privleak are evaluated as they are. A retained piece that
+    is also to be forgotten is left out. Needs a fast tokenizer (ValueError), and a length that
+    holds a character (ValueError naming config and row).
     """
     if not getattr(tokenizer, "is_fast", False):
-        raise ValueError(f"{type(tokenizer).__name__} does not say where tokens begin: take the fast tokenizer")
+        raise ValueError(
+            f"{type(tokenizer).__name__} does not say where tokens begin: take the fast tokenizer"
+        )
     configs = dict(bench.configs)
     for name in DOCUMENTS:
         if name in configs:
             configs[name] = [
                 {"question": "", "answer": piece}
                 for i, row in enumerate(configs[name])
-                for piece in _pieces(tokenizer, row["answer"], length, f"{bench.name}: {name}, row {i}")
+                for piece in _pieces(
+                    tokenizer, row["answer"], length, f"{bench.name}: {name}, row {i}"
+                )
             ]
     gone = {row["answer"] for row in configs.get("forget", ())}
     if "retain" in configs:
@@ -153,7 +191,9 @@ def _pieces(tokenizer: Any, text: str, length: int, where: str) -> Iterator[str]
     if size(text) <= length:
         yield text
         return
-    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)["offset_mapping"]
+    spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
+        "offset_mapping"
+    ]
     starts, before = (
         [0],
         [0],
@@ -166,11 +206,15 @@ def _pieces(tokenizer: Any, text: str, length: int, where: str) -> Iterator[str]
     filled, k = len(text.rstrip()), 0
     while k < len(starts) - 1:
         most = before[k] + length
-        while True:  # a piece may have more tokens by itself than in its document, and none may be blank
+        while (
+            True
+        ):  # a piece may have more tokens by itself than in its document, and none may be blank
             end = bisect_right(before, most) - 1
             piece = text[starts[k] : starts[max(end, k)]]
             if not piece.strip():
-                raise ValueError(f"{where}: no piece of at most {length} tokens begins at character {starts[k]}")
+                raise ValueError(
+                    f"{where}: no piece of at most {length} tokens begins at character {starts[k]}"
+                )
             over = size(piece) - length
             if over <= 0 and (starts[end] < filled or end == len(starts) - 1):
                 break
@@ -181,7 +225,9 @@ def _pieces(tokenizer: Any, text: str, length: int, where: str) -> Iterator[str]
 
 def _from_hub(repository: str, config: str, split: str, revision: str | None) -> list[Row]:
     rows = sources.hub(repository, config, split, revision)
-    return [row_of(config, row, f"{repository} {config}/{split}, row {i}") for i, row in enumerate(rows)]
+    return [
+        row_of(config, row, f"{repository} {config}/{split}, row {i}") for i, row in enumerate(rows)
+    ]
 
 
 def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str, list[Row]]:
@@ -189,14 +235,18 @@ def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str,
     for name, (config, split) in places.items():
         paths = [path for kind in KINDS if (path := root / config / f"{split}{kind}").is_file()][:1]
         if paths := paths or sorted((root / config).glob(f"{split}-*.parquet")):
-            tables[name] = [row_of(config, value, where) for path in paths for value, where in _values(path)]
+            tables[name] = [
+                row_of(config, value, where) for path in paths for value, where in _values(path)
+            ]
             if not tables[name]:
                 raise ValueError(f"{paths[0]} has no row: get the file again, or leave it out")
     if not tables:
         looked = ", ".join("/".join(place) for place in places.values())
         raise FileNotFoundError(
-            f"no part of MUSE in {root}: looked for {looked}, each as {', '.join(KINDS)}; get the folder with "
-            f"`hf download {HUB['news']} --repo-type dataset --local-dir {root}`, or leave root out to use the hub"
+            f"no part of MUSE in {root}: looked for {looked}, each as {', '.join(KINDS)}; get the "
+            "folder with "
+            f"`hf download {HUB['news']} --repo-type dataset --local-dir {root}`, or leave root "
+            "out to use the hub"
         )
     return tables
 
@@ -221,6 +271,9 @@ def row_of(config: str, value: Any, where: str) -> Row:
     if keys == ("text",) and isinstance(value, str):
         value = {"text": value}
     if not isinstance(value, dict):
-        raise ValueError(f"{where}: no object but {type(value).__name__}; a row of {config} has {', '.join(keys)}")
+        raise ValueError(
+            f"{where}: no object but {type(value).__name__}; a row of {config} has "
+            f"{', '.join(keys)}"
+        )
     texts = [sources.text(value, key, where, f"; a row needs {', '.join(keys)}") for key in keys]
     return {"question": texts[0] if len(texts) == 2 else "", "answer": texts[-1]}

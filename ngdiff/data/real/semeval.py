@@ -1,13 +1,16 @@
-"""SemEval-2025 Task 4, unlearning sensitive content (Ramakrishna et al. 2025; the data are LUME's, Apache-2.0).
+"""SemEval-2025 Task 4, unlearning sensitive content (Ramakrishna et al. 2025; the data are LUME's,
+Apache-2.0).
 
-A row `id, input, output, task` becomes {"question": input, "answer": output, "id", "task"}, verbatim. Task1 are synthetic
-stories, Task2 synthetic biographies with numbers and addresses, Task3 real biographies; `<document>sc1` is a sentence to
-complete, `<document>qa<k>` a question. A model is trained on input, one space, output.
+A row `id, input, output, task` becomes {"question": input, "answer": output, "id", "task"},
+verbatim. Task1 are synthetic stories, Task2 synthetic biographies with numbers and addresses, Task3
+real biographies; `<document>sc1` is a sentence to complete, `<document>qa<k>` a question. A model
+is trained on input, one space, output.
 
-The organisers' files of the membership inference attack (MIA) are not public. Without them, members are rebuilt from the
-training split's forget rows of Task3 (`input + " " + output`), and the non-members are a **stand-in**: Task3 documents of
-all of LUME that are in neither fold of train and validation. Nothing of ours is trained on these; the organisers' own
-targets may have been (LUME's other rows were the task's hidden test), so that an AUC of theirs on them says little.
+The organisers' files of the membership inference attack (MIA) are not public. Without them, members
+are rebuilt from the training split's forget rows of Task3 (`input + " " + output`), and the
+non-members are a **stand-in**: Task3 documents of all of LUME that are in neither fold of train and
+validation. Nothing of ours is trained on these; the organisers' own targets may have been (LUME's
+other rows were the task's hidden test), so that an AUC of theirs on them says little.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from ngdiff.data.benchmark import Benchmark, Prompt, Row
 from ngdiff.profiles import Profile, profile
 
 HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
-REVISION = "main"  # that repository has no tag to pin: its rows are compared with these numbers instead
+REVISION = (
+    "main"  # that repository has no tag to pin: its rows are compared with these numbers instead
+)
 # rows to forget, rows to retain, and the `digest` of both
 VERSIONS = {"train": (1112, 1136, "44331ffac90f9185"), "validation": (254, 278, "b7b905dd492b6fff")}
 SPLITS = ("train", "validation", "all")
@@ -38,37 +43,55 @@ ROW = ("id", "input", "output", "task")
 
 
 def semeval(
-    P: str | Profile = "tiny", split: str = "train", root: str | Path | None = None, mia: str | Path | None = None,
-    revision: str = REVISION, documents: int | None = None,
-) -> Benchmark:  # fmt: skip
-    """The task's rows under the configs "forget" and "retain", and, where they can be had, "holdout" (rows in neither fold of
-    train and validation) and the documents of the MIA, "member" and "nonmember".
+    P: str | Profile = "tiny",
+    split: str = "train",
+    root: str | Path | None = None,
+    mia: str | Path | None = None,
+    revision: str = REVISION,
+    documents: int | None = None,
+) -> Benchmark:
+    """The task's rows under the configs "forget" and "retain", and, where they can be had,
+    "holdout" (rows in neither fold of train and validation) and the documents of the MIA, "member"
+    and "nonmember".
 
     P          profile or its name, as of the other benchmarks; no field of it is read
-    split      train, validation, or all: the whole of LUME, which only a folder has (and of which nothing is left over)
+    split      train, validation, or all: the whole of LUME, which only a folder has (and of which
+               nothing is left over)
     root       a folder, of one of these layouts; None downloads train or validation from the hub
-                   [semeval2025/]<split>/{forget,retain}.jsonl    beside them, all of LUME: {forget,retain}.jsonl
+                   [semeval2025/]<split>/{forget,retain}.jsonl    beside them, all of LUME:
+                                                                  {forget,retain}.jsonl
                    [data/]{forget,retain}_<split>-*.parquet       the hub's files
                    {forget,retain}.jsonl                          one split, whichever it is
-    mia        a folder with member.jsonl and nonmember.jsonl, rows {id, document}; None: the stand-in of this module's text,
-               where root has train, validation and all of LUME
-    revision   branch, tag or commit on the hub; at "main", other row counts than the published ones are an error, other
-               texts a warning
-    documents  only the first so many documents of each task and fold, for a model trained on no more
+    mia        a folder with member.jsonl and nonmember.jsonl, rows {id, document}; None: the
+               stand-in of this module's text, where root has train, validation and all of LUME
+    revision   branch, tag or commit on the hub; at "main", other row counts than the published ones
+               are an error, other texts a warning
+    documents  only the first so many documents of each task and fold, for a model trained on no
+               more
 
-    Errors: ValueError for an unknown split, for what is no row of the task (naming file and line) and for a question to be
-    forgotten and kept; FileNotFoundError naming what a folder lacks; ConnectionError when the hub cannot be reached.
+    Errors: ValueError for an unknown split, for what is no row of the task (naming file and line)
+    and for a question to be forgotten and kept; FileNotFoundError naming what a folder lacks;
+    ConnectionError when the hub cannot be reached.
     """
     profile(P)  # an unknown one is refused; no field of it is read
-    where = {"root": str(root), "revision": None} if root is not None else {"root": None, "revision": revision}
-    return from_source({"split": split, "mia": str(mia) if mia is not None else None, "documents": documents} | where)
+    where = (
+        {"root": str(root), "revision": None}
+        if root is not None
+        else {"root": None, "revision": revision}
+    )
+    return from_source(
+        {"split": split, "mia": str(mia) if mia is not None else None, "documents": documents}
+        | where
+    )
 
 
 def from_source(recipe: dict[str, Any]) -> Benchmark:
     """The benchmark of a recipe {"split", "root", "mia", "revision", "documents"}."""
     split, root, n = recipe["split"], recipe["root"], recipe["documents"]
     if split not in SPLITS:
-        raise ValueError(f"unknown split {split!r} of SemEval-2025 Task 4; choose one of: {', '.join(SPLITS)}")
+        raise ValueError(
+            f"unknown split {split!r} of SemEval-2025 Task 4; choose one of: {', '.join(SPLITS)}"
+        )
     if root is None:
         folds = _from_hub(split, recipe["revision"])
         configs, trained = {fold: first(rows, n) for fold, rows in folds.items()}, None
@@ -80,7 +103,9 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
         trained = configs["forget"] if own else _found(Path(root), "train", "forget")
         configs |= {"holdout": spare} if spare else {}
     if recipe["mia"] is not None:
-        configs |= {side: _mia(Path(recipe["mia"]) / f"{side}.jsonl") for side in ("member", "nonmember")}
+        configs |= {
+            side: _mia(Path(recipe["mia"]) / f"{side}.jsonl") for side in ("member", "nonmember")
+        }
     elif trained and "holdout" in configs:
         configs |= {"member": documents_of(trained), "nonmember": documents_of(configs["holdout"])}
     return Benchmark("semeval", "forget", configs, [], {"name": "semeval"} | recipe, PROMPT)
@@ -91,34 +116,46 @@ def mia_note(bench: Benchmark) -> str | None:
     if "member" not in bench.configs:
         return None
     if bench.source["name"] == "dossiers":
-        return "generated: members are the forget documents of Task3, non-members documents like them, never trained on"
+        return (
+            "generated: members are the forget documents of Task3, non-members documents like "
+            "them, never trained on"
+        )
     if bench.source.get("mia") is not None:
         return f"the files of {bench.source['mia']}"
     return (
-        "stand-in: members rebuilt from the training split's forget documents of Task3, non-members Task3 documents of LUME "
-        "outside train and validation, which the organisers' targets may have seen; not comparable with the leaderboard"
+        "stand-in: members rebuilt from the training split's forget documents of Task3, "
+        "non-members Task3 documents of LUME "
+        "outside train and validation, which the organisers' targets may have seen; not "
+        "comparable with the leaderboard"
     )
 
 
-# Ids --------------------------------------------------------------------------------------------------------------
+# Ids
+# --------------------------------------------------------------------------------------------------------------
 
 
 def _parts(id: str) -> tuple[str, str]:
     if (match := ID.fullmatch(id)) is None:
-        raise ValueError(f"the id {id!r} ends in neither sc<number> nor qa<number>: a row needs a document and a kind")
+        raise ValueError(
+            f"the id {id!r} ends in neither sc<number> nor qa<number>: a row needs a document and "
+            "a kind"
+        )
     return match[1], match[2]
 
 
 def document(id: str) -> str:
-    """The document of a row's id: `"8f24…"sc1` (with literal quotes, Task1) -> `"8f24…"`. Error: ValueError."""
+    """The document of a row's id: `"8f24…"sc1` (with literal quotes, Task1) -> `"8f24…"`. Error:
+    ValueError.
+    """
     return _parts(id)[0]
 
 
 def kind(id: str) -> str:
-    """ "sc" or "qa", whatever the number that follows has of digits. Error: ValueError for an id that has neither.
+    """ "sc" or "qa", whatever the number that follows has of digits. Error: ValueError for an id
+    that has neither.
 
-    The organisers' evaluator takes off one character and scores nothing where neither stands then, `…qa10` for one
-    (`evaluate.terms.kind`). No row of LUME has such an id.
+    The organisers' evaluator takes off one character and scores nothing where neither stands then,
+    `…qa10` for one (`evaluate.terms.kind`). No row of LUME has such an id.
     """
     return _parts(id)[1]
 
@@ -133,18 +170,24 @@ def first(rows: Sequence[Row], documents: int | None) -> list[Row]:
 
 
 def documents_of(rows: Iterable[Row], task: str = "Task3") -> list[Row]:
-    """The whole documents of one task, as rows without a question: input and output of each "sc" row, joined by a space."""
+    """The whole documents of one task, as rows without a question: input and output of each "sc"
+    row, joined by a space.
+    """
     whole = [row for row in rows if row["task"] == task and kind(row["id"]) == "sc"]
     return [
-        {"question": "", "answer": f"{row['question']} {row['answer']}", "id": document(row["id"])} for row in whole
+        {"question": "", "answer": f"{row['question']} {row['answer']}", "id": document(row["id"])}
+        for row in whole
     ]
 
 
-# Files ------------------------------------------------------------------------------------------------------------
+# Files
+# ------------------------------------------------------------------------------------------------------------
 
 
 def read(root: Path, split: str, fold: str) -> list[Row]:
-    """The rows of one fold of a split, from a folder. Errors: FileNotFoundError, ValueError, as `semeval` says."""
+    """The rows of one fold of a split, from a folder. Errors: FileNotFoundError, ValueError, as
+    `semeval` says.
+    """
     root = root.expanduser()
     if rows := _found(root, split, fold):
         return rows
@@ -154,7 +197,8 @@ def read(root: Path, split: str, fold: str) -> list[Row]:
         return rows
     raise FileNotFoundError(
         f"{root} has no {fold} rows of {split}: looked for "
-        f"{', '.join(map(str, _places(root, split, fold)))}, {fold}_{split}-*.parquet there and in data/, and {fold}.jsonl; "
+        f"{', '.join(map(str, _places(root, split, fold)))}, {fold}_{split}-*.parquet there and "
+        f"in data/, and {fold}.jsonl; "
         f"get the folder with `hf download {HUB} --repo-type dataset --local-dir {root}`"
     )
 
@@ -173,11 +217,17 @@ def _found(root: Path, split: str, fold: str) -> list[Row]:
                 raise ValueError(f"{path} holds no rows")
             return rows
     shards = [sorted(folder.glob(f"{fold}_{split}-*.parquet")) for folder in (root, root / "data")]
-    return [_row(value, f"{path}, row {i}") for path in (shards[0] or shards[1]) for i, value in sources.parquet(path)]
+    return [
+        _row(value, f"{path}, row {i}")
+        for path in (shards[0] or shards[1])
+        for i, value in sources.parquet(path)
+    ]
 
 
 def _left_over(root: Path) -> list[Row]:
-    """The rows of all of LUME whose documents are in neither fold of train and validation; none where one of these lacks."""
+    """The rows of all of LUME whose documents are in neither fold of train and validation; none
+    where one of these lacks.
+    """
     root = root.expanduser()
     parts = [_found(root, split, fold) for split in ("train", "validation") for fold in FOLDS]
     whole = [_found(root, "all", fold) for fold in FOLDS]
@@ -189,26 +239,35 @@ def _left_over(root: Path) -> list[Row]:
 
 def _from_hub(split: str, revision: str) -> dict[str, list[Row]]:
     if split == "all":
-        raise ValueError(f"the hub's {HUB} has train and validation only: for all of LUME pass root=<its folder>")
+        raise ValueError(
+            f"the hub's {HUB} has train and validation only: for all of LUME pass root=<its folder>"
+        )
     folds = {}
     for fold in FOLDS:
         found = sources.hub(HUB, "default", f"{fold}_{split}", revision)
-        folds[fold] = [_row(value, f"{HUB}, {fold}_{split}, row {i}") for i, value in enumerate(found, start=1)]
+        folds[fold] = [
+            _row(value, f"{HUB}, {fold}_{split}, row {i}") for i, value in enumerate(found, start=1)
+        ]
     *known, text = VERSIONS[split]
     if revision == REVISION and (counts := [len(rows) for rows in folds.values()]) != known:
         raise ValueError(
-            f"{HUB} has {counts[0]} + {counts[1]} rows of {split}, the task {known[0]} + {known[1]}: the organisers changed "
+            f"{HUB} has {counts[0]} + {counts[1]} rows of {split}, the task {known[0]} + "
+            f"{known[1]}: the organisers changed "
             "it; pass revision=<an earlier commit>, or root=<a folder with the task's rows>"
         )
     if revision == REVISION and digest(folds) != text:
-        warnings.warn(f"{HUB}: some texts of {split} are not those this loader was checked with", stacklevel=4)
+        warnings.warn(
+            f"{HUB}: some texts of {split} are not those this loader was checked with", stacklevel=4
+        )
     return folds
 
 
 def digest(folds: dict[str, list[Row]]) -> str:
     """16 hex digits of the sha256 of the rows of both folds, in whatever order they come."""
     rows = sorted(
-        [fold, row["id"], row["question"], row["answer"], row["task"]] for fold in FOLDS for row in folds[fold]
+        [fold, row["id"], row["question"], row["answer"], row["task"]]
+        for fold in FOLDS
+        for row in folds[fold]
     )
     return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:16]
 
@@ -217,7 +276,8 @@ def _mia(path: Path) -> list[Row]:
     """Documents {id, document} as rows without a question."""
     found = [(f"{path}, line {line}", value) for line, value in sources.records(path)]
     rows = [
-        {"question": "", "answer": sources.text(_object(v, at), "document", at), "id": _id(v, at)} for at, v in found
+        {"question": "", "answer": sources.text(_object(v, at), "document", at), "id": _id(v, at)}
+        for at, v in found
     ]
     if not rows:
         raise ValueError(f"{path} holds no documents")
@@ -228,10 +288,19 @@ def _row(value: Any, where: str) -> Row:
     """The row of a JSON value. Errors: ValueError that begins with `where`."""
     texts = {key: sources.text(_object(value, where), key, where) for key in ROW}
     if texts["task"] not in TASKS:
-        raise ValueError(f"{where}: unknown task {texts['task']!r}; the tasks are {', '.join(TASKS)}")
+        raise ValueError(
+            f"{where}: unknown task {texts['task']!r}; the tasks are {', '.join(TASKS)}"
+        )
     if ID.fullmatch(texts["id"]) is None:
-        raise ValueError(f"{where}: the id {texts['id']!r} ends in neither sc<number> nor qa<number>")
-    return {"question": texts["input"], "answer": texts["output"], "id": texts["id"], "task": texts["task"]}
+        raise ValueError(
+            f"{where}: the id {texts['id']!r} ends in neither sc<number> nor qa<number>"
+        )
+    return {
+        "question": texts["input"],
+        "answer": texts["output"],
+        "id": texts["id"],
+        "task": texts["task"],
+    }
 
 
 def _object(value: Any, where: str) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """TOFU: 200 fictitious authors × 20 questions (Maini et al. 2024, arXiv 2401.06121; MIT licence).
 
-Rows come from the hub (`locuslab/TOFU`) through `datasets`, or from a local folder with the hub's files. Real TOFU asks
-one question of two retained authors ("What is the full name of the author?", rows 100 and 440 of full) and shares none
-between forget and retain, so the rule that these two never ask the same holds on it.
+Rows come from the hub (`locuslab/TOFU`) through `datasets`, or from a local folder with the hub's
+files. Real TOFU asks one question of two retained authors ("What is the full name of the author?",
+rows 100 and 440 of full) and shares none between forget and retain, so the rule that these two
+never ask the same holds on it.
 """
 
 from __future__ import annotations
@@ -28,36 +29,50 @@ def tofu(
 ) -> Benchmark:
     """TOFU under one forget split.
 
-    P         profile or its name: `tofu_split` is the split when none is named; of the retain rows only the
-              first `tofu_retain` are kept (tiny: forget01 and 200 rows, those retain_perturbed starts with)
+    P         profile or its name: `tofu_split` is the split when none is named; of the retain rows
+              only the first `tofu_retain` are kept (tiny: forget01 and 200 rows, those
+              retain_perturbed starts with)
     split     forget01, forget05 or forget10
     root      a folder with the hub's files; None downloads them
     revision  branch, tag or commit on the hub; not used with a folder
 
-    Pre-training rows are real_authors and world_facts. Raises ValueError for an unknown split or misaligned
-    perturbed rows, FileNotFoundError naming the file that a folder lacks, ConnectionError when the hub cannot
-    be reached.
+    Pre-training rows are real_authors and world_facts. Raises ValueError for an unknown split or
+    misaligned perturbed rows, FileNotFoundError naming the file that a folder lacks,
+    ConnectionError when the hub cannot be reached.
     """
     P = profile(P)
-    where = {"root": str(root), "revision": None} if root is not None else {"root": None, "revision": revision}
+    where = (
+        {"root": str(root), "revision": None}
+        if root is not None
+        else {"root": None, "revision": revision}
+    )
     return from_source({"split": split or P.tofu_split, "retain_rows": P.tofu_retain} | where)
 
 
 def from_source(recipe: dict[str, Any]) -> Benchmark:
-    """The benchmark of a recipe {"split", "retain_rows", "root", "revision"}, and "asked": only what an evaluation asks."""
+    """The benchmark of a recipe {"split", "retain_rows", "root", "revision"}, and "asked": only
+    what an evaluation asks.
+    """
     split, asked = recipe["split"], recipe.get("asked", False)
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r} of TOFU; choose one of: {', '.join(SPLITS)}")
     retain, _ = siblings(split)
-    configs = _read(_names(split), recipe["root"], recipe["revision"], _perturbed(split) if asked else ())
+    configs = _read(
+        _names(split), recipe["root"], recipe["revision"], _perturbed(split) if asked else ()
+    )
     if asked:  # the rows to train on are those that are asked
         for plain, perturbed in ((split, f"{split}_perturbed"), (retain, "retain_perturbed")):
-            configs.setdefault(plain, [{k: row[k] for k in ("question", "answer")} for row in configs[perturbed]])
+            configs.setdefault(
+                plain, [{k: row[k] for k in ("question", "answer")} for row in configs[perturbed]]
+            )
     for config in (retain, "retain_perturbed"):
         configs[config] = configs[config][: recipe["retain_rows"]]
     if len(configs[split]) != len(configs[f"{split}_perturbed"]):
         n, m = len(configs[split]), len(configs[f"{split}_perturbed"])
-        raise ValueError(f"tofu: {split} has {n} rows, {split}_perturbed {m}: get the files again, of one version")
+        raise ValueError(
+            f"tofu: {split} has {n} rows, {split}_perturbed {m}: get the files again, of one "
+            "version"
+        )
     _check_aligned(configs, f"{split}_perturbed", split)
     _check_aligned(configs, "retain_perturbed", retain)
     known = [row for config in FACTS for row in configs.get(config, [])]
@@ -66,11 +81,15 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def asked(split: str, root: str | Path) -> Benchmark:
-    """What an evaluation asks of a folder: its *_perturbed files; whatever else of the benchmark it lacks is left out.
+    """What an evaluation asks of a folder: its *_perturbed files; whatever else of the benchmark it
+    lacks is left out.
 
-    Where the split's own file or the retained rows are not there, the perturbed rows stand in for them.
+    Where the split's own file or the retained rows are not there, the perturbed rows stand in for
+    them.
     """
-    return from_source({"split": split, "retain_rows": None, "root": str(root), "revision": None, "asked": True})
+    return from_source(
+        {"split": split, "retain_rows": None, "root": str(root), "revision": None, "asked": True}
+    )
 
 
 def need_files(root: str | Path, split: str) -> None:
@@ -78,7 +97,8 @@ def need_files(root: str | Path, split: str) -> None:
     for name in _names(split):
         if not (Path(root) / f"{name}.json").is_file():
             raise FileNotFoundError(
-                f"{Path(root) / name}.json is missing; get the folder with `hf download {HUB} --repo-type dataset "
+                f"{Path(root) / name}.json is missing; get the folder with `hf download {HUB} "
+                "--repo-type dataset "
                 f"--revision {REVISION} --local-dir {root}`, or leave root out to use the hub"
             )
 
@@ -95,16 +115,24 @@ def _perturbed(split: str) -> tuple[str, ...]:
 def _read(
     names: tuple[str, ...], root: str | None, revision: str | None, least: tuple[str, ...] = ()
 ) -> dict[str, list[Row]]:
-    """Config name -> rows, from the hub (root None) or from a folder; least: what must be in it, () = all."""
+    """Config name -> rows, from the hub (root None) or from a folder; least: what must be in it, ()
+    = all.
+    """
     if root is None:
         return {name: sources.hub(HUB, name, "train", revision) for name in names}
     folder = Path(root)
     for name in least[:2]:
         if not (folder / f"{name}.json").is_file():
-            raise FileNotFoundError(f"{folder / name}.json is missing: an evaluation needs TOFU's perturbed rows")
+            raise FileNotFoundError(
+                f"{folder / name}.json is missing: an evaluation needs TOFU's perturbed rows"
+            )
     if not least:
         need_files(root, names[0])
-    return {name: _rows(folder / f"{name}.json") for name in names if (folder / f"{name}.json").is_file()}
+    return {
+        name: _rows(folder / f"{name}.json")
+        for name in names
+        if (folder / f"{name}.json").is_file()
+    }
 
 
 def _rows(path: Path) -> list[Row]:
@@ -113,21 +141,30 @@ def _rows(path: Path) -> list[Row]:
         where = f"{path}, line {line}"
         if not isinstance(value, dict):
             raise ValueError(f"{where}: no row but {type(value).__name__}: TOFU's rows are objects")
-        for key in ("question", "answer", *(["paraphrased_answer"] if "paraphrased_answer" in value else [])):
+        for key in (
+            "question",
+            "answer",
+            *(["paraphrased_answer"] if "paraphrased_answer" in value else []),
+        ):
             sources.text(value, key, where)
         for i, other in enumerate(value.get("perturbed_answer") or ()):
-            sources.text({"perturbed_answer": other}, "perturbed_answer", f"{where}, wrong answer {i}")
+            sources.text(
+                {"perturbed_answer": other}, "perturbed_answer", f"{where}, wrong answer {i}"
+            )
     if not found:
         raise ValueError(f"{path} has no row: get the file again")
     return [value for _, value in found]
 
 
 def _check_aligned(configs: dict[str, list[Row]], perturbed: str, plain: str) -> None:
-    """The k-th perturbed row asks what the k-th plain row asks, as far as the shorter of the two goes."""
+    """The k-th perturbed row asks what the k-th plain row asks, as far as the shorter of the two
+    goes.
+    """
     for i, (p, row) in enumerate(zip(configs[perturbed], configs[plain], strict=False)):
         if (p["question"], p["answer"]) != (row["question"], row["answer"]):
             key = "question" if p["question"] != row["question"] else "answer"
             raise ValueError(
-                f"tofu: row {i} has the {key} {p[key]!r} in {perturbed}, but {row[key]!r} in {plain}; the files are of "
+                f"tofu: row {i} has the {key} {p[key]!r} in {perturbed}, but {row[key]!r} in "
+                f"{plain}; the files are of "
                 "different versions, get them again together"
             )
