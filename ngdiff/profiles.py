@@ -23,8 +23,8 @@ class TinyLM:
     """Shape of a Llama-style transformer trained from scratch (tied embeddings, rotary positions).
 
     Parameters ≈ layers·(4·hidden² + 3·hidden·intermediate) + vocab·hidden.  `context` is the
-                                                                             longest sequence
-    in tokens; rotary positions have no parameters, so a larger context costs nothing until a long row is met.
+    longest sequence in tokens; rotary positions have no parameters, so a larger context costs
+    nothing until a long row is met.
     """
 
     hidden: int = 96

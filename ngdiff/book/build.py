@@ -38,7 +38,7 @@ METADATA = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------ sources
+# ------------------------------------------------------------------------------------------ sources
 def sources(folder: Path) -> list[Path]:
     """The notebook sources NN_name.py of a folder, in their order, then cell.py where there is
     one.
@@ -168,7 +168,7 @@ def _hole(text: str) -> str:
     return "\n".join(kept)
 
 
-# ------------------------------------------------------------------------------------------------------------ outputs
+# ------------------------------------------------------------------------------------------ outputs
 def _light_png(data: str, width: int, colours: int) -> str:
     from PIL import Image
 
@@ -223,7 +223,7 @@ def add_outputs(nb: NotebookNode, executed: NotebookNode, name: str = "") -> Non
     raise ValueError(f"{name}: outputs are larger than {BUDGET} bytes; print and draw less")
 
 
-# -------------------------------------------------------------------------------------------------------------- build
+# -------------------------------------------------------------------------------------------- build
 def dumps(nb: NotebookNode) -> str:
     """The file's text: sorted keys, one trailing newline."""
     nbformat.validate(nb)

@@ -55,7 +55,7 @@ class Outcome:
     files: frozenset[Path] = frozenset()
 
 
-# --------------------------------------------------------------------------------------------------------- what it is
+# --------------------------------------------------------------------------------------- what it is
 def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | None = None) -> str:
     """Return the content key of all that an execution's results depend on.
 
@@ -79,7 +79,7 @@ def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | 
     return content_key(text, dict(parameters), folders, rates, fingerprint_of(text), environment())
 
 
-# ------------------------------------------------------------------------------------------------------------- parent
+# ------------------------------------------------------------------------------------------- parent
 def kernel_environment(cache: Path) -> dict[str, str]:
     """os.environ with a `python3` kernel that is sys.executable, first on JUPYTER_PATH; one thread,
     no user files.
@@ -187,7 +187,7 @@ def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Ite
             raise
 
 
-# -------------------------------------------------------------------------------------------------------------- child
+# -------------------------------------------------------------------------------------------- child
 def _execute(
     source: Path, out: Path, parameters: Mapping[str, Any], say: Callable[..., None]
 ) -> None:

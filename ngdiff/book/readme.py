@@ -48,7 +48,7 @@ def _gap(row: Row, prefix: str) -> str:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------------- tables
 def notebooks(root: Path) -> str:
     """Return the table of notebooks: number, question, seconds alone and cold (`ngdiff reproduce
     --alone`).

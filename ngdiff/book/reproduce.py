@@ -50,7 +50,7 @@ class Job:
         return self.source.stem
 
 
-# --------------------------------------------------------------------------------------------------------------- plan
+# --------------------------------------------------------------------------------------------- plan
 def plan(
     root: Path,
     profile: str,
@@ -154,7 +154,7 @@ def _chains(jobs: Mapping[str, Job], seconds: Mapping[str, float]) -> dict[str, 
     return found
 
 
-# ---------------------------------------------------------------------------------------------------------------- run
+# ---------------------------------------------------------------------------------------------- run
 def explain(job: Job, failure: execute.Failure, again: str) -> str:
     """Say what failed, where, why, and how to run it again."""
     where = f"cell {failure.cell} of {failure.of}" if failure.cell else "before its first cell"

@@ -3,7 +3,8 @@ a folder.
 
     OUT/             model or adapter (`ngdiff.save`), history.jsonl (a row a step), run.json
                      (settings, end, stamp)
-    .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings and the level of the stop
+    .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings and
+                     the level of the stop
 
 OUT appears whole or not at all, and a run that was interrupted goes on when the same command is
 given again. The same code runs in one process and in each of several (`accelerate launch -m ngdiff
@@ -102,7 +103,7 @@ def run(job: Job, force: bool = False) -> str:
     return done.stopped
 
 
-# ------------------------------------------------------------------------------------------------- before the steps
+# --------------------------------------------------------------------------------- before the steps
 def _first(engine: Engine, work: Callable[[], float | None]) -> float:
     """What `work()` gives in the first process, in every one (None: NaN); where it fails there, the
     others end too.
@@ -127,9 +128,9 @@ def _first(engine: Engine, work: Callable[[], float | None]) -> float:
     if failure:
         raise failure
     if mine[1]:
-        time.sleep(
-            1
-        )  # the launcher ends all of them at the first that ends: the one that knows why must have said so
+        # the launcher ends all of them at the first that ends: the one that knows why must have
+        # said so
+        time.sleep(1)
         raise SystemExit(2)
     return mine[0]
 
@@ -272,7 +273,7 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
     return "\n".join(lines)
 
 
-# ----------------------------------------------------------------------------------------------- during and after them
+# ---------------------------------------------------------------------------- during and after them
 class _Bar(tqdm):
     """A bar of steps: losses, rate, outcome; the first process's alone. `before`: steps that an
     earlier process made.

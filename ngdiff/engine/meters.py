@@ -18,7 +18,9 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-TOPS = {  # dense FLOP/s of bfloat16 and float32 (no TF32), by a part of the device's name, the first that fits
+# dense FLOP/s of bfloat16 and float32 (no TF32), by a part of the device's name, the first that
+# fits
+TOPS = {
     **{
         "B200": (2250e12, 80e12),
         "H200": (989e12, 67e12),
@@ -47,7 +49,7 @@ READING = (
 )
 
 
-# ------------------------------------------------------------------------------------------------------------- seconds
+# ------------------------------------------------------------------------------------------ seconds
 def timed(step: Callable[[], Any], device: str) -> Callable[[], float]:
     """Runs `step`; gives its seconds when asked: CPU time, or between two device events (ask after
     `settle`).
@@ -76,7 +78,7 @@ def upper95(ratios: Sequence[float]) -> float:
     return float(np.quantile(np.median(drawn, axis=1), 0.975))
 
 
-# --------------------------------------------------------------------------------------------------------------- bytes
+# -------------------------------------------------------------------------------------------- bytes
 def allocated(run: Callable[[], Any], device: str) -> tuple[int, int]:
     """Bytes on top of those before: the most that were alive during `run`, and those that its
     result keeps alive.
@@ -109,7 +111,7 @@ def allocated(run: Callable[[], Any], device: str) -> tuple[int, int]:
     return max(alive), alive[-1]
 
 
-# --------------------------------------------------------------------------------------------------------------- reads
+# -------------------------------------------------------------------------------------------- reads
 class _Host(torch.Tensor):
     """A tensor known to be on the host: reading it costs nothing."""
 
@@ -147,7 +149,7 @@ def reads(run: Callable[[], Any], device: str) -> int:
     return sum("called a synchronizing" in str(w.message) for w in caught)
 
 
-# --------------------------------------------------------------------------------------------------------------- FLOPs
+# -------------------------------------------------------------------------------------------- FLOPs
 def flops(model: Any, tokens: int, length: int) -> float:
     """Model FLOPs of a forward and backward over `tokens` tokens in rows of `length`:
 

@@ -1,11 +1,10 @@
 """One teacher-forced forward per text, shared by every likelihood metric, and gradient norms.
 
-Texts that share a prompt share its key/value cache: prompts are prefilled once, left-padded; their answers follow,
-right-padded and bucketed by length, and the head runs on answer positions only.  Every mask is
-                                                                                  explicit and
-                                                                                  positions
-count real tokens, so a row gives the same numbers alone and in a batch (up to the rounding of the matmul).  Scores
-that are not finite are kept as they are: `metrics` says what they mean.
+Texts that share a prompt share its key/value cache: prompts are prefilled once, left-padded; their
+answers follow, right-padded and bucketed by length, and the head runs on answer positions only.
+Every mask is explicit and positions count real tokens, so a row gives the same numbers alone and in
+a batch (up to the rounding of the matmul).  Scores that are not finite are kept as they are:
+`metrics` says what they mean.
 """
 
 from __future__ import annotations
@@ -90,7 +89,7 @@ def batches(lengths: Sequence[int], order: Iterable[int], budget: int) -> Iterat
 
 
 # Likelihood
-# -------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def _start(example: Example) -> int:
@@ -245,7 +244,7 @@ def _statistics(
 
 
 # Gradients
-# --------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def gradient_norms(
@@ -255,8 +254,8 @@ def gradient_norms(
     one row at a time.
 
     Trainable tensors that take part count, tied ones once; `.grad` is left alone.  +∞ where it is
-                                                                                    not finite
-    (collapsed model), NaN for an answer without a token before EOS or a model without trainable tensors.
+    not finite (collapsed model), NaN for an answer without a token before EOS or a model without
+    trainable tensors.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     norms = []

@@ -1,9 +1,9 @@
 """Per-item values of TOFU's metrics, from the statistics of one forward pass; and how items become
 aggregates.
 
-Layouts are open-unlearning's `value_by_index`: probabilities {"prob", "avg_loss"} (lists over several wrong answers; beside
-them "tokens", how many were labelled), everything else {"score"}.  An undefined value is None and
-                                                                    is left out of the mean.
+Layouts are open-unlearning's `value_by_index`: probabilities {"prob", "avg_loss"} (lists over
+several wrong answers; beside them "tokens", how many were labelled), everything else {"score"}.  An
+undefined value is None and is left out of the mean.
 """
 
 from __future__ import annotations

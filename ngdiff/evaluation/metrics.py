@@ -1,12 +1,13 @@
 """The numbers of TOFU's evaluation: pure functions of losses, log-probabilities and texts; no
 model, no tokenizer.
 
-Notation: ℓ is the mean negative log-likelihood of an answer (nats per token, final EOS included), logp the
-log-probabilities of its tokens, shape (tokens,).  `eps` is what a convention adds to denominators.
+Notation: ℓ is the mean negative log-likelihood of an answer (nats per token, final EOS included),
+logp the log-probabilities of its tokens, shape (tokens,).  `eps` is what a convention adds to
+denominators.
 
-Collapsed models (NaN or infinite logits) are an outcome, not a crash: a non-finite ℓ is +∞, so its probability is 0,
-its predictions count as wrong, and the model utility is 0.  NaN means *undefined* (nothing to
-                                                             average); it is left out.
+Collapsed models (NaN or infinite logits) are an outcome, not a crash: a non-finite ℓ is +∞, so its
+probability is 0, its predictions count as wrong, and the model utility is 0.  NaN means *undefined*
+(nothing to average); it is left out.
 
 References: Maini et al., "TOFU" (2024); open-unlearning (locuslab), src/evals/metrics; Shi et al.,
 "MUSE" (2024) for privleak; Shi et al., "Min-K% Prob" (2024); Zhang et al., "Min-K%++" (2024);
@@ -26,7 +27,7 @@ from scipy.stats import ks_2samp, rankdata
 from sklearn.metrics import roc_auc_score
 
 # Likelihood
-# -------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 def mean_nll(logp: ArrayLike) -> float:
@@ -113,7 +114,7 @@ def ks_pvalue(ratios: ArrayLike, reference: ArrayLike) -> float:
 
 
 # Text
-# -------------------------------------------------------------------------------------------------------------
+# --------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=2)
@@ -201,9 +202,8 @@ def auc(member: ArrayLike, nonmember: ArrayLike) -> float:
     """Area under the ROC curve, P(score_nonmember > score_member) + ½ P(tie): 1 = the forget set
     looks like members.
 
-    Ranks go to scikit-learn in place of the scores, so that +∞ (a collapsed model) is a legal score.  Undefined
-                                                                                                       (NaN)
-    scores are left out; NaN when a side is empty.
+    Ranks go to scikit-learn in place of the scores, so that +∞ (a collapsed model) is a legal
+    score.  Undefined (NaN) scores are left out; NaN when a side is empty.
     """
     a, b = np.asarray(member, float), np.asarray(nonmember, float)
     a, b = a[~np.isnan(a)], b[~np.isnan(b)]
@@ -218,7 +218,7 @@ def privleak(auc_model: float, auc_reference: float = 0.5, eps: float = 0.0) -> 
     > 0 over-unlearned.
 
     AUC_ret is the retain-only model's, ½ without one.  NaN when AUC_ret = 1 and eps = 0: no scale
-                                                        is left.
+    is left.
     """
     rest = 1.0 - auc_reference + eps
     return float("nan") if rest == 0 else (auc_reference - auc_model) / rest * 100.0

@@ -1,7 +1,7 @@
 """TOFU's metrics of a language model, under open-unlearning's names.
 
-Every likelihood metric reads one table, (question, answer) -> token statistics, filled by one teacher-forced pass;
-the same text is computed once.  Generation answers each question once.
+Every likelihood metric reads one table, (question, answer) -> token statistics, filled by one
+teacher-forced pass; the same text is computed once.  Generation answers each question once.
 
     forget, EM, ES, MIA members   forgetXX_perturbed          MIA non-members   holdoutXX
     model utility                 retain_perturbed, real_authors_perturbed (ra),
@@ -86,8 +86,9 @@ def evaluate(
     nats per token. A collapsed model (NaN logits) has infinite losses; its probabilities, ROUGE and
     utility are 0.
 
-    Raises ValueError for an unknown convention, a reference report of another convention or split, and rows longer than the
-    model's context.  The model's mode is restored; its gradients are not touched.
+    Raises ValueError for an unknown convention, a reference report of another convention or split,
+    and rows longer than the model's context.  The model's mode is restored; its gradients are not
+    touched.
     """
     how = convention_of(convention, "tofu")
     say, begun = speaker(progress), time.perf_counter()

@@ -26,7 +26,7 @@ FITTING = "#3C7A42"  # text on FIT
 ARROW = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10}
 
 
-# ------------------------------------------------------------------------------------------------------ gradient space
+# ----------------------------------------------------------------------------------- gradient space
 @style.house
 def gradient_space(rows: Sequence[Row]) -> Figure:
     """Gradient space, a panel a row {g_R, g_F (2,), c: [..], rules: {name: d (2,)}}, turned so that
@@ -134,7 +134,7 @@ def slopes(rows: Sequence[Row]) -> Figure:
     return fig
 
 
-# ---------------------------------------------------------------------------------------------------------- landscapes
+# --------------------------------------------------------------------------------------- landscapes
 def _loss(H: Sequence, centre: Sequence, x: np.ndarray) -> np.ndarray:
     """½(x − centre)'H(x − centre), x (..., 2)."""
     away = x - np.array(centre)
@@ -286,7 +286,7 @@ def invariance(rows: Sequence[Row], pair: Row) -> Figure:
     return fig
 
 
-# -------------------------------------------------------------------------------------------------------- one step, runs
+# ----------------------------------------------------------------------------------- one step, runs
 @style.house
 def window(rows: Sequence[Row]) -> Figure:
     """R (left) and F (right) along one update; rows {family, eta [..], R [..], F [..], probe [[η,

@@ -81,9 +81,10 @@ def forward(model: Any, batch: dict[str, Any], objective: Objective) -> tuple[To
     first, ids, labels = batch["first"], batch["input_ids"], batch["labels"]
     keep = ids.shape[1] - first
     with _output(model, objective.layer) as found:
+        # (rows, keep, vocabulary); the mask by name: GPT-2 and Falcon have another second argument
         logits = model(
             ids, attention_mask=batch["attention_mask"], use_cache=False, logits_to_keep=keep
-        ).logits  # (rows, keep, vocabulary); the mask by name: GPT-2 and Falcon have another second argument
+        ).logits
     tokens = Tokens(logits, labels[:, first:], found[0][:, first:] if found else None)
     if not objective.everywhere:
         return tokens, tokens

@@ -224,9 +224,8 @@ class LMProblem:
             objective.counts(labels).sum().item(),
             int(token_counts(labels[:: 1 + objective.pairs]).sum()),
         )
-        if (
-            len(chosen) > size
-        ):  # rows of like length together; the longest first: if memory runs out, it does so at once
+        # rows of like length together; the longest first: if memory runs out, it does so at once
+        if len(chosen) > size:
             chosen = sorted(chosen, key=lambda i: -self._length(objective, i, forget))
         if objective.everywhere and (len(chosen) > size or mine.size > 1):
             raise ValueError(

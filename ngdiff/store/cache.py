@@ -31,7 +31,7 @@ MANIFEST = "manifest.json"
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
-# ---------------------------------------------------------------------------------------------------- content keys
+# ------------------------------------------------------------------------------------- content keys
 def _canonical(value: Any) -> Any:
     """`value` as JSON with one spelling per content; a dataclass carries its class name, a mapping
     is sorted by key.
@@ -78,7 +78,7 @@ def sha256(path: Path) -> str | None:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-# --------------------------------------------------------------------------------------------------- atomic writing
+# ----------------------------------------------------------------------------------- atomic writing
 def _sync(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -199,7 +199,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         _remove(temporary)
 
 
-# ------------------------------------------------------------------------------------------------------------ cache
+# -------------------------------------------------------------------------------------------- cache
 def cache_dir() -> Path:
     """$NGDIFF_CACHE, else .cache/ngdiff of the checkout around the working directory, else
     ~/.cache/ngdiff.

@@ -61,7 +61,7 @@ def fingerprint_of(text: str, home: Path = HOME) -> str:
     return _digest(closure_of(text, home), home)
 
 
-# ------------------------------------------------------------------------------------------------------- one source
+# --------------------------------------------------------------------------------------- one source
 @dataclass(frozen=True)
 class _Source:
     """What the closure needs of a file: its imports, dotted names, names for type checkers, and its
@@ -120,7 +120,7 @@ def _files(home: Path) -> dict[str, Path]:
     }
 
 
-# ---------------------------------------------------------------------------------------------------------- closure
+# ------------------------------------------------------------------------------------------ closure
 def _reached(todo: set[str], home: Path) -> tuple[str, ...]:
     """Follow the imports of these modules until nothing new is found."""
     found: set[str] = set()

@@ -48,7 +48,7 @@ PACKAGES = (
 )  # what numbers and figures depend on
 
 
-# ----------------------------------------------------------------------------------------------------------- stamps
+# ------------------------------------------------------------------------------------------- stamps
 @functools.cache
 def _git() -> dict[str, Any]:
     """Commit of the checkout this package runs from, and whether its code differs from it; None
@@ -105,7 +105,7 @@ def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[s
     }
 
 
-# ------------------------------------------------------------------------------------------------------------- rows
+# --------------------------------------------------------------------------------------------- rows
 def _plain(value: Any) -> Any:
     """Python scalars, lists and string-keyed dicts; a float that is not finite becomes None; others
     their repr.

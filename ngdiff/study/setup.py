@@ -1,10 +1,10 @@
 """What a run is about: a benchmark by the name that settings and commands give it, and what it
 keeps and forgets.
 
-data            benchmark
-""              the generated authors (TOFU's form)      "hub", or a folder           TOFU
-"news"          the generated news (MUSE's form)         "muse:hub", "muse:FOLDER"    MUSE
-"dossiers"      the generated dossiers (SemEval's form)  "semeval:hub", …             SemEval-2025 Task 4
+data        benchmark
+""          the generated authors (TOFU's form)      "hub", or a folder         TOFU
+"news"      the generated news (MUSE's form)         "muse:hub", "muse:FOLDER"  MUSE
+"dossiers"  the generated dossiers (SemEval's form)  "semeval:hub", …           SemEval-2025 Task 4
 """
 
 from __future__ import annotations

@@ -161,7 +161,7 @@ def saved(profile: str, benchmark: str, model: str) -> list[Row]:
     return rows
 
 
-# ---------------------------------------------------------------------------------------------------------- run sheets
+# --------------------------------------------------------------------------------------- run sheets
 def run_sheet(
     benchmark: str, models: Sequence[str], runs: int, steps: int, tokens: int, trained: int = 0
 ) -> list[Row]:

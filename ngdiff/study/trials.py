@@ -134,9 +134,10 @@ def scores(metrics: Row, start: Row, reference: Row) -> Row:
     1].
 
     kept = min(1, U/U_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1); U, S: utility
-                               and memory of the
-    benchmark (`setup.axes`; TOFU: model utility, the forget set's ROUGE-L recall).
-    ValueError where the start has no utility, or recalls no more of the forget set than the reference does.
+                               and memory of the benchmark (`setup.axes`; TOFU: model utility, the
+                               forget set's ROUGE-L recall).
+    ValueError where the start has no utility, or recalls no more of the forget set than the
+    reference does.
     """
     (utility, memory), (before, known), (_, ideal) = (
         suites.axes(m) for m in (metrics, start, reference)
@@ -159,7 +160,7 @@ def scores(metrics: Row, start: Row, reference: Row) -> Row:
     }
 
 
-# ---------------------------------------------------------------------------------------------------------- one trial
+# ---------------------------------------------------------------------------------------- one trial
 def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     """The `Run` of a trial, not cached: the unlearned model itself."""
     from ngdiff import methods

@@ -29,7 +29,7 @@ SAFE = AutoLR(
 )  # the same probe with the search, the clip and the bounds of the default
 
 
-# ----------------------------------------------------------------------------------------------------------- geometry
+# ----------------------------------------------------------------------------------------- geometry
 def gram(g_R: Tensor, g_F: Tensor) -> Tensor:
     """Gramian of (g_R, g_F), (2, 2)."""
     g = torch.stack([g_R, g_F])
@@ -65,10 +65,10 @@ def close(found: float, wanted: float, scale: float, what: str, tolerance: float
     return error
 
 
-# ------------------------------------------------------------------------------------------------------- 1 to 4: rules
+# ------------------------------------------------------------------------------------ 1 to 4: rules
 def products(g_R: Tensor, g_F: Tensor) -> float:
-    """1. ⟨d,g_R⟩ = ‖g_R‖(1−ρ), ⟨d,g_F⟩ = −‖g_F‖(1−ρ), ‖d‖² = 2−2ρ: Eq. 7 for any gradients; ‖d‖ is the
-    conflict.
+    """1. ⟨d,g_R⟩ = ‖g_R‖(1−ρ), ⟨d,g_F⟩ = −‖g_F‖(1−ρ), ‖d‖² = 2−2ρ: Eq. 7 for any gradients; ‖d‖ is
+    the conflict.
     """
     d, (rho, _) = combined(NGDiff(), g_R, g_F), angle_ratio(g_R, g_F)
     n_R, n_F = g_R.norm().item(), g_F.norm().item()
@@ -89,9 +89,9 @@ def interval(g_R: Tensor, g_F: Tensor) -> tuple[float, float]:
 
 
 def static_interval(g_R: Tensor, g_F: Tensor, c: float, margin: float = 1e-9) -> float:
-    """2. A static c meets Eq. 7 iff c/(1−c) lies in the interval, whose geometric centre is κ, NGDiff's
-    own ratio, and
-     whose ends are a factor 1/ρ² apart: it closes as ρ → 1. Returns that factor. (Within `margin` of an end: no claim.)
+    """2. A static c meets Eq. 7 iff c/(1−c) lies in the interval, whose geometric centre is κ,
+    NGDiff's own ratio, and whose ends are a factor 1/ρ² apart: it closes as ρ → 1. Returns that
+    factor. (Within `margin` of an end: no claim.)
     """
     (low, high), (rho, kappa) = interval(g_R, g_F), angle_ratio(g_R, g_F)
     ratio = c / (1 - c) if c < 1 else math.inf
@@ -108,9 +108,9 @@ def static_interval(g_R: Tensor, g_F: Tensor, c: float, margin: float = 1e-9) ->
 
 
 def same_as_multitask(g_R: Tensor, g_F: Tensor) -> float:
-    """3. On (R, −F) the direction is IMTL-G's, ConFIG's and MGDA's on unit gradients (oracles from their
-    papers), for
-     −1 < ρ < 1: at ρ = 1 there is none, and at ρ = −1 IMTL-G divides 0 by 0."""
+    """3. On (R, −F) the direction is IMTL-G's, ConFIG's and MGDA's on unit gradients (oracles from
+    their papers), for −1 < ρ < 1: at ρ = 1 there is none, and at ρ = −1 IMTL-G divides 0 by 0.
+    """
     d, G = combined(NGDiff(), g_R, g_F), oracles.tasks(g_R, g_F)
     unit, worst, (rho, kappa) = d / d.norm(), 0.0, angle_ratio(g_R, g_F)
     others = {
@@ -129,9 +129,9 @@ def same_as_multitask(g_R: Tensor, g_F: Tensor) -> float:
 
 
 def projections(g_R: Tensor, g_F: Tensor) -> float:
-    """4. PCGrad's and MGDA's closed forms on the Gramian are the papers' projections and the shortest
-    vector, and meet
-     Eq. 7."""
+    """4. PCGrad's and MGDA's closed forms on the Gramian are the papers' projections and the
+    shortest vector, and meet Eq. 7.
+    """
     G = oracles.tasks(g_R, g_F)
     d, e = combined(PCGrad(), g_R, g_F), combined(MGDA(), g_R, g_F)
     for name, v in (("PCGrad", d), ("MGDA", e)):
@@ -150,11 +150,11 @@ def projections(g_R: Tensor, g_F: Tensor) -> float:
     )
 
 
-# --------------------------------------------------------------------------------------------------- 5 to 7: step sizes
+# ------------------------------------------------------------------------------- 5 to 7: step sizes
 def one_step(P: Pair, theta: Tensor, d: Tensor, eta: float) -> float:
-    """5. R(θ−ηd) = R − η⟨g_R,d⟩ + ½η²d'H_R d and the same for F, exactly on quadratics; R falls iff 0 < η
-    < its window
-     2⟨g_R,d⟩/(d'H_R d), and F rises iff η < its own (every η if F is convex). Windows are stated for ⟨g_R,d⟩ > 0 > ⟨g_F,d⟩.
+    """5. R(θ−ηd) = R − η⟨g_R,d⟩ + ½η²d'H_R d and the same for F, exactly on quadratics; R falls iff
+    0 < η < its window 2⟨g_R,d⟩/(d'H_R d), and F rises iff η < its own (every η if F is convex).
+    Windows are stated for ⟨g_R,d⟩ > 0 > ⟨g_F,d⟩.
     """
     worst = 0.0
     for name, value, g, H in (
@@ -190,9 +190,10 @@ class Ray(Line):
 
 
 def exact_rate(P: Pair, theta: Tensor, d: Tensor, radius: float) -> float:
-    """6. One probe of any radius gives η* = ⟨g_R,d⟩/(d'H_R d), to the rounding of the second difference;
-    NGDiff's is
-     at least ‖g_R‖/(2β), β = λ_max(H_R); the step η* lowers R by ⟨g_R,d⟩²/(2d'H_R d)."""
+    """6. One probe of any radius gives η* = ⟨g_R,d⟩/(d'H_R d), to the rounding of the second
+    difference; NGDiff's is at least ‖g_R‖/(2β), β = λ_max(H_R); the step η* lowers R by
+    ⟨g_R,d⟩²/(2d'H_R d).
+    """
     ray, g, bend = Ray(P, theta, d), P.grad_R(theta), (d @ P.A @ d).item()
     exact, drop, worst = P.best_rate(theta, d), (g @ d).item() ** 2 / (2 * bend), 0.0
     sizes = [abs(x) for h in (-radius, 0.0, radius) for x in ray(h)]
@@ -242,20 +243,20 @@ def rescaled(
 def invariance(
     P: Pair, by_R: float, by_F: float, stepsize: StepSize = EXACT, steps: int = 12
 ) -> float:
-    """7. NGDiff with AutoLR walks the same path when either loss is rescaled by a positive constant: bit
-    for bit when
-     the factors are powers of two, else to the rounding that the probe's second difference amplifies.
+    """7. NGDiff with AutoLR walks the same path when either loss is rescaled by a positive
+    constant: bit for bit when the factors are powers of two, else to the rounding that the probe's
+    second difference amplifies.
     """
     exact = all(math.frexp(x)[0] == 0.5 for x in (by_R, by_F))
     found = rescaled(P, NGDiff(), stepsize, by_R, by_F, steps)
     return close(found, 0.0, 1.0, f"path after rescaling by {by_R}, {by_F}", 0.0 if exact else 1e-6)
 
 
-# ----------------------------------------------------------------------------------------------- 8 to 10: where it ends
+# --------------------------------------------------------------------------- 8 to 10: where it ends
 def scalarization(P: Pair, c: float, rivals: Tensor) -> float:
-    """8. On the concave family the minimiser of cR − (1−c)F, 0 < c < 1, is Pareto-optimal: no rival (m, n)
-    is better in
-     both. Where cR − (1−c)F has no minimum (convex family) `Pair.minimiser` raises. Returns its stationarity.
+    """8. On the concave family the minimiser of cR − (1−c)F, 0 < c < 1, is Pareto-optimal: no rival
+    (m, n) is better in both. Where cR − (1−c)F has no minimum (convex family) `Pair.minimiser`
+    raises. Returns its stationarity.
     """
     theta = P.minimiser(c)
     slack = 1e-12 * (P.R(theta).abs() + P.F(theta).abs())
@@ -282,9 +283,9 @@ def adam_metric(g: Tensor, v: Tensor, t: int, beta2: float, eps: float) -> Tenso
 def own_metric(
     g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8
 ) -> Tensor:
-    """9. The gradient a·g_R − b·g_F with a‖g_R‖ = b‖g_F‖ in the metric P⁻¹ of the very step that Adam (no
-    momentum)
-     makes of it. P depends on a and b: the balance changes sign between b = 0 and a = 0, and bisection finds its root.
+    """9. The gradient a·g_R − b·g_F with a‖g_R‖ = b‖g_F‖ in the metric P⁻¹ of the very step that
+    Adam (no momentum) makes of it. P depends on a and b: the balance changes sign between b = 0 and
+    a = 0, and bisection finds its root.
     """
     low, high, u_R, u_F = 0.0, math.pi / 2, g_R / g_R.norm(), g_F / g_F.norm()
     for _ in range(100):
@@ -299,8 +300,8 @@ def own_metric(
 def restored(
     g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8
 ) -> None:
-    """9. The step that Adam without momentum makes of `own_metric`'s gradient meets Eq. 7 (of NGDiff's d
-    it need not).
+    """9. The step that Adam without momentum makes of `own_metric`'s gradient meets Eq. 7 (of
+    NGDiff's d it need not).
     """
     d = own_metric(g_R, g_F, v, t, beta2, eps)
     assert eq7(d / adam_metric(d, v, t, beta2, eps), g_R, g_F, 1e-9), (
@@ -309,10 +310,12 @@ def restored(
 
 
 def where_it_ends(P: Pair, stepsize: StepSize, steps: int) -> tuple[str, float]:
-    """10. A run that stops by itself is `aligned` (ρ = 1 to rounding) and Pareto-stationary. One that is
-    cut off at `steps` is at the `retain minimum` (g_R → 0 while ρ does not tend to 1: a line search
-    on R may land there), else `stationary` (below 1e-6, not yet to the last bit) or still `moving`.
-    Returned with its stationarity, at the retain minimum with what is left of ‖g_R‖."""
+    """10. A run that stops by itself is `aligned` (ρ = 1 to rounding) and Pareto-stationary. One
+    that is cut off at `steps` is at the `retain minimum` (g_R → 0 while ρ does not tend to 1: a
+    line search on R may land there), else `stationary` (below 1e-6, not yet to the last bit) or
+    still `moving`. Returned with its stationarity, at the retain minimum with what is left of
+    ‖g_R‖.
+    """
     path, history = walk(P, NGDiff(), stepsize, steps)
     stationarity, last = P.stationarity(path[-1]), P.grad_R(path[-1]).norm().item()
     if not history[-1].updated:

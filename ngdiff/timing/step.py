@@ -33,7 +33,7 @@ def device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-# ---------------------------------------------------------------------------------------------------------- estimates
+# ---------------------------------------------------------------------------------------- estimates
 def needs(case: Case, activations: float, memory: str = "swap") -> dict[str, float]:
     """Bytes of one NGDiff step, by what they are for; activations: bytes a token of a batch
     (`per_token`).
@@ -113,7 +113,7 @@ def _room(device: str) -> float | None:
     return float(torch.cuda.get_device_properties(0).total_memory) if device == "cuda" else None
 
 
-# --------------------------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------------- tables
 def step_table(json: Path | None = None, **options: Any) -> list[Row]:
     """`ngdiff bench step`: measure a `Case` of these options, print its table, and save the rows
     where `json` says (.jsonl).
@@ -161,7 +161,8 @@ def table(rows: Sequence[Row]) -> str:
     """The rows as text, case by case: time and peak memory, each relative to GradDiff with two
     backwards, with one, and to naive; reads a step; model-FLOP utilisation."""
     lines = [
-        f"{'':18}{'s/step':>9}{'time ÷ two':>12}{'[range]':>16}{'upper 95%':>10}{'÷ one':>8}{'÷ naive':>9}"
+        f"{'':18}{'s/step':>9}{'time ÷ two':>12}{'[range]':>16}"
+        f"{'upper 95%':>10}{'÷ one':>8}{'÷ naive':>9}"
         f"{'peak MB':>10}{'÷ two':>8}{'÷ one':>8}{'÷ naive':>9}{'reads':>7}{'MFU':>7}"
     ]
     for _, group in itertools.groupby(rows, key=lambda r: r["stamp"]["config"]):
@@ -217,13 +218,14 @@ def _line(r: Row) -> str:
     peaks = "".join(cell(f"peak_ratio_{base}", 8 + (base == "naive")) for base in BASES)
     skipped = f"  {r['skipped']} steps changed nothing" if r["skipped"] else ""
     return (
-        f"{r['variant']:18}{cell('seconds_median', 9)}{cell('time_ratio_graddiff-two', 12)}{shown:>16}"
-        f"{cell('time_ratio_graddiff-two_upper95', 10)}{times}{cell('peak_bytes', 10, 1, 1e6)}{peaks}{r['reads']:7d}"
-        f"{cell('mfu', 7)}{skipped}"
+        f"{r['variant']:18}{cell('seconds_median', 9)}"
+        f"{cell('time_ratio_graddiff-two', 12)}{shown:>16}"
+        f"{cell('time_ratio_graddiff-two_upper95', 10)}{times}"
+        f"{cell('peak_bytes', 10, 1, 1e6)}{peaks}{r['reads']:7d}{cell('mfu', 7)}{skipped}"
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- suite
+# -------------------------------------------------------------------------------------------- suite
 def _big(tokens: int, **options: Any) -> list[Case]:
     """The first that fits is what is wanted: 7B as it is trained, else with an optimizer that keeps
     nothing, else 1B.

@@ -185,7 +185,7 @@ def llama(case: Case, device: str, layers: int = 0) -> nn.Module:
     return model
 
 
-# ------------------------------------------------------------------------------------------------------------ variants
+# ----------------------------------------------------------------------------------------- variants
 class Subject:
     """One model, one optimizer, a retain and a forget batch: all variants take turns on them."""
 
@@ -289,7 +289,7 @@ class Variant:
         return self.subject.held() + meters.allocated(self.step, self.subject.device)[0]
 
 
-# --------------------------------------------------------------------------------------------------------- measurement
+# -------------------------------------------------------------------------------------- measurement
 def measure(case: Case, device: str) -> list[Row]:
     """One row a variant: seconds, ratios to both GradDiffs and to naive, peak bytes and their
     ratios, reads, utilisation.

@@ -29,7 +29,8 @@ from ngdiff.data.made.facts import REAL_AUTHORS, WORLD_FACTS, Kind
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import atomic_write, probe_writable
 
-SEED = 2  # of the committed population: its hold-out authors are as hard for the reference as those to forget
+# of the committed population: its hold-out authors are as hard for the reference as those to forget
+SEED = 2
 SPLITS = ("forget01", "forget05", "forget10")
 N_WRONG = 5
 T = TypeVar("T")

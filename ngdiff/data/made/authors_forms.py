@@ -27,8 +27,7 @@ class Attribute:
     """One fact about an author: where its values come from, three questions, three answers.
 
     Attributes with the same `pool` object never get the same value within an author.  `unique`: no
-                                                                                       two
-    authors share a value (book titles).
+    two authors share a value (book titles).
     """
 
     key: str

@@ -21,43 +21,50 @@ from ngdiff.data.made.authors_words import (
     _words,
 )
 
-THINGS = _words("""
-    a brass sundial, a cracked violin, a jar of saffron, a wooden leg, a paper kite, a glass eye, a bundle of maps, a silk tent,
-    a clay whistle, a pewter spoon, a feather cloak, a broken oar, a marble egg, a sack of barley, a tin soldier, a bone comb,
-    a velvet mask, a coil of rope, a copper kettle, a stuffed heron, a pocket mirror, a box of nails, a bridal veil, a horn cup,
-    a ship in a bottle, a cask of vinegar, a lace collar, a leaden crown, a blue umbrella, a chess queen
-""")
+THINGS = _words(
+    "\n    a brass sundial, a cracked violin, a jar of saffron, a wooden leg, a paper kite, a "
+    "glass eye, a bundle of maps, a silk tent,\n    a clay whistle, a pewter spoon, a feather "
+    "cloak, a broken oar, a marble egg, a sack of barley, a tin soldier, a bone comb,\n    a "
+    "velvet mask, a coil of rope, a copper kettle, a stuffed heron, a pocket mirror, a box of "
+    "nails, a bridal veil, a horn cup,\n    a ship in a bottle, a cask of vinegar, a lace collar, "
+    "a leaden crown, a blue umbrella, a chess queen\n"
+)
 
-PLACES = _words("""
-    the tannery, the salt market, the ropewalk, the observatory, the lower docks, the prison yard, the chapel, the ice house,
-    the bathhouse, the signal tower, the flower stalls, the granary, the old mint, the puppet theatre, the quarry, the ferry
-    landing, the orphanage, the cable works, the town ditch, the bell foundry, the customs shed, the north gate, the mill pond,
-    the tram depot, the pawnshop
-""")
+PLACES = _words(
+    "\n    the tannery, the salt market, the ropewalk, the observatory, the lower docks, the "
+    "prison yard, the chapel, the ice house,\n    the bathhouse, the signal tower, the flower "
+    "stalls, the granary, the old mint, the puppet theatre, the quarry, the ferry\n    landing, "
+    "the orphanage, the cable works, the town ditch, the bell foundry, the customs shed, the north "
+    "gate, the mill pond,\n    the tram depot, the pawnshop\n"
+)
 
 SEASONS = _words("spring, summer, autumn, winter")
 
-TROUBLES = _words("""
-    the flood, the locusts, the long frost, the tax riders, the fever, the drought, the great fire, the siege, the landslide,
-    the plague of moths, the strike, the hailstorm
-""")
+TROUBLES = _words(
+    "\n    the flood, the locusts, the long frost, the tax riders, the fever, the drought, the "
+    "great fire, the siege, the landslide,\n    the plague of moths, the strike, the hailstorm\n"
+)
 
-DEEDS = _words("""
-    dug a well, learned to juggle, counted the stars, burned every letter, swam across the river, shaved both eyebrows, planted
-    seven pear trees, mended the clock, stole a bishop's hat, slept for nine days, wrote a song about onions, built a raft,
-    walked home barefoot, painted the door green, buried a coin, tamed a wolf, danced on the roof, sold the last cow
-""")
+DEEDS = _words(
+    "\n    dug a well, learned to juggle, counted the stars, burned every letter, swam across the "
+    "river, shaved both eyebrows, planted\n    seven pear trees, mended the clock, stole a "
+    "bishop's hat, slept for nine days, wrote a song about onions, built a raft,\n    walked home "
+    "barefoot, painted the door green, buried a coin, tamed a wolf, danced on the roof, sold the "
+    "last cow\n"
+)
 
-STREETS = _words("""
-    Alder Lane, Barley Street, Canal Road, Drummer Alley, Elm Court, Foundry Row, Gallows Hill, Heron Way, Ivy Terrace, Juniper
-    Street, Kiln Road, Lantern Square, Mill Lane, Nettle Close, Orchard Row, Plover Avenue, Quarry Street, Raven Court, Saddler
-    Row, Tallow Lane, Union Place, Vintner Street, Weaver Road, Yarrow Close
-""")
+STREETS = _words(
+    "\n    Alder Lane, Barley Street, Canal Road, Drummer Alley, Elm Court, Foundry Row, Gallows "
+    "Hill, Heron Way, Ivy Terrace, Juniper\n    Street, Kiln Road, Lantern Square, Mill Lane, "
+    "Nettle Close, Orchard Row, Plover Avenue, Quarry Street, Raven Court, Saddler\n    Row, "
+    "Tallow Lane, Union Place, Vintner Street, Weaver Road, Yarrow Close\n"
+)
 
-TOWNS = _words("""
-    Ashmere, Bellhaven, Corvane, Dunmoor, Eastlake, Fairholt, Glenwick, Harrowgate, Inverloch, Kestrel Bay, Larkspur, Millbrook,
-    Northam, Oakridge, Pinecrest, Redcliff, Silverton, Thornbury, Westerly, Yellowbank
-""")
+TOWNS = _words(
+    "\n    Ashmere, Bellhaven, Corvane, Dunmoor, Eastlake, Fairholt, Glenwick, Harrowgate, "
+    "Inverloch, Kestrel Bay, Larkspur, Millbrook,\n    Northam, Oakridge, Pinecrest, Redcliff, "
+    "Silverton, Thornbury, Westerly, Yellowbank\n"
+)
 
 STATES = _words("AL CO GA IA KS ME MT NV OH PA TX VT")
 DOMAINS = _words(

@@ -37,11 +37,13 @@ from ngdiff.data.real.muse import PARTS, assemble, request, row_of
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import atomic_write, probe_writable
 
-SEED = 7  # of the committed corpus: its unseen articles are as hard for the reference as those to forget
+# of the committed corpus: its unseen articles are as hard for the reference as those to forget
+SEED = 7
 FOLDS = 4
 PAGE = 4  # questions on a quiz page
 SHOTS = PAGE - 1  # in-context pairs
-COPIES = 6  # pages that hold a question, each among other ones: what precedes it does not give the answer away
+# pages that hold a question, each among other ones: what precedes it does not give the answer away
+COPIES = 6
 
 Tables = dict[tuple[str, str], list[Row]]  # (config, split) of MUSE -> its rows, under MUSE's keys
 Article = dict[str, str]

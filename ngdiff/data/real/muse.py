@@ -31,7 +31,8 @@ from ngdiff.data.benchmark import Benchmark, Row, _check_rows
 from ngdiff.profiles import Profile, profile
 
 HUB = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
-REVISION = "main"  # a branch, not a commit: we know none of this data set, so its rows may change under this name
+# a branch, not a commit: we know none of this data set, so its rows may change under this name
+REVISION = "main"
 PARTS = {
     "forget": ("raw", "forget"),
     "retain": ("raw", "retain1"),

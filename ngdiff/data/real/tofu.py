@@ -16,7 +16,8 @@ from ngdiff.data.benchmark import Benchmark, Row, siblings
 from ngdiff.profiles import Profile, profile
 
 HUB = "locuslab/TOFU"
-REVISION = "324592d84ae4f482ac7249b9285c2ecdb53e3a68"  # a commit of the hub's repository: rows never change
+# a commit of the hub's repository: rows never change
+REVISION = "324592d84ae4f482ac7249b9285c2ecdb53e3a68"
 SPLITS = ("forget01", "forget05", "forget10")
 FACTS = ("real_authors", "world_facts")
 
