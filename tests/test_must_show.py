@@ -54,7 +54,7 @@ def run(method: Method, stepsize=None, lm=None):
     return done, before
 
 
-# ------------------------------------------------------------------------------------------- a language model's gradients
+# --------------------------------------------------------------------- a language model's gradients
 @dataclass(frozen=True)
 class Broken(CE):
     """Cross-entropy whose second backward pass meets `value`."""
@@ -136,7 +136,7 @@ def test_a_rate_that_overflows_ends_the_run_with_finite_weights():
     )
 
 
-# --------------------------------------------------------------------------------------------------- folders of results
+# ------------------------------------------------------------------------------- folders of results
 def block(folder: Path) -> None:
     """Makes a folder one that cannot be written, for root as well: a file stands in its place."""
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -169,7 +169,7 @@ def test_a_sweep_refuses_a_folder_it_cannot_write_before_any_cell_runs(repo: Pat
         batch.sweep(grid, root=repo, say=lambda line: pytest.fail(line))
 
 
-# ----------------------------------------------------------------------------------------------------------------- kills
+# -------------------------------------------------------------------------------------------- kills
 def test_a_killed_training_leaves_no_model_and_the_next_one_completes():
     P = replace(MICRO, training=replace(MICRO.training, epochs=2, pretrain_epochs=1, lr=2e-3))
     bench, steps = authors(P, "forget10"), []

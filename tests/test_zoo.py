@@ -20,6 +20,8 @@ from ngdiff.profiles import profile
 from tests.helpers import micro
 from tests.methods.test_problem import BENCH
 
+# what sets them apart from each other; falcon as RW-1B (alibi), mistral with a window
+# shorter than its texts
 SMALL = {
     "phi": {"partial_rotary_factor": 0.5},
     "falcon": {
@@ -33,7 +35,7 @@ SMALL = {
     "llama": {"num_key_value_heads": 2},
     "mistral": {"num_key_value_heads": 1, "sliding_window": 16},
     "olmo": {"clip_qkv": 8.0},
-}  # what sets them apart from each other; falcon as RW-1B (alibi), mistral with a window shorter than its texts
+}
 KINDS = sorted({m.kind for m in zoo.MODELS.values()})
 
 

@@ -303,7 +303,7 @@ def test_labels_never_collide() -> None:
     assert labels == {"tiny", "tiny-tofu", "tiny-smoke", "tiny-tofu-smoke"}
 
 
-# ---------------------------------------------------------------------------------------------------------- scheduling
+# --------------------------------------------------------------------------------------- scheduling
 def job(name: str, *needs: str) -> Job:
     return Job(Path(f"{name}.py"), Path(f"{name}.ipynb"), {}, "k", frozenset(needs))
 

@@ -368,7 +368,7 @@ def test_open_unlearning_hides_eos_where_it_is_the_padding(model, start):
         assert theirs[name]["loss"] != pytest.approx(known[name]["loss"], rel=1e-5), name
 
 
-# --------------------------------------------------------------------------------------------------------- the command
+# -------------------------------------------------------------------------------------- the command
 @pytest.fixture(scope="module")
 def given(tmp_path_factory, model, start):
     folder = tmp_path_factory.mktemp("given")

@@ -90,7 +90,7 @@ def listing(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
 
 
-# ---------------------------------------------------------------------------------------------------- what it writes
+# ----------------------------------------------------------------------------------- what it writes
 def test_a_run_stops_at_the_level_of_rows_never_seen(given, tmp_path):
     result = go(
         given,
@@ -284,7 +284,7 @@ def test_documents(given, tmp_path):
     assert "the model's context is 96" in str(result.exception) and "long" not in listing(tmp_path)
 
 
-# -------------------------------------------------------------------------------------------------------- going on
+# ----------------------------------------------------------------------------------------- going on
 KILLED = """
 import os, signal, sys
 from ngdiff.core import checkpoint
@@ -375,7 +375,7 @@ def test_what_a_killed_write_left_goes_and_nothing_else(given, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*others, "out"])
 
 
-# --------------------------------------------------------------------------------------------------------- processes
+# ---------------------------------------------------------------------------------------- processes
 def free_port():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -468,7 +468,7 @@ def test_one_broken_process_ends_all(given, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-# ---------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 @pytest.mark.parametrize(
     ("more", "message"),
     [

@@ -56,7 +56,7 @@ class Noisy(Line):
         return self.resolved / abs(eta)
 
 
-# --------------------------------------------------------------------------------------------------------- the verdict
+# -------------------------------------------------------------------------------------- the verdict
 @pytest.mark.parametrize("slope", [0.0, -1.0, -100.0])
 @pytest.mark.parametrize("rows", [8, 32, 128])
 def test_noise_alone_is_never_a_bend(slope, rows):
@@ -109,7 +109,7 @@ def test_students_t_widens_few_rows():
     assert scatter([1.0, 2.0, 3.0]) == pytest.approx(math.sqrt(3 * 1.0))
 
 
-# ---------------------------------------------------------------------------------------------------------- the radius
+# --------------------------------------------------------------------------------------- the radius
 @pytest.mark.parametrize("resolved", [1e-6, 1e-4, 3e-3])
 def test_the_radius_grows_until_weights_can_show_it_at_no_forward(resolved):
     line = Noisy(-2.0, 2000.0, 0.0, 0, resolved=resolved)
@@ -193,7 +193,7 @@ def test_blur_must_be_positive():
         AutoLR(blur=0.0)
 
 
-# ------------------------------------------------------------------------------------------- a model in both precisions
+# ----------------------------------------------------------------------- a model in both precisions
 @dataclass
 class Both:
     """A probe in bfloat16, and float32 along the very same line: rows at −h, 0 and h."""

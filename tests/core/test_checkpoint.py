@@ -229,7 +229,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     same(resumed, go())
 
 
-# ------------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 def rewritten(path, change):
     """The checkpoint with its text or tensors changed and everything else kept."""
     with safe_open(path, framework="pt") as file:

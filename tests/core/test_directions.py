@@ -73,7 +73,7 @@ def parts(rule, g_R: Tensor, g_F: Tensor) -> tuple[Tensor, Tensor]:
     return a * g_R.double(), b * g_F.double()
 
 
-# ------------------------------------------------------------------------------------------------------------- shape
+# -------------------------------------------------------------------------------------------- shape
 @EACH
 @EACH_DTYPE
 @EACH_RELATION
@@ -100,8 +100,9 @@ def test_repr_is_the_configuration(rule) -> None:
         rule.c = 0.3  # frozen
 
 
-# ------------------------------------------------------------------------------------------------------------ golden
-GOLDEN = [  # g_R = (3, 4), g_F = (5, 0): ‖g_R‖ = ‖g_F‖ = 5, ⟨g_R, g_F⟩ = 15, ρ = 3/5; losses R = 2, F = 8
+# ------------------------------------------------------------------------------------------- golden
+# g_R = (3, 4), g_F = (5, 0): ‖g_R‖ = ‖g_F‖ = 5, ⟨g_R, g_F⟩ = 15, ρ = 3/5; losses R = 2, F = 8
+GOLDEN = [
     (GradAscent(), (0.0, 1.0)),
     (GradDiff(0.9), (0.9, 0.1)),
     (Sum(forget=0.125), (1.0, 0.125)),
@@ -130,7 +131,7 @@ def test_golden_values_unequal_norms() -> None:
     assert weights(MGDA(), g_R, -g_F) == [1.0, 0.0]
 
 
-# -------------------------------------------------------------------------------------------------------------- Eq. 7
+# -------------------------------------------------------------------------------------------- Eq. 7
 @EACH_SAFE
 @EACH_DTYPE
 @EACH_RELATION
@@ -178,7 +179,7 @@ def test_eq7_fails_for_rules_that_do_not_look(rule, g_R, g_F, losses) -> None:
     assert d @ g_R < -1e-3 or d @ g_F > 1e-3
 
 
-# ---------------------------------------------------------------------------------------------------------- invariances
+# -------------------------------------------------------------------------------------- invariances
 @EACH_DTYPE
 @EACH_RELATION
 def test_ngdiff_is_invariant_to_the_scale_of_either_gradient(dtype, rho) -> None:
@@ -228,7 +229,7 @@ def test_the_two_tasks_are_treated_alike(rule, rho, scale, seed) -> None:
     assert (a, b) == pytest.approx((d, c), rel=1e-9, abs=1e-300)
 
 
-# --------------------------------------------------------------------------------------------------------- zero, errors
+# ------------------------------------------------------------------------------------- zero, errors
 def test_a_zero_gradient_has_no_direction() -> None:
     g, zero = torch.tensor([3.0, 4.0]).double(), torch.zeros(2).double()
     assert weights(NGDiff(), g, zero) == [0.2, 0.0] and weights(NGDiff(), zero, g) == [0.0, 0.2]

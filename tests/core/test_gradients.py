@@ -72,7 +72,7 @@ def flat_step(net, optimizer, rule, parts, forget_first=False):
     return value["R"], value["F"], G @ G.T
 
 
-# ---------------------------------------------------------------------------------------------------------- the twin
+# ----------------------------------------------------------------------------------------- the twin
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("rule", NORMS, ids=repr)
@@ -142,7 +142,7 @@ def test_the_phases_may_be_cut_differently(retain, forget):
     assert (weights(again) - weights(swap)).norm() <= 1e-12 * weights(swap).norm()
 
 
-# --------------------------------------------------------------------------------------------------- what is computed
+# --------------------------------------------------------------------------------- what is computed
 @pytest.mark.parametrize(
     ("memory", "parts", "calls"),
     [("swap", 1, "RF"), ("swap", 2, "RRFF"), ("recompute", 1, "RF"), ("recompute", 2, "FFRRFF")],
@@ -194,7 +194,7 @@ def test_dropout_draws_the_same_masks_again_and_then_goes_on(memory, parts):
     assert (weights(plain) - weights(net)).norm() > 1e-3  # dropout was on
 
 
-# ---------------------------------------------------------------------------------------------------------- outcomes
+# ----------------------------------------------------------------------------------------- outcomes
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("rule", [NGDiff(), GradDiff(0.5), GradAscent(), GradDiff(1.0)], ids=repr)
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_stops_fire_before_the_update(stop, name, parts):
     assert same(bits(net.parameters()), bits(Net().parameters())) and not step.optimizer.state
 
 
-# ------------------------------------------------------------------------------------------------- which parameters
+# --------------------------------------------------------------------------------- which parameters
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("rule", [NGDiff(), GradAscent(), GradDiff(1.0)], ids=repr)
 def test_groups_frozen_tied_and_untouched_parameters_move_as_under_swap(rule, parts):
@@ -380,7 +380,7 @@ def test_sparse_gradients_are_refused_before_anything_changes(side, parts):
     assert same(before, bits(table.parameters()))
 
 
-# ------------------------------------------------------------------------------------------------------------ probes
+# ------------------------------------------------------------------------------------------- probes
 @pytest.mark.parametrize("fresh", [True, False])
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
@@ -426,7 +426,7 @@ def test_schedules_run_as_under_swap(stepsize, parts):
     assert (weights(again) - weights(swap)).norm() <= 1e-12 * weights(swap).norm()
 
 
-# ---------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 def test_an_unknown_mode_is_refused_with_the_known_ones():
     with pytest.raises(
         ValueError, match=r"unknown memory mode 'offload'; choose one of: swap, recompute"
@@ -443,7 +443,7 @@ def test_what_needs_the_retain_gradient_later_is_refused(options):
     assert take(*built("swap", **options)).updated
 
 
-# ------------------------------------------------------------------------------------------------------------ memory
+# ------------------------------------------------------------------------------------------- memory
 def peak_bytes(run):
     """The most bytes alive at once beyond the start, from the allocator's own events."""
     with torch.profiler.profile(

@@ -73,7 +73,7 @@ def _forget_what_was_seen():
     seen.clear()
 
 
-# ---------------------------------------------------------------------------------------------------------- the twin
+# ----------------------------------------------------------------------------------------- the twin
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_step_equals_the_twin(rule, optimizer):
@@ -157,7 +157,7 @@ def test_ngdiff_does_not_see_the_scale_of_a_loss(r, f):
     torch.testing.assert_close(weights(scaled), weights(net), rtol=1e-11, atol=1e-12)
 
 
-# -------------------------------------------------------------------------------------------- which parameters, rates
+# -------------------------------------------------------------------------- which parameters, rates
 def test_frozen_parameters_stay_and_get_no_gradient():
     net, step = built("adamw")
     before = bits(net.frozen.parameters())
@@ -331,7 +331,7 @@ def test_the_example_of_the_readme():
     assert by_list(retain_loss=[loss_r], forget_loss=[loss_f]).updated
 
 
-# --------------------------------------------------------------------------------------------- no copies, one read
+# ------------------------------------------------------------------------------ no copies, one read
 def spy(monkeypatch, name):
     """Records (arguments, result) of a function of `vector`."""
     calls, real = [], getattr(vector, name)
@@ -445,7 +445,7 @@ def test_two_forwards_and_two_backwards_and_nothing_else():
     assert net.calls == [("R", 16, True, True), ("F", 16, True, True)]
 
 
-# ------------------------------------------------------------------------------------------------------------- probe
+# -------------------------------------------------------------------------------------------- probe
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
 def test_rate_zero_restores_every_bit(optimizer, dtype):
@@ -611,7 +611,7 @@ def test_precision_of_a_mixed_model_is_the_worst():
     assert seen[0][-1].eps == torch.finfo(torch.bfloat16).eps
 
 
-# ---------------------------------------------------------------------------------------------------------- outcomes
+# ----------------------------------------------------------------------------------------- outcomes
 def line_problem(g_R, g_F, dtype=torch.float64, offset=1.0):
     """Linear losses with the given gradients."""
     x = torch.zeros(len(g_R), dtype=dtype, requires_grad=True)
@@ -767,7 +767,7 @@ def test_stop_levels(stop):
     )  # reaching the level stops, reaching the bound does not
 
 
-# ------------------------------------------------------------------------------------------------------------ errors
+# ------------------------------------------------------------------------------------------- errors
 def test_empty_phases_are_refused():
     net, step = built()
     for phases in (([], net.F), (net.R, []), (net.R, net.F, [])):
@@ -811,7 +811,7 @@ def test_gradients_that_alias_buckets_are_refused():
         built(net=net)
 
 
-# -------------------------------------------------------------------------------------------------------- state_dict
+# --------------------------------------------------------------------------------------- state_dict
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_state_dict_resumes_bit_for_bit(optimizer):
     rule = AutoLR(lr=0.01, every=3, fresh=0)
@@ -827,7 +827,7 @@ def test_state_dict_resumes_bit_for_bit(optimizer):
     assert same(bits(net.parameters()), bits(other.parameters()))
 
 
-# ------------------------------------------------------------------------------------------------------------ memory
+# ------------------------------------------------------------------------------------------- memory
 def peak_bytes(run):
     """The most bytes alive at once beyond the start, from the allocator's own events."""
     with torch.profiler.profile(

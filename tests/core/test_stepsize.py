@@ -52,7 +52,7 @@ def probed(rule, f, state=None, **kw):
 PLAIN = AutoLR(lr=0.1, fresh=0, search=0)
 
 
-# ------------------------------------------------------------------------------------------------------- the parabola
+# ------------------------------------------------------------------------------------- the parabola
 def test_parabola_by_hand():
     assert parabola(7.0, 3.0, 1.0, 0.5) == (-6.0, 8.0)  # 3 − 6h + 4h²
     assert parabola(1.0, 3.0, 7.0, -0.5) == (-6.0, 8.0)
@@ -161,7 +161,7 @@ def test_curvature_must_stand_clear_of_its_scatter_over_rows():
     ]
 
 
-# ------------------------------------------------------------------------------------------------------------- AutoLR
+# ------------------------------------------------------------------------------------------- AutoLR
 @pytest.mark.parametrize(
     ("best", "eta", "outcome"),
     [
@@ -412,7 +412,7 @@ def test_a_search_stays_within_its_bounds():
     assert max(looked) <= 1e-2 * (1 + 1e-12) and min(h for h in looked if h) >= 1e-4 * (1 - 1e-12)
 
 
-# ------------------------------------------------------------------------------------------------------- AutoLR.paper
+# ------------------------------------------------------------------------------------- AutoLR.paper
 def test_the_paper_preset_is_the_bare_formula():
     rule = AutoLR.paper(lr=0.5)
     state = probed(rule, {0.0: 2.0, 0.5: 1.0, -0.5: 4.0}.__getitem__)
@@ -445,7 +445,7 @@ def test_the_paper_preset_keeps_its_rate_where_the_formula_has_no_value(f):
     assert (state.eta, state.outcome) == (0.5, "nonfinite")
 
 
-# ----------------------------------------------------------------------------------------------------------- schedules
+# ---------------------------------------------------------------------------------------- schedules
 @pytest.mark.parametrize(
     ("rule", "rates"),
     [
@@ -473,7 +473,7 @@ def test_schedules_by_hand(rule, rates):
     assert state.step == len(rates)
 
 
-# ------------------------------------------------------------------------------------------------- values and errors
+# -------------------------------------------------------------------------------- values and errors
 @pytest.mark.parametrize("rule", [Constant, WarmupLinear, WarmupCosine, AutoLR])
 @pytest.mark.parametrize("lr", [0.0, -1.0, math.nan, math.inf])
 def test_a_rate_must_be_positive_and_finite(rule, lr):

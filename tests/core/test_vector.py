@@ -158,7 +158,7 @@ def test_a_long_float32_tensor_is_multiplied_out_in_pieces():
     )
 
 
-# --------------------------------------------------------------------------------- what an accelerator does, on the host
+# ------------------------------------------------------------ what an accelerator does, on the host
 @pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def kernels(request, monkeypatch):
     """One kernel for a large tensor, one pack for all small ones, as on CUDA; eager, or really

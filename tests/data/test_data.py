@@ -41,7 +41,7 @@ def names_in(rows):
     return [names[0] for names in found]
 
 
-# --- the generated tables ---------------------------------------------------------------------------------
+# --- the generated tables -------------------------------------------------------------------------
 
 
 def test_configs_rows_and_keys_are_tofus(tables):
@@ -155,7 +155,7 @@ def test_facts_are_pretrained_and_never_retained(tables):
     assert not real & {*FIRST, *LAST}
 
 
-# --- bytes ------------------------------------------------------------------------------------------------
+# --- bytes ----------------------------------------------------------------------------------------
 
 
 def test_committed_folder_is_what_the_generator_writes(tmp_path):

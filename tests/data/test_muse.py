@@ -39,8 +39,7 @@ def documents(bench, config) -> list[str]:
     return [row["answer"] for row in bench.rows(config)]
 
 
-# The generated news
-# -----------------------------------------------------------------------------------------------
+# The generated news -------------------------------------------------------------------------------
 
 
 def test_the_news_has_muses_parts_and_is_the_same_everywhere():
@@ -129,8 +128,7 @@ def test_sizes_follow_the_profile():
             generate(n, 0)
 
 
-# Folders
-# ----------------------------------------------------------------------------------------------------------
+# Folders ------------------------------------------------------------------------------------------
 
 
 def test_a_written_news_folder_loads_as_muse(tmp_path):
@@ -272,8 +270,7 @@ def test_missing_things_are_named(tmp_path):
         muse(corpus="books", fold=("scal", 1))
 
 
-# The hub
-# ----------------------------------------------------------------------------------------------------------
+# The hub ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("corpus", HUB)
@@ -318,8 +315,7 @@ def test_the_hub_out_of_reach_says_what_to_do(monkeypatch):
         muse()
 
 
-# Pieces
-# -----------------------------------------------------------------------------------------------------------
+# Pieces -------------------------------------------------------------------------------------------
 
 LONG = [
     "The bridge of Łódź, 東京 and Ulm. " * 9 + "\n\n \n",

@@ -50,8 +50,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-# Ids
-# --------------------------------------------------------------------------------------------------------------
+# Ids ----------------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("id", "document", "kind"),
     [
@@ -72,8 +71,7 @@ def test_ids_that_do_not_parse(id):
         rows_of.kind(id)
 
 
-# A folder
-# ---------------------------------------------------------------------------------------------------------
+# A folder -----------------------------------------------------------------------------------------
 def test_rows_are_taken_verbatim(folder):
     text = ' Two  spaces,\n"quotes", ☃ and \\_ '
     write(folder / "forget.jsonl", [row('"x"sc1', "Task1", text, text)])
@@ -223,8 +221,7 @@ def test_the_first_documents_of_each_task(folder):
     ]
 
 
-# The hub
-# ----------------------------------------------------------------------------------------------------------
+# The hub ------------------------------------------------------------------------------------------
 def test_the_hub_offline_says_what_to_do():
     with pytest.raises(ConnectionError, match=r"semeval25-unlearning-dataset-public.*pass root="):
         semeval("tiny", "train")
@@ -250,8 +247,7 @@ def test_the_hubs_rows_are_counted(monkeypatch):
     )  # an earlier commit may have others
 
 
-# Real rows
-# --------------------------------------------------------------------------------------------------------
+# Real rows ----------------------------------------------------------------------------------------
 @real_lume
 def test_the_real_rows():
     sizes = {s: semeval("tiny", s, root=LUME) for s in ("train", "validation", "all")}
@@ -277,8 +273,7 @@ def test_the_real_rows():
     )
 
 
-# Dossiers
-# ---------------------------------------------------------------------------------------------------------
+# Dossiers -----------------------------------------------------------------------------------------
 def test_dossiers_have_the_tasks_schema():
     bench = dossiers()
     assert load(bench.source) == bench and bench.fingerprint == dossiers("tiny", 0).fingerprint

@@ -142,7 +142,7 @@ def test_all_stages_ended_as_they_should(folder):
     )
 
 
-# ------------------------------------------------------------------------------------------------------ against one
+# -------------------------------------------------------------------------------------- against one
 EXACT = [
     name
     for name in CASES
@@ -209,7 +209,7 @@ def test_global_products_are_those_of_whole_tensors(two):
     assert len(found) == 5 and whole[0] != 0
 
 
-# -------------------------------------------------------------------------------------------------- stop and go on
+# ----------------------------------------------------------------------------------- stop and go on
 @pytest.mark.parametrize("name", RESUME)
 def test_two_processes_go_on_bit_for_bit(two, name):
     same(two(f"two to two {name}"), two(name))
@@ -285,7 +285,7 @@ def test_accelerate_launches_the_same_code(tmp_path):
         assert max(apart(one(name), torch.load(tmp_path / f"launched {name}.pt"))) <= 1e-10
 
 
-# ---------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 def test_ddp_whose_gradients_alias_its_buckets_is_refused(two):
     found = two("refused")
     assert "gradient_as_bucket_view=False" in found[True]

@@ -103,7 +103,7 @@ def apart(one, two):
     return max(abs(x - y) / abs(x) for x, y in zip(*numbers)), way.item()
 
 
-# ------------------------------------------------------------------------------------------------------ the same run
+# ------------------------------------------------------------------------------------- the same run
 EXACT = {
     "on the CPU": Engine(device="cpu"),
     "auto": Engine(device="auto"),
@@ -243,7 +243,7 @@ def test_checkpointing_computes_each_block_twice_and_probes_once(monkeypatch, ch
     assert trained == 2 * 2 * (1 + checkpointing) and looked == 2 * run.history[0].forwards > 0
 
 
-# --------------------------------------------------------------------------------------------------------- precisions
+# --------------------------------------------------------------------------------------- precisions
 def test_bfloat16_keeps_every_bit_of_the_start():
     lm, engine = target(), Engine(precision="bfloat16")
     problem = LMProblem(BENCH, lm, engine=engine).bind(methods.NGDiff, 0)
@@ -311,7 +311,7 @@ def test_an_engine_in_bfloat16_is_another_problem():
     )
 
 
-# ------------------------------------------------------------------------------------------------------ microbatches
+# ------------------------------------------------------------------------------------- microbatches
 def losses(problem):
     problem.module.zero_grad()
     found = []
@@ -366,7 +366,7 @@ def test_rows_of_like_length_share_a_forward():
             )
 
 
-# ------------------------------------------------------------------------------------------------------------ dropout
+# ------------------------------------------------------------------------------------------ dropout
 @pytest.mark.parametrize(
     "engine", [PLAIN, Engine(precision="bfloat16"), Engine(checkpointing=True)], ids=repr
 )
@@ -381,7 +381,7 @@ def test_dropout_is_on_in_training_and_off_in_probes(engine, dropout):
     assert all(info.forwards > 0 for info in run.history)
 
 
-# --------------------------------------------------------------------------------------------------- where it is done
+# --------------------------------------------------------------------------------- where it is done
 @pytest.mark.parametrize("precision", [None, "bfloat16"])
 def test_in_place_unlearns_the_target_itself(precision):
     lm, start = target(), copy.deepcopy(target().model.state_dict())
@@ -457,7 +457,7 @@ def test_a_model_without_a_list_has_no_blocks():
     )
 
 
-# ---------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 @pytest.mark.parametrize("precision", ["float16", "fp16"])
 def test_float16_is_refused(precision):
     with pytest.raises(ValueError, match=r"a scaler skips steps unseen: use precision='bfloat16'"):
@@ -516,7 +516,7 @@ def test_adafactor_in_a_master_is_refused_where_the_rule_probes():
     assert UnlearningStep(net, optimizer, NGDiff(), Constant(0.1)).count == 0
 
 
-# -------------------------------------------------------------------------------------------------- stop and go on
+# ----------------------------------------------------------------------------------- stop and go on
 ADAMW = lambda groups: torch.optim.AdamW(groups, lr=1e-3)  # noqa: E731
 RESUMED = {"engine": Engine(precision="bfloat16"), "optimizer": ADAMW, "steps": 7}
 SCRIPT = """

@@ -83,7 +83,7 @@ def gradients(params, turn, lacking=()):
         p.grad = None if i in lacking else g.to(p.dtype)
 
 
-# --------------------------------------------------------------------------------------------------------- split, join
+# -------------------------------------------------------------------------------------- split, join
 @settings(max_examples=300)
 @given(st.lists(st.integers(-(2**31), 2**31 - 1), min_size=1, max_size=50))
 def test_join_is_the_inverse_of_split_for_every_float(bits):
@@ -152,7 +152,7 @@ def test_all_magnitudes_come_back_and_all_bfloat16_have_no_low_bits():
     ].all()  # half a step of 8 bits
 
 
-# ------------------------------------------------------------------------------------------------ no update is lost
+# -------------------------------------------------------------------------------- no update is lost
 @pytest.mark.parametrize("lr", [1e-6, 1e-5])
 def test_small_steps_are_not_lost(lr):
     """A hundred steps at a relative size of lr: float32's own result, where plain bfloat16 does not
@@ -251,7 +251,7 @@ def test_parameters_without_a_gradient_are_left_alone(bucket):
     assert same(optimizer.exact(), before)
 
 
-# ------------------------------------------------------------------------------------------------- as an optimizer
+# ---------------------------------------------------------------------------------- as an optimizer
 def test_groups_keep_their_options_and_schedulers_set_their_rates(bucket):
     start, make = exact_start(), lambda groups: torch.optim.AdamW(groups, lr=0.01, weight_decay=0.5)
     wide, (high, low) = [nn.Parameter(theta.clone()) for theta in start], zip(*map(split, start))
@@ -347,7 +347,7 @@ def test_an_error_inside_a_bucket_leaves_no_gradient_behind(monkeypatch):
     assert steps == [2, 2, 1, 1, 1, 1]
 
 
-# --------------------------------------------------------------------------------------------------------- in the step
+# -------------------------------------------------------------------------------------- in the step
 class Split(nn.Module):
     """Linear regressions whose weights are bfloat16 but for one; losses computed in float32."""
 

@@ -20,8 +20,7 @@ HOME = Path(conventions.__file__).parent
 INSIDE = {HOME / "definition.py", *HOME.glob("convention*.py")}
 
 
-# The source: no module asks which convention it has
-# ------------------------------------------------
+# The source: no module asks which convention it has -----------------------------------------------
 
 
 def held(tree: ast.AST) -> set[str]:
@@ -112,8 +111,7 @@ def test_the_check_lets_the_object_be_used():
     assert not list(asks("if suite == 'tofu': how.encode(1)"))
 
 
-# The objects
-# ---------------------------------------------------------------------------------------
+# The objects --------------------------------------------------------------------------------------
 
 
 def test_names_and_suites_are_read_off_the_objects():
@@ -132,8 +130,7 @@ def test_a_convention_is_refused_where_it_cannot_evaluate():
             conventions.convention(how, "muse")
 
 
-# One of a user's own
-# -------------------------------------------------------------------------------
+# One of a user's own ------------------------------------------------------------------------------
 
 
 class Shouted(Convention):

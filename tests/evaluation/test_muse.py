@@ -42,8 +42,7 @@ ROWS = [
     },  # [a-z0-9] only: the mill in d, all there
 ]
 
-# Scores from a file, by hand
-# --------------------------------------------------------------------------------------
+# Scores from a file, by hand ----------------------------------------------------------------------
 
 
 def test_three_rows_by_hand():
@@ -163,8 +162,7 @@ def test_scoring_a_file_loads_no_torch():
     assert done.stdout.split() == ["False", "False"]
 
 
-# A small model
-# ----------------------------------------------------------------------------------------------------
+# A small model ------------------------------------------------------------------------------------
 
 WHO = ["Ann", "Bea", "Cem", "Dan"]
 
@@ -342,8 +340,7 @@ def test_losses_are_per_token_of_whole_documents():
     )
 
 
-# Texts and tokens
-# -------------------------------------------------------------------------------------------------
+# Texts and tokens ---------------------------------------------------------------------------------
 
 
 def test_the_prompt_of_knowmem_and_its_last_space():
@@ -470,8 +467,7 @@ def test_bos_stays_in_front_of_a_shortened_prompt():
     ]
 
 
-# Edges
-# ------------------------------------------------------------------------------------------------------------
+# Edges --------------------------------------------------------------------------------------------
 
 
 def test_whatever_parts_there_are_are_evaluated():
@@ -545,8 +541,7 @@ def test_open_unlearnings_names():
     assert found["mia_min_k"]["auc"] == found["mia_min_k"]["agg_value"] == 1.0
 
 
-# Requests
-# ---------------------------------------------------------------------------------------------------------
+# Requests -----------------------------------------------------------------------------------------
 
 
 def test_four_requests_in_a_row_are_unlearned_and_evaluated():

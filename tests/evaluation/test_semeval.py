@@ -120,8 +120,7 @@ def report() -> Report:
     return evaluate(lm(), bench(), max_new_tokens=12)
 
 
-# Likelihood
-# -------------------------------------------------------------------------------------------------------
+# Likelihood ---------------------------------------------------------------------------------------
 def nll(model, text: str, head: str) -> float:
     """Mean loss of the tokens of `text` after those of `head`, as transformers works it out."""
     ids = lm().tokenizer(text)["input_ids"]
@@ -154,8 +153,7 @@ def test_the_nll_of_a_document_is_that_of_all_its_tokens(report):
     )
 
 
-# Scores
-# -----------------------------------------------------------------------------------------------------------
+# Scores -------------------------------------------------------------------------------------------
 def test_the_metrics_are_the_definitions(report):
     """Twelve terms, harmonic mean, membership: from the items alone."""
     values = {}
@@ -221,8 +219,7 @@ def test_a_reference_gives_its_auc():
         evaluate(memorised(), other, own, generate=False)
 
 
-# Conventions
-# ------------------------------------------------------------------------------------------------------
+# Conventions --------------------------------------------------------------------------------------
 def test_the_evaluators_convention_rounds_the_weights_and_gives_them_back():
     before = {name: p.detach().clone() for name, p in lm().model.named_parameters()}
     plain, rounded = (
@@ -273,8 +270,7 @@ def test_a_two_digit_question_is_scored_by_ours_alone():
     assert terms.value(convention("ngdiff").judged(items)[0]) == 1
 
 
-# Batches
-# ----------------------------------------------------------------------------------------------------------
+# Batches ------------------------------------------------------------------------------------------
 def test_a_row_is_the_same_alone_and_in_company(report):
     alone = replace(
         bench(), configs={**bench().configs, "forget": bench().forget[:1] + bench().forget[4:12]}
@@ -306,8 +302,7 @@ def test_rows_that_do_not_fit_are_named():
         evaluate(lm(), plain)
 
 
-# Files
-# ------------------------------------------------------------------------------------------------------------
+# Files --------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("convention", ["ngdiff", "semeval"])
 def test_the_evaluators_folder_scores_to_the_same(tmp_path, convention):
     report = evaluate(memorised(), bench(), convention=convention, mmlu=0.4, max_new_tokens=16)
@@ -366,8 +361,7 @@ def test_the_report_round_trips(tmp_path, report):
     )
 
 
-# Real rows
-# --------------------------------------------------------------------------------------------------------
+# Real rows ----------------------------------------------------------------------------------------
 @real_lume
 def test_the_real_rows_go_through_everything(tmp_path):
     """Loader, a model of their tokens, unlearning, evaluator, its files."""

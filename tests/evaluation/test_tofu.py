@@ -71,8 +71,7 @@ def report(lm, bench, reference) -> Report:
     return evaluate(lm, bench, reference)
 
 
-# Report
-# -----------------------------------------------------------------------------------------------------------
+# Report -------------------------------------------------------------------------------------------
 
 
 def test_names_are_the_benchmarks(report):
@@ -294,8 +293,7 @@ def test_open_unlearning_convention(report, lm, bench, reference):
         evaluate(lm, bench, published)
 
 
-# Anchors
-# ----------------------------------------------------------------------------------------------------------
+# Anchors ------------------------------------------------------------------------------------------
 
 
 def test_a_memorising_model_is_found_out(memorised, bench, reference):

@@ -30,7 +30,7 @@ from ngdiff.theory import theorems
 from ngdiff.theory.quadratics import Pair, pair, walk
 
 
-# --------------------------------------------------------------------------------------------------------------- style
+# -------------------------------------------------------------------------------------------- style
 def luminance(colour: str) -> float:
     return sum(
         weight * x for weight, x in zip((0.2126, 0.7152, 0.0722), to_rgb(colour), strict=True)
@@ -86,7 +86,7 @@ def test_spread_keeps_order_and_distance_and_moves_no_more_than_it_must(heights,
         assert moved == pytest.approx(heights)
 
 
-# ---------------------------------------------------------------------------------------------------------------- rows
+# --------------------------------------------------------------------------------------------- rows
 def vec(*x: float) -> torch.Tensor:
     return torch.tensor(x, dtype=torch.float64)
 

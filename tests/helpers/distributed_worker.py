@@ -157,7 +157,7 @@ def keep(folder: Path, name: str, found: dict) -> None:
         torch.save(found, folder / f"{name}.pt")
 
 
-# --------------------------------------------------------------------------------------------------------------- stages
+# ------------------------------------------------------------------------------------------- stages
 def cases(folder: Path) -> None:
     for name, case in CASES.items():
         shards = sharding.shards_of

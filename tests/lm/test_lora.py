@@ -88,7 +88,7 @@ def equal(one, two, tolerance=0.0):
     )
 
 
-# ------------------------------------------------------------------------------------------------------------ the step
+# ----------------------------------------------------------------------------------------- the step
 @pytest.mark.parametrize("memory", ["swap", "recompute"])
 @pytest.mark.parametrize("alpha", [4, 32])
 @pytest.mark.parametrize("targets", [["q_proj", "v_proj"], "all-linear"], ids=str)
@@ -198,7 +198,7 @@ def test_bfloat16_rounds_the_base_and_keeps_adapters_in_float32():
     )
 
 
-# ----------------------------------------------------------------------------------------------------------- the start
+# ---------------------------------------------------------------------------------------- the start
 @pytest.mark.parametrize(
     ("method", "kind"), [(methods.NPO, "nll"), (methods.KL, "logp")], ids=lambda x: str(x)[:4]
 )
@@ -268,7 +268,7 @@ def test_a_trained_adapter_is_refused_as_its_own_start(method):
     assert go(adapted(merged), method=method, steps=1).history[0].updated
 
 
-# ------------------------------------------------------------------------------------------------------------ refusals
+# ----------------------------------------------------------------------------------------- refusals
 def test_adapting_twice_is_refused():
     with pytest.raises(ValueError, match=r"has an adapter already: merge it"):
         lora.adapt(adapted())
@@ -299,7 +299,7 @@ def test_an_unknown_target_is_refused_and_leaves_the_model_as_it_was():
     assert not lm.adapted and all(p.requires_grad for p in lm.model.parameters())
 
 
-# ------------------------------------------------------------------------------------------------------------- on disk
+# ------------------------------------------------------------------------------------------ on disk
 @pytest.fixture
 def saved(tmp_path):
     """(the base as loaded from its folder, an adapter trained on it, the adapter's folder)."""
@@ -386,7 +386,7 @@ def test_an_adapter_does_not_replace_a_folder_of_other_things(tmp_path):
     assert (tmp_path / "notes.txt").read_text() == "kept"
 
 
-# --------------------------------------------------------------------------------------------------------- checkpoints
+# -------------------------------------------------------------------------------------- checkpoints
 class Interrupted(Exception):
     pass
 

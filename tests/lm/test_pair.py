@@ -62,7 +62,7 @@ def _untrained(seed=0, **shape) -> models.LM:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- tokens
+# ------------------------------------------------------------------------------------------- tokens
 class Words:
     """A tokenizer to do by hand: a token is a character; " x" merges with the space before it, as
     in byte-level BPE.
@@ -214,7 +214,7 @@ def test_the_tokenizer_sees_each_row_once_and_no_set_more_often_than_another():
     )
 
 
-# ----------------------------------------------------------------------------------------------------------- training
+# ----------------------------------------------------------------------------------------- training
 def test_batches_take_each_row_once_in_like_lengths():
     lengths = [1 + (37 * i) % 50 for i in range(103)]
     made = batches(lengths, 8, torch.Generator().manual_seed(0))
@@ -300,7 +300,7 @@ def test_progress_prints_lines_and_always_the_last(capsys):
     )
 
 
-# -------------------------------------------------------------------------------------------------- target, reference
+# -------------------------------------------------------------------------------- target, reference
 CHANGES = {
     "a row": (replace(BENCH, configs={**BENCH.configs, "retain90": _rows("Ben", 8)}), P, 0),
     "a hold-out text": (
@@ -409,7 +409,7 @@ def test_hub_targets_are_taken_ready_made_only_for_whole_tofu():
         assert models._ready_made(bench, P_, "target") is None
 
 
-# ------------------------------------------------------------------------------------------------------ load and save
+# ------------------------------------------------------------------------------------ load and save
 def test_save_and_load_keep_weights_ties_tokenizer_and_prompt(tmp_path):
     lm = replace(_untrained(), prompt=Prompt("Q: ", " ", "A: "), name="mine")
     folder = models.save(lm, tmp_path / "model")
@@ -530,7 +530,7 @@ def test_gated_and_unknown_models_are_told_apart():
         assert advice in str(hub._explained(error, "owner/name"))
 
 
-# ------------------------------------------------------------------------------------------------------------ prompts
+# ------------------------------------------------------------------------------------------ prompts
 TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>\n{% "
     "endfor %}"

@@ -50,7 +50,7 @@ OPEN = [
 ]
 
 
-# ---------------------------------------------------------------------------------------------------------- by hand
+# ------------------------------------------------------------------------------------------ by hand
 # p(v) = 1/2, 1/4, 1/4 at every position; row 0 has the answer 0 1 2, row 1 the answer 1, then
 # padding.
 def test_dpo_by_hand():
@@ -102,10 +102,8 @@ def test_undial_by_hand():
         (SatImp(1.0, 1.0), (0.25 + 3 * 0.25 * 0.75 * 2) / 4),
         (SatImp(), (2**-6 + 3 * 2**-10 * 0.75 * 2) / 4),
         (SatImp(0.0, 0.0), 7 / 4),
-        (
-            CEU(),
-            -4 / 3,
-        ),  # the first tokens are left out, and row 1 has no other; q = 2/3 on the ½ and 1/3 on the ¼
+        # the first tokens are left out, and row 1 has no other; q = 2/3 on the ½ and 1/3 on the ¼
+        (CEU(), -4 / 3),
     ],
     ids=repr,
 )
@@ -204,7 +202,7 @@ def test_settings_that_cannot_be_are_refused(make, message):
         make()
 
 
-# ------------------------------------------------------------------------------- one plain loop, and gradients by formula
+# --------------------------------------------------------- one plain loop, and gradients by formula
 def naive(objective, logits, labels, start_logits):
     """The papers' formulas as loops in float64, row by row; and dF/dlogits, written out."""
     total, n, grad = 0.0, 0, torch.zeros_like(logits)
@@ -277,7 +275,7 @@ def test_vocabulary_entries_that_are_masked_out_are_borne(objective):
     assert torch.isfinite(F) and torch.isfinite(logits.grad).all() and logits.grad.any()
 
 
-# -------------------------------------------------------------------------------------------------- published defects
+# -------------------------------------------------------------------------------- published defects
 @pytest.mark.parametrize(
     "objective",
     [published.PaddedKL(), published.PaddedUNDIAL(beta=2.0)],
@@ -353,7 +351,7 @@ def test_a_convention_keeps_the_settings_and_leaves_the_rest_alone():
     assert all(open_.objective(o) == o for o in (CE(), DPO(), WGA(), SatImp(), CEU()))
 
 
-# ------------------------------------------------------------------------------------------------ as phases of a problem
+# --------------------------------------------------------------------------- as phases of a problem
 @pytest.fixture(scope="module")
 def target():
     return micro.lm().copy("target")
@@ -470,7 +468,7 @@ def test_a_batch_of_one_token_answers_has_a_ceu_of_zero(target):
     assert all(gradient(m, m.batch(0)[1])[0] != 0 for m in [moved(target, CEU())])
 
 
-# ------------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 def test_refusals_are_a_hundred_different_sentences():
     assert len(REFUSALS) == len(set(REFUSALS)) == 100
     words = [len(text.split()) for text in REFUSALS]
@@ -521,7 +519,7 @@ def test_pairs_are_of_forget_rows_only(target):
         problem(target, method=Method("m", NGDiff(), retain=DPO()))
 
 
-# ---------------------------------------------------------------------------------------------------------- activations
+# -------------------------------------------------------------------------------------- activations
 SHAPES = {
     "hidden_size": 16,
     "intermediate_size": 24,
@@ -628,7 +626,7 @@ def test_rmu_steers_the_forget_rows_and_holds_the_others():
     assert last.forget > 0.05 * first.forget and 0 < last.retain < -0.1 * first.forget
 
 
-# ------------------------------------------------------------------------------------------------ start, store, resume
+# ----------------------------------------------------------------------------- start, store, resume
 NEW = [
     methods.DPO,
     methods.RMU,
@@ -713,7 +711,7 @@ def test_the_target_never_changes(target, method):
     assert torch.equal(weights(target), before) and not torch.equal(weights(run.model), before)
 
 
-# -------------------------------------------------------------------------------------------- published code as a method
+# ----------------------------------------------------------------------- published code as a method
 @pytest.mark.parametrize("objective", OPEN, ids=lambda o: type(o).__name__)
 def test_published_objectives_unlearn_too(target, objective):
     made = moved(target, objective)

@@ -23,7 +23,7 @@ def value(objective, tokens, labels, start=None):
     return objective.sums(tokens, start).sum() / objective.counts(labels).sum()
 
 
-# ---------------------------------------------------------------------------------------------------- by hand
+# ------------------------------------------------------------------------------------------ by hand
 # p(v) = 1/2, 1/4, 1/4 at every position; row 0 has the answer 0 1 2, row 1 the answer 1, then
 # padding.
 P_START, P_OTHER = (0.5, 0.25, 0.25), (0.7, 0.2, 0.1)
@@ -115,7 +115,7 @@ def test_beta_is_positive(objective, beta):
         objective(beta=beta)
 
 
-# ---------------------------------------------------------------------------------- one plain loop over rows and tokens
+# -------------------------------------------------------------- one plain loop over rows and tokens
 def naive(objective, logits, labels, start_logits):
     """The formulas of the literature as loops in float64, row by row."""
     rows, n = [], 0
@@ -192,7 +192,7 @@ def test_start_values_are_one_tensor_a_row():
     assert torch.allclose(torch.cat(logp).exp().sum(-1), torch.ones(17, dtype=torch.float64))
 
 
-# ------------------------------------------------------------------------------------------------------- as gradients
+# ------------------------------------------------------------------------------------- as gradients
 @pytest.mark.parametrize("objective", [o for o in OBJECTIVES if o != KL()], ids=repr)
 def test_ascending_a_forget_objective_forgets_every_row(objective):
     logits, start, labels = random_batch(torch.float64)

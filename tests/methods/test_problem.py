@@ -78,7 +78,7 @@ def weights(lm: LM) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in lm.model.parameters()]).clone()
 
 
-# ----------------------------------------------------------------------------------------------------- which rows
+# --------------------------------------------------------------------------------------- which rows
 def test_each_epoch_is_a_permutation_and_epochs_differ(target):
     retain, forget = order(problem(target), 11)  # 44 rows: 4 epochs of retain, 6 of forget
     for seen, n in ((retain, 11), (forget, 7)):
@@ -147,7 +147,7 @@ def test_a_probe_of_all_rows_is_the_step_itself(target):
     assert sorted(numbers(made.probe(0, 3), made.retain)) == list(range(11))
 
 
-# ------------------------------------------------------------------------------------------------------ in what pieces
+# ----------------------------------------------------------------------------------- in what pieces
 def gradient(problem: LMProblem, phase) -> tuple[float, float, torch.Tensor]:
     """Loss, cross-entropy and gradient of a phase."""
     problem.module.zero_grad()
@@ -233,7 +233,7 @@ def test_what_padding_holds_never_matters(exact):
     assert after[:2] == before[:2] and torch.equal(after[2], before[2])
 
 
-# ------------------------------------------------------------------------------------------------ what is computed once
+# ---------------------------------------------------------------------------- what is computed once
 @pytest.fixture
 def asked(target):
     """Rows that the target itself was asked for, one number a forward."""
@@ -305,7 +305,7 @@ def test_stored_values_carry_no_graph_and_stay_apart_by_phase_and_kind(target):
     assert forget.start.shape == (7,)
 
 
-# ---------------------------------------------------------------------------------------------------- what is left alone
+# ------------------------------------------------------------------------------- what is left alone
 @pytest.mark.parametrize("method", [methods.KL, methods.NGDiffNPO], ids=lambda m: m.name)
 def test_the_target_never_changes(target, method):
     before, made = weights(target), LMProblem(BENCH, target, batch_size=4)
@@ -341,7 +341,7 @@ def test_benchmark_makes_its_problem(target):
     assert (made.batch_size, made.micro, made.lr) == (3, 2, 1e-4) and made.target is target
 
 
-# ------------------------------------------------------------------------------------------------------------- refusals
+# ----------------------------------------------------------------------------------------- refusals
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"batch_size": -1}, {"micro": 0}])
 def test_sizes_are_at_least_one(target, options):
     with pytest.raises(ValueError, match="batch_size and micro must be at least 1"):

@@ -127,7 +127,7 @@ def test_methods_are_values():
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- running
+# ------------------------------------------------------------------------------------------ running
 @pytest.mark.parametrize("stepsize", STEPSIZES)
 @pytest.mark.parametrize("name", METHODS)
 def test_every_method_runs_with_every_step_size_rule(problem, name, stepsize):

@@ -39,8 +39,7 @@ def change(document, *keys, value=None, drop=False):
     return document
 
 
-# TOFU's log
-# -------------------------------------------------------------------------------------------------------
+# TOFU's log ---------------------------------------------------------------------------------------
 
 
 def tofu_log(true, told, wrong, recall, name="q"):
@@ -323,8 +322,7 @@ def test_the_day_in_a_template_does_not_make_another_row():
     assert documents.same_rows(*texts, "a", "b") == []
 
 
-# open-unlearning's file
-# -------------------------------------------------------------------------------------------
+# open-unlearning's file ---------------------------------------------------------------------------
 
 
 def rows(key, *values, **more):
@@ -538,8 +536,7 @@ def test_open_unlearning_references_that_do_not_fit(tmp_path):
         open_unlearning.score(save(tmp_path / "empty.json", {}))
 
 
-# SemEval's folder
-# -------------------------------------------------------------------------------------------------
+# SemEval's folder ---------------------------------------------------------------------------------
 
 HEADER = "id,task,input,expected_output,model_output,nll\n"
 FOLDER = {
@@ -681,8 +678,7 @@ def test_semeval_bad_files(folder, tmp_path):
         semeval.score(folder)
 
 
-# MUSE's file
-# ------------------------------------------------------------------------------------------------------
+# MUSE's file --------------------------------------------------------------------------------------
 
 MUSE = {
     # F1: LCS "the cat" 2 of 3 and of 2 words: 2·(2/3)·1/(5/3) = 4/5; 0
@@ -761,8 +757,7 @@ def test_muse_references_that_do_not_fit(tmp_path):
         muse.score(save(tmp_path / "a.json", {"verbmem": MUSE["verbmem"]}), path)
 
 
-# Documents and the command
-# ----------------------------------------------------------------------------------------
+# Documents and the command ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["tofu", "open-unlearning", "muse"])

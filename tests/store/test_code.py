@@ -163,13 +163,15 @@ from ngdiff.profiles import TinyLM, Training
 tiny = profiles.profile("tiny")
 shape = TinyLM(hidden=32, layers=1, heads=2, intermediate=64, vocab=512, context=128)
 training = Training(epochs=16, pretrain_epochs=5, lr=1.5e-2, batch_size=16, replay=0.5)
-micro = replace(tiny, name="micro", authors=4, questions=6, lm=shape, training=training, steps=5, batch_size=4,
+micro = replace(tiny, name="micro", authors=4, questions=6, lm=shape, training=training, steps=5,\
+ batch_size=4,
                 max_new_tokens=8)
 profiles._PROFILES = (*profiles._PROFILES, micro)
 kinds = {"data": "", "profile": "micro", "rule": "fixed", "lr": 3e-3}
 row = trials.run(trials.Trial("graddiff-0.5", "constant", **kinds), refresh=len(sys.argv) > 1)
 loaded = sorted(name for name in sys.modules if name.partition(".")[0] == "ngdiff")
-print(json.dumps({"loss_forget": row["loss_forget"], "loaded": loaded, "closure": code.closure("ngdiff.study.trials")}))
+print(json.dumps({"loss_forget": row["loss_forget"], "loaded": loaded,\
+ "closure": code.closure("ngdiff.study.trials")}))
 """
 
 

@@ -50,7 +50,7 @@ class Other:
     rate: float = 0.1
 
 
-# ------------------------------------------------------------------------------------------------------- content keys
+# ------------------------------------------------------------------------------------- content keys
 def test_equal_content_gives_an_equal_key_in_every_process():
     parts = [Shape(), {"b": [1, 2.5, None], "a": "ü"}, (True, "x")]
     same = [Shape(4, 0.1), {"a": "ü", "b": (1, 2.5, None)}, [True, "x"]]
@@ -92,7 +92,7 @@ def test_keys_refuse_what_has_no_canonical_form():
         content_key({"build": test_any_change_changes_the_key})
 
 
-# ------------------------------------------------------------------------------------------------------- atomic files
+# ------------------------------------------------------------------------------------- atomic files
 def test_atomic_write_replaces_only_when_the_block_succeeds(tmp_path):
     path = tmp_path / "deep" / "a.txt"
     with atomic_write(path) as temporary:
@@ -141,7 +141,7 @@ def test_what_is_written_is_told_to_whoever_asks(tmp_path, monkeypatch):
     assert len(listed.read_text().splitlines()) == 2
 
 
-# -------------------------------------------------------------------------------------------------------------- cache
+# -------------------------------------------------------------------------------------------- cache
 class Builder:
     """Counts its calls and writes two files."""
 
@@ -292,7 +292,7 @@ def test_a_lock_is_exclusive_between_processes_and_says_that_it_waits(tmp_path):
         process.kill()
 
 
-# ---------------------------------------------------------------------------------------------------- folders refused
+# ---------------------------------------------------------------------------------- folders refused
 def test_a_folder_that_cannot_be_written_is_refused_before_work_starts(tmp_path):
     (tmp_path / "file").write_text("")
     build = Builder()
@@ -347,7 +347,7 @@ def test_cache_folder_of_variable_checkout_and_home(tmp_path, monkeypatch):
     assert cache_dir() == tmp_path / "home" / "mine"
 
 
-# --------------------------------------------------------------------------------------------------- rows and stamps
+# ---------------------------------------------------------------------------------- rows and stamps
 ROWS = [
     {
         "name": "Łódź\n東京",

@@ -28,7 +28,7 @@ def row(method=OURS, stepsize="constant", lr=1e-3, seed=0, target_seed=0, score=
     return fields | {"score": score, "stopped": "forget_level"} | more
 
 
-# -------------------------------------------------------------------------------------------------------------- trials
+# ------------------------------------------------------------------------------------------- trials
 def test_tuning_is_one_matched_trial_a_method_and_rate_on_the_tuning_seed():
     trials = compare.tuning(("npo", OURS), profile="tiny", steps=7)
     assert [(t.method, t.lr) for t in trials] == list(itertools.product(("npo", OURS), RATES))
@@ -109,7 +109,7 @@ def test_every_trial_of_every_plan_is_a_valid_one(name):
         assert trials and len(set(trials)) == len(trials)
 
 
-# -------------------------------------------------------------------------------------------------------------- rates
+# -------------------------------------------------------------------------------------------- rates
 def test_the_rate_with_the_best_score_is_taken_and_the_smaller_one_on_a_tie():
     rows = [
         row("npo", lr=lr, score=s)
@@ -149,7 +149,7 @@ def test_select_is_by_value():
     assert claims.select(rows) == rows
 
 
-# ----------------------------------------------------------------------------------------------------------- intervals
+# ---------------------------------------------------------------------------------------- intervals
 def test_an_interval_over_targets_is_students_t_of_their_means():
     """Means 1, 2, 6 of three targets: mean 3, s = √7, t₀.₉₇₅ with two degrees of freedom = 4.302653
     (any table).
@@ -261,7 +261,7 @@ def test_ascent_and_the_swing_with_c_are_claims_of_the_reported_runs():
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- claims
+# ------------------------------------------------------------------------------------------- claims
 def reported(gaps, baseline="npo"):
     """NGDiff + AutoLR at .5 and a baseline that many points below, a gap a seed."""
     rows = [row(OURS, "autolr", seed=s, score=0.5) for s in range(len(gaps))]
@@ -352,7 +352,7 @@ def test_another_value_may_be_claimed():
     )
 
 
-# -------------------------------------------------------------------------------------------------------------- tables
+# ------------------------------------------------------------------------------------------- tables
 def test_a_table_has_means_by_group_in_order():
     rows = [row("npo", seed=s, score=s / 2) for s in SEEDS] + [row("kl", score=0.3)]
     npo, kl = claims.table(rows, ("score", "lr"), lambda r: r["method"])

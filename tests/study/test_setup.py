@@ -112,8 +112,7 @@ def test_what_a_folder_holds(tmp_path, files, kind):
     assert paths.kind("") == "" and paths.kind("hub") == "tofu"
 
 
-# Tables
-# -----------------------------------------------------------------------------------------------------------
+# Tables -------------------------------------------------------------------------------------------
 def test_every_published_point_has_a_source_a_model_and_a_method():
     for benchmark in ("tofu", "muse", "semeval"):
         rows = tables.published(benchmark)

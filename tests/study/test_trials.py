@@ -86,7 +86,7 @@ def ran(monkeypatch):
     return seen
 
 
-# ------------------------------------------------------------------------------------------------------------ settings
+# ----------------------------------------------------------------------------------------- settings
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -126,7 +126,7 @@ def test_a_field_that_is_none_of_the_rule_is_refused(name):
         Trial(stepsize=name)
 
 
-# --------------------------------------------------------------------------------------------------------------- cache
+# -------------------------------------------------------------------------------------------- cache
 def test_a_trial_runs_once_and_its_row_is_whole(ran):
     t = trial(seed=1)
     row = trials.run(t)
@@ -245,7 +245,7 @@ def test_a_cache_that_cannot_be_written_is_refused_before_any_work(ran, monkeypa
     assert ran == []
 
 
-# -------------------------------------------------------------------------------------------------------------- kills
+# -------------------------------------------------------------------------------------------- kills
 def killed(t: Trial, refresh: bool, where: str) -> int:
     """The exit code of a process that runs the trial and is killed in the middle of `where`."""
 
@@ -290,7 +290,7 @@ def test_a_killed_trial_leaves_nothing_that_is_taken_for_whole(ran, where):
     assert trials.run(t) == row and ran == [t]
 
 
-# ------------------------------------------------------------------------------------------------------------- matched
+# ------------------------------------------------------------------------------------------ matched
 def test_a_matched_run_stops_at_the_hold_out_level_before_the_update():
     level = trials.levels("micro", "", "", 0)[0]["loss_holdout"]
     t = trial(method="ngdiff", lr=1e-2, steps=40)
@@ -351,7 +351,7 @@ def test_levels_are_the_start_and_the_reference():
     assert "forget_quality" in start and "mia_reference" in start
 
 
-# -------------------------------------------------------------------------------------------------------------- scores
+# ------------------------------------------------------------------------------------------- scores
 START, REFERENCE = (
     {"model_utility": 0.6, "forget_Q_A_ROUGE": 0.9},
     {"model_utility": 0.5, "forget_Q_A_ROUGE": 0.4},
@@ -375,7 +375,7 @@ def test_scores_by_hand(utility, rouge, kept, forgot):
     assert (found["kept"], found["forgot"], found["score"]) == pytest.approx((kept, forgot, both))
 
 
-# ------------------------------------------------------------------------------------------------------- many at once
+# ------------------------------------------------------------------------------------- many at once
 @pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_two_at_a_time_give_the_rows_of_one_by_one(monkeypatch, start):
     """`run_all` spawns, and each process then imports all; forked ones do the same work at once."""

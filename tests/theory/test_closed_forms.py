@@ -25,7 +25,7 @@ from ngdiff.theory.quadratics import pair
 from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, somewhere, vec
 
 
-# ------------------------------------------------------------------------------------------------------------ 1: Eq. 7
+# ----------------------------------------------------------------------------------------- 1: Eq. 7
 @given(gradients())
 def test_1_products_and_length(g) -> None:
     theorems.products(*g)
@@ -38,7 +38,7 @@ def test_1_is_not_true_of_other_weights(monkeypatch) -> None:
         theorems.products(g_R, g_F)
 
 
-# ---------------------------------------------------------------------------------------------------------- 2: static c
+# -------------------------------------------------------------------------------------- 2: static c
 @given(gradients(), st.floats(0, 1))
 def test_2_static_interval(g, c) -> None:
     theorems.static_interval(*g, c)
@@ -69,7 +69,7 @@ def test_2_the_interval_closes_on_ngdiff(kappa, digits) -> None:
     assert not theorems.eq7(theorems.combined(drifted, g_R, g_F), g_R, g_F)
 
 
-# -------------------------------------------------------------------------------------------------- 3: the same direction
+# ---------------------------------------------------------------------------- 3: the same direction
 @given(gradients(scale=2.0))
 @settings(max_examples=40)
 def test_3_ngdiff_is_imtl_g_config_and_mgda_on_unit_gradients(g) -> None:
@@ -104,7 +104,7 @@ def test_3_oracles_reproduce_hand_computed_directions() -> None:
     assert torch.allclose(oracles.shortest(G), vec(0.4, 0.8), atol=1e-6)
 
 
-# ------------------------------------------------------------------------------------------------- 4: PCGrad and MGDA
+# ------------------------------------------------------------------------------- 4: PCGrad and MGDA
 @given(gradients(scale=2.0))
 @settings(max_examples=40)
 def test_4_pcgrad_and_mgda_closed_forms(g) -> None:
@@ -120,7 +120,7 @@ def test_4_lossnorm_meets_eq7_only_inside_the_interval(g, log_ratio) -> None:
     assert theorems.eq7(d, *g) == (low < ratio < high)
 
 
-# ---------------------------------------------------------------------------------------------------------- 5: one step
+# -------------------------------------------------------------------------------------- 5: one step
 @FAMILIES
 @given(st.data())
 @settings(max_examples=40)
@@ -182,7 +182,7 @@ def test_5_expansion_beyond_quadratics_has_a_remainder_of_third_order(seed) -> N
         ), rest
 
 
-# -------------------------------------------------------------------------------------------------------------- 6: AutoLR
+# ---------------------------------------------------------------------------------------- 6: AutoLR
 @FAMILIES
 @given(st.data(), st.floats(-2, 4))
 @settings(max_examples=40)

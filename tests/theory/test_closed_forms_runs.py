@@ -19,7 +19,7 @@ from ngdiff.theory import theorems
 from ngdiff.theory.quadratics import Pair, pair, walk
 from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, vec
 
-# ---------------------------------------------------------------------------------------------------------- 7: invariance
+# ------------------------------------------------------------------------------------ 7: invariance
 SCALES = st.floats(-3, 3).map(lambda x: 10**x)
 
 
@@ -58,7 +58,7 @@ def test_7_ngdiff_with_a_constant_rate_is_invariant_too_but_pcgrad_is_not(family
     assert theorems.rescaled(P, PCGrad(), theorems.EXACT, 1.0, 1e3, 5) > 1e-2
 
 
-# -------------------------------------------------------------------------------------------------------------- 8: Pareto
+# ---------------------------------------------------------------------------------------- 8: Pareto
 @given(pairs("concave"), st.floats(0.01, 0.99), SEEDS)
 @settings(max_examples=25)
 def test_8_scalarization_minimisers_are_pareto_optimal_on_the_concave_family(P, c, seed) -> None:
@@ -116,7 +116,7 @@ def test_8_stationary_is_not_optimal_on_the_convex_family() -> None:
     assert min(found) < 1 + 1e-3, "and some end is optimal"
 
 
-# --------------------------------------------------------------------------------------------------------------- 9: AdamW
+# ----------------------------------------------------------------------------------------- 9: AdamW
 def adam_step(g_R: Tensor, g_F: Tensor, rule=None, **options) -> tuple[float, float]:
     """(⟨g_R, Δθ⟩, ⟨g_F, Δθ⟩) of the step that UnlearningStep really makes with AdamW on two linear
     losses.
@@ -185,7 +185,7 @@ def test_9_weight_decay_breaks_it_as_well() -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------- 10: where it ends
+# -------------------------------------------------------------------------------- 10: where it ends
 @FAMILIES
 @pytest.mark.parametrize("seed", range(5))
 def test_10_runs_with_autolr_end_aligned_on_well_conditioned_pairs(family, seed) -> None:

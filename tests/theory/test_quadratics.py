@@ -107,7 +107,7 @@ def test_windows_are_where_one_step_stops_helping(family) -> None:
     )
 
 
-# ------------------------------------------------------------------------------------------------------------- the loop
+# ----------------------------------------------------------------------------------------- the loop
 @FAMILIES
 @pytest.mark.parametrize("rule", [Constant(0.05), AutoLR(every=3)], ids=["constant", "autolr"])
 def test_walk_is_unlearn_with_the_path_kept(family, rule) -> None:

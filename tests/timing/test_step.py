@@ -57,7 +57,7 @@ def measured(tmp_path_factory):
     return rows, read_rows(path), "\n".join(printed)
 
 
-# ---------------------------------------------------------------------------------------------------------------- rows
+# --------------------------------------------------------------------------------------------- rows
 def test_one_row_a_variant_with_every_ratio(measured):
     rows, saved, _ = measured
     assert [row["variant"] for row in rows] == list(VARIANTS) == [row["variant"] for row in saved]
@@ -134,7 +134,7 @@ def test_blocks_of_autolr_have_a_bound_from_five_on():
     )  # of mean seconds
 
 
-# ------------------------------------------------------------------------------------------------------------ variants
+# ----------------------------------------------------------------------------------------- variants
 @pytest.mark.parametrize("name", [*VARIANTS, "ngdiff-recompute"])
 def test_every_variant_takes_its_own_step(name):
     """One step from the same weights: GradDiff's two forms agree, and so do all forms of NGDiff."""
@@ -201,7 +201,7 @@ def test_old_gradients_do_not_count():
     assert two.peak() == first  # gradients of before, freed in the profiled step, would lower it
 
 
-# ------------------------------------------------------------------------------------------------------------- options
+# ------------------------------------------------------------------------------------------ options
 def test_bfloat16_steps_exact_masters_for_all_variants():
     subject = Subject(Case("micro", 16, precision="bfloat16"), "cpu")
     assert isinstance(subject.optimizer, Master) and {p.dtype for p in subject.params} == {
@@ -365,7 +365,7 @@ def test_the_command_line_hands_every_option_over(monkeypatch, tmp_path):
     assert Case(**seen) == Case("7B", 64, 32, 3, 1.5, "bfloat16", "sgd", 4, True, "recompute", TWO)
 
 
-# -------------------------------------------------------------------------------------------------------------- meters
+# ------------------------------------------------------------------------------------------- meters
 def test_model_flops_by_hand():
     model = built("ngdiff").subject.model
     N = (
@@ -517,7 +517,7 @@ def test_meters_on_a_device(monkeypatch):
     assert meters.reads(step, "cuda") == 2 and cuda.mode == 0
 
 
-# ------------------------------------------------------------------------------------------------------- out of memory
+# ------------------------------------------------------------------------------------ out of memory
 def _full(*_):
     raise torch.OutOfMemoryError("no memory")
 
@@ -570,7 +570,7 @@ def test_needs_are_what_a_step_takes():
     )
 
 
-# --------------------------------------------------------------------------------------------------------------- suite
+# -------------------------------------------------------------------------------------------- suite
 def test_the_suite_runs_cases_apart_and_a_failed_one_is_a_row(monkeypatch, tmp_path, capsys):
     small = Case("1M", 16, pairs=1, variants=TWO)
     unknown = replace(small, size="micro")  # which the other process does not know
@@ -638,7 +638,8 @@ from importlib.machinery import PathFinder
 class Without(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        gone = ("datasets", "rouge_score", "papermill", "scipy", "sklearn", "pandas", "pyarrow", "typer", "matplotlib")
+        gone = ("datasets", "rouge_score", "papermill", "scipy", "sklearn", "pandas",\
+ "pyarrow", "typer", "matplotlib")
         return None if name.split(".")[0] in gone else super().find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Without
@@ -657,7 +658,7 @@ runpy.run_module("ngdiff.timing.step", run_name="__main__", alter_sys=True)
     assert [row["variant"] for row in read_rows(tmp_path / "rows.jsonl")] == list(TWO)
 
 
-# -------------------------------------------------------------------------------------------------------------- README
+# ------------------------------------------------------------------------------------------- README
 def test_the_readme_shows_what_rows_have_and_a_dash_where_one_lacks_it(tmp_path, measured):
     folder = tmp_path / "data/results/bench"
     folder.mkdir(parents=True)
