@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from ngdiff.lm.model import load, save
     from ngdiff.lm.pair import pair, reference, target
     from ngdiff.methods import objectives
+    from ngdiff.methods.definition import Method
     from ngdiff.methods.problem import problem
-    from ngdiff.methods.recipes import Method
     from ngdiff.profiles import profile
     from ngdiff.theory import quadratics
 
@@ -80,7 +80,11 @@ _HOME = {
         **dict.fromkeys(("load", "save"), "lm.model"),
         **dict.fromkeys(("target", "reference", "pair"), "lm.pair"),
     },
-    **{"Method": "methods.recipes", "problem": "methods.problem", "evaluate": "evaluation.suites"},
+    **{
+        "Method": "methods.definition",
+        "problem": "methods.problem",
+        "evaluate": "evaluation.suites",
+    },
 }  # public name -> the module that defines it; the other names of __all__ are modules
 _MODULES = {
     "lora": "lm.lora",

@@ -143,3 +143,11 @@ def profile(name: str | Profile) -> Profile:
             )
     names = ", ".join(p.name for p in _PROFILES)
     raise ValueError(f"unknown profile {name!r}; choose one of: {names}, or pass a Profile")
+
+
+def is_named(P: Profile) -> bool:
+    """Return whether its name stands for this very profile."""
+    try:
+        return profile(P.name) == P
+    except ValueError:
+        return False

@@ -55,7 +55,7 @@ print(f"forget loss now {before['loss_forget']:.3f}, of unseen authors {level:.3
 problem = ng.problem(bench, start, batch_size=P.batch_size)
 run = ng.unlearn(
     problem,
-    ng.methods.NGDiff,
+    ng.methods.ngdiff,
     ng.AutoLR(),
     steps=P.steps,
     seed=seeds[0],
@@ -139,7 +139,7 @@ fig
 
 # %%
 updates = sum(info.updated for info in run.history)
-ascent = ng.unlearn(problem, ng.methods.GradAscent, ng.Constant(1e-4), steps=updates, seed=seeds[0])
+ascent = ng.unlearn(problem, ng.methods.gradascent, ng.Constant(1e-4), steps=updates, seed=seeds[0])
 last = ascent.history[-1]
 print(
     f"GradAscent: forget loss {last.forget_ce:.2f}, retain loss {last.retain_ce:.2f} (it started at {before['loss_retain']:.3f})"

@@ -173,10 +173,12 @@ print(tables.sheet(sheet, "07", "locuslab/TOFU"))
 # of after so many epochs, and trains every parameter (published RMU: some layers).
 
 # %%
-for name, d in methods.DEFAULTS.items():
+for method in methods.METHODS.values():
+    if (d := method.defaults) is None:
+        continue
     weights = "by the rule" if d.gamma is None else f"{d.gamma:g}·forget + {d.alpha:g}·retain"
     print(
-        f"{style.label(name):26}{weights:26}lr {d.lr:g}, {d.epochs:2d} epochs, batch {d.batch}  {dict(d.options)}  {d.source}"
+        f"{method.name:26}{weights:26}lr {d.lr:g}, {d.epochs:2d} epochs, batch {d.batch}  {dict(d.options)}  {d.source}"
     )
 
 # %% [markdown]

@@ -135,7 +135,7 @@ def requests(kind, k, lm):
     )
     run = ng.unlearn(
         ng.problem(fold, lm, batch_size=P.batch_documents),
-        ng.methods.NGDiff,
+        ng.methods.ngdiff,
         ng.AutoLR(),
         steps=20 if smoke else P.steps,
         stop=ng.ForgetLevel(before["loss_holdout"]),

@@ -188,7 +188,7 @@ if lume:
     level = loss(model, slice_.holdout)
     run = ng.unlearn(
         ng.problem(slice_, model, batch_size=8),
-        ng.methods.NGDiff,
+        ng.methods.ngdiff,
         ng.AutoLR(),
         steps=60,
         stop=ng.ForgetLevel(level),

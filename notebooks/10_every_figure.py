@@ -71,7 +71,7 @@ for name, rows_file in (
         )
 parts = ("matched.parquet", "starts.parquet", "claims.jsonl", "levels.jsonl")
 for prefix, plan in (("", "live"), ("grid_", "grid")):
-    tuning = protocol.saved(compare.plan(plan, tuple(seeds)), profile=profile, data=data)
+    tuning = protocol.saved(compare.plan(plan, tuple(seeds)).tuning(profile=profile, data=data))
     found = [tuning, *(saved(f"{prefix}{part}") for part in parts)]
     if not all(found):
         print(f"{prefix or 'live '}comparison: not run")

@@ -30,9 +30,9 @@ from ngdiff.core.stepsize import Constant
 from ngdiff.data import authors
 from ngdiff.lm import pair as models
 from ngdiff.lm import train
+from ngdiff.methods.definition import Method
 from ngdiff.methods.objectives import CE, KL, SimNPO
 from ngdiff.methods.problem import LMProblem
-from ngdiff.methods.recipes import Method
 from ngdiff.store.cache import cache_dir, found
 from tests.helpers import micro
 from tests.helpers.micro_trials import MICRO

@@ -93,7 +93,7 @@ def test_a_folder_of_this_class_is_loaded_evaluated_and_unlearned(kind, tmp_path
     assert 0 < report.metrics["forget_Q_A_Prob"] < 1 and "model_utility" in report.metrics
     before = [p.detach().clone() for p in lm.model.parameters()]
     run = ng.unlearn(
-        ng.problem(BENCH, lm, batch_size=4), ng.methods.NGDiff, ng.AutoLR(every=2), steps=3
+        ng.problem(BENCH, lm, batch_size=4), ng.methods.ngdiff, ng.AutoLR(every=2), steps=3
     )
     assert [i.outcome for i in run.history] == ["ok"] * 3
     moved = [

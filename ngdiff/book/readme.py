@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.book import build as book
-from ngdiff.figures.style import label, ordered
+from ngdiff.methods.recipes import label, ordered
 from ngdiff.store.rows import read_rows
 from ngdiff.study import plan as compare
 from ngdiff.study import protocol
-from ngdiff.study.claims import OURS, select
+from ngdiff.study.claims import OURS
+from ngdiff.study.intervals import select
 from ngdiff.study.sentences import average, sentences, share
 
 Row = dict[str, Any]
@@ -147,7 +148,7 @@ def findings(root: Path) -> str:
     """The grid in sentences (`ngdiff.study.sentences`)."""
     parts = ("matched.parquet", "starts.parquet", "fixed.parquet", "claims.jsonl")
     matched, *others = (_saved(root / "data/results/tiny" / f"grid_{name}") for name in parts)
-    files = [matched, protocol.saved(compare.plan("grid", ()), profile="tiny"), *others]
+    files = [matched, protocol.saved(compare.plan("grid", ()).tuning(profile="tiny")), *others]
     return "\n".join(f"- {line}" for line in sentences(*files)) if all(files) else NOT_RUN
 
 

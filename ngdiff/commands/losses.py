@@ -35,28 +35,13 @@ from ngdiff.evaluation import conventions
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.lm.model import LM, load
 from ngdiff.lm.tokens import Example
-from ngdiff.methods import baselines
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
-from ngdiff.methods.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
+from ngdiff.methods.objectives import Objective, token_counts
+from ngdiff.methods.recipes import named_objectives
 from ngdiff.store.cache import atomic_write, probe_file
 from ngdiff.store.rows import stamp
 
-OBJECTIVES: dict[
-    str, tuple[str, Objective]
-] = {  # name -> (rows, objective); those on retain rows are minimised
-    "ce_retain": ("retain", CE()),
-    "ce_forget": ("forget", CE()),
-    "kl": ("retain", KL()),
-    "npo": ("forget", NPO()),
-    "simnpo": ("forget", SimNPO()),
-    "dpo": ("forget", baselines.DPO()),
-    "undial": ("forget", baselines.UNDIAL()),
-    "wga": ("forget", baselines.WGA()),
-    "satimp": ("forget", baselines.SatImp()),
-    "ceu": ("forget", baselines.CEU()),
-    "rmu": ("forget", baselines.RMU()),
-    "rmu_retain": ("retain", baselines.RMURetain()),
-}
+OBJECTIVES = named_objectives()  # name -> (rows, objective); those on retain rows are minimised
 
 
 def losses(

@@ -123,6 +123,9 @@ class Benchmark:
         _check_disjoint(self.name, self.split, self.forget, retain, self.retain)
         _check_disjoint(self.name, self.split, self.forget, "pretrain", self.pretrain)
 
+    def __hash__(self) -> int:
+        return hash(self.fingerprint)
+
     def rows(self, config: str) -> list[Row]:
         """The rows of one config; KeyError names the ones there are."""
         if config not in self.configs:

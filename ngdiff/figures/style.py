@@ -1,5 +1,5 @@
-"""One colour for each method, everywhere (name and place in the order: `ngdiff.methods.labels`);
-saving as vector pdf and png.
+"""One look for each method, everywhere: that of its value (`ngdiff.methods.recipes`); saving as
+vector pdf and png.
 
 Colours are Okabe & Ito's colour-blind safe set and shades of it; NGDiff is the darkest. A method is
 named as on the command line ("graddiff-0.5") or as in a legend ("GradDiff(0.5)"): both find the
@@ -16,7 +16,8 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ngdiff.methods.labels import label, name_of, ordered
+from ngdiff.methods import recipes
+from ngdiff.methods.recipes import label, ordered
 from ngdiff.store.cache import atomic_write
 
 SHEET = Path(__file__).resolve().with_name("ngdiff.mplstyle")
@@ -25,45 +26,22 @@ house = plt.style.context(
     SHEET
 )  # decorates a function that draws: titles take their size when they are set
 GOOD, BAD = "#0072B2", "#D55E00"
-# command-line name -> (colour, dashes)
-METHODS: dict[str, tuple[str, Any]] = {
-    "ngdiff": ("#000000", "-"),
-    "ngdiff-npo": ("#444444", "--"),
-    "ngdiff-kl": ("#777777", ":"),
-    "gradascent": ("#D55E00", "-"),
-    "graddiff-0.1": ("#F0C300", "-"),
-    "graddiff-0.5": ("#E69F00", "-"),
-    "graddiff-0.9": ("#B06A00", "-"),
-    "graddiff-0.9-npo": ("#B06A00", "--"),
-    "kl": ("#56B4E9", "-"),
-    "lossnorm": ("#009E73", "-"),
-    "npo": ("#0072B2", "-"),
-    "simnpo": ("#CC79A7", "-"),
-    "dpo": ("#332288", "-"),
-    "rmu": ("#117733", "-"),
-    "undial": ("#999933", "--"),
-    "wga": ("#AA4499", "--"),
-    "satimp": ("#CC6677", "-."),
-    "ceu": ("#88CCEE", "-."),
-    "retain-ft": ("#A67B5B", ":"),
-    "pcgrad": ("#882255", "-"),
-    "mgda": ("#44AA99", "-"),
-}
 
 
 def colour(method: str) -> str:
-    """The method's colour; grey for a method that has none."""
-    return METHODS.get(name_of(method), ("#999999", "-"))[0]
+    """Return the method's colour; grey for a method that nobody knows."""
+    return recipes.look(method).colour
 
 
 def line(method: str) -> dict[str, Any]:
-    """Keywords of `plot` for the method: colour, dashes, label, and NGDiff on top."""
-    shade, dashes = METHODS.get(name_of(method), ("#999999", "-"))
+    """Return keywords of `plot` for the method: colour, dashes, label, and NGDiff on top."""
+    look = recipes.look(method)
+    ours = recipes.known(method) == recipes.ngdiff
     return {
-        "color": shade,
-        "ls": dashes,
+        "color": look.colour,
+        "ls": look.dashes,
         "label": label(method),
-        "zorder": 4 if name_of(method) == "ngdiff" else 3,
+        "zorder": 4 if ours else 3,
     }
 
 

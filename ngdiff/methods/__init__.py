@@ -1,21 +1,32 @@
-"""Unlearning methods: objectives, what the recipes are called, and a benchmark with a model as the
-loop's problem.
+"""Unlearning methods: objectives, methods as values, and a benchmark with a model as the loop's
+problem.
 
-`methods.NGDiff`, `methods.Method` and `methods.method` are those of `methods.recipes`; they load on
-first use.
+`methods.ngdiff`, `methods.graddiff(0.9)`, `methods.METHODS` and the other values are those of
+`methods.recipes`, `methods.Method` is that of `methods.definition`; they load on first use.
 """
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ngdiff.methods.definition import Defaults, Look, Method
     from ngdiff.methods.recipes import *  # noqa: F403
+
+    __all__ = ["Defaults", "Look", "Method"]
+HANDED_ON = ("METHODS", "Defaults", "Look", "Method", "graddiff", "method", "tagged")
 
 
 def __getattr__(name: str) -> Any:
-    if name[0].isupper() or name == "method":  # others are modules
-        from ngdiff.methods import recipes
+    if name.startswith("_") or find_spec(f"{__name__}.{name}"):  # a module is imported, not asked
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import ngdiff.methods.recipes as recipes
 
-        return getattr(recipes, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(recipes, name, None)
+    if name in HANDED_ON or isinstance(value, recipes.Method):
+        return value
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}; it has {', '.join(recipes.METHODS)} (with "
+        "_ for a hyphen) and graddiff(c)"
+    )

@@ -21,6 +21,7 @@ from ngdiff.engine.engine import Engine, Make
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import Example, collate
 from ngdiff.methods import recipes
+from ngdiff.methods.definition import Method
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import Objective, token_counts
 from ngdiff.methods.refusals import refusal
@@ -75,7 +76,7 @@ class LMProblem:
         )
         self.dropout, self.engine, self.in_place = dropout, engine or Engine(), in_place
         self.forget, self.retain = self._encode(bench.forget), self._encode(bench.retain)
-        self.model, self.method, self.seed = target, recipes.NGDiff, 0
+        self.model, self.method, self.seed = target, recipes.ngdiff, 0
         self.module: torch.nn.Module = (
             target.model
         )  # what is called: the model, or what several processes wrap it in
@@ -89,9 +90,7 @@ class LMProblem:
         bound = object.__new__(LMProblem)
         bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
         bound.seed = seed
-        bound.method = (
-            method if isinstance(method, recipes.Method) else recipes.Method(repr(method), method)
-        )
+        bound.method = method if isinstance(method, Method) else recipes.method(method)
         if bound.method.retain.pairs:
             raise ValueError(
                 f"{bound.method.retain} pairs answers with refusals: it is a forget objective only"

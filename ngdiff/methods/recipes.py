@@ -1,133 +1,331 @@
-"""Unlearning methods: a retain objective, a forget objective and a direction rule, freely combined.
+"""The methods of the package, each one value in one place, in the order of every table and legend.
 
-Each recipe is a `Method` that works with every step-size rule; the same table names them for the
-command line and the figures. Weights are the published ones (open-unlearning's γ·forget +
-α·retain): GradDiff with γ = α = 1 is 2·GradDiff(0.5); NPO takes (1, 1), SimNPO (1, 0.125).
-`DEFAULTS` holds the whole published settings beside them.
+Weights are the published ones (open-unlearning's γ·forget + α·retain): GradDiff with γ = α = 1 is
+2·GradDiff(0.5); NPO takes (1, 1), SimNPO (1, 0.125). To add a method, write one more statement
+`name = _add(Method(…))` here: its name on the command line, label, colour, comparisons and
+published settings are read from it.
+
+Tags: `baseline`, in every comparison of TOFU's form; `published`, beside them in the tables of the
+benchmarks; `muse`, published beside MUSE's target; `semeval`, a baseline of SemEval-2025 Task 4's
+organisers; `composed`, a rule on objectives it was not published with; `mixture`, GradDiff with a
+fixed c.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import pkgutil
+from collections.abc import Iterable
 from typing import Any
 
 from ngdiff.core import directions as rules
 from ngdiff.methods import baselines
-from ngdiff.methods.objectives import CE, Objective
-from ngdiff.methods.objectives import KL as KLObjective
-from ngdiff.methods.objectives import NPO as NPOObjective
-from ngdiff.methods.objectives import SimNPO as SimNPOObjective
+from ngdiff.methods.definition import Defaults, Look, Method
+from ngdiff.methods.objectives import KL, NPO, Objective, SimNPO
+
+METHODS: dict[str, Method] = {}  # key -> method, in the order of the tables
 
 
-@dataclass(frozen=True)
-class Method:
-    """R (minimised), F (ascended) and the rule that weighs their gradients. `name`: the label of
-    tables and figures.
+def _add(method: Method) -> Method:
+    METHODS[method.key] = method
+    return method
 
-    trains: a regular expression that the names of the parameters to train must match somewhere;
-    None trains all of them.
+
+OPEN = "open-unlearning"
+PAPER = "Bu, Jin et al. 2025, in the others' budget"
+
+ngdiff = _add(
+    Method(
+        "NGDiff",
+        rules.NGDiff(),
+        look=Look("#000000"),
+        defaults=Defaults(None, None, f"{PAPER}; the rate is where AutoLR starts"),
+    )
+)
+ngdiff_npo = _add(
+    Method(
+        "NGDiff on NPO",
+        rules.NGDiff(),
+        forget=NPO(),
+        look=Look("#444444", "--"),
+        tags=("composed",),
+    )
+)
+ngdiff_kl = _add(
+    Method(
+        "NGDiff on KL", rules.NGDiff(), retain=KL(), look=Look("#777777", ":"), tags=("composed",)
+    )
+)
+gradascent = _add(
+    Method(
+        "GradAscent",
+        rules.GradAscent(),
+        look=Look("#D55E00"),
+        tags=("baseline", "muse", "semeval"),
+        defaults=Defaults(1.0, 0.0, OPEN),
+    )
+)
+_add(
+    Method("GradDiff(0.1)", rules.GradDiff(0.1), look=Look("#F0C300"), tags=("baseline", "mixture"))
+)
+_add(
+    Method(
+        "GradDiff(0.5)",
+        rules.GradDiff(0.5),
+        look=Look("#E69F00"),
+        tags=("baseline", "muse", "semeval", "mixture"),
+        defaults=Defaults(1.0, 1.0, OPEN),
+    )
+)
+_add(
+    Method("GradDiff(0.9)", rules.GradDiff(0.9), look=Look("#B06A00"), tags=("baseline", "mixture"))
+)
+_add(
+    Method(
+        "GradDiff(0.9) on NPO",
+        rules.GradDiff(0.9),
+        forget=NPO(),
+        look=Look("#B06A00", "--"),
+        tags=("composed",),
+    )
+)
+kl = _add(
+    Method(
+        "KL",
+        rules.Sum(),
+        retain=KL(),
+        look=Look("#56B4E9"),
+        tags=("baseline", "semeval"),
+        defaults=Defaults(1.0, 1.0, "TOFU"),
+    )
+)
+lossnorm = _add(
+    Method(
+        "LossNorm",
+        rules.LossNorm(),
+        look=Look("#009E73"),
+        tags=("baseline",),
+        defaults=Defaults(None, None, PAPER),
+    )
+)
+npo = _add(
+    Method(
+        "NPO",
+        rules.Sum(),
+        forget=NPO(),
+        look=Look("#0072B2"),
+        tags=("baseline", "muse", "semeval"),
+        defaults=Defaults(1.0, 1.0, OPEN, options={"beta": 0.1}),
+    )
+)
+simnpo = _add(
+    Method(
+        "SimNPO",
+        rules.Sum(forget=0.125),
+        forget=SimNPO(),
+        look=Look("#CC79A7"),
+        tags=("baseline", "muse"),
+        defaults=Defaults(0.125, 1.0, OPEN, options={"beta": 4.5, "delta": 0.0}),
+    )
+)
+dpo = _add(
+    Method(
+        "DPO",
+        rules.Sum(),
+        forget=baselines.DPO(),
+        look=Look("#332288"),
+        tags=("published",),
+        defaults=Defaults(1.0, 1.0, OPEN, options={"beta": 0.1}),
+    )
+)
+rmu = _add(
+    Method(
+        "RMU",
+        rules.Sum(),
+        retain=baselines.RMURetain(),
+        forget=baselines.RMU(),
+        look=Look("#117733"),
+        tags=("published", "muse"),
+        defaults=Defaults(
+            1.0,
+            1.0,
+            OPEN,
+            options={"c": 2.0, "layer": 7},
+            trains=r"layers\.(5|6|7)\.mlp\.down_proj\.weight",
+        ),
+    )
+)
+undial = _add(
+    Method(
+        "UNDIAL",
+        rules.GradAscent(),  # α = 0: its retain loss is only watched
+        forget=baselines.UNDIAL(),
+        look=Look("#999933", "--"),
+        tags=("published",),
+        defaults=Defaults(1.0, 0.0, OPEN, lr=1e-4, options={"beta": 10.0}),
+    )
+)
+wga = _add(
+    Method(
+        "WGA",
+        rules.Sum(),
+        forget=baselines.WGA(),
+        look=Look("#AA4499", "--"),
+        tags=("published",),
+        defaults=Defaults(1.0, 1.0, OPEN, epochs=5, options={"beta": 1.0}),
+    )
+)
+satimp = _add(
+    Method(
+        "SatImp",
+        rules.Sum(forget=0.1),
+        forget=baselines.SatImp(),
+        look=Look("#CC6677", "-."),
+        tags=("published",),
+        defaults=Defaults(0.1, 1.0, OPEN, epochs=5, options={"beta1": 5.0, "beta2": 1.0}),
+    )
+)
+ceu = _add(
+    Method(
+        "CE-U",
+        rules.GradAscent(),
+        forget=baselines.CEU(),
+        key="ceu",
+        look=Look("#88CCEE", "-."),
+        tags=("published",),
+        defaults=Defaults(1.0, 0.0, OPEN),
+    )
+)
+retain_ft = _add(
+    Method(
+        "Retain-only fine-tuning",
+        rules.GradDiff(1.0),
+        key="retain-ft",
+        look=Look("#A67B5B", ":"),
+        tags=("published",),
+        defaults=Defaults(0.0, 1.0, "GradDiff's, without forgetting"),
+    )
+)
+pcgrad = _add(Method("PCGrad", rules.PCGrad(), look=Look("#882255")))
+mgda = _add(Method("MGDA", rules.MGDA(), look=Look("#44AA99")))
+
+
+def graddiff(c: float) -> Method:
+    """Return GradDiff with that c: the package's where it has one, else a new method."""
+    fresh = Method(f"GradDiff({c:g})", rules.GradDiff(c))
+    return METHODS.get(fresh.key, fresh)
+
+
+def tagged(*tags: str) -> tuple[str, ...]:
+    """Return the keys of the methods that have one of these tags, in the order of the tables."""
+    return tuple(key for key, known in METHODS.items() if set(tags) & set(known.tags))
+
+
+def named_objectives() -> dict[str, tuple[str, Objective]]:
+    """Return every objective of the methods, by name: the rows it looks at, and itself.
+
+    `ce_retain` and `ce_forget` are the cross-entropies. Others bear the key of the first method
+    that has them; where a method brings two of its own, its retain objective ends in `_retain`.
     """
-
-    name: str
-    direction: rules.Direction
-    retain: Objective = CE()
-    forget: Objective = CE()
-    trains: str | None = None
-
-
-GradAscent = Method("GradAscent", rules.GradAscent())
-GradDiff = Method("GradDiff(0.5)", rules.GradDiff(0.5))
-GradDiff09 = Method("GradDiff(0.9)", rules.GradDiff(0.9))
-GradDiff01 = Method("GradDiff(0.1)", rules.GradDiff(0.1))
-KL = Method("KL", rules.Sum(), retain=KLObjective())
-LossNorm = Method("LossNorm", rules.LossNorm())
-NPO = Method("NPO", rules.Sum(), forget=NPOObjective())
-SimNPO = Method("SimNPO", rules.Sum(forget=0.125), forget=SimNPOObjective())
-NGDiff = Method("NGDiff", rules.NGDiff())
-NGDiffNPO = Method("NGDiff on NPO", rules.NGDiff(), forget=NPOObjective())
-NGDiffKL = Method("NGDiff on KL", rules.NGDiff(), retain=KLObjective())
-GradDiff09NPO = Method("GradDiff(0.9) on NPO", rules.GradDiff(0.9), forget=NPOObjective())
-DPO = Method("DPO", rules.Sum(), forget=baselines.DPO())
-RMU = Method("RMU", rules.Sum(), retain=baselines.RMURetain(), forget=baselines.RMU())
-UNDIAL = Method(
-    "UNDIAL", rules.GradAscent(), forget=baselines.UNDIAL()
-)  # α = 0: its retain loss is only watched
-WGA = Method("WGA", rules.Sum(), forget=baselines.WGA())
-SatImp = Method("SatImp", rules.Sum(forget=0.1), forget=baselines.SatImp())
-CEU = Method("CE-U", rules.GradAscent(), forget=baselines.CEU())
-RetainFT = Method("Retain-only fine-tuning", rules.GradDiff(1.0))
-
-METHODS = {
-    "gradascent": GradAscent,
-    "graddiff-0.9": GradDiff09,
-    "graddiff-0.5": GradDiff,
-    "graddiff-0.1": GradDiff01,
-    "kl": KL,
-    "lossnorm": LossNorm,
-    "npo": NPO,
-    "simnpo": SimNPO,
-    "ngdiff": NGDiff,
-    "ngdiff-npo": NGDiffNPO,
-    "ngdiff-kl": NGDiffKL,
-    "graddiff-0.9-npo": GradDiff09NPO,
-    "dpo": DPO,
-    "rmu": RMU,
-    "undial": UNDIAL,
-    "wga": WGA,
-    "satimp": SatImp,
-    "ceu": CEU,
-    "retain-ft": RetainFT,
-}
+    plain = Method("CE", rules.GradDiff())
+    found: dict[str, tuple[str, Objective]] = {
+        "ce_retain": ("retain", plain.retain),
+        "ce_forget": ("forget", plain.forget),
+    }
+    for method in sorted(METHODS.values(), key=lambda m: "composed" in m.tags):
+        both = method.retain != plain.retain and method.forget != plain.forget
+        retain, forget = ("retain", method.retain), ("forget", method.forget)
+        for name, pair in ((method.key + "_retain" * both, retain), (method.key, forget)):
+            if pair not in found.values():
+                found[name] = pair
+    return found
 
 
-@dataclass(frozen=True)
-class Defaults:
-    """The published settings of a method under AdamW: loss = gamma·forget + alpha·retain, both
-    minimised.
+# ----------------------------------------------------------------------------------------- by name
+def method(name: str | Any) -> Method:
+    """Return the method that a name, a value or a place stands for.
 
-    gamma, alpha: None where the direction rule finds the weights. options: of the objectives.
-    trains: published code trains only parameters of these names, which `replace(method, trains=…)`
-    does here. source: whose defaults they are.
+    name: a key of `METHODS`; a `Method`; a direction rule, which works on cross-entropies (the
+    package's method where it has that rule); an objective, which NGDiff ascends; or "module:name",
+    such a value in a module of your own.
+    Errors: ValueError listing the known names, or saying what the place holds instead, and where a
+    method of yours bears the name of another one of the package.
     """
-
-    gamma: float | None
-    alpha: float | None
-    source: str
-    lr: float = 1e-5
-    epochs: int = 10
-    batch: int = 32
-    options: Mapping[str, Any] = field(default_factory=dict)
-    trains: str | None = None
-
-
-_OPEN, _PAPER = "open-unlearning", "Bu, Jin et al. 2025, in the others' budget"
-DEFAULTS = {
-    "gradascent": Defaults(1.0, 0.0, _OPEN),
-    "graddiff-0.5": Defaults(1.0, 1.0, _OPEN),
-    "kl": Defaults(1.0, 1.0, "TOFU"),
-    "lossnorm": Defaults(None, None, _PAPER),
-    "npo": Defaults(1.0, 1.0, _OPEN, options={"beta": 0.1}),
-    "simnpo": Defaults(0.125, 1.0, _OPEN, options={"beta": 4.5, "delta": 0.0}),
-    "ngdiff": Defaults(None, None, f"{_PAPER}; the rate is where AutoLR starts"),
-    "dpo": Defaults(1.0, 1.0, _OPEN, options={"beta": 0.1}),
-    "rmu": Defaults(
-        1.0,
-        1.0,
-        _OPEN,
-        options={"c": 2.0, "layer": 7},
-        trains=r"layers\.(5|6|7)\.mlp\.down_proj\.weight",
-    ),
-    "undial": Defaults(1.0, 0.0, _OPEN, lr=1e-4, options={"beta": 10.0}),
-    "wga": Defaults(1.0, 1.0, _OPEN, epochs=5, options={"beta": 1.0}),
-    "satimp": Defaults(0.1, 1.0, _OPEN, epochs=5, options={"beta1": 5.0, "beta2": 1.0}),
-    "ceu": Defaults(1.0, 0.0, _OPEN),
-    "retain-ft": Defaults(0.0, 1.0, "GradDiff's, without forgetting"),
-}
+    if isinstance(name, str):
+        return METHODS[name] if name in METHODS else _at(name)
+    if isinstance(name, Method):
+        own = name
+    elif isinstance(name, Objective):
+        own = Method(f"NGDiff on {name}", rules.NGDiff(), forget=name)
+    elif callable(getattr(name, "weights", None)):
+        same = (m for m in METHODS.values() if m.plain and m.direction == name)
+        own = next(same, None) or Method(repr(name), name)
+    else:
+        raise ValueError(
+            f"{name!r} is no method: pass a Method, a direction rule or an objective, or the name "
+            "of one"
+        )
+    if own.key in METHODS and own != METHODS[own.key]:
+        raise ValueError(
+            f"{own.name!r} is the name of another method of the package: choose another name"
+        )
+    return METHODS.get(own.key, own)
 
 
-def method(name: str) -> Method:
-    """The method of that command-line name. Errors: ValueError listing the known ones."""
-    if name not in METHODS:
-        raise ValueError(f"unknown method {name!r}; choose one of: {', '.join(METHODS)}")
-    return METHODS[name]
+def _at(place: str) -> Method:
+    """Return the method at "module:name". Errors: ValueError where there is none."""
+    if ":" not in place:
+        raise ValueError(
+            f"unknown method {place!r}; choose one of: {', '.join(METHODS)}; or write module:name "
+            "for a Method of your own"
+        )
+    try:
+        value = pkgutil.resolve_name(place)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"method {place!r}: {error}; write module:name, of a module that can be "
+            "imported from here"
+        ) from error
+    if isinstance(value, str):
+        raise ValueError(f"method {place!r} is the text {value!r}, and no Method")
+    return method(value() if isinstance(value, type) else value)
+
+
+_OWN: dict[str, tuple[str, Look]] = {}  # label and look of methods that are not the package's
+
+
+def remember(key: str, label: str, look: Look) -> None:
+    """Keep how tables and figures of this process name and draw a method of a user."""
+    _OWN[key] = label, look
+
+
+def known(name: str) -> Method | None:
+    """Return the package's method behind a key, a label or a rule's repr; None for any other."""
+    if name in METHODS:
+        return METHODS[name]
+    by_name = {m.name: m for m in METHODS.values()}
+    by_rule = {repr(m.direction): m for m in reversed(METHODS.values()) if m.plain}
+    return by_name.get(name) or by_rule.get(name)
+
+
+def label(name: str) -> str:
+    """Return what a method is called in legends and tables."""
+    found = known(name)
+    return found.name if found else _OWN.get(name, (name,))[0]
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Return methods in the order of every table; those of a user come last, by name."""
+    place = {key: i for i, key in enumerate(METHODS)}
+
+    def at(name: str) -> tuple[int, str]:
+        found = known(name)
+        return (place[found.key] if found else len(place), name)
+
+    return sorted(names, key=at)
+
+
+def look(name: str) -> Look:
+    """Return how a method is drawn; one that nobody knows is grey."""
+    found, own = known(name), {label: look for label, look in _OWN.values()}
+    grey = Look("#999999")
+    return found.look if found else _OWN.get(name, (name, own.get(name, grey)))[1]

@@ -17,10 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ngdiff.data.benchmark import Benchmark
+from ngdiff.methods.definition import Method
+from ngdiff.methods.recipes import method, tagged
+from ngdiff.profiles import Profile, profile
 from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import protocol, trials
 from ngdiff.study import setup as suites
-from ngdiff.study.claims import OURS, Row, claims
+from ngdiff.study.claims import OURS, claims
+from ngdiff.study.intervals import Row
 from ngdiff.study.trial import Trial
 from ngdiff.study.trials import run_all
 
@@ -28,31 +33,15 @@ RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
 STARTS = (1e-5, 1e-4, 1e-3, 1e-2)  # AutoLR's starting rates: three decades
 TUNING_SEED = 100
 MODELS = ("start", "retain-only")
-BASELINES = (
-    "gradascent",
-    "graddiff-0.1",
-    "graddiff-0.5",
-    "graddiff-0.9",
-    "kl",
-    "lossnorm",
-    "npo",
-    "simnpo",
-)
-PUBLISHED = (
-    "dpo",
-    "rmu",
-    "undial",
-    "wga",
-    "satimp",
-    "ceu",
-    "retain-ft",
-)  # of the tables, beside BASELINES
-MUSE = ("gradascent", "graddiff-0.5", "npo", "simnpo", "rmu")  # published beside its target
-ORGANISERS = ("gradascent", "graddiff-0.5", "kl", "npo")  # SemEval-2025 Task 4's
-COMPOSED = ("ngdiff-npo", "ngdiff-kl", "graddiff-0.9-npo")
+BASELINES = tagged("baseline")
+PUBLISHED = tagged("published")  # of the tables, beside BASELINES
+MUSE = tagged("muse")  # published beside its target
+ORGANISERS = tagged("semeval")  # SemEval-2025 Task 4's
+COMPOSED = tagged("composed")
+Methods = Iterable[str | Method]
 
 
-def tuning(methods: Iterable[str], rates: Sequence[float] = RATES, **settings: Any) -> list[Trial]:
+def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) -> list[Trial]:
     """One matched trial a method and rate, on the tuning seed."""
     return [Trial(m, "constant", lr, TUNING_SEED, **settings) for m in methods for lr in rates]
 
@@ -75,26 +64,40 @@ class Plan:
     AutoLR; `starts_from`: AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`:
     those of the second table (none named: the first reported one); `walked`: its methods (None:
     all). `unmatched`: a rate that scored higher on the tuning seed than the tuned one, without
-    having arrived, is reported as well. `mmlu`: reported runs are asked MMLU too.
-    Errors: ValueError where the tuning seed is to be reported."""
+    having arrived, is reported as well. `mmlu`: reported runs are asked MMLU too. `ours`: the
+    method whose runs with AutoLR the others are compared with. `rules`: which of the two tables
+    are made. Methods are those of `Trial`.
+    Errors: ValueError where the tuning seed is to be reported, and for two methods of one name."""
 
     name: str
-    methods: tuple[str, ...]
+    methods: tuple[str | Method, ...]
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
-    autolr: tuple[str, ...] = (OURS,)
+    autolr: tuple[str | Method, ...] = (OURS,)
     starts_from: tuple[float, ...] = STARTS
     targets: tuple[int, ...] = (0,)
     fixed_seeds: tuple[int, ...] = ()
     walked: tuple[str, ...] | None = None
     unmatched: bool = False
     mmlu: bool = False
+    ours: str | Method = OURS
+    rules: tuple[str, ...] = ("matched", "fixed")
 
     def __post_init__(self) -> None:
         if TUNING_SEED in self.seeds:
             raise ValueError(
                 f"seed {TUNING_SEED} chooses the rates and is never reported: leave it out of seeds"
             )
+        keys = [method(m).key for m in self.methods]
+        if twice := {key for key in keys if keys.count(key) > 1}:
+            raise ValueError(
+                f"two methods are called {', '.join(sorted(twice))}: give each a name of its own"
+            )
+
+    @property
+    def by_key(self) -> dict[str, str | Method]:
+        """Return the methods under the names that their rows have."""
+        return {method(m).key: m for m in (*self.methods, *self.autolr, self.ours)}
 
     def tuning(self, **settings: Any) -> list[Trial]:
         """Return the runs that the rates are chosen from: one matched trial a method and rate, on
@@ -115,24 +118,16 @@ class Plan:
             if rule == "fixed"
             else (self.targets, self.seeds)
         )
-        pairs = [(t, s) for t in targets for s in seeds]
         auto, constant = self.autolr, list(rates.items())
         if rule == "fixed":
-            auto, constant = (
-                (OURS,),
-                [(m, lr) for m, lr in constant if self.walked is None or m in self.walked],
-            )
-            constant += [
-                ("gradascent", lr)
-                for lr in self.rates
-                if "gradascent" in rates and lr != rates["gradascent"]
-            ]
-        tuned_runs = [
-            Trial(m, "constant", lr, s, t, rule, **settings) for m, lr in constant for t, s in pairs
-        ]
-        return tuned_runs + [
-            Trial(m, "autolr", 1e-3, s, t, rule, **settings) for m in auto for t, s in pairs
-        ]
+            auto = (self.ours,)
+            constant = [(m, lr) for m, lr in constant if self.walked is None or m in self.walked]
+            if (tuned_rate := rates.get("gradascent")) is not None:
+                constant += [("gradascent", lr) for lr in self.rates if lr != tuned_rate]
+        runs = [(self.by_key.get(m, m), "constant", lr) for m, lr in constant]
+        runs += [(m, "autolr", 1e-3) for m in auto]
+        pairs = [(t, s) for t in targets for s in seeds]
+        return [Trial(*run, s, t, rule, **settings) for run in runs for t, s in pairs]
 
     def short(self, rows: Iterable[Row], **settings: Any) -> list[Trial]:
         """A method's best rate of all, where that is not its tuned one: `rows` are the tuning
@@ -143,7 +138,7 @@ class Plan:
         best = [(m, lr) for m, lr in tuned(rows, arrived=False).items() if lr != rates[m]]
         settings |= {"mmlu": self.mmlu}
         return [
-            Trial(m, "constant", lr, s, t, **settings)
+            Trial(self.by_key[m], "constant", lr, s, t, **settings)
             for m, lr in best
             for t in self.targets
             for s in self.seeds
@@ -152,15 +147,17 @@ class Plan:
     @property
     def runs(self) -> int:
         """How many runs it takes, those of `short` left out."""
-        rates = dict.fromkeys(self.methods, self.rates[0])
-        reported = sum(len(self.reported(rates, rule)) for rule in ("matched", "fixed"))
+        rates = dict.fromkeys((method(m).key for m in self.methods), self.rates[0])
+        reported = sum(len(self.reported(rates, rule)) for rule in self.rules)
         return len(self.tuning()) + len(self.starts()) + reported
 
     def starts(self, **settings: Any) -> list[Trial]:
-        """NGDiff + AutoLR from each starting rate."""
+        """Return our method + AutoLR from each starting rate."""
         pairs = [(t, s) for t in self.targets for s in self.seeds]
         return [
-            Trial(OURS, "autolr", lr, s, t, **settings) for lr in self.starts_from for t, s in pairs
+            Trial(self.ours, "autolr", lr, s, t, **settings)
+            for lr in self.starts_from
+            for t, s in pairs
         ]
 
 
@@ -209,14 +206,14 @@ def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = (1e-4, 3e
 
 
 def carry_out(
-    P: Plan, folder: Path, prefix: str = "", refresh: bool = False, **settings: Any
+    P: Plan, folder: Path | None = None, prefix: str = "", refresh: bool = False, **settings: Any
 ) -> dict[str, list[Row]]:
     """Run a plan's reported trials at the tuned rates and save their rows.
 
     The rates come from the committed tuning rows (`ngdiff.study.protocol`); `refresh` tunes again.
     Files written: <folder>/<prefix>{matched, starts, fixed}.parquet, unmatched.parquet too where
     the plan asks for it, claims.jsonl, and levels.jsonl (start and retain-only reference of each
-    seed of the models). The result also holds `tuning`.
+    seed of the models); none without a folder. The result also holds `tuning`.
     """
     began = time.perf_counter()
     chosen = protocol.tuning_rows(
@@ -224,25 +221,69 @@ def carry_out(
     )
     rates = tuned(chosen)
     reported: dict[str, list[Trial]] = {"starts": P.starts(**settings)}
-    reported |= {rule: P.reported(rates, rule, **settings) for rule in ("matched", "fixed")}
+    reported |= {rule: P.reported(rates, rule, **settings) for rule in P.rules}
     if P.unmatched:
         reported["unmatched"] = P.short(chosen, **settings)
     done = _run(reported)
+    ours = method(P.ours).key
+    found = claims(done["matched"], chosen, done["starts"], done.get("fixed", ()), ours=ours)
+    known = levels(P.targets, **settings)
     made = stamp({**settings, "plan": repr(P)}, None, time.perf_counter() - began)
-    found = [
-        row | {"stamp": made}
-        for row in claims(done["matched"], chosen, done["starts"], done["fixed"])
-    ]
-    for name, rows in done.items():
-        write_rows(folder / f"{prefix}{name}.parquet", rows)
-    known = [row | {"stamp": made} for row in levels(P.targets, **settings)]
-    write_rows(folder / f"{prefix}claims.jsonl", found)
-    write_rows(folder / f"{prefix}levels.jsonl", known)
-    return done | {"tuning": chosen, "claims": found, "levels": known}
+    small = {"claims": found, "levels": known}
+    small = {name: [row | {"stamp": made} for row in rows] for name, rows in small.items()}
+    if folder is not None:
+        for name, rows in done.items():
+            write_rows(folder / f"{prefix}{name}.parquet", rows)
+        for name, rows in small.items():
+            write_rows(folder / f"{prefix}{name}.jsonl", rows)
+    return done | {"tuning": chosen, **small}
+
+
+def compare(
+    methods: Methods,
+    bench: Benchmark | str = "",
+    P: Profile | str = "tiny",
+    seeds: Sequence[int] = (0, 1, 2),
+    *,
+    rates: Sequence[float] | None = None,
+    targets: Sequence[int] = (0,),
+    folder: Path | None = None,
+) -> dict[str, list[Row]]:
+    """Compare methods on equal terms and return the rows of every part (`carry_out`).
+
+    methods: names of the package's methods and `Method`s of your own, directions or objectives
+    too (`ngdiff.methods.method`). The first one also runs with AutoLR, tuned on no run; the others
+    are compared with that. bench: a Benchmark, or a name of `ngdiff.study.setup`. seeds: of the
+    reported runs. rates: each method's constant rate is chosen from them on a tuning seed that is
+    not reported (None: `Profile.rates`). targets: seeds of the models. folder: where the rows are
+    saved. Every run is cached under its content, the code of your method included.
+
+    Print the result with `ngdiff.study.tables.runs`, draw it with `ngdiff.figures.runs.plane`.
+    Errors: ValueError for an empty list, two methods of one name, and what a `Trial` refuses.
+    """
+    every = tuple(methods)
+    if not every:
+        raise ValueError("compare needs at least one method, such as ng.methods.ngdiff")
+    P, first = profile(P), every[0]
+    plan = Plan(
+        "compare",
+        every,
+        tuple(rates or P.rates),
+        tuple(seeds),
+        (first,),
+        starts_from=(),
+        targets=tuple(targets),
+        ours=first,
+        rules=("matched",),
+    )
+    return carry_out(plan, folder, profile=P, data=bench)
 
 
 def levels(
-    targets: Sequence[int], profile: str = "tiny", split: str = "", data: str = ""
+    targets: Sequence[int],
+    profile: str | Profile = "tiny",
+    split: str = "",
+    data: str | Benchmark = "",
 ) -> list[Row]:
     """Metrics of the start and of the retain-only reference of each seed of the models."""
     how = suites.convention(trials.profile(profile), trials.benchmark(profile, split, data))

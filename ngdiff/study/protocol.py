@@ -14,8 +14,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
+from ngdiff.profiles import profile
 from ngdiff.store import paths
 from ngdiff.store.cache import cache_dir, lock, probe_writable
 from ngdiff.store.rows import read_rows, write_rows
@@ -25,16 +26,14 @@ from ngdiff.study.trial import Trial
 Row = dict[str, Any]
 
 
-class Plan(Protocol):
-    """What `saved` asks of a comparison's plan (`ngdiff.study.plan.Plan`)."""
-
-    def tuning(self, **settings: Any) -> list[Trial]: ...
-
-
 def file_of(trial: Trial) -> Path:
     """Return where the tuning rows of a trial's benchmark lie in the checkout."""
     bench = trials.benchmark(trial.profile, trial.split, trial.data)
-    return paths.protocol_folder() / trial.profile / f"{bench.source['name']}_{bench.split}.parquet"
+    return (
+        paths.protocol_folder()
+        / profile(trial.profile).name
+        / f"{bench.source['name']}_{bench.split}.parquet"
+    )
 
 
 def committed(wanted: Sequence[Trial]) -> dict[Trial, Row]:
@@ -51,9 +50,8 @@ def committed(wanted: Sequence[Trial]) -> dict[Trial, Row]:
     return found
 
 
-def saved(plan: Plan, **settings: Any) -> list[Row]:
-    """Return the committed tuning rows of a plan; [] unless all are there."""
-    wanted = plan.tuning(**settings)
+def saved(wanted: Sequence[Trial]) -> list[Row]:
+    """Return the committed rows of tuning trials, in their order; [] unless all are there."""
     rows = committed(wanted)
     return [rows[trial] for trial in wanted] if len(rows) == len(wanted) else []
 

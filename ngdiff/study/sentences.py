@@ -7,8 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ngdiff.methods.labels import label, ordered
-from ngdiff.study.claims import OURS, mean, select
+from ngdiff.methods.recipes import label, ordered
+from ngdiff.study.claims import OURS
+from ngdiff.study.intervals import mean, select
 
 Row = dict[str, Any]
 Rows = Sequence[Row]

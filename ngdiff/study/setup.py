@@ -28,10 +28,12 @@ DEFAULT = {"muse": "news", "semeval": "train"}  # split; TOFU's is the profile's
 TASKS = [f"{task}_{what}" for task in terms.TASKS for what in ("regurgitation", "knowledge")]
 
 
-def benchmark(name: str, split: str = "", data: str = "") -> Benchmark:
+def benchmark(name: str | Profile, split: str = "", data: str | Benchmark = "") -> Benchmark:
     """The benchmark of a profile's name, a split ("" = the default) and `data` as in the module's
     table.
     """
+    if isinstance(data, Benchmark):
+        return data
     P = profile(name)
     if data in STAND_INS:
         return authors(P, split or "forget10") if data == "" else STAND_INS[data](P)

@@ -5,13 +5,17 @@ optimizers.
 from __future__ import annotations
 
 import ast
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
-from ngdiff.profiles import profile
+from ngdiff.data.benchmark import Benchmark
+from ngdiff.methods.definition import Method
+from ngdiff.methods.recipes import METHODS, method, remember
+from ngdiff.profiles import Profile, is_named, profile
 
 STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run) -> rule
     "constant": lambda lr, steps: Constant(lr),
@@ -27,32 +31,39 @@ OPTIMIZERS = ("adamw", "sgd")
 class Trial:
     """Settings of one run.
 
-    lr: the rate (constant) or the starting rate (AutoLR). stepsize: as in `rule_of`. seed: order of
-    the rows;
-    target_seed: the models'. rule: matched | fixed. data: which benchmark (`ngdiff.study.setup`; ""
-    = generated authors).
-    steps: None = the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain).
-    mmlu: asked too, of SemEval.
+    method: a name of `ngdiff.methods.METHODS`, or a `Method`, a direction rule or an objective of
+    your own, or "module:name", where one is (`ngdiff.methods.method`). Rules and objectives of
+    your own are frozen dataclasses. stepsize: as in `rule_of`. lr: the rate (constant) or the
+    starting rate (AutoLR). seed: of the order of the rows; target_seed: of the models. rule:
+    matched | fixed. profile: a name, or a Profile. data: which benchmark (`ngdiff.study.setup`; ""
+    = generated authors), or a Benchmark. steps: None = the profile's. optimizer: adamw (0.9, 0.999,
+    weight decay 0.01) | sgd (plain). mmlu: asked too, of SemEval.
+    Errors: ValueError for a value that no run can have.
     """
 
-    method: str = "ngdiff"
+    method: str | Method = "ngdiff"
     stepsize: str = "autolr"
     lr: float = 1e-3
     seed: int = 0
     target_seed: int = 0
     rule: str = "matched"
-    profile: str = "tiny"
+    profile: str | Profile = "tiny"
     split: str = ""
-    data: str = ""
+    data: str | Benchmark = ""
     steps: int | None = None
     optimizer: str = "adamw"
     mmlu: bool = False
 
     def __post_init__(self) -> None:
-        from ngdiff.methods.recipes import method
-
-        method(self.method)
-        profile(self.profile)
+        recipe = method(self.method)
+        own = recipe.key not in METHODS
+        if own:
+            _need_hash(recipe)
+            remember(recipe.key, recipe.name, recipe.look)
+        object.__setattr__(self, "method", recipe if own else recipe.key)
+        P = profile(self.profile)
+        if is_named(P):
+            object.__setattr__(self, "profile", P.name)
         rule_of(self.stepsize, self.lr, 1)
         if self.rule not in ("matched", "fixed"):
             raise ValueError(f"unknown comparison {self.rule!r}; choose matched or fixed")
@@ -63,11 +74,38 @@ class Trial:
                 f"unknown optimizer {self.optimizer!r}; choose one of: {', '.join(OPTIMIZERS)}"
             )
 
+    @property
+    def recipe(self) -> Method:
+        """The method itself."""
+        return method(self.method)
+
+    def row(self) -> dict[str, Any]:
+        """Return the settings as the fields of a row. A method of your own adds its look."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields |= {"method": self.recipe.key, "profile": profile(self.profile).name}
+        fields |= {} if isinstance(self.data, str) else {"data": self.data.name}
+        if isinstance(self.method, Method):
+            look = self.method.look
+            fields |= {"label": self.method.name, "colour": look.colour, "dashes": look.dashes}
+        return fields
+
     def __str__(self) -> str:
         return (
-            f"{self.method} {self.stepsize} {self.lr:g} seed {self.seed}/{self.target_seed} "
+            f"{self.recipe.key} {self.stepsize} {self.lr:g} seed {self.seed}/{self.target_seed} "
             f"{self.rule}"
         )
+
+
+def _need_hash(own: Method) -> None:
+    """Errors: ValueError for a rule or an objective that cannot be compared with another one."""
+    for part in (own.direction, own.retain, own.forget):
+        try:
+            hash(part)
+        except TypeError as error:
+            raise ValueError(
+                f"{own.name}: {type(part).__name__} cannot be told from another one; write "
+                "@dataclass(frozen=True) over its class"
+            ) from error
 
 
 def rule_of(name: str, lr: float, steps: int) -> Any:

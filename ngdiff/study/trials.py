@@ -18,16 +18,19 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from cloudpickle import dumps, loads
+
 from ngdiff.data import Benchmark
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import cache_dir, cached, content_key, found
 from ngdiff.store.code import fingerprint
+from ngdiff.store.content import content
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 from ngdiff.store.slots import slot
 from ngdiff.study import setup as suites
@@ -79,7 +82,7 @@ def run_all(
         for shape in {(t.profile, t.split, t.data, t.target_seed) for t in todo}:
             levels(*shape)  # train and evaluate the models once, before the workers ask for them
         with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) as pool:
-            futures = {pool.submit(_in_slot, run, t, refresh): t for t in todo}
+            futures = {pool.submit(_in_slot, dumps((run, t, refresh))): t for t in todo}
             for n, future in enumerate(as_completed(futures), 1):
                 rows[futures[future]] = future.result()
                 say(
@@ -89,10 +92,11 @@ def run_all(
     return [rows[t] for t in trials]
 
 
-def _in_slot(work: Callable[..., Row], trial: Trial, refresh: bool) -> Row:
-    """Run the trial in a worker, which computes only while it holds one of the reproduction's
-    slots.
+def _in_slot(packed: bytes) -> Row:
+    """Run a packed trial in a worker, which computes only while it holds one of the reproduction's
+    slots. It comes packed by value, since a worker cannot import a notebook's cells.
     """
+    work, trial, refresh = loads(packed)
     with slot():
         return work(trial, refresh)
 
@@ -163,7 +167,6 @@ def scores(metrics: Row, start: Row, reference: Row) -> Row:
 # ---------------------------------------------------------------------------------------- one trial
 def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     """The `Run` of a trial, not cached: the unlearned model itself."""
-    from ngdiff import methods
     from ngdiff.core.info import ForgetLevel
     from ngdiff.core.loop import unlearn
 
@@ -172,7 +175,7 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     stop = [ForgetLevel(start["loss_holdout"])] if trial.rule == "matched" else []
     return unlearn(
         problem,
-        methods.method(trial.method),
+        trial.recipe,
         rule_of(trial.stepsize, trial.lr, _steps(trial)),
         _steps(trial),
         trial.seed,
@@ -220,7 +223,7 @@ def _entry(trial: Trial, refresh: bool) -> Path:
         found.to_json(folder / "report.json")
         metrics = found.metrics
         row = {
-            **asdict(trial),
+            **trial.row(),
             "stopped": done.stopped,
             "updates": sum(i.updated for i in done.history),
         }
@@ -231,7 +234,7 @@ def _entry(trial: Trial, refresh: bool) -> Path:
             **scores(metrics, start, reference),
             **_summary(done.history),
         }
-        row["stamp"] = stamp(asdict(trial), trial.seed, time.perf_counter() - began)
+        row["stamp"] = stamp(trial.row(), trial.seed, time.perf_counter() - began)
         write_rows(folder / "row.jsonl", [row])
         write_rows(folder / "history.parquet", done.rows())
 
@@ -272,14 +275,14 @@ def _root() -> Path:
 def _key(trial: Trial) -> str:
     P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
     models = _models_key(bench, P, trial.target_seed)
-    return content_key("trial", _settings(trial), fingerprint(__name__), environment(), *models)
+    return content_key("trial", *_settings(trial), fingerprint(__name__), environment(), *models)
 
 
 def setting(trial: Trial) -> str:
     """Return the key of what a trial is, whatever the code and the machine: its settings and its
     `population`.
     """
-    return content_key("setting", _settings(trial), population(trial))
+    return content_key("setting", *_settings(trial), population(trial))
 
 
 def population(trial: Trial) -> str:
@@ -290,11 +293,19 @@ def population(trial: Trial) -> str:
     return content_key("population", bench.fingerprint, _sizes(P), P.lm, P.model, P.training)
 
 
-def _settings(trial: Trial) -> Trial:
-    """Return the trial with its profile's steps written out; its rows count by content, not by the
-    place they lie in.
+def _settings(trial: Trial) -> list[Any]:
+    """Return the trial as it enters a key: steps written out, rows and profile by their content
+    (`population`), a method of a user by its own content, code included.
     """
-    return replace(trial, data="", steps=_steps(trial))
+    named = isinstance(trial.method, str)
+    plain = replace(
+        trial,
+        method=trial.method if named else "ngdiff",
+        profile=trial.profile if isinstance(trial.profile, str) else "tiny",
+        data="",
+        steps=_steps(trial),
+    )
+    return [plain] if named else [plain, content(trial.recipe)]
 
 
 def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:

@@ -27,7 +27,7 @@ from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Line, State, StepSize
 from ngdiff.engine.engine import Engine
 from ngdiff.methods.problem import LMProblem
-from ngdiff.methods.recipes import NGDiff
+from ngdiff.methods.recipes import ngdiff
 from ngdiff.store.cache import probe_file
 
 Row = dict[str, Any]
@@ -61,7 +61,7 @@ class _Twin:
     def __init__(self, problem: Any, model: Any, engine: Engine, moments: Any, seed: int) -> None:
         self.mine = LMProblem(
             problem.bench, model, batch_size=problem.batch_size, engine=engine
-        ).bind(NGDiff, seed)
+        ).bind(ngdiff, seed)
         self.optimizer = self.mine.optimizer()
         if moments is not None:
             inner(self.optimizer).load_state_dict(copy.deepcopy(moments))
@@ -69,7 +69,7 @@ class _Twin:
     def step(self, rule: Any, state: State, t: int) -> State:
         """The rule's state after step t."""
         step = UnlearningStep(
-            self.mine.module, self.optimizer, NGDiff.direction, rule, **self.mine.options
+            self.mine.module, self.optimizer, ngdiff.direction, rule, **self.mine.options
         )
         step.state = state
         step(

@@ -173,7 +173,7 @@ def test_values_and_gradients_are_those_of_plain_torch(model, start, name):
         losses(model, start, BENCH.forget, BENCH.retain, ROWS, name),
         plain(model, start, name),
     )
-    assert list(ours) == NAMES and set(theirs) == set(NAMES)
+    assert set(ours) == set(NAMES) and set(theirs) == set(NAMES)
     for key, value in theirs.items():
         assert ours[key]["loss"] == pytest.approx(value.item(), rel=1e-5), key
         assert ours[key]["grad_norm"] == pytest.approx(norm(model, value), rel=1e-4), key
@@ -395,7 +395,7 @@ def test_the_command_writes_what_the_function_gives(given, model, start, tmp_pat
     )
     written = json.loads(out.read_text())
     wanted = losses(model, start, BENCH.forget, BENCH.retain, 4, "open-unlearning")
-    assert list(written) == ["objectives", "stamp"] and list(written["objectives"]) == NAMES
+    assert list(written) == ["objectives", "stamp"] and list(written["objectives"]) == list(OBJECTIVES)
     for name, pair in wanted.items():
         assert written["objectives"][name] == pytest.approx(pair, rel=1e-6)
     config = written["stamp"]["config"]

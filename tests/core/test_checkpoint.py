@@ -93,7 +93,7 @@ def test_stop_and_go_on_bit_for_bit(tmp_path, name, optimizer, rule):
 
 
 @pytest.mark.parametrize(
-    "method", [ng.methods.NPO, ng.methods.KL, ng.methods.NGDiffNPO], ids=lambda m: m.name
+    "method", [ng.methods.npo, ng.methods.kl, ng.methods.ngdiff_npo], ids=lambda m: m.name
 )
 @pytest.mark.parametrize("batch_size", [2, 3])
 def test_methods_that_look_at_the_start_go_on_bit_for_bit(tmp_path, method, batch_size):
@@ -117,7 +117,7 @@ def test_methods_that_look_at_the_start_go_on_bit_for_bit(tmp_path, method, batc
 def test_a_second_run_on_the_same_problem_is_the_first_one_again():
     problem = LMProblem(BENCH, micro.lm(), batch_size=2)
     runs = [
-        ng.unlearn(problem, ng.methods.NPO, Constant(1e-3), steps=6, seed=seed)
+        ng.unlearn(problem, ng.methods.npo, Constant(1e-3), steps=6, seed=seed)
         for seed in (0, 1, 0)
     ]
     assert repr(runs[0].history) == repr(runs[2].history) != repr(runs[1].history)

@@ -60,7 +60,7 @@ def go(
     path=None,
     lm=None,
     steps=6,
-    method=methods.NGDiff,
+    method=methods.ngdiff,
     optimizer=SGD,
     rule=RULE,
     seed=0,
@@ -174,7 +174,7 @@ def by_hand(engine, rate, steps):
     """(history, the way of the exact weights): the loop written out, for who wants to see the
     optimizer.
     """
-    problem = LMProblem(BENCH, target(), engine=engine, batch_size=4).bind(methods.NGDiff, 0)
+    problem = LMProblem(BENCH, target(), engine=engine, batch_size=4).bind(methods.ngdiff, 0)
     optimizer = problem.optimizer(SGD)
     step = UnlearningStep(problem.module, optimizer, NGDiff(), Constant(rate), **problem.options)
     exact = getattr(optimizer, "exact", lambda: [p.detach().clone() for p in problem.parameters])
@@ -246,7 +246,7 @@ def test_checkpointing_computes_each_block_twice_and_probes_once(monkeypatch, ch
 # --------------------------------------------------------------------------------------- precisions
 def test_bfloat16_keeps_every_bit_of_the_start():
     lm, engine = target(), Engine(precision="bfloat16")
-    problem = LMProblem(BENCH, lm, engine=engine).bind(methods.NGDiff, 0)
+    problem = LMProblem(BENCH, lm, engine=engine).bind(methods.ngdiff, 0)
     optimizer = problem.optimizer()
     assert isinstance(optimizer, Master) and isinstance(optimizer.inner, torch.optim.AdamW)
     assert all(
@@ -276,7 +276,7 @@ def test_tied_weights_are_rounded_once_and_stay_tied():
 def test_what_precision_makes_of_trained_and_of_frozen_weights(precision, given):
     lm = target(dtype=given)
     lm.model.get_input_embeddings().requires_grad_(False)
-    made = LMProblem(BENCH, lm, engine=Engine(precision=precision)).bind(methods.NGDiff, 0)
+    made = LMProblem(BENCH, lm, engine=Engine(precision=precision)).bind(methods.ngdiff, 0)
     wanted = given if precision is None else getattr(torch, precision)
     assert {p.dtype for p in made.module.parameters()} == {wanted}
     assert isinstance(made.optimizer(), Master) == (precision == "bfloat16")
@@ -289,7 +289,7 @@ def test_bfloat16_moves_weights_that_plain_bfloat16_does_not():
     """
     small = lambda groups: torch.optim.SGD(groups, lr=1e-6)  # noqa: E731
     problem = LMProblem(BENCH, target(), engine=Engine(precision="bfloat16"), batch_size=4).bind(
-        methods.NGDiff, 0
+        methods.ngdiff, 0
     )
     optimizer = problem.optimizer(small)
     step = UnlearningStep(problem.module, optimizer, NGDiff(), **problem.options)
@@ -329,7 +329,7 @@ LONG = Benchmark(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12)])
 @pytest.mark.parametrize(
-    "method", [methods.NGDiff, methods.NGDiffNPO, methods.KL, methods.SimNPO], ids=lambda m: m.name
+    "method", [methods.ngdiff, methods.ngdiff_npo, methods.kl, methods.simnpo], ids=lambda m: m.name
 )
 def test_eight_microbatches_of_one_are_one_of_eight(method, dtype, tolerance):
     lm, moved = target(dtype=dtype), []
@@ -347,7 +347,7 @@ def test_eight_microbatches_of_one_are_one_of_eight(method, dtype, tolerance):
 
 
 def test_rows_of_like_length_share_a_forward():
-    problem = LMProblem(LONG, target(), batch_size=8, micro=2).bind(methods.NGDiff, 0)
+    problem = LMProblem(LONG, target(), batch_size=8, micro=2).bind(methods.ngdiff, 0)
     for step in range(3):
         for phase, examples, forget in zip(
             problem.batch(step), (problem.retain, problem.forget), (False, True)
@@ -390,7 +390,7 @@ def test_in_place_unlearns_the_target_itself(precision):
     same(inside, go(Engine(precision=precision), lm=target()))
     assert not torch.equal(lm.model.lm_head.weight.float(), start["lm_head.weight"])
     kept = target()
-    other = go(Engine(), lm=kept, method=methods.NPO, in_place=True, steps=2)
+    other = go(Engine(), lm=kept, method=methods.npo, in_place=True, steps=2)
     assert other.model is not kept  # NPO needs the start as it was
     assert all(torch.equal(x, start[k]) for k, x in kept.model.state_dict().items())
 
@@ -557,7 +557,7 @@ def test_low_bits_are_part_of_a_checkpoint(tmp_path):
     small = lambda groups: torch.optim.SGD(groups, lr=1e-6)  # noqa: E731
     kw = {"engine": Engine(precision="bfloat16"), "optimizer": small, "rule": Constant(1e-6)}
     go(path=tmp_path / "run", steps=2, **kw)
-    problem = LMProblem(BENCH, target(), engine=kw["engine"], batch_size=4).bind(methods.NGDiff, 0)
+    problem = LMProblem(BENCH, target(), engine=kw["engine"], batch_size=4).bind(methods.ngdiff, 0)
     optimizer = problem.optimizer(small)
     step = UnlearningStep(problem.module, optimizer, NGDiff(), Constant(1e-6), **problem.options)
     start = optimizer.exact()

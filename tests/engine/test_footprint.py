@@ -21,7 +21,7 @@ from ngdiff.engine.engine import Engine
 from ngdiff.engine.footprint import Footprint
 from ngdiff.engine.meters import allocated
 from ngdiff.lm import lora
-from ngdiff.methods.recipes import KL, NGDiff
+from ngdiff.methods.recipes import kl, ngdiff
 from tests.helpers import micro
 
 CPU = torch.device("cpu")
@@ -54,7 +54,7 @@ def model():
         return replace(micro.lm(), model=LlamaForCausalLM(config))
 
 
-def compared(engine=None, rule=RATE, method=NGDiff, adapter=False, **options):
+def compared(engine=None, rule=RATE, method=ngdiff, adapter=False, **options):
     """(the estimate, bytes at the fullest moment of a step as the allocator saw them)."""
     lm = lora.adapt(model(), 4) if adapter else model()
     made = ng.problem(bench(), lm, engine=engine, in_place=adapter, **options).bind(method, 0)
@@ -96,7 +96,7 @@ def test_the_estimate_is_what_happens(case):
 
 
 def test_estimating_changes_nothing():
-    made = ng.problem(bench(), model(), engine=Engine(checkpointing=True)).bind(NGDiff, 0)
+    made = ng.problem(bench(), model(), engine=Engine(checkpointing=True)).bind(ngdiff, 0)
     before = [p.detach().clone() for p in made.parameters]
     forwards = [(layer.forward.func, layer.forward.args) for layer in made.module.model.layers]
     memory.footprint(made, made.optimizer(), 3)
@@ -189,14 +189,14 @@ def test_other_errors_pass():
 
 def test_the_start_of_kl_counts_its_second_copy():
     alone, _ = compared(batch_size=2)
-    beside, _ = compared(batch_size=2, method=KL)
+    beside, _ = compared(batch_size=2, method=kl)
     assert beside.weights == 2 * alone.weights
 
 
 def test_a_run_says_the_estimate_and_then_what_happened():
     said = []
     made = ng.problem(bench(), model(), batch_size=4)
-    unlearn(made, NGDiff, RATE, 3, watch=memory.Watch(said.append))
+    unlearn(made, ngdiff, RATE, 3, watch=memory.Watch(said.append))
     assert (
         len(said) == 2
         and said[0].startswith("  memory, estimated: ")
@@ -214,4 +214,4 @@ def test_a_run_that_meets_the_limit_says_what_would_fit(monkeypatch):
 
     monkeypatch.setattr(UnlearningStep, "__call__", full)
     with pytest.raises(MemoryError, match=r"estimated at \d+\.\d MB .* What would fit: --"):
-        unlearn(made, NGDiff, RATE, 3, watch=memory.Watch(lambda text: None))
+        unlearn(made, ngdiff, RATE, 3, watch=memory.Watch(lambda text: None))

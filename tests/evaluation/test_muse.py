@@ -556,7 +556,7 @@ def test_four_requests_in_a_row_are_unlearned_and_evaluated():
     for k in (1, 2, 3, 4):
         request = news(P, fold=("sust", k))
         lm = unlearn(
-            ng.problem(request, lm, batch_size=4), methods.NGDiff, Constant(3e-3), steps=3
+            ng.problem(request, lm, batch_size=4), methods.ngdiff, Constant(3e-3), steps=3
         ).model
         report = evaluate(lm, small, reference, generate=k == 4, max_new_tokens=4)
         gaps.append(report.metrics["loss_forget"] - report.metrics["loss_retain"])

@@ -376,7 +376,7 @@ def test_the_real_rows_go_through_everything(tmp_path):
     shape = TinyLM(hidden=32, layers=1, heads=2, intermediate=64, vocab=512, context=2048)
     start = from_scratch(texts, shape, b.prompt, 0, "start")
     run = ng.unlearn(
-        ng.problem(b, start, batch_size=4, micro=2), ng.methods.NGDiff, ng.AutoLR(every=2), steps=3
+        ng.problem(b, start, batch_size=4, micro=2), ng.methods.ngdiff, ng.AutoLR(every=2), steps=3
     )
     assert [i.outcome for i in run.history] == ["ok"] * 3
     found = evaluate(run.model, b, max_new_tokens=8)

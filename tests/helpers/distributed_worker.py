@@ -284,7 +284,7 @@ def refused(folder: Path) -> None:
         )
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         try:
-            step = UnlearningStep(net, optimizer, methods.NGDiff.direction, Constant(0.1))
+            step = UnlearningStep(net, optimizer, methods.ngdiff.direction, Constant(0.1))
             found[view] = (step.processes.rank, step.processes.size)
         except ValueError as error:
             found[view] = str(error)

@@ -68,7 +68,7 @@ def pieces(lm):
     return found
 
 
-def go(lm, method=methods.NGDiff, rule=RULE, steps=6, path=None, optimizer=SGD, engine=None, **kw):
+def go(lm, method=methods.ngdiff, rule=RULE, steps=6, path=None, optimizer=SGD, engine=None, **kw):
     options = {"batch_size": 4} | {k: kw.pop(k) for k in ("micro", "in_place") if k in kw}
     problem = LMProblem(BENCH, lm, engine=engine, **options)
     return ng.unlearn(
@@ -100,7 +100,7 @@ def test_a_step_is_that_of_the_parametrisation_written_out(targets, alpha, memor
     lm.model.double()
     plain, parts = base(torch.float64).model, pieces(lm)
     problem = LMProblem(BENCH, lm, batch_size=4, engine=Engine(memory=memory)).bind(
-        methods.NGDiff, 0
+        methods.ngdiff, 0
     )
     params = problem.parameters
     mine = {
@@ -185,7 +185,7 @@ def test_engines_change_nothing(options, memory):
 
 def test_bfloat16_rounds_the_base_and_keeps_adapters_in_float32():
     problem = LMProblem(BENCH, adapted(), engine=Engine(precision="bfloat16"), batch_size=4).bind(
-        methods.NGDiff, 0
+        methods.ngdiff, 0
     )
     assert not isinstance(problem.optimizer(), Master)
     kinds = {p.requires_grad: p.dtype for p in problem.module.parameters()}
@@ -200,7 +200,7 @@ def test_bfloat16_rounds_the_base_and_keeps_adapters_in_float32():
 
 # ---------------------------------------------------------------------------------------- the start
 @pytest.mark.parametrize(
-    ("method", "kind"), [(methods.NPO, "nll"), (methods.KL, "logp")], ids=lambda x: str(x)[:4]
+    ("method", "kind"), [(methods.npo, "nll"), (methods.kl, "logp")], ids=lambda x: str(x)[:4]
 )
 @pytest.mark.parametrize("in_place", [False, True])
 def test_start_values_are_those_of_the_base_model(method, kind, in_place):
@@ -229,7 +229,7 @@ def test_start_values_are_those_of_the_base_model(method, kind, in_place):
 
 
 @pytest.mark.parametrize(
-    "method", [methods.NPO, methods.KL, methods.NGDiffKL], ids=lambda m: m.name
+    "method", [methods.npo, methods.kl, methods.ngdiff_kl], ids=lambda m: m.name
 )
 def test_the_start_with_the_adapter_off_gives_the_run_of_a_start_beside_it(method, monkeypatch):
     one = go(adapted(), method=method, rule=Constant(0.05))
@@ -258,7 +258,7 @@ def _beside(start):
     return ask
 
 
-@pytest.mark.parametrize("method", [methods.NPO, methods.KL], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [methods.npo, methods.kl], ids=lambda m: m.name)
 def test_a_trained_adapter_is_refused_as_its_own_start(method):
     lm = stirred(adapted())
     with pytest.raises(ValueError, match=r"the adapter has been trained already.*merge_and_unload"):
@@ -391,7 +391,7 @@ class Interrupted(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", [methods.NGDiff, methods.NPO], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [methods.ngdiff, methods.npo], ids=lambda m: m.name)
 @pytest.mark.parametrize("precision", [None, "bfloat16"])
 def test_a_checkpoint_holds_the_adapter_alone_and_goes_on_bit_for_bit(tmp_path, method, precision):
     def interrupt(info):

@@ -22,10 +22,10 @@ from ngdiff.lm.tokens import IGNORE, Example
 from ngdiff.methods import refusals
 from ngdiff.methods import variants as published
 from ngdiff.methods.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp, control
+from ngdiff.methods.definition import Method
 from ngdiff.methods.loss import forward
 from ngdiff.methods.objectives import CE, KL, Tokens, start_values, token_counts
 from ngdiff.methods.problem import LMProblem
-from ngdiff.methods.recipes import Method
 from ngdiff.methods.refusals import REFUSALS, refusal
 from tests.helpers import micro
 from tests.methods.test_objectives import HALF, LABELS, LN2, hand, random_batch, value
@@ -449,7 +449,7 @@ def test_dpo_sets_each_answer_against_its_refusal(exact, micro_rows):
 
 
 def test_the_longest_pair_is_the_one_with_the_longest_text(target):
-    made = problem(target, method=methods.DPO, batch_size=7)
+    made = problem(target, method=methods.dpo, batch_size=7)
     one = made.longest(0, forget=True)
     assert one.batch["input_ids"].shape == (2, max(len(e) for e in [*made.forget, *made.refusals]))
 
@@ -483,7 +483,7 @@ def test_a_question_has_its_refusal_whatever_surrounds_it(target):
     assert drawn == [refusal(f"Who is {i}?") for i in range(400)] and len(set(drawn)) > 90
     assert refusal("Who is Ann?") == "I have no way of knowing that."  # golden: in every process
     turned = replace(BENCH, configs={**BENCH.configs, "forget": BENCH.forget[::-1]})
-    one, two = (problem(target, method=methods.DPO, bench=b).refusals for b in (BENCH, turned))
+    one, two = (problem(target, method=methods.dpo, bench=b).refusals for b in (BENCH, turned))
     assert one == two[::-1] and len({tuple(e.input_ids) for e in one}) > 3
     assert [e.prompt_ids for e in one] == [e.prompt_ids for e in problem(target).forget]
 
@@ -499,8 +499,8 @@ def test_a_document_has_nothing_to_refuse(target):
     with pytest.raises(
         ValueError, match="forget row 2 is a document, and a refusal answers a question"
     ):
-        problem(target, method=methods.DPO, bench=bench)
-    problem(target, method=methods.NPO, bench=bench)
+        problem(target, method=methods.dpo, bench=bench)
+    problem(target, method=methods.npo, bench=bench)
 
 
 def test_a_refusal_must_fit_the_context_too(target, monkeypatch):
@@ -508,7 +508,7 @@ def test_a_refusal_must_fit_the_context_too(target, monkeypatch):
     with pytest.raises(
         ValueError, match=r"'Who is Ann 0\?' is \d+ tokens long, the model's context is 96"
     ):
-        problem(target, method=methods.DPO)
+        problem(target, method=methods.dpo)
 
 
 def test_pairs_are_of_forget_rows_only(target):
@@ -584,7 +584,7 @@ def two_layers(dtype=torch.float32):
 
 def test_rmu_moves_nothing_above_its_layer():
     lm = two_layers()
-    low = Method("m", methods.RMU.direction, RMURetain(layer=0), RMU(layer=0))
+    low = Method("m", methods.rmu.direction, RMURetain(layer=0), RMU(layer=0))
     run = ng.unlearn(LMProblem(BENCH, lm, batch_size=4), low, Constant(1e-2), steps=2)
     for (name, p), q in zip(lm.model.named_parameters(), run.model.model.parameters()):
         below = (
@@ -595,7 +595,7 @@ def test_rmu_moves_nothing_above_its_layer():
 
 def test_a_method_may_train_some_parameters_alone(tmp_path):
     lm = two_layers()
-    some = replace(methods.RMU, trains=r"layers\.1\.mlp\.down_proj")
+    some = replace(methods.rmu, trains=r"layers\.1\.mlp\.down_proj")
     run = ng.unlearn(
         LMProblem(BENCH, lm, batch_size=4),
         some,
@@ -620,7 +620,7 @@ def test_a_method_may_train_some_parameters_alone(tmp_path):
 
 def test_rmu_steers_the_forget_rows_and_holds_the_others():
     lm = two_layers()
-    run = ng.unlearn(LMProblem(BENCH, lm, batch_size=11), methods.RMU, Constant(3e-3), steps=25)
+    run = ng.unlearn(LMProblem(BENCH, lm, batch_size=11), methods.rmu, Constant(3e-3), steps=25)
     first, last = run.history[0], run.history[-1]
     assert first.outcome == "zero_retain" and first.retain == 0.0
     assert last.forget > 0.05 * first.forget and 0 < last.retain < -0.1 * first.forget
@@ -628,13 +628,13 @@ def test_rmu_steers_the_forget_rows_and_holds_the_others():
 
 # ----------------------------------------------------------------------------- start, store, resume
 NEW = [
-    methods.DPO,
-    methods.RMU,
-    methods.UNDIAL,
-    methods.WGA,
-    methods.SatImp,
-    methods.CEU,
-    methods.RetainFT,
+    methods.dpo,
+    methods.rmu,
+    methods.undial,
+    methods.wga,
+    methods.satimp,
+    methods.ceu,
+    methods.retain_ft,
 ]
 EACH = pytest.mark.parametrize("method", NEW, ids=lambda m: m.name)
 
@@ -663,7 +663,7 @@ def test_a_fresh_adapter_is_its_own_start(method):
         assert torch.equal(torch.cat([p.detach().flatten() for p in kept]), before)
 
 
-@pytest.mark.parametrize("method", [methods.DPO, methods.RMU, methods.UNDIAL], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [methods.dpo, methods.rmu, methods.undial], ids=lambda m: m.name)
 def test_a_trained_adapter_has_no_start(method):
     lm = lora.adapt(two_layers(), 4)
     with torch.no_grad():
@@ -693,8 +693,8 @@ def test_stored_values_stay_apart_by_layer_and_pairs():
     for layer in (0, 1, 0):
         (retain,), _ = made.bind(Method("m", NGDiff(), RMURetain(layer), RMU()), 0).batch(0)
         assert retain().sum().item() == 0.0  # a start of another layer would be far away
-    (npo,) = made.bind(methods.NPO, 0).batch(0)[1]
-    (dpo,) = made.bind(methods.DPO, 0).batch(0)[1]
+    (npo,) = made.bind(methods.npo, 0).batch(0)[1]
+    (dpo,) = made.bind(methods.dpo, 0).batch(0)[1]
     assert npo.start.shape == (7,) and dpo.start.shape == (14,)
     torch.testing.assert_close(dpo.start[::2], npo.start)
     assert (
@@ -704,7 +704,7 @@ def test_stored_values_stay_apart_by_layer_and_pairs():
     )
 
 
-@pytest.mark.parametrize("method", [methods.DPO, methods.RMU, methods.UNDIAL], ids=lambda m: m.name)
+@pytest.mark.parametrize("method", [methods.dpo, methods.rmu, methods.undial], ids=lambda m: m.name)
 def test_the_target_never_changes(target, method):
     before = weights(target)
     run = ng.unlearn(LMProblem(BENCH, target, batch_size=4), method, Constant(1e-2), steps=2)

@@ -237,12 +237,12 @@ def test_what_rounding_makes_of_kl_at_the_start_is_named_zero_retain():
     a direction.
     """
     problem = ng.problem(micro.bench(), micro.lm(), batch_size=3)
-    (loss,) = problem.bind(methods.NGDiffKL, 0).batch(0)[0]  # fills the store
+    (loss,) = problem.bind(methods.ngdiff_kl, 0).batch(0)[0]  # fills the store
     for key, stored in problem._start.items():
         problem._start[key] = stored * (
             1 + 1e-7 * torch.randn(stored.shape, generator=torch.Generator().manual_seed(0))
         )
-    (loss,) = problem.bind(methods.NGDiffKL, 0).batch(0)[0]
+    (loss,) = problem.bind(methods.ngdiff_kl, 0).batch(0)[0]
     loss().sum().backward()
     noise = (
         torch.cat([p.grad.flatten() for p in loss.model.parameters() if p.grad is not None])
@@ -250,7 +250,7 @@ def test_what_rounding_makes_of_kl_at_the_start_is_named_zero_retain():
         .item()
     )
     assert 1e-9 < noise < KL.floor, "what this test is about"
-    run = ng.unlearn(problem, methods.NGDiffKL, Constant(1e-2), steps=2)
+    run = ng.unlearn(problem, methods.ngdiff_kl, Constant(1e-2), steps=2)
     first, second = run.history
     assert (first.outcome, first.a, first.norm_R) == ("zero_retain", 0.0, 0.0) and abs(
         first.retain

@@ -13,9 +13,10 @@ from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.core.stepsize import Constant
 from ngdiff.methods.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp
+from ngdiff.methods.definition import SPARE, Defaults, Method
 from ngdiff.methods.objectives import CE, KL, NPO, SimNPO
 from ngdiff.methods.problem import LMProblem
-from ngdiff.methods.recipes import DEFAULTS, METHODS, Method, method
+from ngdiff.methods.recipes import METHODS, label, look, method, named_objectives, ordered, tagged
 from ngdiff.study.trial import STEPSIZES
 from tests.helpers import micro
 from tests.methods.test_problem import BENCH
@@ -24,6 +25,11 @@ from tests.methods.test_problem import BENCH
 @pytest.fixture(scope="module")
 def problem() -> LMProblem:
     return LMProblem(BENCH, micro.lm(), batch_size=4)
+
+
+def _gram(n_R: float, n_F: float, cosine: float) -> torch.Tensor:
+    dot = cosine * n_R * n_F
+    return torch.tensor([[n_R**2, dot], [dot, n_F**2]], dtype=torch.float64)
 
 
 def weights(lm) -> torch.Tensor:
@@ -50,7 +56,10 @@ TABLE = {  # name: retain, forget, direction; as architecture and published defa
     "satimp": (CE(), SatImp(beta1=5.0, beta2=1.0), Sum(retain=1.0, forget=0.1)),
     "ceu": (CE(), CEU(), GradAscent()),
     "retain-ft": (CE(), CE(), GradDiff(1.0)),
+    "pcgrad": (CE(), CE(), PCGrad()),
+    "mgda": (CE(), CE(), MGDA()),
 }
+DEFAULTS: dict[str, Defaults] = {k: m.defaults for k, m in METHODS.items() if m.defaults}
 ZERO = [
     name for name, m in METHODS.items() if m.retain in (KL(), RMURetain())
 ]  # nothing to keep to at the start
@@ -58,7 +67,7 @@ ZERO = [
 
 def test_the_table_is_the_published_one():
     assert {name: (m.retain, m.forget, m.direction) for name, m in METHODS.items()} == TABLE
-    assert list(METHODS) == list(TABLE), "the mission's own come first"
+    assert next(iter(METHODS)) == "ngdiff"
     assert len({m.name for m in METHODS.values()}) == len(METHODS) and not any(
         m.trains for m in METHODS.values()
     )
@@ -98,8 +107,75 @@ def test_every_published_method_has_its_defaults():
         "ngdiff-npo",
         "ngdiff-kl",
         "graddiff-0.9-npo",
+        "pcgrad",  # published for other tasks
+        "mgda",
     }  # compositions of ours
     assert [name for name in METHODS if name not in free] == list(DEFAULTS)
+
+
+def test_a_key_is_made_from_the_name():
+    written = {"ceu", "retain-ft"}  # shorter than their labels
+    for key, m in METHODS.items():
+        assert m.key == key
+        assert (Method(m.name, m.direction).key == key) == (key not in written)
+    assert Method("GradDiff(0.25) on My loss", NGDiff()).key == "graddiff-0.25-my-loss"
+
+
+def test_the_lists_of_the_comparisons_are_read_off_the_tags():
+    """As the comparisons were frozen, in the order of the tables."""
+    every = ("gradascent", "graddiff-0.1", "graddiff-0.5", "graddiff-0.9", "kl", "lossnorm")
+    assert tagged("baseline") == (*every, "npo", "simnpo")
+    assert tagged("published") == ("dpo", "rmu", "undial", "wga", "satimp", "ceu", "retain-ft")
+    assert tagged("muse") == ("gradascent", "graddiff-0.5", "npo", "simnpo", "rmu")
+    assert tagged("semeval") == ("gradascent", "graddiff-0.5", "kl", "npo")
+    assert tagged("composed") == ("ngdiff-npo", "ngdiff-kl", "graddiff-0.9-npo")
+    assert tagged("mixture") == ("graddiff-0.1", "graddiff-0.5", "graddiff-0.9")
+
+
+def test_every_objective_of_a_method_is_named_once():
+    found = named_objectives()
+    both = {"ce_retain", "ce_forget", "rmu", "rmu_retain"}
+    alone = {"kl", "npo", "simnpo", "dpo", "undial", "wga", "satimp", "ceu"}
+    assert set(found) == both | alone
+    assert found["kl"] == ("retain", KL()) and found["rmu_retain"] == ("retain", RMURetain())
+    assert found["rmu"] == ("forget", RMU()) and found["npo"] == ("forget", NPO())
+
+
+def test_a_value_is_a_method():
+    assert method(NGDiff()) is METHODS["ngdiff"]
+    assert method(GradDiff(0.3)) == Method("GradDiff(c=0.3)", GradDiff(0.3))
+    assert method(NPO(0.5)) == Method("NGDiff on NPO(beta=0.5)", NGDiff(), forget=NPO(0.5))
+    mine = Method("mine", GradDiff(0.3))
+    assert method(mine) is mine and method(methods.npo) is METHODS["npo"]
+    assert method("tests.methods.test_recipes:MINE") is MINE
+    assert methods.graddiff(0.5) is METHODS["graddiff-0.5"]
+    assert methods.graddiff(0.25) == Method("GradDiff(0.25)", GradDiff(0.25))
+
+
+MINE = Method("mine", GradDiff(0.3))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        (3, "no method"),
+        ("no.such.module:x", "No module named 'no'"),
+        ("math:nothing", "nothing"),
+        ("math:pi", "no method"),
+        (Method("NGDiff", GradDiff(0.5)), "name of another method"),
+    ],
+    ids=lambda x: str(x)[:12],
+)
+def test_what_is_no_method_is_refused(wrong, words):
+    with pytest.raises(ValueError, match=words):
+        method(wrong)
+
+
+def test_a_method_of_a_user_comes_last_and_has_a_colour():
+    assert ordered(["zz", "mgda", "ngdiff", "aa"]) == ["ngdiff", "mgda", "aa", "zz"]
+    assert Method("mine", NGDiff()).look.colour in SPARE
+    assert not {m.look.colour for m in METHODS.values()} & set(SPARE)
+    assert label("nobody's") == "nobody's" and look("nobody's").colour == "#999999"
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -110,7 +186,7 @@ def test_a_name_finds_its_method(name):
 @pytest.mark.parametrize("name", ["NGDiff", "", "idk"])
 def test_an_unknown_name_lists_the_known_ones(name):
     with pytest.raises(
-        ValueError, match=f"unknown method '{name}'; choose one of: gradascent, .*, ngdiff, "
+        ValueError, match=f"unknown method '{name}'; choose one of: ngdiff, .*, gradascent, "
     ):
         method(name)
 
@@ -119,9 +195,9 @@ def test_methods_are_values():
     assert (
         Method("mine", NGDiff(), forget=NPO())
         == Method("mine", NGDiff(), CE(), NPO())
-        != methods.NGDiffNPO
+        != methods.ngdiff_npo
     )
-    assert repr(methods.NPO) == (
+    assert repr(methods.npo) == (
         "Method(name='NPO', direction=Sum(retain=1.0, forget=1.0), retain=CE(), "
         "forget=NPO(beta=0.1), trains=None)"
     )
@@ -181,9 +257,11 @@ def test_the_first_step_is_the_methods_formula(problem, name):
     if name in ZERO:
         assert info.outcome == "zero_retain" and abs(R) < 1e-7 and n_R < METHODS[name].retain.floor
     else:
-        wanted |= {"lossnorm": (1 / R, 1 / F)} | dict.fromkeys(
-            ("ngdiff", "ngdiff-npo"), (1 / n_R, 1 / n_F)
-        )
+        kappa = n_F / n_R
+        rule = info.cosine * kappa, info.cosine / kappa
+        wanted |= {"lossnorm": (1 / R, 1 / F), "pcgrad": (1 + max(rule[0], 0), 1 + max(rule[1], 0))}
+        wanted |= {"mgda": tuple(MGDA().weights(_gram(n_R, n_F, info.cosine), None).tolist())}
+        wanted |= dict.fromkeys(("ngdiff", "ngdiff-npo"), (1 / n_R, 1 / n_F))
     assert (info.a, info.b) == pytest.approx(wanted[name], rel=1e-5)
     if METHODS[name].forget in (NPO(), DPO()):
         assert info.forget == pytest.approx(-13.863, abs=1e-3)
@@ -213,13 +291,13 @@ def test_a_small_plain_step_moves_the_forget_objective_as_its_weights_say(name):
 
 def test_a_bare_direction_is_a_method_on_cross_entropies(problem):
     bare, named = (
-        ng.unlearn(problem, m, Constant(1e-3), steps=3) for m in (NGDiff(), methods.NGDiff)
+        ng.unlearn(problem, m, Constant(1e-3), steps=3) for m in (NGDiff(), methods.ngdiff)
     )
     assert repr(bare.history) == repr(named.history) and torch.equal(
         weights(bare.model), weights(named.model)
     )
     bound = problem.bind(NGDiff(), 0)
-    assert bound.method == Method("NGDiff()", NGDiff())
+    assert bound.method == methods.ngdiff
 
 
 @pytest.mark.parametrize("direction", [NGDiff(), PCGrad(), MGDA(), GradDiff(0.7)], ids=repr)

@@ -10,7 +10,8 @@ import pytest
 
 from ngdiff.study import claims
 from ngdiff.study import plan as compare
-from ngdiff.study.claims import OURS, Interval, interval, paired
+from ngdiff.study.claims import OURS
+from ngdiff.study.intervals import Interval, interval, paired, select
 from ngdiff.study.plan import BASELINES, COMPOSED, RATES, STARTS, TUNING_SEED, plan
 
 SEEDS = (0, 1, 2)
@@ -142,11 +143,8 @@ def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
 
 def test_select_is_by_value():
     rows = [row(seed=0), row(seed=1), row("npo", seed=1)]
-    assert (
-        claims.select(rows, method=OURS, seed=1) == rows[1:2]
-        and claims.select(rows, unheard_of=1) == []
-    )
-    assert claims.select(rows) == rows
+    assert select(rows, method=OURS, seed=1) == rows[1:2] and select(rows, unheard_of=1) == []
+    assert select(rows) == rows
 
 
 # ---------------------------------------------------------------------------------------- intervals

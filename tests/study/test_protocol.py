@@ -86,6 +86,8 @@ def test_the_committed_rates_cover_every_plan_of_the_pages(checkout: Path) -> No
     P = profiles.profile("tiny")
     for name, data in places.items():
         rates = P.rates if name in ("tofu", "live") else compare.RATES
-        rows = protocol.saved(compare.plan(name, (0, 1, 2), rates), profile="tiny", data=data)
+        rows = protocol.saved(
+            compare.plan(name, (0, 1, 2), rates).tuning(profile="tiny", data=data)
+        )
         assert rows, name
         assert all(r["stamp"]["commit"] and r["seed"] == compare.TUNING_SEED for r in rows)
