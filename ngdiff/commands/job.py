@@ -16,6 +16,8 @@ from ngdiff.core.step import UnlearningStep
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.engine import Engine
 from ngdiff.lm.lora import ADAPTER
+from ngdiff.store.cache import content_key
+from ngdiff.store.content import content
 from ngdiff.study.trial import OPTIMIZERS, rule_of
 
 PLACES = ("forget", "retain", "holdout", "out")  # what is in the files counts, not where they are
@@ -167,6 +169,8 @@ class Job:
             self.precision == "bfloat16"
         ):  # shards hold float32 weights, others bfloat16 and the low bits
             mine["sharded"] = self.engine.sharded
+        if self.recipe.key not in methods.METHODS:  # a method of the user: its code counts
+            mine["method"] = content_key(content(self.recipe))
         return mine | {"model": self.place, "rows": bench.fingerprint}
 
 

@@ -13,7 +13,9 @@ fixed c.
 
 from __future__ import annotations
 
+import os
 import pkgutil
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -278,6 +280,8 @@ def _at(place: str) -> Method:
             f"unknown method {place!r}; choose one of: {', '.join(METHODS)}; or write module:name "
             "for a Method of your own"
         )
+    if not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())  # a module beside the user, whatever started Python
     try:
         value = pkgutil.resolve_name(place)
     except (ImportError, AttributeError, ValueError) as error:
