@@ -1,4 +1,4 @@
-"""docs/extending.md: every diff is short, applies to a copy of the package, and does what it says."""
+"""docs/extending.md: every diff is short, applies to a copy, and does what it says."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def blocks(section: str, language: str) -> list[str]:
 
 
 def apply(diff: str, root: Path) -> None:
-    """Apply a unified diff without line numbers: each hunk is found by its context, which must stand
+    """Apply a unified diff without line numbers: each hunk is found by its context, which stands
     just once in the file.
     """
     for part in re.split(r"^--- ", diff, flags=re.M)[1:]:

@@ -7,10 +7,8 @@ same order.
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -20,7 +18,7 @@ from ngdiff.core.probe import evaluating
 from ngdiff.engine.engine import Engine, Make
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import Example, collate
-from ngdiff.methods import recipes
+from ngdiff.methods import order, recipes
 from ngdiff.methods.definition import Method
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import Objective, token_counts
@@ -67,19 +65,13 @@ class LMProblem:
             raise ValueError(
                 f"batch_size and micro must be at least 1, got {batch_size} and {micro}"
             )
-        self.bench, self.target, self.batch_size, self.micro, self.lr = (
-            bench,
-            target,
-            batch_size,
-            micro,
-            lr,
-        )
-        self.dropout, self.engine, self.in_place = dropout, engine or Engine(), in_place
+        self.bench, self.target, self.dropout, self.in_place = bench, target, dropout, in_place
+        self.batch_size, self.micro, self.lr = batch_size, micro, lr
+        self.engine = engine or Engine()
         self.forget, self.retain = self._encode(bench.forget), self._encode(bench.retain)
         self.model, self.method, self.seed = target, recipes.ngdiff, 0
-        self.module: torch.nn.Module = (
-            target.model
-        )  # what is called: the model, or what several processes wrap it in
+        # what is called: the model, or what several processes wrap it in
+        self.module: torch.nn.Module = target.model
         self._low: dict[Tensor, Tensor] = {}
         self.refusals: list[Example] = []  # to the forget rows, where the method pairs them
         self._start: dict[tuple[Any, int, bool], Tensor] = {}
@@ -97,21 +89,17 @@ class LMProblem:
             )
         if bound.method.forget.pairs:
             bound.refusals = self._refusals()
-        adapted, starts = (
-            self.target.adapted,
-            bound.method.retain.start or bound.method.forget.start,
-        )
+        adapted = self.target.adapted
+        starts = bound.method.retain.start or bound.method.forget.start
         if starts and adapted and not lora.fresh(self.target.model):
             raise ValueError(
                 "the adapter has been trained already, so that switching it off is not the start: "
-                "merge it "
-                "into the model first (merge_and_unload), then add a new one"
+                "merge it into the model first (merge_and_unload), then add a new one"
             )
-        bound.model = (
-            self.target
-            if self.in_place and (adapted or not starts)
-            else self.target.copy(share=not self.engine.changes)
-        )
+        if self.in_place and (adapted or not starts):
+            bound.model = self.target
+        else:
+            bound.model = self.target.copy(share=not self.engine.changes)
         if bound.method.trains is not None:
             _freeze(bound.model.model, bound.method.trains)
         if bound.start is not None and (place := self.engine.place) is not None:
@@ -173,10 +161,10 @@ class LMProblem:
         """
         own = self._take(step, forget=False)
         size = min(fresh * len(own), len(self.retain) - len(own))
-        stream = _stream(f"{self.seed} probe", len(self.retain), step * size)
+        rows = order.stream(f"{self.seed} probe", len(self.retain), step * size)
         others = []
         while len(others) < size:
-            if (i := next(stream)) not in own and i not in others:
+            if (i := next(rows)) not in own and i not in others:
                 others.append(i)
         return self._phase(self.method.retain, own + others, forget=False)
 
@@ -188,8 +176,7 @@ class LMProblem:
         if bare := [i for i, row in enumerate(rows) if not row["question"]]:
             raise ValueError(
                 f"forget row {bare[0]} is a document, and a refusal answers a question: pairs "
-                "with refusals (DPO) "
-                "need rows with a question"
+                "with refusals (DPO) need rows with a question"
             )
         return self._encode(
             [{"question": row["question"], "answer": refusal(row["question"])} for row in rows]
@@ -210,27 +197,23 @@ class LMProblem:
     def _take(self, step: int, forget: bool) -> list[int]:
         n = len(self.forget if forget else self.retain)
         size = min(self.batch_size, n)
-        stream = _stream(f"{self.seed} {'forget' if forget else 'retain'}", n, step * size)
-        return [next(stream) for _ in range(size)]
+        rows = order.stream(f"{self.seed} {'forget' if forget else 'retain'}", n, step * size)
+        return [next(rows) for _ in range(size)]
 
     def _phase(self, objective: Objective, chosen: list[int], forget: bool) -> list[RowsLoss]:
         mine = self.engine.processes
         size = (self.micro or len(chosen)) * mine.size
-        labels = collate(self._texts(objective, chosen, forget), self.target.pad_id)[
-            "labels"
-        ]  # of the whole batch
-        total, tokens = (
-            objective.counts(labels).sum().item(),
-            int(token_counts(labels[:: 1 + objective.pairs]).sum()),
-        )
+        whole = collate(self._texts(objective, chosen, forget), self.target.pad_id)
+        labels = whole["labels"]
+        total = objective.counts(labels).sum().item()
+        tokens = int(token_counts(labels[:: 1 + objective.pairs]).sum())
         # rows of like length together; the longest first: if memory runs out, it does so at once
         if len(chosen) > size:
             chosen = sorted(chosen, key=lambda i: -self._length(objective, i, forget))
         if objective.everywhere and (len(chosen) > size or mine.size > 1):
             raise ValueError(
                 f"{objective} is an average over the padding too, so its batch cannot be cut: "
-                "leave micro out, "
-                "and take one process"
+                "leave micro out, and take one process"
             )
         self._ask(objective, chosen, forget)
         losses = []
@@ -242,11 +225,8 @@ class LMProblem:
                 start = torch.cat([self._start[_kind(objective), i, forget] for i in used])
                 start = start.to(batch["input_ids"].device, non_blocking=True)
             # a batch without anything to count is worth 0
-            losses.append(
-                RowsLoss(
-                    self.module, objective, batch, start, total or 1, tokens or 1, idle=not own
-                )
-            )
+            counts = total or 1, tokens or 1
+            losses.append(RowsLoss(self.module, objective, batch, start, *counts, idle=not own))
         return losses
 
     def _collate(self, objective: Objective, chosen: Sequence[int], forget: bool) -> dict[str, Any]:
@@ -261,11 +241,8 @@ class LMProblem:
         """
         if objective.start is None:
             return
-        kind, size, n = (
-            _kind(objective),
-            self.batch_size,
-            len(self.forget if forget else self.retain),
-        )
+        kind, size = _kind(objective), self.batch_size
+        n = len(self.forget if forget else self.retain)
         start = self.model if self.target.adapted else self.target
         # always in the same groups of rows: what pads a row moves its last bits, and a resumed run
         # must see the same
@@ -313,17 +290,3 @@ def _freeze(model: torch.nn.Module, trains: str) -> None:
         )
     for name, p in moving:
         p.requires_grad_(name in kept)
-
-
-@lru_cache(maxsize=64)
-def _permutation(name: str, n: int, epoch: int) -> tuple[int, ...]:
-    order = list(range(n))
-    random.Random(f"{name} {epoch}").shuffle(order)
-    return tuple(order)
-
-
-def _stream(name: str, n: int, position: int):
-    """Row numbers of endless seeded permutations of n rows, from a position on."""
-    while True:
-        yield _permutation(name, n, position // n)[position % n]
-        position += 1

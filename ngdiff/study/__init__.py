@@ -1,6 +1,6 @@
 """The comparison on equal terms: what is run, and what its rows say.
 
-`ng.study.compare` is that of `ngdiff.study.plan`; it loads on first use.
+`ng.study.compare` is that of `ngdiff.study.comparison`; it loads on first use.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ngdiff.study.plan import compare as compare
+    from ngdiff.study.comparison import compare as compare
 
 
 def __getattr__(name: str) -> Any:
     if name == "compare":
-        from ngdiff.study.plan import compare
+        from ngdiff.study.comparison import compare
 
         return compare
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
