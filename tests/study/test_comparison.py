@@ -1,4 +1,4 @@
-"""A method of a user's own through the comparison: cached under its content, shown with its look."""
+"""A method of a user through the comparison: cached by its content, shown with its look."""
 
 from __future__ import annotations
 
