@@ -75,6 +75,7 @@ class _Source:
     text: str
 
     @classmethod
+    @cache  # by the text: the same text is parsed once, whichever file it stands in
     def of(cls, text: str) -> _Source:
         tree = ast.parse(text)
         imports: list[ast.Import | ast.ImportFrom] = []

@@ -10,8 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from ngdiff.commands import cli
+
 
 def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own, as a shell would run it."""
     code = (
         "import sys; sys.path.insert(0, sys.argv.pop(1)); from ngdiff.commands.cli import "
         "main; main()"
@@ -37,12 +40,30 @@ def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(
-    tmp_path: Path, arguments: list[str], message: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
 ) -> None:
+    """In this process, which has imported what the commands need; see the test below."""
     (tmp_path / "taken").touch()
-    done = ngdiff(*arguments, cwd=tmp_path)
-    assert done.returncode == 2 and message in done.stderr and "Traceback" not in done.stderr
-    assert "Traceback" in ngdiff("--debug", *arguments, cwd=tmp_path).stderr
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ngdiff", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and said.startswith("ngdiff: ") and message in said
+    assert said.count("\n") == 1 and said.endswith("\n")
+    monkeypatch.setattr(sys, "argv", ["ngdiff", "--debug", *arguments])
+    with pytest.raises(cli.ERRORS, match=re.escape(message)):  # which Python prints as a traceback
+        cli.main()
+
+
+def test_a_process_ends_with_that_code_and_that_line(tmp_path: Path) -> None:
+    done = ngdiff("sweep", "nothing.toml", cwd=tmp_path)
+    assert done.returncode == 2 and "no grid file" in done.stderr and "Traceback" not in done.stderr
+    assert "Traceback" in ngdiff("--debug", "sweep", "nothing.toml", cwd=tmp_path).stderr
 
 
 def tracked(root: Path) -> list[Path]:

@@ -211,7 +211,7 @@ def test_a_slice_of_tofu_is_learnt_unlearned_and_evaluated_with_every_metric():
         max_new_tokens=8,
     )
     bench = tofu(P, "forget01", root=TOFU)
-    target, reference = models.pair(bench, P)
+    target, reference = models.target(bench, P), models.reference(bench, P)
     before = evaluate(target, bench, reference, max_new_tokens=8)
     assert before.metrics["loss_forget"] < before.metrics["loss_holdout"], (
         "it knows its own rows better than others"

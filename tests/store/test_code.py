@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import types
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -152,14 +153,29 @@ def test_a_notebook_depends_on_what_it_uses_of_the_package() -> None:
     assert code.fingerprint_of(used) == code.fingerprint_of("from ngdiff import NGDiff")
 
 
+FORK = """
+import os, sys
+import nltk, scipy.stats, sklearn.metrics, torch, transformers.models.llama.modeling_llama
+assert "ngdiff" not in sys.modules
+for line in sys.stdin:
+    if not os.fork():
+        sys.argv[1:] = line.split()
+        exec(os.environ["TRIAL"])
+        sys.stdout.flush()
+        os._exit(0)
+    if os.wait()[1]:
+        sys.exit("the trial failed")
+"""
 TRIAL = """
 import json, sys
 from dataclasses import replace
 from ngdiff.store import code
 from ngdiff import profiles
+from ngdiff.lm import pair
 from ngdiff.study import trials
 from ngdiff.profiles import TinyLM, Training
 
+pair._train_at_once = lambda *_: None  # but one after the other, without two more processes
 tiny = profiles.profile("tiny")
 shape = TinyLM(hidden=32, layers=1, heads=2, intermediate=64, vocab=512, context=128)
 training = Training(epochs=16, pretrain_epochs=5, lr=1.5e-2, batch_size=16, replay=0.5)
@@ -175,22 +191,39 @@ print(json.dumps({"loss_forget": row["loss_forget"], "loaded": loaded,\
 """
 
 
-def run(home: Path, cache: Path, *arguments: str) -> dict:
-    """What a fresh process with the package at `home` gets for one small trial."""
+@pytest.fixture
+def trial(copy: Path, tmp_path: Path) -> Iterator[Callable[..., dict]]:
+    """What a process that has not yet imported the copy of the package gets for one small trial:
+    forked from one that has imported torch and others, which takes the longest.
+    """
     env = os.environ | {
-        "PYTHONPATH": str(home.parent),
-        "NGDIFF_CACHE": str(cache),
+        "PYTHONPATH": str(copy.parent),
+        "NGDIFF_CACHE": str(tmp_path / "cache"),
         "OMP_NUM_THREADS": "1",
+        "TRIAL": TRIAL,
     }
-    command = [sys.executable, "-c", TRIAL, *arguments]
-    done = subprocess.run(
-        command, env=env, cwd=home.parent, capture_output=True, text=True, check=True
-    )
-    return json.loads(done.stdout.splitlines()[-1])
+    command, pipe = [sys.executable, "-c", FORK], subprocess.PIPE
+    with (
+        (tmp_path / "log").open("w") as log,
+        subprocess.Popen(
+            command, env=env, cwd=copy.parent, stdin=pipe, stdout=pipe, stderr=log, text=True
+        ) as process,
+    ):
+        assert process.stdin and process.stdout
+        to, back = process.stdin, process.stdout
+
+        def run(*arguments: str) -> dict:
+            print(*arguments, file=to, flush=True)
+            line = back.readline()
+            assert line, (tmp_path / "log").read_text()
+            return json.loads(line)
+
+        yield run
+        to.close()
 
 
 def test_a_turned_sign_is_never_served_from_the_cache_nor_its_number_afterwards(
-    copy: Path, tmp_path: Path
+    copy: Path, trial: Callable[..., dict]
 ) -> None:
     """One sign turned in the step: another number at once; the file restored: the first number
     again.
@@ -198,16 +231,13 @@ def test_a_turned_sign_is_never_served_from_the_cache_nor_its_number_afterwards(
     file = next(path for path in copy.rglob("*.py") if "class Swap" in path.read_text("utf-8"))
     text, sign = file.read_text("utf-8"), "combine_(self.g_R, self.g_F, a, b)"
     assert text.count(sign) == 1
-    first = run(copy, tmp_path / "cache")
+    first = trial()
     assert set(first["loaded"]) <= set(first["closure"])  # what really ran is in the closure
     file.write_text(text.replace(sign, "combine_(self.g_R, self.g_F, a, -b)"), "utf-8")
-    broken = [
-        run(copy, tmp_path / "cache")["loss_forget"],
-        run(copy, tmp_path / "cache", "refresh")["loss_forget"],
-    ]
+    broken = [trial()["loss_forget"], trial("refresh")["loss_forget"]]
     assert broken[0] == broken[1] < first["loss_forget"]  # descended, not ascended
     file.write_text(text, "utf-8")
-    assert run(copy, tmp_path / "cache")["loss_forget"] == first["loss_forget"]
+    assert trial()["loss_forget"] == first["loss_forget"]
 
 
 @pytest.mark.parametrize("name", ng.__all__)
