@@ -13,7 +13,7 @@ import typer
 
 from ngdiff.commands import bench, options, score
 from ngdiff.commands.comparison import Comparison
-from ngdiff.commands.evaluate import Evaluation, run
+from ngdiff.commands.evaluate import Evaluation
 from ngdiff.commands.job import Job
 from ngdiff.commands.rerun import JOBS, PROFILE, Rerun
 
@@ -103,6 +103,8 @@ def unlearn(
 @options.fills
 def evaluate(job: Evaluation) -> None:
     """Measure a model on TOFU, MUSE or SemEval-2025 Task 4, item by item."""
+    from ngdiff.commands.evaluate import run
+
     run(job)
 
 

@@ -36,7 +36,7 @@ def fills(command: Callable[..., None]) -> Callable[..., None]:
     """Return the command with the fields of its first parameter's dataclass in that parameter's
     place, for typer.
 
-    The command's other parameters stay as they are and come after them. Errors: KeyError for a
+    The command's other parameters stay as they are and come after them. Errors: ValueError for a
     field whose metadata have no help; those of the dataclass when the command runs.
     """
     hints = get_type_hints(command, include_extras=True)
@@ -63,11 +63,16 @@ def fills(command: Callable[..., None]) -> Callable[..., None]:
 
 def _parameter(field: Field[Any], type_: Any) -> inspect.Parameter:
     """Return a field as a parameter that typer reads."""
+    if "help" not in field.metadata:
+        raise ValueError(
+            f"the option of {field.name} has no help: "
+            f'{field.name}: … = field(metadata={{"help": "…"}}) gives it one'
+        )
     default: Any = inspect.Parameter.empty if field.default is MISSING else field.default
     if type_ == LIST:
         type_, default = str, ",".join(default)
     flag = ["--" + field.name.replace("_", "-")] if default is False else []
-    option = typer.Option(*flag, **{"help": field.metadata["help"], **field.metadata})
+    option = typer.Option(*flag, **field.metadata)
     return inspect.Parameter(
         field.name,
         inspect.Parameter.KEYWORD_ONLY,

@@ -81,7 +81,7 @@ def test_a_field_without_help_is_refused():
     def command(bare: Bare) -> None: ...
 
     command.__annotations__["bare"] = Bare
-    with pytest.raises(KeyError, match="help"):
+    with pytest.raises(ValueError, match="size has no help"):
         options.fills(command)
 
 
