@@ -20,7 +20,7 @@ CHECKPOINT, START, RUN = "checkpoint.safetensors", "start.json", "run.json"
 
 
 def claim_folder(job: Job, settings: dict[str, Any], force: bool, held: ExitStack) -> None:
-    """Makes sure that OUT may be written, and that no other process writes it; drops what is to be
+    """Make sure that OUT may be written, and that no other process writes it; drop what is to be
     dropped.
     """
     _refuse(job.folder, settings, force)
