@@ -9,58 +9,21 @@ from typing import Annotated
 
 import typer
 
+from ngdiff.commands import options
+from ngdiff.timing.case import Case
+
 app = typer.Typer(help="Time and memory.", no_args_is_help=True)
+
+Json = Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")]
 
 
 @app.command("step")
-def bench_step(
-    size: Annotated[
-        str, typer.Option(help="Parameters of the model: 1M, 10M, 100M, 1B or 7B.")
-    ] = "10M",
-    tokens: Annotated[int, typer.Option(min=1, help="Tokens a batch.")] = 512,
-    length: Annotated[
-        int, typer.Option(min=0, help="Tokens a row; 0: at most 128, from 1B on 1024.")
-    ] = 0,
-    pairs: Annotated[
-        int, typer.Option(min=0, help="Interleaved measurements of each step; 0: 30, on CUDA 50.")
-    ] = 0,
-    minutes: Annotated[
-        float, typer.Option(min=0, help="All the time there is; 0: as long as it takes.")
-    ] = 0.0,
-    precision: Annotated[
-        str, typer.Option(help="float32, or bfloat16 with exact masters.")
-    ] = "float32",
-    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
-    lora: Annotated[
-        int, typer.Option(min=0, help="Rank of an adapter on the frozen model; 0: none.")
-    ] = 0,
-    checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Compute activations twice.")
-    ] = False,
-    memory: Annotated[str, typer.Option(help="swap; recompute measures that too.")] = "swap",
-    variants: Annotated[
-        str, typer.Option(help="Some of them only, such as graddiff-two,ngdiff.")
-    ] = "",
-    json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
-) -> None:
+@options.fills
+def bench_step(case: Case, json: Json = None) -> None:
     """Time and peak memory of one step, relative to GradDiff and to a naive NGDiff."""
     from ngdiff.timing.step import step_table
 
-    names = tuple(name.strip() for name in variants.split(",") if name.strip())
-    step_table(
-        json,
-        size=size,
-        tokens=tokens,
-        length=length,
-        pairs=pairs,
-        minutes=minutes,
-        precision=precision,
-        lora=lora,
-        optimizer=optimizer,
-        checkpointing=checkpointing,
-        memory=memory,
-        variants=names,
-    )
+    step_table(case, json)
 
 
 @app.command("suite")
@@ -71,15 +34,14 @@ def bench_suite(
     minutes: Annotated[float, typer.Option(min=1, help="All the time there is.")] = 8.0,
 ) -> None:
     """What the performance targets ask of this device, each case in a process of its own."""
-    from ngdiff.timing.step import suite
+    from ngdiff.timing.cases import suite
 
     suite(json_dir, minutes)
 
 
 @app.command("probes")
 def bench_probes(
-    probes: Annotated[int, typer.Option(min=1, help="How many.")] = 20,
-    json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
+    probes: Annotated[int, typer.Option(min=1, help="How many.")] = 20, json: Json = None
 ) -> None:
     """AutoLR's rate in bfloat16 against float32: the same weights and rows, a probe in each."""
     from ngdiff.timing.probes import table
@@ -96,7 +58,7 @@ def bench_evaluate(
         str, typer.Option(help="A folder of LUME: SemEval's validation split too.")
     ] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each part, in turn.")] = 3,
-    json: Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")] = None,
+    json: Json = None,
 ) -> None:
     """Time of an evaluation on one thread: likelihoods, greedy answers, gradient norms."""
     from ngdiff.timing.evaluate import table

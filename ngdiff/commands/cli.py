@@ -11,7 +11,11 @@ from typing import Annotated
 
 import typer
 
-from ngdiff.commands import bench, score
+from ngdiff.commands import bench, options, score
+from ngdiff.commands.comparison import Comparison
+from ngdiff.commands.evaluate import Evaluation
+from ngdiff.commands.job import Job
+from ngdiff.commands.rerun import JOBS, PROFILE, Rerun
 
 ERRORS = (
     ValueError,
@@ -32,11 +36,8 @@ app.add_typer(bench.app, name="bench")
 app.add_typer(data_app, name="data")
 app.add_typer(score.app, name="score")
 
-Profile = Annotated[
-    str,
-    typer.Option(help="tiny (CPU, minutes), small (one GPU), paper or paper-<model> (the hub's)."),
-]
-Jobs = Annotated[int, typer.Option(min=1, help="How many run at once.")]
+Profile = Annotated[str, typer.Option(**PROFILE)]
+Jobs = Annotated[int, typer.Option(**JOBS)]
 
 
 @app.callback()
@@ -46,60 +47,11 @@ def _options(
     pass  # `main` reads --debug, which must work whatever went wrong
 
 
-def _numbers(text: str | None, option: str) -> list[int] | None:
-    try:
-        return [int(part) for part in text.split(",")] if text else None
-    except ValueError as error:
-        raise ValueError(
-            f"{option} takes whole numbers separated by commas, such as 0,1,2; not {text!r}"
-        ) from error
-
-
 @app.command()
-def reproduce(
-    profile: Profile = "tiny",
-    data: Annotated[
-        str, typer.Option(help="Real rows: a folder of TOFU, LUME or MUSE, or `hub`: TOFU.")
-    ] = "",
-    seeds: Annotated[
-        str | None, typer.Option(help="Such as 0,1,2; without it as each notebook says.")
-    ] = None,
-    only: Annotated[str, typer.Option(help="Numbers of notebooks, such as 04,06.")] = "",
-    jobs: Jobs = 2,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is still valid.")] = False,
-    refresh: Annotated[
-        bool, typer.Option("--refresh", help="Run all again; tune the rates, run the long grids.")
-    ] = False,
-    smoke: Annotated[
-        bool, typer.Option("--smoke", help="A small budget, written as <profile>-smoke.")
-    ] = False,
-    alone: Annotated[
-        bool, typer.Option("--alone", help="One at a time, each from an empty cache: cold times.")
-    ] = False,
-) -> None:
+@options.fills
+def reproduce(rerun: Rerun) -> None:
     """Execute the notebooks, write rows, figures and one HTML report."""
-    from ngdiff.book.reproduce import reproduce as run
-    from ngdiff.data.real.tofu import need_files
-    from ngdiff.profiles import profile as known
-    from ngdiff.store import paths
-    from ngdiff.study import plan as compare
-
-    P = known(profile)
-    if data and data != "hub":
-        if not Path(data).is_dir():
-            raise FileNotFoundError(
-                f"--data {data}: no such folder; give a folder of TOFU, LUME or MUSE, or `hub`"
-            )
-        if paths.kind(data) == "tofu":
-            need_files(data, P.tofu_split)
-        data = str(Path(data).resolve())
-    numbers = _numbers(seeds, "--seeds")
-    compare.plan("live", tuple(numbers or ()))  # refuses the tuning seed
-    names = [name.strip() for name in only.split(",") if name.strip()]
-    names = names or {"lume": ["09"], "muse": ["08"]}.get(
-        paths.kind(data), []
-    )  # the notebooks that read such rows
-    raise typer.Exit(run(profile, data, numbers, refresh, force, smoke, names, jobs, alone))
+    raise typer.Exit(rerun.run())
 
 
 @app.command()
@@ -132,62 +84,9 @@ def sweep(
 
 
 @app.command()
+@options.fills
 def unlearn(
-    model: Annotated[
-        str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")
-    ],
-    forget: Annotated[
-        Path, typer.Option(help='Rows {"question", "answer"} or {"text"}: JSON lines or an array.')
-    ],
-    retain: Annotated[Path, typer.Option(help="Rows to keep.")],
-    out: Annotated[Path, typer.Option(help="Folder to write: the model, history.jsonl, run.json.")],
-    holdout: Annotated[
-        Path | None, typer.Option(help="Rows never seen: stop at the start's loss on them.")
-    ] = None,
-    stop_level: Annotated[
-        float | None, typer.Option(help="Stop at this forget loss, nats per token.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="ngdiff, graddiff-0.9, npo, kl, …")] = "ngdiff",
-    stepsize: Annotated[
-        str, typer.Option(help='autolr, constant, linear, cosine; or "autolr every=5".')
-    ] = "autolr",
-    lr: Annotated[
-        float | None, typer.Option(help="The rate; autolr starts at it, without it at 1e-3.")
-    ] = None,
-    steps: Annotated[int, typer.Option(help="At most so many updates.")] = 100,
-    batch_size: Annotated[
-        int, typer.Option(help="Forget rows and retain rows a step, each, of all processes.")
-    ] = 32,
-    micro: Annotated[
-        int | None, typer.Option(help="Rows a forward: less memory, the same result.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order of the rows.")] = 0,
-    optimizer: Annotated[str, typer.Option(help="adamw or sgd.")] = "adamw",
-    dropout: Annotated[
-        bool, typer.Option("--dropout", help="Train with the model's own dropout.")
-    ] = False,
-    precision: Annotated[
-        str, typer.Option(help="float32 or bfloat16 (the updates stay exact).")
-    ] = "float32",
-    lora: Annotated[
-        int | None, typer.Option(help="Train an adapter of this rank; OUT is peft's.")
-    ] = None,
-    lora_alpha: Annotated[float, typer.Option(help="The adapter's alpha.")] = 32.0,
-    lora_targets: Annotated[
-        str, typer.Option(help="Modules, such as q_proj,v_proj.")
-    ] = "all-linear",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    memory: Annotated[
-        str, typer.Option(help="swap, or recompute: less memory, a third to a half more time.")
-    ] = "swap",
-    checkpointing: Annotated[
-        bool, typer.Option("--checkpointing", help="Compute activations twice.")
-    ] = False,
-    compile: Annotated[bool, typer.Option("--compile", help="torch.compile each block.")] = False,
-    sharding: Annotated[
-        str, typer.Option(help="Of several processes: shard (FSDP2) or replicate (DDP).")
-    ] = "shard",
-    save_every: Annotated[int, typer.Option(help="Steps between checkpoints; 0: none.")] = 50,
+    job: Job,
     force: Annotated[
         bool, typer.Option("--force", help="Replace a finished run, drop an unfinished one.")
     ] = False,
@@ -195,69 +94,18 @@ def unlearn(
     """Make a model forget rows and keep others; `accelerate launch -m ngdiff unlearn …` does it on
     several GPUs.
     """
-    settings = {name: value for name, value in locals().items() if name != "force"}
-    from ngdiff.commands.job import Job
     from ngdiff.commands.unlearn import run
 
-    raise typer.Exit(1 if run(Job(**settings), force) == "nonfinite" else 0)
+    raise typer.Exit(1 if run(job, force) == "nonfinite" else 0)
 
 
 @app.command()
-def evaluate(
-    model: Annotated[
-        str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")
-    ],
-    benchmark: Annotated[str, typer.Option(help="tofu, muse or semeval.")],
-    data: Annotated[
-        str,
-        typer.Option(help="The benchmark's folder, hub, or stand-in (generated, the same schema)."),
-    ] = "hub",
-    split: Annotated[
-        str, typer.Option(help="forget10, …; news or books; validation, train or all.")
-    ] = "",
-    reference: Annotated[
-        str | None, typer.Option(help="The retain-only model, or the JSON of its evaluation.")
-    ] = None,
-    convention: Annotated[
-        str, typer.Option(help="ngdiff, tofu, open-unlearning, muse or semeval.")
-    ] = "ngdiff",
-    json: Annotated[
-        Path | None, typer.Option(help="File to write: metrics, items, stamp; without it: stdout.")
-    ] = None,
-    files: Annotated[
-        Path | None, typer.Option(help="Folder for the benchmark's own file formats.")
-    ] = None,
-    mia: Annotated[
-        Path | None, typer.Option(help="SemEval: folder of member.jsonl and nonmember.jsonl.")
-    ] = None,
-    mmlu: Annotated[Path | None, typer.Option(help="SemEval: metrics.json of an MMLU run.")] = None,
-    prompt: Annotated[
-        str,
-        typer.Option(help="'Question: {question}\\nAnswer: '; without it as the model is asked."),
-    ] = "",
-    generate: Annotated[
-        bool, typer.Option(help="Greedy answers, for ROUGE and exact match.")
-    ] = True,
-    gradnorm: Annotated[
-        bool, typer.Option(help="TOFU: the gradient-norm attack, a backward for each row.")
-    ] = True,
-    max_new_tokens: Annotated[
-        int | None, typer.Option(help="Of an answer; without it the benchmark's.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    dtype: Annotated[str, typer.Option(help="float32 or bfloat16.")] = "float32",
-    tokenizer: Annotated[
-        str | None, typer.Option(help="Folder or hub id of the tokenizer, if not the model's.")
-    ] = None,
-    trust_remote_code: Annotated[
-        bool, typer.Option("--trust-remote-code", help="Run code of the model's repository.")
-    ] = False,
-) -> None:
+@options.fills
+def evaluate(job: Evaluation) -> None:
     """Measure a model on TOFU, MUSE or SemEval-2025 Task 4, item by item."""
-    settings = dict(locals())
-    from ngdiff.commands.evaluate import Evaluation, run
+    from ngdiff.commands.evaluate import run
 
-    run(Evaluation(**settings))
+    run(job)
 
 
 @app.command()
@@ -282,29 +130,14 @@ def mmlu(
 
 
 @app.command()
-def losses(
-    model: Annotated[str, typer.Option(help="Folder of a model, or a hub id.")],
-    forget: Annotated[Path, typer.Option(help='Rows {"question", "answer"} or {"text"}.')],
-    retain: Annotated[Path, typer.Option(help="Rows to keep; DPO takes them as the refusals.")],
-    start: Annotated[
-        str | None, typer.Option(help="The model before unlearning; without it: the model itself.")
-    ] = None,
-    rows: Annotated[int, typer.Option(min=1, help="How many of each file, from its first on.")] = 4,
-    convention: Annotated[
-        str, typer.Option(help="ngdiff, tofu or open-unlearning; muse and semeval: as ngdiff.")
-    ] = "ngdiff",
-    json: Annotated[Path | None, typer.Option(help="File to write; without it: stdout.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-    prompt: Annotated[str, typer.Option(help="As of `evaluate`.")] = "",
-    tokenizer: Annotated[str | None, typer.Option(help="As of `evaluate`.")] = None,
-) -> None:
+@options.fills
+def losses(compared: Comparison) -> None:
     """Value and gradient norm of every objective on a few rows: the way to compare
     implementations.
     """
-    settings = dict(locals())
     from ngdiff.commands.losses import command
 
-    command(**settings)
+    command(compared)
 
 
 @app.command()

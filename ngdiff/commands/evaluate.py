@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,34 +29,61 @@ STAND_IN = "stand-in"  # data: the generated benchmark of the same schema
 class Evaluation:
     """Settings of one evaluation; the command's options.
 
-    data: the benchmark's folder, "hub", or "stand-in". reference: the retain-only model, or the
-    JSON of its own evaluation.
-    prompt: how a question becomes text, with {question} in it; "" = the model's own. tokenizer:
-    where it is, if neither with the model nor where `ngdiff.zoo` knows it to be. trust_remote_code:
-    run code of the model's repository. files: a new folder for the benchmark's own formats.
+    tokenizer: needed if it is neither with the model nor where `ngdiff.zoo` knows it to be. files:
+    a folder that is new or empty.
 
     Errors, all before a model is loaded: ValueError for unknown names, FileNotFoundError,
     FileExistsError.
     """
 
-    model: str
-    benchmark: str
-    data: str = "hub"
-    split: str = ""
-    reference: str | None = None
-    convention: str = "ngdiff"
-    json: Path | None = None
-    files: Path | None = None
-    mia: Path | None = None
-    mmlu: Path | None = None
-    prompt: str = ""
-    generate: bool = True
-    gradnorm: bool = True
-    max_new_tokens: int | None = None
-    device: str = "auto"
-    dtype: str = "float32"
-    tokenizer: str | None = None
-    trust_remote_code: bool = False
+    model: str = field(metadata={"help": "Folder of a model or of a peft adapter, or a hub id."})
+    benchmark: str = field(metadata={"help": "tofu, muse or semeval."})
+    data: str = field(
+        default="hub",
+        metadata={"help": "The benchmark's folder, hub, or stand-in (generated, the same schema)."},
+    )
+    split: str = field(
+        default="", metadata={"help": "forget10, …; news or books; validation, train or all."}
+    )
+    reference: str | None = field(
+        default=None, metadata={"help": "The retain-only model, or the JSON of its evaluation."}
+    )
+    convention: str = field(
+        default="ngdiff", metadata={"help": "ngdiff, tofu, open-unlearning, muse or semeval."}
+    )
+    json: Path | None = field(
+        default=None, metadata={"help": "File to write: metrics, items, stamp; without it: stdout."}
+    )
+    files: Path | None = field(
+        default=None, metadata={"help": "Folder for the benchmark's own file formats."}
+    )
+    mia: Path | None = field(
+        default=None, metadata={"help": "SemEval: folder of member.jsonl and nonmember.jsonl."}
+    )
+    mmlu: Path | None = field(
+        default=None, metadata={"help": "SemEval: metrics.json of an MMLU run."}
+    )
+    prompt: str = field(
+        default="",
+        metadata={"help": "'Question: {question}\\nAnswer: '; without it as the model is asked."},
+    )
+    generate: bool = field(
+        default=True, metadata={"help": "Greedy answers, for ROUGE and exact match."}
+    )
+    gradnorm: bool = field(
+        default=True, metadata={"help": "TOFU: the gradient-norm attack, a backward for each row."}
+    )
+    max_new_tokens: int | None = field(
+        default=None, metadata={"help": "Of an answer; without it the benchmark's."}
+    )
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
+    dtype: str = field(default="float32", metadata={"help": "float32 or bfloat16."})
+    tokenizer: str | None = field(
+        default=None, metadata={"help": "Folder or hub id of the tokenizer, if not the model's."}
+    )
+    trust_remote_code: bool = field(
+        default=False, metadata={"help": "Run code of the model's repository."}
+    )
 
     def __post_init__(self) -> None:
         if self.benchmark not in SUITES:

@@ -1,24 +1,28 @@
-"""What `ngdiff unlearn` is asked for: its options, checked before anything is loaded."""
+"""What `ngdiff unlearn` is asked for: its options, checked before anything is loaded.
+
+The command reads its options off the fields (`ngdiff.commands.options`), so torch is imported by
+the methods that need it.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ngdiff import methods
-from ngdiff.core.step import UnlearningStep
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.engine.engine import Engine
-from ngdiff.lm.lora import ADAPTER
 from ngdiff.store.cache import content_key
 from ngdiff.store.content import content
 from ngdiff.study.trial import OPTIMIZERS, rule_of
+
+if TYPE_CHECKING:  # the command's help reads the fields, and torch takes seconds
+    import torch
+
+    from ngdiff.engine.engine import Engine
 
 PLACES = ("forget", "retain", "holdout", "out")  # what is in the files counts, not where they are
 ENGINE = ("device", "precision", "memory", "checkpointing", "compile", "sharding")
@@ -41,31 +45,58 @@ class Job:
     work, FileNotFoundError.
     """
 
-    model: str
-    forget: Path
-    retain: Path
-    out: Path
-    holdout: Path | None = None
-    stop_level: float | None = None
-    method: str = "ngdiff"
-    stepsize: str = "autolr"
-    lr: float | None = None
-    steps: int = 100
-    batch_size: int = 32
-    micro: int | None = None
-    seed: int = 0
-    optimizer: str = "adamw"
-    dropout: bool = False
-    precision: str = "float32"
-    lora: int | None = None
-    lora_alpha: float = 32.0
-    lora_targets: str = "all-linear"
-    device: str = "auto"
-    memory: str = "swap"
-    checkpointing: bool = False
-    compile: bool = False
-    sharding: str = "shard"
-    save_every: int = 50
+    model: str = field(metadata={"help": "Folder of a model or of a peft adapter, or a hub id."})
+    forget: Path = field(
+        metadata={"help": 'Rows {"question", "answer"} or {"text"}: JSON lines or an array.'}
+    )
+    retain: Path = field(metadata={"help": "Rows to keep."})
+    out: Path = field(metadata={"help": "Folder to write: the model, history.jsonl, run.json."})
+    holdout: Path | None = field(
+        default=None, metadata={"help": "Rows never seen: stop at the start's loss on them."}
+    )
+    stop_level: float | None = field(
+        default=None, metadata={"help": "Stop at this forget loss, nats per token."}
+    )
+    method: str = field(default="ngdiff", metadata={"help": "ngdiff, graddiff-0.9, npo, kl, …"})
+    stepsize: str = field(
+        default="autolr",
+        metadata={"help": 'autolr, constant, linear, cosine; or "autolr every=5".'},
+    )
+    lr: float | None = field(
+        default=None, metadata={"help": "The rate; autolr starts at it, without it at 1e-3."}
+    )
+    steps: int = field(default=100, metadata={"help": "At most so many updates."})
+    batch_size: int = field(
+        default=32, metadata={"help": "Forget rows and retain rows a step, each, of all processes."}
+    )
+    micro: int | None = field(
+        default=None, metadata={"help": "Rows a forward: less memory, the same result."}
+    )
+    seed: int = field(default=0, metadata={"help": "Of the order of the rows."})
+    optimizer: str = field(default="adamw", metadata={"help": "adamw or sgd."})
+    dropout: bool = field(default=False, metadata={"help": "Train with the model's own dropout."})
+    precision: str = field(
+        default="float32", metadata={"help": "float32 or bfloat16 (the updates stay exact)."}
+    )
+    lora: int | None = field(
+        default=None, metadata={"help": "Train an adapter of this rank; OUT is peft's."}
+    )
+    lora_alpha: float = field(default=32.0, metadata={"help": "The adapter's alpha."})
+    lora_targets: str = field(
+        default="all-linear", metadata={"help": "Modules, such as q_proj,v_proj."}
+    )
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
+    memory: str = field(
+        default="swap",
+        metadata={"help": "swap, or recompute: less memory, a third to a half more time."},
+    )
+    checkpointing: bool = field(default=False, metadata={"help": "Compute activations twice."})
+    compile: bool = field(default=False, metadata={"help": "torch.compile each block."})
+    sharding: str = field(
+        default="shard",
+        metadata={"help": "Of several processes: shard (FSDP2) or replicate (DDP)."},
+    )
+    save_every: int = field(default=50, metadata={"help": "Steps between checkpoints; 0: none."})
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -88,6 +119,14 @@ class Job:
             raise ValueError(
                 "--stop-level takes a positive loss in nats per token, and no --holdout beside it"
             )
+        self._check_adapter()
+        if str(self.folder) == self.place:
+            raise ValueError(f"--out {self.out} is the model itself: choose another folder")
+        self.rehearse()
+
+    def _check_adapter(self) -> None:
+        from ngdiff.lm.lora import ADAPTER
+
         if self.lora is None and (self.lora_alpha, self.lora_targets) != (
             Job.lora_alpha,
             Job.lora_targets,
@@ -100,12 +139,13 @@ class Job:
                 f"{self.model} is an adapter already: leave --lora out to train it on, or merge "
                 "it first"
             )
-        if str(self.folder) == self.place:
-            raise ValueError(f"--out {self.out} is the model itself: choose another folder")
-        self.rehearse()
 
     def rehearse(self) -> None:
         """A step on one number: what it would refuse is refused before anything is loaded."""
+        import torch
+
+        from ngdiff.core.step import UnlearningStep
+
         rule, word = self.rule, self.stepsize.split()[0]
         if self.lr is None and not word.startswith("autolr") and " lr=" not in self.stepsize:
             raise ValueError(
@@ -145,6 +185,10 @@ class Job:
 
     @cached_property
     def engine(self) -> Engine:
+        import torch
+
+        from ngdiff.engine.engine import Engine
+
         try:
             kind = torch.device("cpu" if self.device == "auto" else self.device).type
             engine = Engine(**{name: getattr(self, name) for name in ENGINE})
@@ -175,4 +219,6 @@ class Job:
 
 
 def _sgd(groups: Any) -> torch.optim.Optimizer:
+    import torch
+
     return torch.optim.SGD(groups, lr=1e-3)

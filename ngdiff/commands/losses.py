@@ -21,12 +21,13 @@ import math
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from json import dumps
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from ngdiff.commands.comparison import Comparison
 from ngdiff.core.probe import evaluating
 from ngdiff.data import files
 from ngdiff.data.benchmark import Row, form_of
@@ -86,59 +87,17 @@ def losses(
     return found
 
 
-def command(
-    model: str,
-    forget: Path,
-    retain: Path,
-    start: str | None = None,
-    rows: int = 4,
-    convention: str = "ngdiff",
-    json: Path | None = None,
-    device: str = "auto",
-    prompt: str = "",
-    tokenizer: str | None = None,
-) -> None:
+def command(asked: Comparison) -> None:
     """`ngdiff losses`: {"objectives": …, "stamp": …} in the file `json`, which appears whole or not
     at all, or printed.
 
     Everything is float32. A value that is not finite is null. Errors: those of `losses`,
     `ngdiff.data.files.read` and `ngdiff.load`, which name the file.
     """
-    began, rule = time.perf_counter(), conventions.convention(convention)
+    json = asked.json
     if json is not None:
         probe_file(json)
-    names, sets = (
-        (f"--forget {forget}", f"--retain {retain}"),
-        (files.read(forget), files.read(retain)),
-    )
-    _enough(dict(zip(names, sets, strict=True)), rows)
-    options: dict[str, Any] = {
-        "device": device_named(device),
-        "prompt": form_of(prompt),
-        "tokenizer": tokenizer,
-    }
-    lm = load(model, **options)
-    before = None if start is None else load(start, **options)
-    if before is None:
-        print(
-            "no --start: kl, npo, dpo, undial and rmu_retain compare the model with itself",
-            file=sys.stderr,
-        )
-    found = losses(lm, before, sets[0], sets[1], rows, rule, names)
-    plain = {
-        name: {k: v if math.isfinite(v) else None for k, v in pair.items()}
-        for name, pair in found.items()
-    }
-    config = {
-        "model": model,
-        "start": start,
-        "forget": forget,
-        "retain": retain,
-        "rows": rows,
-        "convention": rule.name,
-    }
-    config |= {"prompt": prompt, "tokenizer": tokenizer}
-    result = {"objectives": plain, "stamp": stamp(config, None, time.perf_counter() - began)}
+    result = _compared(asked)
     text = dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if json is None:
         print(text, end="")
@@ -146,6 +105,36 @@ def command(
     with atomic_write(json) as temporary:
         temporary.write_text(text, "utf-8")
     print(f"wrote {json}", file=sys.stderr)
+
+
+def _compared(asked: Comparison) -> dict[str, Any]:
+    """Return what is written: the values of every objective, and the stamp."""
+    began, rule = time.perf_counter(), conventions.convention(asked.convention)
+    names, sets = (
+        (f"--forget {asked.forget}", f"--retain {asked.retain}"),
+        (files.read(asked.forget), files.read(asked.retain)),
+    )
+    _enough(dict(zip(names, sets, strict=True)), asked.rows)
+    options: dict[str, Any] = {
+        "device": device_named(asked.device),
+        "prompt": form_of(asked.prompt),
+        "tokenizer": asked.tokenizer,
+    }
+    lm = load(asked.model, **options)
+    before = None if asked.start is None else load(asked.start, **options)
+    if before is None:
+        print(
+            "no --start: kl, npo, dpo, undial and rmu_retain compare the model with itself",
+            file=sys.stderr,
+        )
+    found = losses(lm, before, sets[0], sets[1], asked.rows, rule, names)
+    plain = {
+        name: {k: v if math.isfinite(v) else None for k, v in pair.items()}
+        for name, pair in found.items()
+    }
+    config = asdict(asked) | {"convention": rule.name}
+    config = {name: value for name, value in config.items() if name not in ("json", "device")}
+    return {"objectives": plain, "stamp": stamp(config, None, time.perf_counter() - began)}
 
 
 def _phase(

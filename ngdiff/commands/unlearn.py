@@ -16,8 +16,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +26,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
+from ngdiff.commands.claim import CHECKPOINT, RUN, START, claim_folder, read
 from ngdiff.commands.job import PLACES, WHERE, Job
 from ngdiff.core.info import ForgetLevel, Info
 from ngdiff.core.loop import Run, unlearn
@@ -35,15 +34,14 @@ from ngdiff.core.processes import whole_state
 from ngdiff.data import files
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.engine import Engine
-from ngdiff.engine.footprint import Watch
+from ngdiff.engine.watch import Watch
 from ngdiff.evaluation.forward import loss
 from ngdiff.lm.lora import ADAPTER, adapt
 from ngdiff.lm.model import LM, load, save
 from ngdiff.methods.problem import LMProblem
-from ngdiff.store.cache import atomic_folder, atomic_write, lock, probe_writable
+from ngdiff.store.cache import atomic_folder, atomic_write
 from ngdiff.store.rows import stamp, write_rows
 
-CHECKPOINT, START, RUN = "checkpoint.safetensors", "start.json", "run.json"
 ENDS = {
     "steps": "all its steps are made",
     "forget_level": "the forget loss has reached the level",
@@ -69,7 +67,7 @@ def run(job: Job, force: bool = False) -> str:
         job.seed + engine.processes.rank
     )  # of dropout; the order of the rows has its own
     with ExitStack() as held, _explained(engine):
-        _first(engine, lambda: _claim(job, settings, force, held))
+        _first(engine, lambda: claim_folder(job, settings, force, held))
         lm = _model(job)
         level = _first(engine, lambda: _level(job, settings, lm, bench))
         if engine.main:
@@ -135,83 +133,6 @@ def _first(engine: Engine, work: Callable[[], float | None]) -> float:
     return mine[0]
 
 
-def _claim(job: Job, settings: dict[str, Any], force: bool, held: ExitStack) -> None:
-    """Makes sure that OUT may be written, and that no other process writes it; drops what is to be
-    dropped.
-    """
-    _refuse(job.folder, settings, force)
-    probe_writable(job.folder.parent)
-    job.work.mkdir(exist_ok=True)
-    held.enter_context(lock(job.work / "lock", str(job.out)))
-    held.callback(_sweep, job)
-    _sweep(job, keep=True)
-    _refuse(job.folder, settings, force)  # the process waited for may have finished it
-    if not (job.work / CHECKPOINT).exists():
-        return
-    if other := _differences(_read(job.work / START).get("settings", {}), settings):
-        if not force:
-            raise FileExistsError(
-                f"{job.out} has an interrupted run of other settings ({other}): give those again "
-                "and it "
-                "goes on, or drop it with --force"
-            )
-        (job.work / CHECKPOINT).unlink()
-
-
-def _sweep(job: Job, keep: bool = False) -> None:
-    """What a killed write left goes, and (unless `keep`) all of an unfinished run that has no
-    checkpoint to go on from.
-    """
-    left = re.compile(
-        rf"\.{{1,2}}{re.escape(job.folder.name)}(\.[0-9a-f]{{32}}(\.old)?\.tmp)+"
-    )  # of `atomic_folder`
-    for path in [
-        *job.work.glob(".*.tmp"),
-        *(p for p in job.folder.parent.iterdir() if left.fullmatch(p.name)),
-    ]:
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    if not keep and not (job.work / CHECKPOINT).exists():
-        shutil.rmtree(job.work, ignore_errors=True)
-
-
-def _refuse(folder: Path, settings: dict[str, Any], force: bool) -> None:
-    if folder.is_file():
-        raise FileExistsError(f"{folder} is a file: --out takes a folder")
-    if not folder.exists() or not any(folder.iterdir()):
-        return
-    if not (folder / RUN).is_file():
-        raise FileExistsError(
-            f"{folder} holds things that are no finished run: choose another folder"
-        )
-    if not force:
-        other = _differences(_read(folder / RUN).get("settings", {}), settings)
-        what = (
-            f"a finished run of other settings ({other})"
-            if other
-            else "the finished run of these very settings"
-        )
-        raise FileExistsError(
-            f"{folder} holds {what}: choose another folder, or make it again with --force"
-        )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """The JSON object of a file; empty where there is none, or a damaged one."""
-    try:
-        return dict(json.loads(path.read_text("utf-8")))
-    except (OSError, ValueError, TypeError):
-        return {}
-
-
-def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """In words; empty where the two agree."""
-    return ", ".join(
-        f"{key}: {there.get(key)} there, {value} here"
-        for key, value in here.items()
-        if there.get(key) != value
-    )
-
-
 def _model(job: Job) -> LM:
     """On the host; with an adapter the frozen weights come as the precision wants them, else the
     exact ones do.
@@ -229,7 +150,7 @@ def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> floa
     on stops at the same.
     """
     if (job.work / CHECKPOINT).exists():
-        return _read(job.work / START).get("level")
+        return read(job.work / START).get("level")
     level = job.stop_level
     if job.holdout:
         if job.engine.place is not None:

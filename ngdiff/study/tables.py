@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff import zoo
+from ngdiff.engine.footprint import planned
 from ngdiff.methods import recipes
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows
@@ -171,9 +172,10 @@ def run_sheet(
     tokens of the fine-tuning of one model where none is published (epochs × tokens of the rows).
     GPU hours = FLOPs/(989·10¹²·0.40): 8·N FLOPs a token of a step (activations computed twice), 6·N
     a token of fine-tuning; evaluation and the probes of AutoLR are not in it. Disk: weights of
-    target and retain-only model, 2 bytes a parameter published, 4 fine-tuned. Memory: 16 bytes a
-    parameter, of unlearning (exact bfloat16 weights 4, moments 8, two gradients 4) as of
-    fine-tuning in float32; activations come on top. An estimate: nothing of it was measured.
+    target and retain-only model, 2 bytes a parameter published, 4 fine-tuned. Memory: of an
+    unlearning step without its activations (`ngdiff.engine.footprint.planned`: in bfloat16 with
+    AdamW 16 bytes a parameter, as much as fine-tuning in float32 takes). An estimate: nothing of it
+    was measured.
     """
     sheet = []
     for name in models:
@@ -189,7 +191,7 @@ def run_sheet(
                 "target": ready[0] or "fine-tuned by ngdiff",
                 "base": (m.base or "unknown to us") + (" (gated)" if m.gated else ""),
                 "disk_GB": round(sum(4 if place is None else 2 for place in ready) * m.billions, 1),
-                "memory_GB": round(16 * m.billions),
+                "memory_GB": round(planned(round(N)).peak() / 1e9),
                 "gpu_hours": round(flops / FLOPS / 3600, 1),
             }
         )

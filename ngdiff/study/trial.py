@@ -8,14 +8,15 @@ import ast
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
-from ngdiff.data.benchmark import Benchmark
-from ngdiff.methods.definition import Method
-from ngdiff.methods.recipes import METHODS, method, remember
 from ngdiff.profiles import Profile, is_named, profile
+
+if TYPE_CHECKING:  # a command's help reads the names here, and torch takes seconds
+    from ngdiff.data.benchmark import Benchmark
+    from ngdiff.methods.definition import Method
 
 STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run) -> rule
     "constant": lambda lr, steps: Constant(lr),
@@ -55,11 +56,13 @@ class Trial:
     mmlu: bool = False
 
     def __post_init__(self) -> None:
-        recipe = method(self.method)
-        own = recipe.key not in METHODS
+        from ngdiff.methods import recipes
+
+        recipe = recipes.method(self.method)
+        own = recipe.key not in recipes.METHODS
         if own:
             _need_hash(recipe)
-            remember(recipe.key, recipe.name, recipe.look)
+            recipes.remember(recipe.key, recipe.name, recipe.look)
         object.__setattr__(self, "method", recipe if own else recipe.key)
         P = profile(self.profile)
         if is_named(P):
@@ -77,14 +80,16 @@ class Trial:
     @property
     def recipe(self) -> Method:
         """The method itself."""
-        return method(self.method)
+        from ngdiff.methods import recipes
+
+        return recipes.method(self.method)
 
     def row(self) -> dict[str, Any]:
         """Return the settings as the fields of a row. A method of your own adds its look."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields |= {"method": self.recipe.key, "profile": profile(self.profile).name}
         fields |= {} if isinstance(self.data, str) else {"data": self.data.name}
-        if isinstance(self.method, Method):
+        if not isinstance(self.method, str):
             look = self.method.look
             fields |= {"label": self.method.name, "colour": look.colour, "dashes": look.dashes}
         return fields

@@ -5,17 +5,6 @@ of the machine's speed falls on all alike; ratios are taken round by round and t
 reported with a bootstrap bound. `ngdiff.engine` prepares model and optimizer, for GradDiff too, so
 that the time is a user's. The rate is so small that the steps of one variant change nothing that
 another's time depends on. AutoLR is amortised: rounds come in multiples of its period.
-
-    graddiff-two      two backwards, the second accumulates onto the first       the usual
-                      implementation
-    graddiff-one      one backward of c·R − (1−c)·F                              both graphs alive
-                      at once
-    naive             clones, a loop over parameters, .item() for each norm      NGDiff as a first
-                      draft
-    ngdiff            ours, at a rate given beforehand
-    ngdiff-recompute  ours, never holding two gradients (memory="recompute")
-    ngdiff+autolr     ours, probing as by default: the step's rows and three times as many others;
-                      -2, -1: probing the step's own rows with two forwards or with one
 """
 
 from __future__ import annotations
@@ -23,273 +12,21 @@ from __future__ import annotations
 import gc
 import statistics
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import nn
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from ngdiff.core import vector
-from ngdiff.core.autolr import AutoLR
-from ngdiff.core.directions import NGDiff
-from ngdiff.core.gradients import MODES
-from ngdiff.core.point import inner
-from ngdiff.core.step import UnlearningStep
 from ngdiff.engine import meters
-from ngdiff.engine.engine import PRECISIONS, Engine
+from ngdiff.engine.footprint import stash
+from ngdiff.timing.case import BASES, Case
+from ngdiff.timing.subject import Subject
+from ngdiff.timing.variants import EVERY, OURS, Variant
 
 Row = dict[str, Any]
-EVERY, LR = 10, 1e-6
-SIZES = {  # hidden, layers, heads, intermediate, vocabulary
-    "1M": (128, 3, 4, 352, 2048),
-    "10M": (256, 8, 4, 1024, 8192),
-    "100M": (768, 12, 12, 2048, 16384),
-    "1B": (2048, 18, 16, 5632, 32000),
-    "7B": (4096, 32, 32, 11008, 32000),  # Llama-2-7B
-}
-LARGE = ("1B", "7B")  # output layer of their own, rows of 1024 tokens instead of 128
-BASES = ("graddiff-two", "graddiff-one", "naive")
-VARIANTS = (*BASES, "ngdiff", "ngdiff+autolr-2", "ngdiff+autolr-1", "ngdiff+autolr")
-MAKE: dict[str, Callable[..., torch.optim.Optimizer]] = {
-    "adamw": partial(torch.optim.AdamW, lr=LR, weight_decay=0.01, fused=True),
-    "sgd": partial(torch.optim.SGD, lr=LR, fused=True),
-}
-MOMENTS = {"adamw": 8, "sgd": 0}  # bytes a trained weight
 
 
-def _autolr(forwards: int, fresh: int = 0) -> AutoLR:
-    """Probes on the step's own rows with two forwards or one, or like the default, on four times
-    the rows (`fresh=3`); no search, which is made once a run, no widening, so that every probe
-    costs the same, and the rate stays LR."""
-    return AutoLR(
-        lr=LR, min_lr=LR, max_lr=LR, every=EVERY, forwards=forwards, fresh=fresh, search=0, widen=0
-    )
-
-
-OURS: dict[str, tuple[AutoLR | None, str]] = {  # step-size rule, memory mode
-    "ngdiff": (None, "swap"),
-    "ngdiff-recompute": (None, "recompute"),
-    "ngdiff+autolr-2": (_autolr(2), "swap"),
-    "ngdiff+autolr-1": (_autolr(1), "swap"),
-    "ngdiff+autolr": (_autolr(2, fresh=3), "swap"),
-}
-
-
-@dataclass(frozen=True)
-class Case:
-    """What is measured. length: tokens a row, 0: at most 128 (1024 from 1B on). pairs: rounds, 0:
-    30 (CUDA: 50). minutes: all the time there is, 0: as long as it takes; fewer rounds (10 at
-    least) and less warm-up then. lora: rank of an adapter on the frozen model, 0: all weights are
-    trained. memory="recompute" adds that variant. variants: (): all.
-
-    Errors: ValueError for a name that is not known, or a batch that predicts nothing.
-    """
-
-    size: str = "10M"
-    tokens: int = 512
-    length: int = 0
-    pairs: int = 0
-    minutes: float = 0.0
-    precision: str = "float32"
-    optimizer: str = "adamw"
-    lora: int = 0
-    checkpointing: bool = False
-    memory: str = "swap"
-    variants: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        known = (("size", SIZES), ("precision", PRECISIONS), ("optimizer", MAKE), ("memory", MODES))
-        for what, names in known:
-            if getattr(self, what) not in names:
-                raise ValueError(
-                    f"unknown {what} {getattr(self, what)!r}; choose one of: {', '.join(names)}"
-                )
-        if strange := [name for name in self.variants if name not in (*BASES, *OURS)]:
-            raise ValueError(
-                f"unknown variant {strange[0]!r}; choose some of: {', '.join((*BASES, *OURS))}"
-            )
-        if min(self.tokens, self.length or self.tokens) < 2:
-            raise ValueError(
-                "a batch needs rows of at least 2 tokens, one to predict from and one to predict, "
-                f"got {self.tokens} tokens a batch and {self.length or self.tokens} a row"
-            )
-        if min(self.lora, self.pairs, self.minutes) < 0:
-            raise ValueError("lora, pairs and minutes are 0 or more")
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and tokens a row."""
-        length = min(self.length or (1024 if self.size in LARGE else 128), self.tokens)
-        return max(1, self.tokens // length), length
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return self.variants or (
-            *VARIANTS[:4],
-            *["ngdiff-recompute"][: self.memory == "recompute"],
-            *VARIANTS[4:],
-        )
-
-    @property
-    def label(self) -> str:
-        """What distinguishes it, in a line and in the name of its file."""
-        extra = (
-            [f"lora{self.lora}"]
-            if self.lora
-            else [self.optimizer]
-            if self.optimizer != "adamw"
-            else []
-        )
-        extra += [self.precision] if self.precision != "float32" else []
-        return "_".join(
-            [self.size, str(self.tokens), *extra, *["checkpointing"][: self.checkpointing]]
-        )
-
-    def config(self, layers: int = 0) -> LlamaConfig:
-        hidden, depth, heads, intermediate, vocabulary = SIZES[self.size]
-        return LlamaConfig(
-            hidden_size=hidden,
-            num_hidden_layers=layers or depth,
-            num_attention_heads=heads,
-            vocab_size=vocabulary,
-            intermediate_size=intermediate,
-            max_position_embeddings=self.shape[1],
-            tie_word_embeddings=self.size not in LARGE,
-        )
-
-
-def llama(case: Case, device: str, layers: int = 0) -> nn.Module:
-    """A randomly initialised Llama of about that many parameters, made where it will be and in the
-    precision it will have; with lora, frozen under an adapter like `ngdiff.lm.lora`'s."""
-    kept = torch.get_default_dtype()
-    with torch.random.fork_rng(), torch.device(device):
-        torch.manual_seed(0)
-        torch.set_default_dtype(getattr(torch, case.precision))
-        try:
-            model: Any = LlamaForCausalLM(case.config(layers))
-        finally:
-            torch.set_default_dtype(kept)
-        if case.lora:
-            from peft import LoraConfig, get_peft_model
-
-            config = LoraConfig(
-                r=case.lora,
-                lora_alpha=2 * case.lora,
-                target_modules="all-linear",
-                task_type="CAUSAL_LM",
-            )
-            model = get_peft_model(model, config)
-    return model
-
-
-# ----------------------------------------------------------------------------------------- variants
-class Subject:
-    """One model, one optimizer, a retain and a forget batch: all variants take turns on them."""
-
-    def __init__(self, case: Case, device: str, layers: int = 0) -> None:
-        self.case, self.device = case, device
-        self.engine = Engine(device, case.precision, checkpointing=case.checkpointing)
-        model, low = self.engine.prepare(llama(case, device, layers).eval())
-        self.model: Any = model
-        self.params: list[Any] = [p for p in model.parameters() if p.requires_grad]
-        self.optimizer = self.engine.optimizer(self.params, low, MAKE[case.optimizer])
-        self.low = list(low.values())
-        self.tied = case.size not in LARGE
-        make = torch.Generator().manual_seed(1)
-        vocabulary = SIZES[case.size][-1]
-        self.ids = [
-            torch.randint(0, vocabulary, case.shape, generator=make).to(device) for _ in "RF"
-        ]
-
-    def loss(self, which: int) -> torch.Tensor:
-        ids = self.ids[which]  # (rows, time)
-        logits = self.model(ids, use_cache=False).logits
-        return nn.functional.cross_entropy(
-            logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
-        )
-
-    def update(self) -> None:
-        self.optimizer.step()
-        self.clear()  # in the time of the variant that made the gradients
-
-    def clear(self) -> None:
-        self.optimizer.zero_grad(set_to_none=True)
-
-    def held(self) -> int:
-        """Bytes that stay from step to step: weights, their low bits, optimizer state; on CUDA all
-        that is allocated.
-        """
-        if self.device == "cuda":
-            return torch.cuda.memory_allocated()
-        states = inner(self.optimizer).state.values()
-        moments = [t for s in states for t in s.values() if isinstance(t, torch.Tensor)]
-        return sum(t.nbytes for t in [*self.model.parameters(), *self.low, *moments])
-
-
-def graddiff_two(on: Subject) -> None:
-    (0.5 * on.loss(0)).backward()
-    (-0.5 * on.loss(1)).backward()
-    on.update()
-
-
-def graddiff_one(on: Subject) -> None:
-    (0.5 * on.loss(0) - 0.5 * on.loss(1)).backward()
-    on.update()
-
-
-def naive(on: Subject) -> None:
-    stashes = []
-    for which in (0, 1):
-        on.clear()
-        on.loss(which).backward()
-        grads = [p.grad.clone() for p in on.params]
-        stashes.append((grads, sum(g.norm().item() ** 2 for g in grads) ** 0.5))
-    (g_R, n_R), (g_F, n_F) = stashes
-    for p, x, y in zip(on.params, g_R, g_F, strict=True):
-        p.grad = x / n_R - y / n_F
-    on.update()
-
-
-class Variant:
-    """One way to take the step. skipped: how many of its steps changed nothing (a loss that is not
-    finite, say).
-    """
-
-    def __init__(self, name: str, subject: Subject) -> None:
-        self.name, self.subject, self.skipped = name, subject, 0
-        self.restart()
-
-    def restart(self) -> None:
-        """Its rule, where it has one, is due to probe in the next step."""
-        on = self.subject
-        if self.name not in OURS:
-            plain = {"graddiff-two": graddiff_two, "graddiff-one": graddiff_one, "naive": naive}[
-                self.name
-            ]
-            self.step: Callable[[], Any] = partial(plain, on)
-            return
-        rule, memory = OURS[self.name]
-        options = replace(on.engine, memory=memory).options
-        ours = UnlearningStep(on.model, on.optimizer, NGDiff(), rule, **options)
-        fresh = rule.fresh if rule else 0  # the default looks at as many more batches
-
-        def step() -> None:
-            wide = [lambda: on.loss(0) / (1 + fresh)] * (1 + fresh) if fresh else None
-            self.skipped += not ours(lambda: on.loss(0), lambda: on.loss(1), wide).updated
-
-        self.step = step
-
-    def peak(self) -> int:
-        """Peak bytes of one step, one that probes where the rule does."""
-        self.subject.clear()
-        self.restart()
-        return self.subject.held() + meters.allocated(self.step, self.subject.device)[0]
-
-
-# -------------------------------------------------------------------------------------- measurement
 def measure(case: Case, device: str) -> list[Row]:
     """One row a variant: seconds, ratios to both GradDiffs and to naive, peak bytes and their
     ratios, reads, utilisation.
@@ -443,7 +180,7 @@ def _memory(row: Row, found: dict[str, Row]) -> Row:
         out["peak_extra_bytes"] = peak - two["peak_bytes"]
     if row["variant"] == "ngdiff":
         G = row["gradient_bytes"]
-        out["peak_extra_simple_bytes"] = max(0, G - row["forget_activation_bytes"])
+        out["peak_extra_simple_bytes"] = stash(G, row["forget_activation_bytes"])
         if two:
             last = row["held_bytes"] + 2 * G + 2 * row["tied_bytes"]
             out["peak_extra_predicted_bytes"] = max(0, last - two["peak_bytes"])

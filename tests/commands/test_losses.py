@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 from ngdiff import methods
 from ngdiff.commands import losses as module
 from ngdiff.commands.cli import app
+from ngdiff.commands.comparison import Comparison
 from ngdiff.commands.losses import OBJECTIVES, command, losses
 from ngdiff.core.directions import NGDiff
 from ngdiff.evaluation.conventions import CONVENTIONS, Convention, convention
@@ -423,10 +424,12 @@ def test_a_value_that_is_not_finite_is_null(given, tmp_path, monkeypatch):
         module, "losses", lambda *args: {"npo": {"loss": math.inf, "grad_norm": math.nan}}
     )
     command(
-        str(given / "model"),
-        given / "forget.jsonl",
-        given / "retain.jsonl",
-        json=tmp_path / "out.json",
+        Comparison(
+            str(given / "model"),
+            given / "forget.jsonl",
+            given / "retain.jsonl",
+            json=tmp_path / "out.json",
+        )
     )
     assert json.loads((tmp_path / "out.json").read_text())["objectives"] == {
         "npo": {"loss": None, "grad_norm": None}

@@ -16,12 +16,13 @@ from ngdiff.core.loop import unlearn
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.engine import footprint as memory
-from ngdiff.engine.engine import Engine
-from ngdiff.engine.footprint import Footprint
+from ngdiff.engine import watch as memory
+from ngdiff.engine.engine import PRECISIONS, Engine
+from ngdiff.engine.footprint import SLOTS, WIDTH, Footprint, planned, stash
 from ngdiff.engine.meters import allocated
 from ngdiff.lm import lora
 from ngdiff.methods.recipes import kl, ngdiff
+from ngdiff.timing.subject import MAKE
 from tests.helpers import micro
 
 CPU = torch.device("cpu")
@@ -59,7 +60,7 @@ def compared(engine=None, rule=RATE, adapter=False, **options):
     lm, method = lora.adapt(model(), 4) if adapter else model(), ngdiff
     made = ng.problem(bench(), lm, engine=engine, in_place=adapter, **options).bind(method, 0)
     optimizer, probes = made.optimizer(), isinstance(rule, AutoLR)
-    found = memory.footprint(made, optimizer, rule.fresh if probes else None)
+    found = memory.prepared(made, optimizer, rule.fresh if probes else None)
     step = UnlearningStep(made.module, optimizer, method.direction, rule, **made.options)
 
     def batch():
@@ -99,7 +100,7 @@ def test_estimating_changes_nothing():
     made = ng.problem(bench(), model(), engine=Engine(checkpointing=True)).bind(ngdiff, 0)
     before = [p.detach().clone() for p in made.parameters]
     forwards = [(layer.forward.func, layer.forward.args) for layer in made.module.model.layers]
-    memory.footprint(made, made.optimizer(), 3)
+    memory.prepared(made, made.optimizer(), 3)
     assert all(torch.equal(p, q) and p.grad is None for p, q in zip(made.parameters, before))
     assert [
         (layer.forward.func, layer.forward.args) for layer in made.module.model.layers
@@ -116,6 +117,28 @@ def test_slots_are_counted_for_any_optimizer():
         (torch.optim.RMSprop(x, lr=1.0), 1),
     ):
         assert memory._slots(make) == slots
+
+
+def test_an_estimate_without_a_model_by_hand():
+    full = planned(1000)  # bfloat16 weights and their low bits 4, moments 8, two gradients 2 each
+    assert (full.weights, full.optimizer, full.gradients) == (4000, 8000, 2000)
+    assert full.peak() == 16_000
+    assert planned(1000, precision="float32").peak() == 20_000
+    assert planned(1000, optimizer="sgd").peak() == 8_000
+    assert planned(1000, memory="recompute").peak() == 14_000
+    assert planned(1000, activations=500.0).peak() == 16_000  # where g_F will lie
+    assert planned(1000, activations=5000.0).peak() == 12_000 + 2000 + 5000
+    adapter = planned(10, 1000, adapter=True)
+    assert (adapter.weights, adapter.gradients, adapter.optimizer) == (2040, 40, 80)
+    assert (stash(7, 3), stash(3, 7)) == (4, 0)
+
+
+def test_what_is_counted_without_a_model_is_what_the_engine_has():
+    x = [torch.nn.Parameter(torch.zeros(3))]
+    assert tuple(WIDTH) == PRECISIONS
+    assert {name: getattr(torch, name).itemsize for name in WIDTH} == WIDTH
+    assert SLOTS.keys() == MAKE.keys()
+    assert {name: memory._slots(make(x)) for name, make in MAKE.items()} == SLOTS
 
 
 def plan(**fields):

@@ -1,0 +1,38 @@
+"""What `ngdiff losses` is asked for: its options."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ngdiff.evaluation import conventions
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A model, the model before unlearning, and the rows on which objectives are computed.
+
+    Errors: ValueError for a convention that is not known.
+    """
+
+    model: str = field(metadata={"help": "Folder of a model, or a hub id."})
+    forget: Path = field(metadata={"help": 'Rows {"question", "answer"} or {"text"}.'})
+    retain: Path = field(metadata={"help": "Rows to keep; DPO takes them as the refusals."})
+    start: str | None = field(
+        default=None,
+        metadata={"help": "The model before unlearning; without it: the model itself."},
+    )
+    rows: int = field(
+        default=4, metadata={"min": 1, "help": "How many of each file, from its first on."}
+    )
+    convention: str = field(
+        default="ngdiff",
+        metadata={"help": "ngdiff, tofu or open-unlearning; muse and semeval: as ngdiff."},
+    )
+    json: Path | None = field(default=None, metadata={"help": "File to write; without it: stdout."})
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
+    prompt: str = field(default="", metadata={"help": "As of `evaluate`."})
+    tokenizer: str | None = field(default=None, metadata={"help": "As of `evaluate`."})
+
+    def __post_init__(self) -> None:
+        conventions.convention(self.convention)

@@ -1,0 +1,92 @@
+"""What `ngdiff reproduce` is asked for: its options, checked before a notebook runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ngdiff.profiles import profile
+from ngdiff.store import paths
+
+PROFILE: dict[str, Any] = {
+    "help": "tiny (CPU, minutes), small (one GPU), paper or paper-<model> (the hub's)."
+}
+JOBS: dict[str, Any] = {"min": 1, "help": "How many run at once."}
+READERS = {"lume": ("09",), "muse": ("08",)}  # the notebooks that read such rows
+
+
+@dataclass(frozen=True)
+class Rerun:
+    """Which notebooks are executed, on which rows, and how; the command's options."""
+
+    profile: str = field(default="tiny", metadata=PROFILE)
+    data: str = field(
+        default="", metadata={"help": "Real rows: a folder of TOFU, LUME or MUSE, or `hub`: TOFU."}
+    )
+    seeds: str | None = field(
+        default=None, metadata={"help": "Such as 0,1,2; without it as each notebook says."}
+    )
+    only: tuple[str, ...] = field(
+        default=(), metadata={"help": "Numbers of notebooks, such as 04,06."}
+    )
+    jobs: int = field(default=2, metadata=JOBS)
+    force: bool = field(default=False, metadata={"help": "Run again what is still valid."})
+    refresh: bool = field(
+        default=False, metadata={"help": "Run all again; tune the rates, run the long grids."}
+    )
+    smoke: bool = field(
+        default=False, metadata={"help": "A small budget, written as <profile>-smoke."}
+    )
+    alone: bool = field(
+        default=False, metadata={"help": "One at a time, each from an empty cache: cold times."}
+    )
+
+    def run(self) -> int:
+        """Execute the notebooks; return the exit code.
+
+        Errors, all before a notebook runs: ValueError for a profile or seeds that cannot be,
+        FileNotFoundError for a folder of rows that is not there or lacks files.
+        """
+        from ngdiff.book.reproduce import reproduce
+        from ngdiff.study import plan
+
+        data = self._rows()
+        seeds = _numbers(self.seeds, "--seeds")
+        plan.plan("live", tuple(seeds or ()))  # refuses the tuning seed
+        only = self.only or READERS.get(paths.kind(data), ())
+        return reproduce(
+            profile=self.profile,
+            data=data,
+            seeds=seeds,
+            refresh=self.refresh,
+            force=self.force,
+            smoke=self.smoke,
+            only=only,
+            jobs=self.jobs,
+            alone=self.alone,
+        )
+
+    def _rows(self) -> str:
+        """Return where the real rows are, absolute; "" or "hub" as it stands."""
+        known = profile(self.profile)
+        if not self.data or self.data == "hub":
+            return self.data
+        if not Path(self.data).is_dir():
+            raise FileNotFoundError(
+                f"--data {self.data}: no such folder; give a folder of TOFU, LUME or MUSE, or `hub`"
+            )
+        if paths.kind(self.data) == "tofu":
+            from ngdiff.data.real.tofu import need_files
+
+            need_files(self.data, known.tofu_split)
+        return str(Path(self.data).resolve())
+
+
+def _numbers(text: str | None, option: str) -> list[int] | None:
+    try:
+        return [int(part) for part in text.split(",")] if text else None
+    except ValueError as error:
+        raise ValueError(
+            f"{option} takes whole numbers separated by commas, such as 0,1,2; not {text!r}"
+        ) from error

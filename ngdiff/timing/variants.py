@@ -1,0 +1,106 @@
+"""The ways to take the step that are timed: both GradDiffs, a naive NGDiff, and ours.
+
+graddiff-two      two backwards, the second accumulates onto the first       the usual
+                  implementation
+graddiff-one      one backward of c·R − (1−c)·F                              both graphs alive
+                  at once
+naive             clones, a loop over parameters, .item() for each norm      NGDiff as a first
+                  draft
+ngdiff            ours, at a rate given beforehand
+ngdiff-recompute  ours, never holding two gradients (memory="recompute")
+ngdiff+autolr     ours, probing as by default: the step's rows and three times as many others;
+                  -2, -1: probing the step's own rows with two forwards or with one
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.directions import NGDiff
+from ngdiff.core.step import UnlearningStep
+from ngdiff.engine import meters
+from ngdiff.timing.subject import LR, Subject
+
+EVERY = 10  # AutoLR's period
+
+
+def _autolr(forwards: int, fresh: int = 0) -> AutoLR:
+    """Probes on the step's own rows with two forwards or one, or like the default, on four times
+    the rows (`fresh=3`); no search, which is made once a run, no widening, so that every probe
+    costs the same, and the rate stays LR."""
+    return AutoLR(
+        lr=LR, min_lr=LR, max_lr=LR, every=EVERY, forwards=forwards, fresh=fresh, search=0, widen=0
+    )
+
+
+OURS: dict[str, tuple[AutoLR | None, str]] = {  # step-size rule, memory mode
+    "ngdiff": (None, "swap"),
+    "ngdiff-recompute": (None, "recompute"),
+    "ngdiff+autolr-2": (_autolr(2), "swap"),
+    "ngdiff+autolr-1": (_autolr(1), "swap"),
+    "ngdiff+autolr": (_autolr(2, fresh=3), "swap"),
+}
+
+
+def graddiff_two(on: Subject) -> None:
+    (0.5 * on.loss(0)).backward()
+    (-0.5 * on.loss(1)).backward()
+    on.update()
+
+
+def graddiff_one(on: Subject) -> None:
+    (0.5 * on.loss(0) - 0.5 * on.loss(1)).backward()
+    on.update()
+
+
+def naive(on: Subject) -> None:
+    stashes = []
+    for which in (0, 1):
+        on.clear()
+        on.loss(which).backward()
+        grads = [p.grad.clone() for p in on.params]
+        stashes.append((grads, sum(g.norm().item() ** 2 for g in grads) ** 0.5))
+    (g_R, n_R), (g_F, n_F) = stashes
+    for p, x, y in zip(on.params, g_R, g_F, strict=True):
+        p.grad = x / n_R - y / n_F
+    on.update()
+
+
+class Variant:
+    """One way to take the step. skipped: how many of its steps changed nothing (a loss that is not
+    finite, say).
+    """
+
+    def __init__(self, name: str, subject: Subject) -> None:
+        self.name, self.subject, self.skipped = name, subject, 0
+        self.restart()
+
+    def restart(self) -> None:
+        """Its rule, where it has one, is due to probe in the next step."""
+        on = self.subject
+        if self.name not in OURS:
+            plain = {"graddiff-two": graddiff_two, "graddiff-one": graddiff_one, "naive": naive}[
+                self.name
+            ]
+            self.step: Callable[[], Any] = partial(plain, on)
+            return
+        rule, memory = OURS[self.name]
+        options = replace(on.engine, memory=memory).options
+        ours = UnlearningStep(on.model, on.optimizer, NGDiff(), rule, **options)
+        fresh = rule.fresh if rule else 0  # the default looks at as many more batches
+
+        def step() -> None:
+            wide = [lambda: on.loss(0) / (1 + fresh)] * (1 + fresh) if fresh else None
+            self.skipped += not ours(lambda: on.loss(0), lambda: on.loss(1), wide).updated
+
+        self.step = step
+
+    def peak(self) -> int:
+        """Peak bytes of one step, one that probes where the rule does."""
+        self.subject.clear()
+        self.restart()
+        return self.subject.held() + meters.allocated(self.step, self.subject.device)[0]
