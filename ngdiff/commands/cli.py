@@ -12,6 +12,8 @@ from typing import Annotated
 import typer
 
 from ngdiff.commands import bench, score
+from ngdiff.evaluation.conventions import names
+from ngdiff.evaluation.suites import SUITES, TOFU
 
 ERRORS = (
     ValueError,
@@ -59,7 +61,8 @@ def _numbers(text: str | None, option: str) -> list[int] | None:
 def reproduce(
     profile: Profile = "tiny",
     data: Annotated[
-        str, typer.Option(help="Real rows: a folder of TOFU, LUME or MUSE, or `hub`: TOFU.")
+        str,
+        typer.Option(help="Real rows: a folder of TOFU, LUME or MUSE, hub (TOFU's), or muse:hub."),
     ] = "",
     seeds: Annotated[
         str | None, typer.Option(help="Such as 0,1,2; without it as each notebook says.")
@@ -79,27 +82,21 @@ def reproduce(
 ) -> None:
     """Execute the notebooks, write rows, figures and one HTML report."""
     from ngdiff.book.reproduce import reproduce as run
-    from ngdiff.data.real.tofu import need_files
+    from ngdiff.evaluation.spelling import which
     from ngdiff.profiles import profile as known
-    from ngdiff.store import paths
     from ngdiff.study import plan as compare
 
     P = known(profile)
-    if data and data != "hub":
-        if not Path(data).is_dir():
-            raise FileNotFoundError(
-                f"--data {data}: no such folder; give a folder of TOFU, LUME or MUSE, or `hub`"
-            )
-        if paths.kind(data) == "tofu":
-            need_files(data, P.tofu_split)
-        data = str(Path(data).resolve())
+    rows = which(data)
+    if data and not rows.place:
+        raise ValueError(f"--data {data} is generated: leave it out, or give a folder or hub")
+    rows.need("--data")
+    if rows.root is not None:
+        rows.suite.need(rows.root, rows.suite.split(P))
     numbers = _numbers(seeds, "--seeds")
     compare.plan("live", tuple(numbers or ()))  # refuses the tuning seed
-    names = [name.strip() for name in only.split(",") if name.strip()]
-    names = names or {"lume": ["09"], "muse": ["08"]}.get(
-        paths.kind(data), []
-    )  # the notebooks that read such rows
-    raise typer.Exit(run(profile, data, numbers, refresh, force, smoke, names, jobs, alone))
+    chosen = [name.strip() for name in only.split(",") if name.strip()]
+    raise typer.Exit(run(profile, data, numbers, refresh, force, smoke, chosen, jobs, alone))
 
 
 @app.command()
@@ -207,7 +204,7 @@ def evaluate(
     model: Annotated[
         str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")
     ],
-    benchmark: Annotated[str, typer.Option(help="tofu, muse or semeval.")],
+    benchmark: Annotated[str, typer.Option(help=f"{', '.join(suite.name for suite in SUITES)}.")],
     data: Annotated[
         str,
         typer.Option(help="The benchmark's folder, hub, or stand-in (generated, the same schema)."),
@@ -218,9 +215,7 @@ def evaluate(
     reference: Annotated[
         str | None, typer.Option(help="The retain-only model, or the JSON of its evaluation.")
     ] = None,
-    convention: Annotated[
-        str, typer.Option(help="ngdiff, tofu, open-unlearning, muse or semeval.")
-    ] = "ngdiff",
+    convention: Annotated[str, typer.Option(help=f"{', '.join(names())}.")] = "ngdiff",
     json: Annotated[
         Path | None, typer.Option(help="File to write: metrics, items, stamp; without it: stdout.")
     ] = None,
@@ -291,7 +286,7 @@ def losses(
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="How many of each file, from its first on.")] = 4,
     convention: Annotated[
-        str, typer.Option(help="ngdiff, tofu or open-unlearning; muse and semeval: as ngdiff.")
+        str, typer.Option(help=f"{', '.join(names(TOFU.name))}; the others: as ngdiff.")
     ] = "ngdiff",
     json: Annotated[Path | None, typer.Option(help="File to write; without it: stdout.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",

@@ -19,12 +19,14 @@ its code.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
+from ngdiff.evaluation.files import write_json
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import Items
 from ngdiff.evaluation.muse_score import document, mean, open_unlearning, score, write
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
     from ngdiff.lm.model import LM
 
-__all__ = ["document", "evaluate", "open_unlearning", "score", "write"]
+__all__ = ["document", "evaluate", "open_unlearning", "score", "write", "write_files"]
 
 
 def evaluate(
@@ -105,6 +107,12 @@ def evaluate(
         "seconds": round(time.perf_counter() - begun, 3),
     }
     return Report.of(values | _averages(found), found, meta_of(lm, bench, how) | meta)
+
+
+def write_files(report: Report, folder: Path) -> list[Path]:
+    """Write MUSE.json, which `ngdiff score muse` reads, and open-unlearning's MUSE_EVAL.json."""
+    theirs = write_json(folder / "MUSE_EVAL.json", open_unlearning(report))
+    return [write(report, folder / "MUSE.json"), theirs]
 
 
 def _averages(found: Items) -> dict[str, float]:

@@ -147,6 +147,11 @@ def write(report: Report, folder: str | Path) -> Path:
     return folder
 
 
+def write_files(report: Report, folder: Path) -> list[Path]:
+    """Write the evaluator's folder; return its path."""
+    return [write(report, folder)]
+
+
 # Rows
 # --------------------------------------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from ngdiff.evaluation import forward, items, metrics
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
+from ngdiff.evaluation.files import write_files
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import UTILITY, Items, Row, Table
 from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
     from ngdiff.lm.model import LM
 
+__all__ = ["evaluate", "write_files"]
 Rows = dict[str, list[Row]]
 
 

@@ -29,8 +29,8 @@ class Trial:
 
     lr: the rate (constant) or the starting rate (AutoLR). stepsize: as in `rule_of`. seed: order of
     the rows;
-    target_seed: the models'. rule: matched | fixed. data: which benchmark (`ngdiff.study.setup`; ""
-    = generated authors).
+    target_seed: the models'. rule: matched | fixed. data: which rows
+    (`ngdiff.evaluation.spelling`; "" = generated authors).
     steps: None = the profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain).
     mmlu: asked too, of SemEval.
     """
