@@ -28,10 +28,11 @@ import time
 import ngdiff as ng
 from ngdiff.study import plan as compare, tables, trials
 from ngdiff import methods
+from ngdiff.evaluation.spelling import which
 from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 
-data = data if paths.kind(data) in ("", "tofu") else ""
+data = which(data).of("tofu").real
 rows_folder, figures_folder = (
     f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder)
 )

@@ -3,6 +3,7 @@
 #   ngdiff:
 #     question: "MUSE: documents, words, facts and membership; requests in a row"
 #     needs: []
+#     rows: muse
 # ---
 
 # %% [markdown]
@@ -27,19 +28,18 @@ data = ""
 import time
 
 import ngdiff as ng
-from ngdiff.study import plan as compare, setup as suites, tables, trials
+from ngdiff.evaluation.spelling import which
+from ngdiff.study import plan as compare, setup, tables, trials
 from ngdiff.store import paths, rows as results
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
-real = data if paths.kind(data) == "muse" else ""
+given = which(data).of("muse")
 rows_folder, figures_folder = (
-    f(profile, real, smoke) for f in (paths.rows_folder, paths.figures_folder)
+    f(profile, given.real, smoke) for f in (paths.rows_folder, paths.figures_folder)
 )
 P = ng.profile(profile)
-source = (
-    f"muse:{real}" if real else "news" if P.lm else "muse:hub"
-)  # the corpus is the model's: news, or books
+source = given.real or ("news" if P.lm else "muse:hub")  # of a target, its corpus: news, or books
 settings = {"profile": profile, "data": source}
 bench = trials.benchmark(profile, "", source)
 before, ideal = trials.levels(profile, "", source, 0)
@@ -127,12 +127,12 @@ for name, found in report.items():
 # %%
 def requests(kind, k, lm):
     """The model after one more request, and its row."""
-    fold = suites.fitted(
+    fold = (
         ng.data.news(P, fold=(kind, k))
         if source == "news"
-        else ng.data.muse(P, root=real or None, fold=(kind, k)),
-        lm,
+        else ng.data.muse(P, root=given.root, fold=(kind, k))
     )
+    fold = setup.Setup.of(P, data=fold).fitted(lm)
     run = ng.unlearn(
         ng.problem(fold, lm, batch_size=P.batch_documents),
         ng.methods.ngdiff,

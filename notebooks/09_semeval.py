@@ -3,6 +3,7 @@
 #   ngdiff:
 #     question: "SemEval-2025 Task 4: twelve terms, membership, what limits a run's score"
 #     needs: []
+#     rows: semeval
 # ---
 
 # %% [markdown]
@@ -29,19 +30,21 @@ import time
 from dataclasses import replace
 
 import ngdiff as ng
-from ngdiff.study import plan as compare, setup as suites, tables, trials
+from ngdiff.study import plan as compare, tables, trials
 from ngdiff.store import paths, rows as results
 from ngdiff.evaluation.forward import loss
 from ngdiff.evaluation.mmlu import THRESHOLD, mmlu
+from ngdiff.evaluation.spelling import which
+from ngdiff.evaluation.suites import TERMS
 from ngdiff.figures import runs, style
 from ngdiff.figures import suites as pictures
 
-lume = data if paths.kind(data) == "lume" else ""
+lume = which(data).of("semeval")
 rows_folder, figures_folder = (
-    f(profile, lume, smoke) for f in (paths.rows_folder, paths.figures_folder)
+    f(profile, lume.real, smoke) for f in (paths.rows_folder, paths.figures_folder)
 )
 P = ng.profile(profile)
-source = "dossiers" if P.lm else f"semeval:{lume or 'hub'}"
+source = "dossiers" if P.lm else lume.real or "semeval:hub"
 settings = {"profile": profile, "data": source}
 bench = trials.benchmark(profile, "", source)
 before, ideal = trials.levels(profile, "", source, 0)
@@ -80,7 +83,7 @@ plan = replace(plan, mmlu=general is not None)
 done = compare.carry_out(plan, rows_folder, "semeval_", refresh, **settings)
 SHORT = {
     name: name.replace("Task", "T").replace("_regurgitation", " sc").replace("_knowledge", " qa")
-    for name in suites.TASKS
+    for name in TERMS
 }
 SCORES = {
     "task_aggregate": "task",
@@ -179,10 +182,10 @@ print({k: again[k] for k in ("harmonic-mean-task-aggregate", "mia_loss_acc", "ag
 # A slice of LUME's training rows where a local copy is given: two documents of each task and fold, a model trained on them, NGDiff, the evaluator.
 
 # %%
-if lume:
+if lume.root:
     began = time.perf_counter()
     wide = replace(P, lm=replace(P.lm, context=2048))
-    slice_ = ng.data.semeval(wide, "train", root=lume, documents=2)
+    slice_ = ng.data.semeval(wide, "train", root=lume.root, documents=2)
     model, retained = ng.pair(slice_, wide)
     first = ng.evaluate(model, slice_, retained, progress=False)
     level = loss(model, slice_.holdout)
@@ -269,7 +272,7 @@ for row in tables.means(missed, ("mia_auc", "miss")):
 row, aggregate = next(r for r in done["levels"] if r["model"] == "retain-only"), None
 # solution
 aggregate = 12 / sum(
-    1 / row[f"term_{fold}_{name}"] for fold in ("forget", "retain") for name in suites.TASKS
+    1 / row[f"term_{fold}_{name}"] for fold in ("forget", "retain") for name in TERMS
 )
 # end solution
 

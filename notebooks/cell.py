@@ -7,7 +7,7 @@
 
 # %% tags=["parameters"]
 profile = "tiny"
-benchmark = "authors"  # or a folder with TOFU's files, or "hub"
+benchmark = "authors"  # which rows: "hub", a folder, "muse:hub", … (ngdiff.evaluation.spelling)
 split = ""  # "" = the profile's
 method = "ngdiff"
 stepsize = "autolr"
@@ -23,10 +23,11 @@ out = ""  # a file for the rows
 # %%
 from pathlib import Path
 
+from ngdiff.evaluation.spelling import which
 from ngdiff.store import rows as results
 from ngdiff.study import trials
 
-data = "" if benchmark == "authors" else benchmark
+data = which(benchmark).text
 settings = {
     "rule": rule,
     "profile": profile,

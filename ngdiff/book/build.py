@@ -73,11 +73,13 @@ class Header:
     """What a notebook says of itself, in the YAML header of its source under `jupyter: ngdiff:`.
 
     question: what it answers, in one line. needs: numbers of the notebooks whose results it reads;
-    ("all",) makes it run after all others, every time.
+    ("all",) makes it run after all others, every time. rows: the benchmark whose real rows it alone
+    reads, so that `ngdiff reproduce --data` on such rows runs it.
     """
 
     question: str = ""
     needs: tuple[str, ...] = ()
+    rows: str = ""
 
 
 def header(source: Path) -> Header:
@@ -90,7 +92,7 @@ def header(source: Path) -> Header:
     if unknown := set(found) - {field.name for field in fields(Header)}:
         raise ValueError(
             f"{source}: its header has an unknown entry {sorted(unknown)[0]!r}; known: question, "
-            "needs"
+            "needs, rows"
         )
     needs = found.get("needs", [])
     if not (isinstance(needs, list) and all(isinstance(need, str) for need in needs)):
@@ -98,7 +100,7 @@ def header(source: Path) -> Header:
             f'{source}: needs = {needs!r}; write numbers in quotes, such as ["00", "05"], or '
             '["all"]'
         )
-    return Header(found.get("question", ""), tuple(needs))
+    return Header(found.get("question", ""), tuple(needs), found.get("rows", ""))
 
 
 def _number(nb: NotebookNode, stem: str) -> None:

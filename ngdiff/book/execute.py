@@ -71,9 +71,10 @@ def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | 
     folders = {
         name: content(folder)
         for name, value in parameters.items()
-        if value
-        and isinstance(value, str)
-        and (folder := source.parent / value).is_dir()  # where the kernel runs
+        if isinstance(value, str)
+        # alone or behind the name of a benchmark; relative to where the kernel runs
+        for place in (value, value.partition(":")[2])
+        if place and (folder := source.parent / place).is_dir()
     }
     rates, text = content(protocol) if protocol else {}, source.read_text("utf-8")
     return content_key(text, dict(parameters), folders, rates, fingerprint_of(text), environment())

@@ -27,6 +27,7 @@ from typing import Any
 from ngdiff.book import build as book
 from ngdiff.book import execute, report
 from ngdiff.book.ledger import Progress, Records
+from ngdiff.evaluation.spelling import which
 from ngdiff.store import paths, slots
 from ngdiff.store.cache import cache_dir, probe_writable
 from ngdiff.store.rows import read_rows, stamp, write_rows
@@ -36,7 +37,11 @@ TIMES = "times.jsonl"  # seconds of each notebook
 
 @dataclass(frozen=True)
 class Job:
-    """One notebook of this run. needs: the names of those that must have run before it."""
+    """One notebook of this run.
+
+    needs: the names of those that must have run before it. rows: the benchmark whose real rows it
+    reads (`ngdiff.book.build.Header`).
+    """
 
     source: Path
     out: Path
@@ -44,6 +49,7 @@ class Job:
     key: str
     needs: frozenset[str] = frozenset()
     always: bool = False  # it reads the rows of all others, so it is run whenever asked
+    rows: str = ""
 
     @property
     def name(self) -> str:
@@ -78,7 +84,8 @@ def plan(
         parameters = {name: value for name, value in given.items() if name in declared}
         key = execute.execution_key(source, {**declared, **parameters}, root / "data" / "protocol")
         needs, always = _needs(source, [path.stem for path in sources])
-        jobs.append(Job(source, out / f"{source.stem}.ipynb", parameters, key, needs, always))
+        executed, rows = out / f"{source.stem}.ipynb", book.header(source).rows
+        jobs.append(Job(source, executed, parameters, key, needs, always, rows))
     return jobs
 
 
@@ -94,10 +101,13 @@ def _needs(source: Path, names: Sequence[str]) -> tuple[frozenset[str], bool]:
     ) if needs else frozenset(), False
 
 
-def choose(jobs: Sequence[Job], only: Sequence[str]) -> list[Job]:
-    """Return the jobs whose names begin as `only` says, all without it. Errors: ValueError where
-    there is none.
+def choose(jobs: Sequence[Job], only: Sequence[str], kind: str = "") -> list[Job]:
+    """Return the jobs whose names begin as `only` says. Errors: ValueError where there is none.
+
+    Without it: those that read the real rows of the benchmark `kind`; all where no notebook names
+    that one.
     """
+    only = only or [job.name for job in jobs if kind and job.rows == kind]
     chosen = [job for job in jobs if not only or job.name.startswith(tuple(only))]
     if not chosen:
         names = ", ".join(job.name for job in jobs) or "none"
@@ -276,9 +286,10 @@ def reproduce(
     cache, for its cold time.
     """
     root, start = (root or paths.need_checkout()).resolve(), time.perf_counter()
+    data = which(data).resolved().real
     label = paths.run_label(profile, data, smoke)
     every = plan(root, profile, data, seeds, refresh, smoke)
-    todo = choose(every, only)
+    todo = choose(every, only, paths.kind(data))
     run = Reproduction(root, label, say, alone)
     for folder in (*run.outputs, run.records.path.parent, root / "report"):
         probe_writable(folder)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ngdiff.evaluation import conventions
+from ngdiff.evaluation.suites import TOFU
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Comparison:
     )
     convention: str = field(
         default="ngdiff",
-        metadata={"help": "ngdiff, tofu or open-unlearning; muse and semeval: as ngdiff."},
+        metadata={"help": f"{', '.join(conventions.names(TOFU.name))}; the others: as ngdiff."},
     )
     json: Path | None = field(default=None, metadata={"help": "File to write; without it: stdout."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})

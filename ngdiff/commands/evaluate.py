@@ -18,26 +18,29 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.data.benchmark import Benchmark, Prompt, form_of
-from ngdiff.evaluation.conventions import SUITES, convention
+from ngdiff.evaluation import suites
+from ngdiff.evaluation.conventions import convention, names
+from ngdiff.evaluation.spelling import Which, which
+from ngdiff.evaluation.suites import Suite
 from ngdiff.store.cache import probe_file, probe_writable
-
-DEFAULT = {"tofu": "forget10", "muse": "news", "semeval": "validation"}  # splits
-STAND_IN = "stand-in"  # data: the generated benchmark of the same schema
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Settings of one evaluation; the command's options.
 
-    tokenizer: needed if it is neither with the model nor where `ngdiff.zoo` knows it to be. files:
-    a folder that is new or empty.
+    data: as `ngdiff.evaluation.spelling` says. split: "" is the suite's. tokenizer: needed if it
+    is neither with the model nor where `ngdiff.zoo` knows it to be. files: a folder that is new or
+    empty.
 
     Errors, all before a model is loaded: ValueError for unknown names, FileNotFoundError,
     FileExistsError.
     """
 
     model: str = field(metadata={"help": "Folder of a model or of a peft adapter, or a hub id."})
-    benchmark: str = field(metadata={"help": "tofu, muse or semeval."})
+    benchmark: str = field(
+        metadata={"help": f"{', '.join(suite.name for suite in suites.SUITES)}."}
+    )
     data: str = field(
         default="hub",
         metadata={"help": "The benchmark's folder, hub, or stand-in (generated, the same schema)."},
@@ -48,9 +51,7 @@ class Evaluation:
     reference: str | None = field(
         default=None, metadata={"help": "The retain-only model, or the JSON of its evaluation."}
     )
-    convention: str = field(
-        default="ngdiff", metadata={"help": "ngdiff, tofu, open-unlearning, muse or semeval."}
-    )
+    convention: str = field(default="ngdiff", metadata={"help": f"{', '.join(names())}."})
     json: Path | None = field(
         default=None, metadata={"help": "File to write: metrics, items, stamp; without it: stdout."}
     )
@@ -86,21 +87,20 @@ class Evaluation:
     )
 
     def __post_init__(self) -> None:
-        if self.benchmark not in SUITES:
+        convention(self.convention, self.suite.name)
+        for option in ("mia", "mmlu"):
+            takers = [s.name for s in suites.SUITES if option in (*s.sources, *s.options)]
+            if getattr(self, option) and self.suite.name not in takers:
+                raise ValueError(f"--{option} belongs to --benchmark {' or '.join(takers)}")
+        generated = not self.rows.place
+        if generated and (self.mia or (self.split and not self.suite.made_split)):
             raise ValueError(
-                f"unknown benchmark {self.benchmark!r}: choose one of {', '.join(SUITES)}"
-            )
-        convention(self.convention, self.benchmark)
-        if self.benchmark != "semeval" and (self.mia or self.mmlu):
-            raise ValueError("--mia and --mmlu belong to --benchmark semeval")
-        if self.data == STAND_IN and (self.mia or (self.split and self.benchmark != "tofu")):
-            raise ValueError(
-                f"--data {STAND_IN} has its own documents and one split: leave --split and --mia "
+                f"--data {self.data} has its own documents and one split: leave --split and --mia "
                 "out"
             )
-        if self.benchmark == "semeval" and self.files and not self.generate:
+        if self.suite.generations and self.files and not self.generate:
             raise ValueError(
-                "SemEval's files hold generations: leave --no-generate out, or --files"
+                f"{self.suite.title}'s files hold generations: leave --no-generate out, or --files"
             )
         if self.files is not None and self.files.exists() and not self.files.is_dir():
             raise FileExistsError(f"--files {self.files} is a file: choose a new folder")
@@ -111,32 +111,34 @@ class Evaluation:
         form_of(self.prompt)
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
-        if self.data not in ("hub", STAND_IN) and not Path(self.data).expanduser().is_dir():
-            raise FileNotFoundError(
-                f"--data {self.data}: no such folder; give the benchmark's folder, hub, or "
-                f"{STAND_IN}"
-            )
+        self.rows.need("--data")
+
+    @property
+    def suite(self) -> Suite:
+        """What is said of the benchmark."""
+        return suites.suite(self.benchmark)
+
+    @property
+    def rows(self) -> Which:
+        """Which rows are asked."""
+        return which(self.data, self.suite)
 
     def bench(self) -> Benchmark:
         """The rows."""
-        from ngdiff import data
+        given = {name: getattr(self, name) for name in self.suite.sources}
+        return self.rows.asked(self.split, **given)
 
-        split = self.split or DEFAULT[self.benchmark]
-        root = None if self.data in ("hub", STAND_IN) else Path(self.data).expanduser()
-        if self.data == STAND_IN:
-            made = {
-                "tofu": lambda: data.authors("tiny", split),
-                "muse": data.news,
-                "semeval": data.dossiers,
-            }
-            return made[self.benchmark]()
-        if self.benchmark == "tofu":
-            from ngdiff.data.real.tofu import asked
+    def options(self) -> dict[str, Any]:
+        """Return the keyword arguments for `ngdiff.evaluate`."""
+        found: dict[str, Any] = {"generate": self.generate, "convention": self.convention}
+        if self.max_new_tokens is not None:
+            found["max_new_tokens"] = self.max_new_tokens
+        own: dict[str, Any] = {"gradnorm": self.gradnorm}
+        if self.mmlu is not None:
+            from ngdiff.evaluation.mmlu import read
 
-            return data.tofu("paper", split) if root is None else asked(split, root)
-        if self.benchmark == "muse":
-            return data.muse("paper", split, root=root)
-        return data.semeval("paper", split, root=root, mia=self.mia)
+            own["mmlu"] = read(self.mmlu)
+        return found | {name: own[name] for name in self.suite.options if name in own}
 
 
 def run(job: Evaluation) -> dict[str, float]:
@@ -147,20 +149,11 @@ def run(job: Evaluation) -> dict[str, float]:
     if job.files is not None:
         probe_writable(Path(job.files).expanduser().absolute().parent)
     bench = job.bench()
-    options: dict[str, Any] = {"generate": job.generate, "convention": job.convention}
-    if job.max_new_tokens is not None:
-        options["max_new_tokens"] = job.max_new_tokens
-    if job.benchmark == "semeval" and job.mmlu is not None:
-        from ngdiff.evaluation.mmlu import read
-
-        options["mmlu"] = read(job.mmlu)
-    if job.benchmark == "tofu":
-        options["gradnorm"] = job.gradnorm
+    options = job.options()
 
     from ngdiff.evaluation import (
         evaluate,
     )  # here and not above: what was refused so far took no seconds
-    from ngdiff.evaluation.files import write
     from ngdiff.lm.train import one_thread
     from ngdiff.store.rows import stamp
 
@@ -169,7 +162,8 @@ def run(job: Evaluation) -> dict[str, float]:
     with one_thread() if _small(lm) else nullcontext():
         report = evaluate(lm, bench, reference, **options)
     if job.files is not None:
-        for path in write(report, job.benchmark, Path(job.files).expanduser()):
+        evaluator = job.suite.evaluator()
+        for path in evaluator.write_files(report, Path(job.files).expanduser()):
             print(f"wrote {path}", file=sys.stderr)
     if job.json is not None:
         places = {k: v for k, v in asdict(job).items() if v is not None}
@@ -206,14 +200,13 @@ def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
 
 
 def _reference(job: Evaluation, bench: Benchmark) -> Any:
-    from ngdiff.evaluation.muse import reference_rows
     from ngdiff.evaluation.report import Report, check_reference
 
     path = Path(job.reference or "").expanduser()
     if not path.is_file():
         return _load(str(job.reference), job, bench)
     report = Report.from_json(path)
-    rows = reference_rows(bench) if job.benchmark == "muse" else ("fingerprint", "")
+    rows = job.suite.reference_rows(bench)
     check_reference(report, bench, convention(job.convention), rows, f"the reference report {path}")
     return report
 

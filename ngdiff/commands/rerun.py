@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from ngdiff.evaluation.spelling import which
 from ngdiff.profiles import profile
-from ngdiff.store import paths
 
 PROFILE: dict[str, Any] = {
     "help": "tiny (CPU, minutes), small (one GPU), paper or paper-<model> (the hub's)."
 }
 JOBS: dict[str, Any] = {"min": 1, "help": "How many run at once."}
-READERS = {"lume": ("09",), "muse": ("08",)}  # the notebooks that read such rows
 
 
 @dataclass(frozen=True)
@@ -22,7 +20,8 @@ class Rerun:
 
     profile: str = field(default="tiny", metadata=PROFILE)
     data: str = field(
-        default="", metadata={"help": "Real rows: a folder of TOFU, LUME or MUSE, or `hub`: TOFU."}
+        default="",
+        metadata={"help": "Real rows: a folder of TOFU, LUME or MUSE, hub (TOFU's), or muse:hub."},
     )
     seeds: str | None = field(
         default=None, metadata={"help": "Such as 0,1,2; without it as each notebook says."}
@@ -51,36 +50,27 @@ class Rerun:
         from ngdiff.book.reproduce import reproduce
         from ngdiff.study import plan
 
-        data = self._rows()
+        rows = which(self.data)
+        if self.data and not rows.place:
+            raise ValueError(
+                f"--data {self.data} is generated: leave it out, or give a folder or hub"
+            )
+        rows.need("--data")
+        if rows.root is not None:
+            rows.suite.need(rows.root, rows.suite.split(profile(self.profile)))
         seeds = _numbers(self.seeds, "--seeds")
         plan.plan("live", tuple(seeds or ()))  # refuses the tuning seed
-        only = self.only or READERS.get(paths.kind(data), ())
         return reproduce(
             profile=self.profile,
-            data=data,
+            data=self.data,
             seeds=seeds,
             refresh=self.refresh,
             force=self.force,
             smoke=self.smoke,
-            only=only,
+            only=self.only,
             jobs=self.jobs,
             alone=self.alone,
         )
-
-    def _rows(self) -> str:
-        """Return where the real rows are, absolute; "" or "hub" as it stands."""
-        known = profile(self.profile)
-        if not self.data or self.data == "hub":
-            return self.data
-        if not Path(self.data).is_dir():
-            raise FileNotFoundError(
-                f"--data {self.data}: no such folder; give a folder of TOFU, LUME or MUSE, or `hub`"
-            )
-        if paths.kind(self.data) == "tofu":
-            from ngdiff.data.real.tofu import need_files
-
-            need_files(self.data, known.tofu_split)
-        return str(Path(self.data).resolve())
 
 
 def _numbers(text: str | None, option: str) -> list[int] | None:

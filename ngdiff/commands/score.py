@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from ngdiff.evaluation.conventions import names
+from ngdiff.evaluation.suites import MUSE, TOFU, Suite
 
 app = typer.Typer(
     help="Score files that other tools wrote; no model is loaded.", no_args_is_help=True
@@ -13,15 +16,22 @@ app = typer.Typer(
 
 File = Annotated[Path, typer.Argument(help="The file to score.")]
 Reference = Annotated[Path | None, typer.Option(help="The same file of the retain-only model.")]
-How = Annotated[str, typer.Option("--convention", help="ngdiff, tofu, open-unlearning or muse.")]
 Out = Annotated[
     Path | None, typer.Option("--json", help="Write the JSON here; without it: stdout.")
 ]
 
 
+def _how(suite: Suite) -> Any:
+    """Return the option --convention of a benchmark."""
+    return typer.Option("--convention", help=f"{', '.join(names(suite.name))}.")
+
+
 @app.command("tofu")
 def score_tofu(
-    log: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None
+    log: File,
+    reference: Reference = None,
+    convention: Annotated[str, _how(TOFU)] = "ngdiff",
+    json: Out = None,
 ) -> None:
     """TOFU's eval_log_aggregated.json: model utility, and forget quality against a retain-only
     model's.
@@ -49,7 +59,10 @@ def score_semeval(
 
 @app.command("muse")
 def score_muse(
-    file: File, reference: Reference = None, convention: How = "ngdiff", json: Out = None
+    file: File,
+    reference: Reference = None,
+    convention: Annotated[str, _how(MUSE)] = "ngdiff",
+    json: Out = None,
 ) -> None:
     """MUSE's responses and Min-40 % scores (the README says in which form)."""
     _score("muse", file, reference, None, convention, json)

@@ -18,13 +18,15 @@ from ngdiff.evaluation.convention_semeval import SemEval
 from ngdiff.evaluation.convention_tofu import TOFU
 from ngdiff.evaluation.definition import Convention
 
-__all__ = ["CONVENTIONS", "SUITES", "Convention", "convention"]
+__all__ = ["CONVENTIONS", "Convention", "convention", "names"]
 
 ALL = (Convention(), TOFU(), OpenUnlearning(), Muse(), SemEval())
 CONVENTIONS = {how.name: how for how in ALL}
-SUITES = {
-    suite: tuple(how.name for how in ALL if suite in how.suites) for suite in Convention.suites
-}  # benchmark -> the conventions that can evaluate it
+
+
+def names(suite: str | None = None) -> tuple[str, ...]:
+    """Return the names of the conventions that can evaluate a benchmark; None: of all."""
+    return tuple(how.name for how in ALL if suite is None or how.evaluates(suite))
 
 
 def convention(name: str | Convention, suite: str | None = None) -> Convention:
@@ -34,11 +36,10 @@ def convention(name: str | Convention, suite: str | None = None) -> Convention:
     cannot evaluate the benchmark `suite`.
     """
     how = name if isinstance(name, Convention) else CONVENTIONS.get(name)
-    known = SUITES.get(suite or "", tuple(CONVENTIONS))
     if how is None:
         what = f"unknown convention {name!r}"
-    elif suite in (None, *how.suites):
+    elif suite is None or how.evaluates(suite):
         return how
     else:
         what = f"the convention {how.name!r} says nothing of {suite}"
-    raise ValueError(f"{what}: choose one of {', '.join(map(repr, known))}")
+    raise ValueError(f"{what}: choose one of {', '.join(map(repr, names(suite)))}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ngdiff.data.benchmark import BARE
-from ngdiff.data.real.semeval import kind
+from ngdiff.data.real.semeval_rows import kind
 from ngdiff.evaluation import muse_texts, texts
 from ngdiff.lm.tokens import Example, encode
 
@@ -44,7 +44,7 @@ class Convention:
     """The definition of each benchmark, corrected where published code looks wrong.
 
     name     what reports and the command line call it
-    suites   the benchmarks that it can evaluate
+    suites   the benchmarks that it can evaluate; (): all
     eps      added to denominators
     floor    whether extraction strength is at least 1/n (and 0 for no token)
     empty    Min-K % and Min-K %++ of an answer without a token
@@ -54,7 +54,7 @@ class Convention:
     """
 
     name = "ngdiff"
-    suites: tuple[str, ...] = ("tofu", "muse", "semeval")
+    suites: tuple[str, ...] = ()
     eps = 0.0
     floor = False
     empty = math.nan
@@ -64,6 +64,10 @@ class Convention:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
+
+    def evaluates(self, suite: str) -> bool:
+        """Return whether it says how a benchmark is evaluated."""
+        return not self.suites or suite in self.suites
 
     def check(self, meta: Mapping[str, Any], name: str) -> None:
         """Raise ValueError where `meta` is of another convention's report; `name` names it."""

@@ -1,9 +1,8 @@
-"""A report in the benchmark's own file formats, so that its tools can read our numbers.
+"""A report in TOFU's own file formats, so that its tools can read our numbers.
 
-tofu     TOFU_EVAL.json and TOFU_SUMMARY.json (open-unlearning's names and layout),
-         eval_log_aggregated.json (TOFU's own)
-muse     MUSE.json: what `ngdiff score muse` reads
-semeval  the evaluator's folder: forget_0.csv, retain_0.csv, mia_results/, evaluation_results.jsonl
+TOFU_EVAL.json and TOFU_SUMMARY.json are open-unlearning's names and layout;
+eval_log_aggregated.json is TOFU's own. Those of MUSE and SemEval are written by `muse.write_files`
+and `semeval.write_files`.
 """
 
 from __future__ import annotations
@@ -26,29 +25,21 @@ LOGS = {
 }  # part -> TOFU's log of it
 
 
-def write(report: Report, suite: str, folder: Path) -> list[Path]:
-    """Writes the files of the suite's benchmark into the folder, each whole or not at all; returns
-    their paths.
-    """
-    if suite == "muse":
-        from ngdiff.evaluation import muse
-
-        with atomic_write(folder / "MUSE_EVAL.json") as temporary:
-            temporary.write_text(
-                json.dumps(_plain(muse.open_unlearning(report)), indent=4, ensure_ascii=False),
-                "utf-8",
-            )
-        return [muse.write(report, folder / "MUSE.json"), folder / "MUSE_EVAL.json"]
-    if suite == "semeval":
-        from ngdiff.evaluation import semeval
-
-        return [semeval.write(report, folder)]
+def write_files(report: Report, folder: Path) -> list[Path]:
+    """Write TOFU's three files into the folder, each whole or not at all; return their paths."""
     log, (whole, summary) = tofu_log(report), open_unlearning(report)
-    files = {"TOFU_EVAL.json": whole, "TOFU_SUMMARY.json": summary, "eval_log_aggregated.json": log}
-    for name, content in files.items():
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(json.dumps(_plain(content), indent=4, ensure_ascii=False), "utf-8")
-    return [folder / name for name in files]
+    return [
+        write_json(folder / "TOFU_EVAL.json", whole),
+        write_json(folder / "TOFU_SUMMARY.json", summary),
+        write_json(folder / "eval_log_aggregated.json", log),
+    ]
+
+
+def write_json(path: Path, content: Any) -> Path:
+    """Write a file as the benchmarks' own code writes its results; return its path."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=4, ensure_ascii=False), "utf-8")
+    return path
 
 
 def open_unlearning(report: Report) -> tuple[dict[str, Any], dict[str, float]]:

@@ -156,39 +156,40 @@ def _answers(
     by length.
     """
     ids, left = pad(list(groups), "left", model.device)
-    cache = None
-    if ids.shape[1]:
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": visible(ids, left, blind),
-            "position_ids": positions(left),
-        }
-        cache = model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
+    cache = _prefilled(model, ids, left, blind)
     texts = [(i, row) for row, members in enumerate(groups.values()) for i in members]
     suffixes = [examples[i].input_ids[_start(examples[i]) - 1 :] for i, _ in texts]
-    lengths = [
-        len(suffix) - 1 for suffix in suffixes
-    ]  # its tokens but the last predict its tokens but the first
+    # the tokens of a suffix but the last predict its tokens but the first
+    lengths = [len(suffix) - 1 for suffix in suffixes]
     results = {i: Stats(np.empty(0), np.empty(0, bool)) for i, _ in texts}
     order = sorted((t for t in range(len(texts)) if lengths[t]), key=lengths.__getitem__)
     for batch in batches(lengths, order, budget):
         owner = torch.tensor([texts[t][1] for t in batch], device=model.device)
-        begun = (ids[owner], left[owner])
-        logits, right = _continue(
-            model, cache, begun, owner, [suffixes[t][:-1] for t in batch], blind
-        )
-        targets = torch.tensor(
-            [token for t in batch for token in suffixes[t][1:]], device=model.device
-        )
-        wanted = torch.tensor(
-            [moments[texts[t][0]] for t in batch for _ in range(lengths[t])], device=model.device
-        )
+        begun, given = (ids[owner], left[owner]), [suffixes[t][:-1] for t in batch]
+        logits, right = _continue(model, cache, begun, owner, given, blind)
+        tokens = [token for t in batch for token in suffixes[t][1:]]
+        asked = [moments[texts[t][0]] for t in batch for _ in range(lengths[t])]
+        targets, wanted = (torch.tensor(x, device=model.device) for x in (tokens, asked))
         ends = np.cumsum([lengths[t] for t in batch])[:-1]
         columns = [np.split(column, ends) for column in _statistics(logits, right, targets, wanted)]
         for t, logp, hits, mean, var in zip(batch, *columns, strict=True):
             i = texts[t][0]
             results[i] = Stats(logp, hits, mean, var) if moments[i] else Stats(logp, hits)
     return results
+
+
+def _prefilled(model: Any, ids: Tensor, mask: Tensor, blind: int | None) -> Any:
+    """Return the key/value cache of left-padded prefixes, (batch, time); None where all are
+    empty.
+    """
+    if not ids.shape[1]:
+        return None
+    inputs = {
+        "input_ids": ids,
+        "attention_mask": visible(ids, mask, blind),
+        "position_ids": positions(mask),
+    }
+    return model(**inputs, use_cache=True, logits_to_keep=1).past_key_values
 
 
 def _continue(

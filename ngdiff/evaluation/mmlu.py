@@ -55,12 +55,8 @@ def mmlu(
         options = {"num_fewshot": shots, "limit": limit, "log_samples": False, "bootstrap_iters": 0}
         found = lm_eval.simple_evaluate(model=model, tasks=tasks, **options)
     except (OSError, ValueError) as error:
-        if (
-            not isinstance(error, OSError)
-            and "dataset" not in str(error).lower()
-            and "config" not in str(error).lower()
-        ):
-            raise  # of another making than questions that are not there
+        if not _missing(error):
+            raise
         raise ConnectionError(
             f"cannot get MMLU's questions from {data} ({str(error).splitlines()[0]}): connect to "
             "the hub (and unset "
@@ -78,6 +74,12 @@ def mmlu(
         "average_acc": sum(s["acc"] * s["n"] for s in subjects.values()) / asked,
         "subjects": subjects,
     }
+
+
+def _missing(error: Exception) -> bool:
+    """Return whether the error is of questions that are not there, and of no other making."""
+    said = str(error).lower()
+    return isinstance(error, OSError) or "dataset" in said or "config" in said
 
 
 def _tasks() -> list[dict[str, Any]]:

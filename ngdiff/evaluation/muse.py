@@ -18,14 +18,15 @@ its code.
 
 from __future__ import annotations
 
-import math
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
+from ngdiff.evaluation.files import write_json
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import Items
 from ngdiff.evaluation.muse_score import document, mean, open_unlearning, score, write
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
     from ngdiff.lm.model import LM
 
-__all__ = ["document", "evaluate", "open_unlearning", "score", "write"]
+__all__ = ["document", "evaluate", "open_unlearning", "score", "write", "write_files"]
 
 
 def evaluate(
@@ -79,15 +80,10 @@ def evaluate(
     """
     how = convention_of(convention, "muse")
     say, begun = speaker(progress), time.perf_counter()
-    ref = (
-        reference
-        if isinstance(reference, Report) or reference is None
-        else _brief(reference, bench, how, say, budget)
-    )
-    check_reference(ref, bench, how, reference_rows(bench))
+    ref = _reference(reference, bench, how, say, budget)
+    auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     cut: dict[str, int] = {}
     found = _membership(lm, bench, how, say, budget, cut)
-    auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values = _leak(found, auc_retain, how) | _losses(lm, bench, documents, say, budget)
     continuations = [
         how.continuation(lm, row["question"], row["answer"], max_new_tokens)
@@ -95,55 +91,75 @@ def evaluate(
     ]
     found |= _memorisation(lm, continuations, how, budget)
     if generate:
-        batch = budget or 16384
-        found |= _generations(lm, bench, how, continuations, max_new_tokens, say, batch, cut)
-    for what, n in cut.items():
-        if n:
-            say(
-                f"{lm.name}: {n} texts of {what} are longer than the model's context and were cut "
-                "to it"
-            )
-    wanted = [*(muse_score.TEXTS if generate else ()), "privleak_forget", "privleak_holdout"]
-    left_out = [
-        f"no rows of {name}, so that its metrics are left out"
-        for name in wanted
-        if name not in found
-    ]
-    for line in left_out:
+        found |= _generations(lm, bench, how, continuations, max_new_tokens, say, budget, cut)
+    left_out = _left_out(found, generate)
+    for line in [*_shortened(cut), *left_out]:
         say(f"{lm.name}: {line}")
-    for name in ("exact_memorization", "extraction_strength"):
-        values[name] = mean([row["score"] for row in found.get(name, {}).values()])
-    for name, metric in muse_score.TEXTS.items():
-        values[metric] = mean([row["rougeL_f1"] for row in found.get(name, {}).values()])
-    meta = meta_of(lm, bench, how) | {
-        **{
-            "max_new_tokens": max_new_tokens if generate else None,
-            "privleak_rows": reference_rows(bench)[1],
-        },
-        **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
-        **{
-            "rows": {name: len(rows) for name, rows in bench.configs.items()},
-            "losses_over": documents,
-            "cut": cut,
-        },
+    meta = {
+        "max_new_tokens": max_new_tokens if generate else None,
+        "privleak_rows": reference_rows(bench)[1],
+        "reference": ref.meta.get("model") if ref else None,
+        "auc_retain": auc_retain,
+        "rows": {name: len(rows) for name, rows in bench.configs.items()},
+        "losses_over": documents,
+        "cut": cut,
         "left_out": left_out,
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report(
-        {name: value for name, value in values.items() if not math.isnan(value)}, found, meta
-    )
+    return Report.of(values | _averages(found), found, meta_of(lm, bench, how) | meta)
+
+
+def write_files(report: Report, folder: Path) -> list[Path]:
+    """Write MUSE.json, which `ngdiff score muse` reads, and open-unlearning's MUSE_EVAL.json."""
+    theirs = write_json(folder / "MUSE_EVAL.json", open_unlearning(report))
+    return [write(report, folder / "MUSE.json"), theirs]
+
+
+def _averages(found: Items) -> dict[str, float]:
+    """Return the mean of each metric that has an item a text; NaN where there is none."""
+    memorised = {
+        name: mean([row["score"] for row in found.get(name, {}).values()])
+        for name in ("exact_memorization", "extraction_strength")
+    }
+    return memorised | {
+        metric: mean([row["rougeL_f1"] for row in found.get(name, {}).values()])
+        for name, metric in muse_score.TEXTS.items()
+    }
+
+
+def _left_out(found: Items, generate: bool) -> list[str]:
+    """Say which metrics the benchmark's rows, not the options, leave undefined."""
+    wanted = [*(muse_score.TEXTS if generate else ()), "privleak_forget", "privleak_holdout"]
+    missing = [name for name in wanted if name not in found]
+    return [f"no rows of {name}, so that its metrics are left out" for name in missing]
+
+
+def _shortened(cut: dict[str, int]) -> list[str]:
+    """Say how many texts were longer than the model's context."""
+    return [
+        f"{n} texts of {what} are longer than the model's context and were cut to it"
+        for what, n in cut.items()
+        if n
+    ]
 
 
 # Likelihood
 # --------------------------------------------------------------------------------------------------
 
 
-def _brief(lm: LM, bench: Benchmark, how: Convention, say: Say, budget: int | None) -> Report:
-    """Of a reference model only what is compared: the scores of the privleak documents."""
-    found = _membership(lm, bench, how, say, budget, {})
-    return Report(
-        _leak(found, 0.5, how), found, meta_of(lm, bench, how) | dict([reference_rows(bench)])
-    )
+def _reference(
+    reference: LM | Report | None, bench: Benchmark, how: Convention, say: Say, budget: int | None
+) -> Report | None:
+    """Return the report of the retain-only model; of a model only what is compared is computed.
+
+    That is: the scores of the privleak documents.
+    """
+    ref, rows = reference, reference_rows(bench)
+    if ref is not None and not isinstance(ref, Report):
+        found = _membership(ref, bench, how, say, budget, {})
+        ref = Report(_leak(found, 0.5, how), found, meta_of(ref, bench, how) | dict([rows]))
+    check_reference(ref, bench, how, rows)
+    return ref
 
 
 def reference_rows(bench: Benchmark) -> tuple[str, str]:
@@ -247,7 +263,7 @@ def _generations(
     continuations: list[Encoded],
     max_new_tokens: int,
     say: Say,
-    budget: int,
+    budget: int | None,
     cut: dict[str, int],
 ) -> Items:
     """verbmem, knowmem_f, knowmem_r: what the model says, and its ROUGE."""
@@ -269,7 +285,7 @@ def _generations(
         cut[name] = sum(len(ids) > room for ids, _ in pairs)
         given = [muse_texts.last(lm, ids, room) for ids, _ in pairs]
         tick = ticker(say, f"{lm.name}: {name}")
-        generated = greedy(lm.model, given, how.stops(lm), new, budget, tick=tick)
+        generated = greedy(lm.model, given, how.stops(lm), new, budget or 16384, tick=tick)
         found[name] = {}
         for i, (row, (_, gt), ids) in enumerate(zip(rows, pairs, generated, strict=True)):
             response = how.response(lm, ids, asked)

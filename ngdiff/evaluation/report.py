@@ -34,6 +34,14 @@ class Report:
     items: dict[str, dict[int, Any]] = field(repr=False, default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
 
+    @classmethod
+    def of(
+        cls, values: dict[str, float], items: dict[str, dict[int, Any]], meta: dict[str, Any]
+    ) -> Report:
+        """Return the report of these values; those that are undefined (NaN) are left out."""
+        defined = {name: value for name, value in values.items() if not math.isnan(value)}
+        return cls(defined, items, meta)
+
     def to_json(self, path: str | Path, stamp: dict[str, Any] | None = None) -> Path:
         """Writes strict JSON atomically: the file is the whole report, and its stamp if given, or
         is not there.

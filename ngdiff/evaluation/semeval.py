@@ -29,7 +29,7 @@ from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import Items
-from ngdiff.evaluation.report import Report, Say, check_reference, speaker, ticker
+from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
 from ngdiff.lm.tokens import IGNORE
 from ngdiff.store.cache import atomic_folder
 
@@ -82,38 +82,35 @@ def evaluate(
             _continued(lm, encoded, found, how, max_new_tokens, say)
     values = _named(_result(found, mmlu, how), generate)
     if reference is not None and "mia_auc" in values:
-        if not isinstance(reference, Report):
-            sides = {side: rows[side] for side in SIDES}
-            with how.weights(reference.model):
-                documents = _encoded(reference, sides, how)
-                auc = metrics.auc(*_sides(_losses(reference, sides, documents, how, say)))
-        else:
-            auc = reference.metrics.get("mia_auc", math.nan)
-        values["mia_auc_reference"] = auc
-    name = (
-        reference.meta.get("model")
-        if isinstance(reference, Report)
-        else getattr(reference, "name", None)
-    )
+        values["mia_auc_reference"] = _reference_auc(reference, rows, how, say)
     meta = {
-        **{
-            "model": lm.name,
-            "benchmark": bench.name,
-            "split": bench.source.get("split", bench.split),
-        },
-        **{
-            "convention": how.name,
-            "fingerprint": bench.fingerprint,
-            "reference": name,
-            "mia": mia_note(bench),
-        },
+        "split": bench.source.get("split", bench.split),
+        "reference": _name_of(reference),
+        "mia": mia_note(bench),
         "max_new_tokens": max_new_tokens if generate else None,
         "rows": {part: len(members) for part, members in rows.items()},
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report(
-        {name: value for name, value in values.items() if not math.isnan(value)}, found, meta
-    )
+    return Report.of(values, found, meta_of(lm, bench, how) | meta)
+
+
+def _reference_auc(
+    reference: LM | Report, rows: dict[str, list[Row]], how: Convention, say: Say
+) -> float:
+    """Return the AUC of the retain-only model on the documents of the MIA."""
+    if isinstance(reference, Report):
+        return reference.metrics.get("mia_auc", math.nan)
+    sides = {side: rows[side] for side in SIDES}
+    with how.weights(reference.model):
+        documents = _encoded(reference, sides, how)
+        return metrics.auc(*_sides(_losses(reference, sides, documents, how, say)))
+
+
+def _name_of(reference: LM | Report | None) -> str | None:
+    """Return the name of the retain-only model, None without one."""
+    if isinstance(reference, Report):
+        return reference.meta.get("model")
+    return None if reference is None else reference.name
 
 
 def write(report: Report, folder: str | Path) -> Path:
@@ -148,6 +145,11 @@ def write(report: Report, folder: str | Path) -> Path:
                 path.write_text(csv_text(report.items[side], ("id", "nll")), "utf-8", newline="")
         (temporary / "evaluation_results.jsonl").write_text(json.dumps(result, indent=4), "utf-8")
     return folder
+
+
+def write_files(report: Report, folder: Path) -> list[Path]:
+    """Write the evaluator's folder; return its path."""
+    return [write(report, folder)]
 
 
 # Rows

@@ -13,7 +13,6 @@ References: Maini et al., "TOFU: A Task of Fictitious Unlearning for LLMs" (2024
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Iterable
 from functools import cache, partial
@@ -23,6 +22,7 @@ from ngdiff.evaluation import forward, items, metrics
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
+from ngdiff.evaluation.files import write_files
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import UTILITY, Items, Row, Table
 from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
     from ngdiff.lm.model import LM
 
+__all__ = ["evaluate", "write_files"]
 Rows = dict[str, list[Row]]
 
 
@@ -92,12 +93,7 @@ def evaluate(
     """
     how = convention_of(convention, "tofu")
     say, begun = speaker(progress), time.perf_counter()
-    check_reference(
-        reference, bench, how, ("split", bench.split)
-    )  # of one split, a part of the rows will do
-    ref = reference
-    if ref is not None and not isinstance(ref, Report):
-        ref = _brief(Subject(ref, how, say), bench)
+    ref = _reference(reference, bench, how, say)
     rows, configs = _rows(bench, PARTS)
     subject = Subject(lm, how, say)
     found, values = _likelihood(subject, rows)
@@ -110,18 +106,32 @@ def evaluate(
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values |= items.aggregate(found, how.eps)
     values |= _compared(values, found, ref, auc_retain, how.eps)
-    meta = meta_of(lm, bench, how) | {
-        **{"max_new_tokens": max_new_tokens if generate else None, "configs": configs},
-        **{"reference": ref.meta.get("model") if ref else None, "auc_retain": auc_retain},
-        **{"rows": {part: len(members) for part, members in rows.items()}},
-        **{"left_out": _left_out(rows, values, generate)},
+    left_out = _left_out(rows, values, generate)
+    for line in left_out:
+        say(f"{lm.name}: {line}")
+    meta = {
+        "max_new_tokens": max_new_tokens if generate else None,
+        "configs": configs,
+        "reference": ref.meta.get("model") if ref else None,
+        "auc_retain": auc_retain,
+        "rows": {part: len(members) for part, members in rows.items()},
+        "left_out": left_out,
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    for line in meta["left_out"]:
-        say(f"{lm.name}: {line}")
-    return Report(
-        {name: value for name, value in values.items() if not math.isnan(value)}, found, meta
-    )
+    return Report.of(values, found, meta_of(lm, bench, how) | meta)
+
+
+def _reference(
+    reference: LM | Report | None, bench: Benchmark, how: Convention, say: Say
+) -> Report | None:
+    """Return the report of the retain-only model, made here where a model is given.
+
+    A given one must be of the same split; a part of its rows will do.
+    """
+    check_reference(reference, bench, how, ("split", bench.split))
+    if reference is None or isinstance(reference, Report):
+        return reference
+    return _brief(Subject(reference, how, say), bench)
 
 
 def _left_out(rows: Rows, values: dict[str, float], generate: bool) -> list[str]:

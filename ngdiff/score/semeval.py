@@ -14,7 +14,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from ngdiff.data.real.semeval import kind as kind_of
+from ngdiff.data.real.semeval_rows import kind as kind_of
 from ngdiff.evaluation import mmlu as mmlu_file
 from ngdiff.evaluation import terms
 

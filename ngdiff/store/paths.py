@@ -35,26 +35,21 @@ def need_checkout(start: Path | None = None) -> Path:
     return root
 
 
-KINDS = ("tofu", "lume", "muse")  # of `kind`
+PLAIN = "tofu"  # the benchmark of real rows that name none
 
 
 def kind(data: str) -> str:
-    """Which benchmark's rows a folder (or "hub") holds: tofu, lume (SemEval-2025 Task 4) or muse;
-    "" for no data.
+    """Which benchmark real rows are of, as their spelling says (`ngdiff.evaluation.spelling`).
+
+    It is what stands before a colon, TOFU where nothing does; "" for no data. No file is read.
     """
-    if not data:
-        return ""
-    folder = Path(data)
-    if any(
-        (folder / name).exists() for name in ("forget.jsonl", "semeval2025", "train/forget.jsonl")
-    ):
-        return "lume"
-    return "muse" if (folder / "raw").is_dir() else "tofu"
+    name, colon, _ = data.partition(":")
+    return name if colon else data and PLAIN
 
 
 def run_label(profile: str, data: str = "", smoke: bool = False) -> str:
-    """`tiny`, with real rows `tiny-tofu` (-lume, -muse), and with `-smoke` at the end for a smoke
-    budget.
+    """`tiny`, with real rows `tiny-tofu` (-muse, -semeval), and with `-smoke` at the end for a
+    smoke budget.
     """
     return profile + (f"-{kind(data)}" if data else "") + ("-smoke" if smoke else "")
 

@@ -23,9 +23,9 @@ from ngdiff.methods.recipes import method, tagged
 from ngdiff.profiles import Profile
 from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import protocol, trials
-from ngdiff.study import setup as suites
 from ngdiff.study.claims import OURS, claims
 from ngdiff.study.intervals import Row
+from ngdiff.study.setup import Setup
 from ngdiff.study.trial import Trial
 from ngdiff.study.trials import run_all
 
@@ -246,7 +246,7 @@ def levels(
     data: str | Benchmark = "",
 ) -> list[Row]:
     """Metrics of the start and of the retain-only reference of each seed of the models."""
-    how = suites.convention(trials.profile(profile), trials.benchmark(profile, split, data))
+    how = Setup.of(profile, split, trials.benchmark(profile, split, data)).convention
     found = ((t, zip(MODELS, trials.levels(profile, split, data, t), strict=True)) for t in targets)
     return [
         {

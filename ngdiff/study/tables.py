@@ -14,6 +14,7 @@ from typing import Any
 
 from ngdiff import zoo
 from ngdiff.engine.footprint import planned
+from ngdiff.evaluation.suites import SUITES
 from ngdiff.methods import recipes
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows
@@ -149,7 +150,7 @@ def saved(profile: str, benchmark: str, model: str) -> list[Row]:
     rows: list[Row] = []
     folders = [
         paths.rows_folder(profile).with_name(profile + end)
-        for end in ("", *(f"-{kind}" for kind in paths.KINDS))
+        for end in ("", *(f"-{suite.name}" for suite in SUITES))
     ]
     names = ((f"{benchmark}_matched.parquet", "method"), (f"{benchmark}_levels.jsonl", "model"))
     for folder, (name, key) in itertools.product(folders, names):

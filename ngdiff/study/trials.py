@@ -27,17 +27,19 @@ from typing import Any
 from cloudpickle import dumps, loads
 
 from ngdiff.data import Benchmark
+from ngdiff.evaluation.suites import TOFU, Suite
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import cache_dir, cached, content_key, found
 from ngdiff.store.code import fingerprint
 from ngdiff.store.content import content
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 from ngdiff.store.slots import slot
-from ngdiff.study import setup as suites
+from ngdiff.study.setup import Setup
+from ngdiff.study.setup import benchmark as benchmark_of
 from ngdiff.study.trial import Trial, rule_of
 
 Row = dict[str, Any]
-benchmark = lru_cache(maxsize=4)(suites.benchmark)
+benchmark = lru_cache(maxsize=4)(benchmark_of)
 
 
 def run(trial: Trial, refresh: bool = False) -> Row:
@@ -114,7 +116,7 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
     )
 
     def build(folder: Path) -> None:
-        rows = suites.unseen(bench)  # before models are fetched or trained
+        rows = Setup.of(P, split, bench).unseen  # before models are fetched or trained
         start, reference = models.pair(bench, P, target_seed)
         of_reference = _evaluate(reference, bench, P)
         of_reference.to_json(folder / "reference.json")
@@ -133,18 +135,18 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
     return start.metrics, {**reference.metrics, "report": reference}
 
 
-def scores(metrics: Row, start: Row, reference: Row) -> Row:
+def scores(metrics: Row, start: Row, reference: Row, suite: Suite = TOFU) -> Row:
     """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0,
     1].
 
     kept = min(1, U/U_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1); U, S: utility
-                               and memory of the benchmark (`setup.axes`; TOFU: model utility, the
+                               and memory of the benchmark (`Suite.axes`; TOFU: model utility, the
                                forget set's ROUGE-L recall).
     ValueError where the start has no utility, or recalls no more of the forget set than the
     reference does.
     """
     (utility, memory), (before, known), (_, ideal) = (
-        suites.axes(m) for m in (metrics, start, reference)
+        suite.axes(m) for m in (metrics, start, reference)
     )
     if not (before > 0 and known > ideal):
         raise ValueError(
@@ -198,8 +200,8 @@ def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
         Engine(precision="bfloat16") if P.dtype == "bfloat16" else None
     )  # bfloat16 weights alone do not move
     start = models.target(bench, replace(P, dtype="float32"), target_seed)
-    rows = P.batch_size if suites.of(bench) == "tofu" else P.batch_documents
-    return LMProblem(suites.fitted(bench, start), start, batch_size=rows, engine=engine)
+    setup = Setup.of(P, split, bench)
+    return LMProblem(setup.fitted(start), start, batch_size=setup.batch_size, engine=engine)
 
 
 def _steps(trial: Trial) -> int:
@@ -217,7 +219,10 @@ def _entry(trial: Trial, refresh: bool) -> Path:
         began = time.perf_counter()
         P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
         start, reference = levels(trial.profile, trial.split, trial.data, trial.target_seed)
-        scores(start, start, reference)  # nothing to unlearn is said before the run, not after it
+        suite = Setup.of(P, trial.split, bench).suite
+        scores(
+            start, start, reference, suite
+        )  # nothing to unlearn is said before the run, not after it
         done = unlearned(trial)
         found = _evaluate(done.model, bench, P, reference["report"], trial.mmlu)
         found.to_json(folder / "report.json")
@@ -231,7 +236,7 @@ def _entry(trial: Trial, refresh: bool) -> Path:
             "seconds": done.seconds,
             "convention": found.meta["convention"],
             **metrics,
-            **scores(metrics, start, reference),
+            **scores(metrics, start, reference, suite),
             **_summary(done.history),
         }
         row["stamp"] = stamp(trial.row(), trial.seed, time.perf_counter() - began)
@@ -261,11 +266,9 @@ def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, gene
     from ngdiff.evaluation import evaluate
     from ngdiff.evaluation.mmlu import mmlu
 
-    # TOFU's answers are cut to the profile's length; MUSE and SemEval say themselves how long
-    # theirs are
-    own = {"max_new_tokens": P.max_new_tokens} if suites.of(bench) == "tofu" else {}
+    own = Setup.of(P, "", bench).options
     own |= {"mmlu": mmlu(lm)["average_acc"]} if general else {}
-    return evaluate(lm, bench, reference, suites.convention(P, bench), progress=False, **own)
+    return evaluate(lm, bench, reference, progress=False, **own)
 
 
 def _root() -> Path:

@@ -262,6 +262,20 @@ def test_plan_gives_only_declared_parameters(repo: Path) -> None:
         choose(plan(repo, "tiny"), ["99"])
 
 
+def test_real_rows_of_a_benchmark_run_the_notebooks_that_read_them(repo: Path) -> None:
+    for name, rows in (("07_a", ""), ("08_b", "muse")):
+        source = add(repo, name, "")
+        text = HEAD.replace("smoke = False", 'data = ""')
+        header = f"# ---\n# jupyter:\n#   ngdiff:\n#     rows: {rows}\n# ---\n\n" if rows else ""
+        source.write_text(header + text)
+
+    def chosen(data: str, *only: str) -> list[str]:
+        return [job.name for job in choose(plan(repo, "tiny", data), only, paths.kind(data))]
+
+    assert chosen("") == chosen("/tofu") == chosen("semeval:hub") == ["07_a", "08_b"]
+    assert chosen("muse:hub") == ["08_b"] and chosen("muse:hub", "07") == ["07_a"]
+
+
 def test_the_key_is_of_sources_and_parameters(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = add(repo, "00_a", "")
     (key,) = [job.key for job in plan(repo, "tiny")]
@@ -289,6 +303,11 @@ def test_the_key_is_of_the_data_in_a_folder_that_a_parameter_names(repo: Path) -
         (folder / name).write_text(text)
         keys |= {execute.execution_key(source, {"data": str(folder)})}
     assert len(keys) == 4
+    named = {execute.execution_key(source, {"data": f"muse:{folder}"})}
+    (folder / "y.jsonl").write_text("d")
+    named |= {execute.execution_key(source, {"data": f"muse:{folder}"})}
+    (folder / "y.jsonl").write_text("c")
+    assert len(named) == 2 and not named & keys
     (folder / "note.tmp").write_text("no data")
     assert execute.execution_key(source, {"data": str(folder)}) in keys
     empty = execute.execution_key(source, {"data": ""})  # no folder, not the notebooks' own
@@ -298,9 +317,12 @@ def test_the_key_is_of_the_data_in_a_folder_that_a_parameter_names(repo: Path) -
 
 def test_labels_never_collide() -> None:
     labels = {
-        paths.run_label("tiny", data, smoke) for data in ("", "/x") for smoke in (False, True)
+        paths.run_label("tiny", data, smoke)
+        for data in ("", "/x", "muse:/x")
+        for smoke in (False, True)
     }
-    assert labels == {"tiny", "tiny-tofu", "tiny-smoke", "tiny-tofu-smoke"}
+    plain = {"tiny", "tiny-tofu", "tiny-muse"}
+    assert labels == plain | {f"{label}-smoke" for label in plain}
 
 
 # --------------------------------------------------------------------------------------- scheduling

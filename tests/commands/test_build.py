@@ -32,6 +32,8 @@ def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["reproduce", "--profile", "huge"], "tiny"),
         (["reproduce", "--seeds", "a"], "--seeds takes whole numbers"),
         (["reproduce", "--data", "nowhere"], "no such folder"),
+        (["reproduce", "--data", "news"], "--data news is generated: leave it out"),
+        (["reproduce", "--data", "wmdp:hub"], "unknown benchmark 'wmdp'"),
         (["reproduce", "--data", "."], "forget01.json is missing; get the folder with"),
         (["reproduce", "--seeds", "0,100"], "seed 100 chooses the rates"),
         (["sweep", "nothing.toml"], "no grid file"),

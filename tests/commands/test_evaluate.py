@@ -189,7 +189,8 @@ def run_report(folder: Path) -> Report:
         ({"prompt": "Question:"}, r"--prompt needs \{question\} once"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
         ({"max_new_tokens": 0}, "--max-new-tokens must be at least 1"),
-        ({"mia": Path("mia")}, "--mia and --mmlu belong to --benchmark semeval"),
+        ({"mia": Path("mia")}, "--mia belongs to --benchmark semeval"),
+        ({"data": "muse:hub"}, "names rows of MUSE, not of TOFU"),
         (
             {"benchmark": "muse", "data": "stand-in", "split": "books"},
             "--data stand-in has its own documents",

@@ -10,7 +10,8 @@ import pytest
 
 import ngdiff as ng
 from ngdiff.evaluation import conventions
-from ngdiff.evaluation.conventions import ALL, CONVENTIONS, SUITES, Convention
+from ngdiff.evaluation.conventions import ALL, CONVENTIONS, Convention, names
+from ngdiff.evaluation.suites import SUITES
 from tests.evaluation import test_muse as test_evaluate_muse
 from tests.evaluation import test_semeval as test_evaluate_semeval
 from tests.helpers import micro
@@ -116,9 +117,12 @@ def test_the_check_lets_the_object_be_used():
 
 def test_names_and_suites_are_read_off_the_objects():
     assert list(CONVENTIONS) == [how.name for how in ALL] and len({*CONVENTIONS}) == len(ALL)
-    for suite, names in SUITES.items():
-        assert names[0] == "ngdiff" and len(names) > 1
-        assert {n for n in CONVENTIONS if suite in CONVENTIONS[n].suites} == set(names)
+    assert names() == tuple(CONVENTIONS)
+    for suite in SUITES:
+        known = names(suite.name)
+        assert known[0] == "ngdiff" and len(known) > 1
+        assert all(CONVENTIONS[n].evaluates(suite.name) == (n in known) for n in CONVENTIONS)
+    assert {n for how in ALL for n in how.suites} == {suite.name for suite in SUITES}
     for how in ALL:
         assert repr(how) == f"{type(how).__name__}()"
         assert how is ALL[0] or "differs from the definition" in (type(how).__doc__ or "")

@@ -20,7 +20,7 @@ from sklearn.metrics import roc_auc_score
 import ngdiff as ng
 from ngdiff.data import semeval
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.data.real.semeval import PROMPT
+from ngdiff.data.real.semeval_rows import PROMPT
 from ngdiff.evaluation import Report, evaluate, files, terms
 from ngdiff.evaluation import semeval as evaluator
 from ngdiff.evaluation.conventions import convention

@@ -4,20 +4,20 @@ points.
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ngdiff import zoo
+from ngdiff.evaluation.suites import MUSE
 from ngdiff.methods.recipes import METHODS
 from ngdiff.profiles import profile
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows, write_rows
 from ngdiff.study import plan as compare
-from ngdiff.study import setup as suites
 from ngdiff.study import tables, trials
+from ngdiff.study.setup import Setup
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,8 +27,11 @@ ROOT = Path(__file__).resolve().parents[2]
     [("", "authors", "tofu"), ("news", "news", "muse"), ("dossiers", "dossiers", "semeval")],
 )
 def test_stand_ins_by_name(data, name, suite):
-    bench = suites.benchmark("tiny", "", data)
-    assert bench.source["name"] == name and suites.of(bench) == suite and bench.holdout
+    setup = Setup.of("tiny", data=data)
+    assert setup.bench.source["name"] == name and setup.suite.name == suite and setup.unseen
+    again = Setup.of(setup.profile, data=setup.bench)  # a benchmark as it is
+    assert again == setup and again.bench is setup.bench
+    assert trials.benchmark("tiny", "", data) == setup.bench
 
 
 def test_a_name_that_is_none():
@@ -36,38 +39,35 @@ def test_a_name_that_is_none():
         ValueError,
         match=r"unknown benchmark 'wmdp' in data='wmdp:hub': write one of tofu, muse, semeval",
     ):
-        suites.benchmark("tiny", "", "wmdp:hub")
+        Setup.of("tiny", data="wmdp:hub")
     with pytest.raises(ConnectionError, match="muse-bench/MUSE-News"):
-        suites.benchmark("tiny", "", "muse:hub")
+        Setup.of("tiny", data="muse:hub")
 
 
-def test_axes_by_hand():
-    assert suites.axes({"model_utility": 0.5, "forget_Q_A_ROUGE": 0.9}) == (0.5, 0.9)
-    assert suites.axes({"verbmem_f": 0.2, "knowmem_r": 0.7, "knowmem_f": 0.1}) == (0.7, 0.2)
-    folds = {f"retain_{t}": 0.5 for t in suites.TASKS} | {
-        f"forget_{t}": i / 10 for i, t in enumerate(suites.TASKS)
-    }
-    assert suites.axes(folds) == pytest.approx((0.5, 0.25))
-    assert suites.axes(folds | {"retain_Task2_knowledge": 0.0})[0] == 0
-    assert all(map(math.isnan, suites.axes({})))
+def test_a_step_and_an_answer_are_as_long_as_the_suite_says():
+    P = replace(profile("tiny"), batch_size=5, batch_documents=3, max_new_tokens=7)
+    made = [Setup.of(P, data=data) for data in ("", "news", "dossiers")]
+    assert [setup.batch_size for setup in made] == [5, 3, 3]
+    ours = {"convention": "ngdiff"}
+    assert [setup.options for setup in made] == [ours | {"max_new_tokens": 7}, ours, ours]
 
 
 def test_scores_use_the_axes():
     start, ideal = {"verbmem_f": 1.0, "knowmem_r": 0.8}, {"verbmem_f": 0.2, "knowmem_r": 0.8}
-    found = trials.scores({"verbmem_f": 0.6, "knowmem_r": 0.4}, start, ideal)
+    found = trials.scores({"verbmem_f": 0.6, "knowmem_r": 0.4}, start, ideal, MUSE)
     assert (found["kept"], found["forgot"], found["score"]) == pytest.approx((0.5, 0.5, 0.5))
-    assert trials.scores({"verbmem_f": 0.1}, start, ideal)["score"] == 0  # no utility at all
+    assert trials.scores({"verbmem_f": 0.1}, start, ideal, MUSE)["score"] == 0  # no utility at all
     with pytest.raises(
         ValueError, match="recalls 0.2 of the forget set, against the reference's 0.2"
     ):
-        trials.scores(ideal, ideal, ideal)
+        trials.scores(ideal, ideal, ideal, MUSE)
 
 
 def test_documents_are_cut_to_the_context():
-    bench = suites.benchmark("tiny", "", "news")
+    bench = Setup.of("tiny", data="news").bench
     tokenizer = trials  # never asked: authors have no documents
-    other = suites.benchmark("tiny", "", "")
-    assert suites.fitted(other, tokenizer) is other
+    other = Setup.of("tiny")
+    assert other.fitted(tokenizer) is other.bench
     from ngdiff.lm.pair import from_scratch
 
     lm = from_scratch(
@@ -77,7 +77,7 @@ def test_documents_are_cut_to_the_context():
         0,
         "short",
     )
-    cut = suites.fitted(bench, lm)
+    cut = Setup.of("tiny", data=bench).fitted(lm)
     assert (
         len(cut.forget) > len(bench.forget)
         and max(len(lm.encode("", r["answer"])) for r in cut.forget) <= 64
@@ -90,26 +90,6 @@ def test_profiles_of_the_papers_models():
     assert (P.name, P.model, P.dtype) == ("paper-gpt2-xl", "gpt2-xl", "bfloat16")
     with pytest.raises(ValueError, match="unknown model 'gpt5'"):
         profile("paper-gpt5")
-
-
-@pytest.mark.parametrize(
-    ("files", "kind"),
-    [
-        (["forget.jsonl"], "lume"),
-        (["semeval2025/x"], "lume"),
-        (["raw/forget.txt"], "muse"),
-        ([], "tofu"),
-    ],
-)
-def test_what_a_folder_holds(tmp_path, files, kind):
-    for name in files:
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    assert (
-        paths.kind(str(tmp_path)) == kind
-        and paths.run_label("tiny", str(tmp_path), True) == f"tiny-{kind}-smoke"
-    )
-    assert paths.kind("") == "" and paths.kind("hub") == "tofu"
 
 
 # Tables -------------------------------------------------------------------------------------------
@@ -208,16 +188,16 @@ def test_a_plan_counts_its_runs():
 
 def test_conventions_are_those_of_the_published_numbers_for_the_hubs_models_alone():
     benches = {
-        name: suites.benchmark("tiny", "", data)
+        name: Setup.of("tiny", data=data).bench
         for data, name in (("", "tofu"), ("news", "muse"), ("dossiers", "semeval"))
     }
     for name, bench in benches.items():
-        assert suites.convention(profile("tiny"), bench) == "ngdiff"
+        assert Setup.of("tiny", data=bench).convention == "ngdiff"
         named = replace(bench, name=name)
-        assert {suites.convention(profile("paper"), named)} == {
+        assert {Setup.of("paper", data=named).convention} == {
             row["convention"] for row in tables.published(name)
         }
-    assert suites.unseen(benches["tofu"]) == benches["tofu"].holdout
+    assert Setup.of("tiny", data=benches["tofu"]).unseen == benches["tofu"].holdout
     bare = replace(
         benches["semeval"],
         configs={k: v for k, v in benches["semeval"].configs.items() if k != "holdout"},
@@ -225,15 +205,15 @@ def test_conventions_are_those_of_the_published_numbers_for_the_hubs_models_alon
     with pytest.raises(
         ValueError, match="has no rows that the model has never seen.*--data FOLDER"
     ):
-        suites.unseen(bare)
+        _ = Setup.of("tiny", data=bare).unseen
 
 
 def test_rows_of_a_folder_count_as_those_of_the_hub(tmp_path, monkeypatch):
     monkeypatch.setattr(paths, "checkout", lambda start=None: tmp_path)
     for label, score in (
         ("paper-olmo-1b", 0.25),
-        ("paper-olmo-1b-lume", 0.5),
-        ("paper-olmo-1b-lume-smoke", 1.0),
+        ("paper-olmo-1b-semeval", 0.5),
+        ("paper-olmo-1b-semeval-smoke", 1.0),
     ):
         row = {"method": "npo", "score": score}
         write_rows(tmp_path / "data" / "results" / label / "semeval_matched.parquet", [row])

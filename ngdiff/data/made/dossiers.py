@@ -29,7 +29,7 @@ from ngdiff.data.benchmark import Benchmark, Row
 from ngdiff.data.made import dossiers_words as words
 from ngdiff.data.made.authors_words import FIRST, LAST, TITLES
 from ngdiff.data.made.dossiers_words import Form
-from ngdiff.data.real.semeval import PROMPT, documents_of
+from ngdiff.data.real.semeval_rows import PROMPT, documents_of
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import atomic_write, probe_writable
 

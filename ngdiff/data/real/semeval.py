@@ -1,10 +1,7 @@
 """SemEval-2025 Task 4, unlearning sensitive content (Ramakrishna et al. 2025; the data are LUME's,
 Apache-2.0).
 
-A row `id, input, output, task` becomes {"question": input, "answer": output, "id", "task"},
-verbatim. Task1 are synthetic stories, Task2 synthetic biographies with numbers and addresses, Task3
-real biographies; `<document>sc1` is a sentence to complete, `<document>qa<k>` a question. A model
-is trained on input, one space, output.
+What a row is, `ngdiff.data.real.semeval_rows` says.
 
 The organisers' files of the membership inference attack (MIA) are not public. Without them, members
 are rebuilt from the training split's forget rows of Task3 (`input + " " + output`), and the
@@ -17,15 +14,21 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ngdiff.data import sources
-from ngdiff.data.benchmark import Benchmark, Prompt, Row
+from ngdiff.data.benchmark import Benchmark, Row
+from ngdiff.data.real.semeval_rows import (
+    PROMPT,
+    document,
+    document_row,
+    documents_of,
+    first,
+    row_of,
+)
 from ngdiff.profiles import Profile, profile
 
 HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
@@ -36,10 +39,6 @@ REVISION = (
 VERSIONS = {"train": (1112, 1136, "44331ffac90f9185"), "validation": (254, 278, "b7b905dd492b6fff")}
 SPLITS = ("train", "validation", "all")
 FOLDS = ("forget", "retain")
-TASKS = ("Task1", "Task2", "Task3")
-PROMPT = Prompt("", "", " ")
-ID = re.compile(r"(.+)(sc|qa)\d+", re.DOTALL)
-ROW = ("id", "input", "output", "task")
 
 
 def semeval(
@@ -130,56 +129,6 @@ def mia_note(bench: Benchmark) -> str | None:
     )
 
 
-# Ids
-# --------------------------------------------------------------------------------------------------
-
-
-def _parts(id: str) -> tuple[str, str]:
-    if (match := ID.fullmatch(id)) is None:
-        raise ValueError(
-            f"the id {id!r} ends in neither sc<number> nor qa<number>: a row needs a document and "
-            "a kind"
-        )
-    return match[1], match[2]
-
-
-def document(id: str) -> str:
-    """The document of a row's id: `"8f24…"sc1` (with literal quotes, Task1) -> `"8f24…"`. Error:
-    ValueError.
-    """
-    return _parts(id)[0]
-
-
-def kind(id: str) -> str:
-    """ "sc" or "qa", whatever the number that follows has of digits. Error: ValueError for an id
-    that has neither.
-
-    The organisers' evaluator takes off one character and scores nothing where neither stands then,
-    `…qa10` for one (`evaluate.terms.kind`). No row of LUME has such an id.
-    """
-    return _parts(id)[1]
-
-
-def first(rows: Sequence[Row], documents: int | None) -> list[Row]:
-    """The rows of the first so many documents of each task, in their order; all rows for None."""
-    met: dict[str, dict[str, None]] = {task: {} for task in TASKS}
-    for row in rows:
-        met[row["task"]].setdefault(document(row["id"]))
-    kept = {(task, name) for task, names in met.items() for name in list(names)[:documents]}
-    return [row for row in rows if (row["task"], document(row["id"])) in kept]
-
-
-def documents_of(rows: Iterable[Row], task: str = "Task3") -> list[Row]:
-    """The whole documents of one task, as rows without a question: input and output of each "sc"
-    row, joined by a space.
-    """
-    whole = [row for row in rows if row["task"] == task and kind(row["id"]) == "sc"]
-    return [
-        {"question": "", "answer": f"{row['question']} {row['answer']}", "id": document(row["id"])}
-        for row in whole
-    ]
-
-
 # Files
 # --------------------------------------------------------------------------------------------------
 
@@ -212,13 +161,13 @@ def _found(root: Path, split: str, fold: str) -> list[Row]:
     """The rows of a fold where the folder has them under the split's name, else none."""
     for path in _places(root, split, fold):
         if path.is_file():
-            rows = [_row(value, f"{path}, line {line}") for line, value in sources.records(path)]
+            rows = [row_of(value, f"{path}, line {line}") for line, value in sources.records(path)]
             if not rows:
                 raise ValueError(f"{path} holds no rows")
             return rows
     shards = [sorted(folder.glob(f"{fold}_{split}-*.parquet")) for folder in (root, root / "data")]
     return [
-        _row(value, f"{path}, row {i}")
+        row_of(value, f"{path}, row {i}")
         for path in (shards[0] or shards[1])
         for i, value in sources.parquet(path)
     ]
@@ -246,7 +195,8 @@ def _from_hub(split: str, revision: str) -> dict[str, list[Row]]:
     for fold in FOLDS:
         found = sources.hub(HUB, "default", f"{fold}_{split}", revision)
         folds[fold] = [
-            _row(value, f"{HUB}, {fold}_{split}, row {i}") for i, value in enumerate(found, start=1)
+            row_of(value, f"{HUB}, {fold}_{split}, row {i}")
+            for i, value in enumerate(found, start=1)
         ]
     *known, text = VERSIONS[split]
     if revision == REVISION and (counts := [len(rows) for rows in folds.values()]) != known:
@@ -274,43 +224,7 @@ def digest(folds: dict[str, list[Row]]) -> str:
 
 def _mia(path: Path) -> list[Row]:
     """Documents {id, document} as rows without a question."""
-    found = [(f"{path}, line {line}", value) for line, value in sources.records(path)]
-    rows = [
-        {"question": "", "answer": sources.text(_object(v, at), "document", at), "id": _id(v, at)}
-        for at, v in found
-    ]
+    rows = [document_row(value, f"{path}, line {n}") for n, value in sources.records(path)]
     if not rows:
         raise ValueError(f"{path} holds no documents")
     return rows
-
-
-def _row(value: Any, where: str) -> Row:
-    """The row of a JSON value. Errors: ValueError that begins with `where`."""
-    texts = {key: sources.text(_object(value, where), key, where) for key in ROW}
-    if texts["task"] not in TASKS:
-        raise ValueError(
-            f"{where}: unknown task {texts['task']!r}; the tasks are {', '.join(TASKS)}"
-        )
-    if ID.fullmatch(texts["id"]) is None:
-        raise ValueError(
-            f"{where}: the id {texts['id']!r} ends in neither sc<number> nor qa<number>"
-        )
-    return {
-        "question": texts["input"],
-        "answer": texts["output"],
-        "id": texts["id"],
-        "task": texts["task"],
-    }
-
-
-def _object(value: Any, where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: no object but {type(value).__name__}")
-    return value
-
-
-def _id(value: dict[str, Any], where: str) -> str:
-    """The id of a document, a number or text."""
-    if "id" not in value:
-        raise ValueError(f"{where}: no 'id' (its keys: {', '.join(value)})")
-    return str(value["id"])
