@@ -35,8 +35,8 @@ import torch
 
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
-from ngdiff.theory import theorems
-from ngdiff.figures import saved, style, theory
+from ngdiff.theory import geometry, theorems
+from ngdiff.figures import landscapes, one_step, saved, style
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "01", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
@@ -112,7 +112,7 @@ rows = [
     for name, seen in histories.items()
 ]
 rows = saved(rows_folder / "theory_losses.jsonl", rows, config, time.perf_counter() - began)
-fig = theory.losses(rows, scale="log")
+fig = landscapes.losses(rows, scale="log")
 style.save(fig, figures_folder, "fig1_losses", "Logistic toy in float64; no seed.")
 fig
 
@@ -189,16 +189,16 @@ def unit_F(angle):
 
 
 g_R = torch.tensor([1.0, 0.0], dtype=torch.float64)
-assert math.isclose(theorems.angle_ratio(g_R, unit_F(60))[0], 0.5)
+assert math.isclose(geometry.angle_ratio(g_R, unit_F(60))[0], 0.5)
 grid = torch.linspace(0, 1, 101, dtype=torch.float64).tolist()
 rows = []
 for kappa in (1 / 3, 1.0, 3.0):
     g_F = kappa * unit_F(60)
     low, high = map(share, theorems.interval(g_R, g_F))
-    d = [theorems.combined(ng.GradDiff(c), g_R, g_F) for c in grid]
+    d = [geometry.combined(ng.GradDiff(c), g_R, g_F) for c in grid]
     changes = {"dR": [-(x @ g_R).item() for x in d], "dF": [-(x @ g_F).item() for x in d]}
     rows.append({"kappa": kappa, "c": grid, "low": low, "high": high, **changes})
-fig = theory.slopes(
+fig = one_step.slopes(
     saved(rows_folder / "theory_slopes.jsonl", rows, config, time.perf_counter() - began)
 )
 style.save(
@@ -299,7 +299,7 @@ for seed in seeds:
     u, v = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for g in ((u, v), (u, -v), (u, 7 * v)):
         wanted = tuple(map(share, theorems.interval(*g)))
-        found = admissible(theorems.gram(*g).tolist())
+        found = admissible(geometry.gram(*g).tolist())
         assert found is not None, "return two numbers: smallest c, largest c"
         assert all(0 <= c <= 1 for c in found), (
             f"{found}: a share lies in [0, 1]; did you return the ratio c/(1−c)?"

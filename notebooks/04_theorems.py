@@ -33,9 +33,9 @@ import torch
 
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
-from ngdiff.theory import theorems
+from ngdiff.theory import geometry, theorems
 from ngdiff.core.parabola import parabola
-from ngdiff.figures import saved, style, theory
+from ngdiff.figures import landscapes, one_step, saved, style
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "04", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
@@ -85,7 +85,7 @@ for family, P in pairs.items():
 rows = saved(rows_folder / "theory_trajectories.jsonl", rows, config, time.perf_counter() - began)
 drawn = [described(name, P) for name, P in pairs.items()]
 drawn = saved(rows_folder / "theory_pairs.jsonl", drawn, config, time.perf_counter() - began)
-fig = theory.trajectories(rows, drawn)
+fig = landscapes.trajectories(rows, drawn)
 style.save(
     fig,
     figures_folder,
@@ -149,11 +149,11 @@ for family in ("concave", "convex"):
             )
             theta = P.start + 0.3 * torch.randn(len(P.start), generator=make, dtype=torch.float64)
             g_R, g_F = P.grad_R(theta), P.grad_F(theta)
-            d = theorems.combined(ng.NGDiff(), g_R, g_F)
+            d = geometry.combined(ng.NGDiff(), g_R, g_F)
             note("1 products and length", family, theorems.products(g_R, g_F))
             theorems.static_interval(g_R, g_F, x[3])
             note("2 static interval", family)  # holds or does not: there is no error to measure
-            if abs(theorems.angle_ratio(g_R, g_F)[0]) < 1 - 1e-6:
+            if abs(geometry.angle_ratio(g_R, g_F)[0]) < 1 - 1e-6:
                 note("3 IMTL-G, ConFIG, MGDA on unit", family, theorems.same_as_multitask(g_R, g_F))
             note("4 PCGrad and MGDA", family, theorems.projections(g_R, g_F))
             note(
@@ -163,7 +163,7 @@ for family in ("concave", "convex"):
                 note(
                     "6 AutoLR is exact", family, theorems.exact_rate(P, theta, d, 10 ** (2 * x[5]))
                 )
-            if theorems.angle_ratio(g_R, g_F)[0] < 1 - 1e-6:
+            if geometry.angle_ratio(g_R, g_F)[0] < 1 - 1e-6:
                 theorems.restored(
                     g_R,
                     g_F,
@@ -200,7 +200,7 @@ rows = saved(rows_folder / "theory_statements.jsonl", rows, config, time.perf_co
 rows = []
 for family in ("concave", "convex"):
     P = pair(60, 6, 1.0, 2, family, seed=2)
-    d = theorems.combined(ng.NGDiff(), P.grad_R(P.start), P.grad_F(P.start))
+    d = geometry.combined(ng.NGDiff(), P.grad_R(P.start), P.grad_F(P.start))
     best, forget = P.best_rate(P.start, d), P.forget_window(P.start, d)
     eta = torch.linspace(-0.8 * best, 2.6 * best, 121, dtype=torch.float64)
     line = P.start - eta[:, None] * d
@@ -217,7 +217,7 @@ for family in ("concave", "convex"):
             "forget_window": forget,
         }
     )
-fig = theory.window(
+fig = one_step.window(
     saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began)
 )
 style.save(fig, figures_folder, "fig4_windows", "The pairs of seed 2, float64.")
@@ -249,7 +249,7 @@ rows.append({"method": None, "pair": described("convex", P)})
 *rows, last = saved(
     rows_folder / "theory_invariance.jsonl", rows, config, time.perf_counter() - began
 )
-fig = theory.invariance(rows, last["pair"])
+fig = landscapes.invariance(rows, last["pair"])
 style.save(fig, figures_folder, "fig4_invariance", "The pair of seed 1, SGD, float64.")
 fig
 
@@ -340,20 +340,11 @@ for name, (stepsize, decades, ratio, cap) in settings.items():
             make = torch.Generator().manual_seed(seed)
             for k in range(each):
                 x = torch.rand(3, generator=make).tolist()
-                geometry = (
-                    5 + 170 * x[0],
-                    10 ** (decades * x[1]),
-                    10 ** (ratio * (2 * x[2] - 1)),
-                    2 + k % 3,
-                )
-                ends.append(
-                    theorems.where_it_ends(pair(*geometry, family, 100 * seed + k), stepsize, cap)[
-                        0
-                    ]
-                )
-        counts = {
-            end: ends.count(end) for end in ("aligned", "retain minimum", "stationary", "moving")
-        }
+                condition, kappa = 10 ** (decades * x[1]), 10 ** (ratio * (2 * x[2] - 1))
+                P = pair(5 + 170 * x[0], condition, kappa, 2 + k % 3, family, 100 * seed + k)
+                ends.append(theorems.where_it_ends(P, stepsize, cap)[0])
+        every_end = ("aligned", "retain minimum", "stationary", "moving")
+        counts = {end: ends.count(end) for end in every_end}
         rows.append({"setting": name, "family": family, "runs": len(ends), **counts, "steps": cap})
         print(f"{name:26} {family:8} {counts} of {len(ends)} within {cap} steps")
 rows = saved(rows_folder / "theory_ends.jsonl", rows, config, time.perf_counter() - began)
@@ -419,7 +410,7 @@ for family in ("concave", "convex"):
     for seed in seeds:
         P = pair(70, 12, 3.0, 5, family, seed)
         theta, (g_R, g_F) = P.start, (P.grad_R(P.start), P.grad_F(P.start))
-        d = theorems.combined(ng.NGDiff(), g_R, g_F)
+        d = geometry.combined(ng.NGDiff(), g_R, g_F)
         wanted = min(P.retain_window(theta, d), P.forget_window(theta, d))
         found = safe_rate(g_R, g_F, P.A, P.sign * P.B)
         assert found is not None, "return a number: the largest η"

@@ -29,7 +29,7 @@ import ngdiff as ng
 from ngdiff.study import plan as compare, tables, trials
 from ngdiff import methods
 from ngdiff.store import paths, rows as results
-from ngdiff.figures import runs, style
+from ngdiff.figures import comparison, style
 
 data = data if paths.kind(data) in ("", "tofu") else ""
 rows_folder, figures_folder = (
@@ -71,12 +71,12 @@ print(tables.FOOT)
 # line for it too.
 
 # %%
-fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
 style.save(fig, figures_folder, "fig7_rates", style.caption(done["tuning"]))
 fig
 
 # %%
-fig = runs.plane(
+fig = comparison.plane(
     done["matched"],
     done["levels"],
     "TOFU's schema: every method of the tables, one seed",

@@ -29,7 +29,7 @@ import time
 import ngdiff as ng
 from ngdiff.study import plan as compare, setup as suites, tables, trials
 from ngdiff.store import paths, rows as results
-from ngdiff.figures import runs, style
+from ngdiff.figures import comparison, style
 from ngdiff.figures import suites as pictures
 
 real = data if paths.kind(data) == "muse" else ""
@@ -81,12 +81,12 @@ print(
 # line for it too.
 
 # %%
-fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
 style.save(fig, figures_folder, "fig8_rates", style.caption(done["tuning"]))
 fig
 
 # %%
-fig = runs.plane(
+fig = comparison.plane(
     done["matched"],
     done["levels"],
     f"MUSE's schema: generated news, {len(plan.seeds)} orders of the rows",

@@ -33,7 +33,7 @@ from ngdiff.study import plan as compare, setup as suites, tables, trials
 from ngdiff.store import paths, rows as results
 from ngdiff.evaluation.forward import loss
 from ngdiff.evaluation.mmlu import THRESHOLD, mmlu
-from ngdiff.figures import runs, style
+from ngdiff.figures import comparison, style
 from ngdiff.figures import suites as pictures
 
 lume = data if paths.kind(data) == "lume" else ""
@@ -106,7 +106,7 @@ print(tables.FOOT)
 # line for it too.
 
 # %%
-fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
 style.save(fig, figures_folder, "fig9_rates", style.caption(done["tuning"]))
 fig
 

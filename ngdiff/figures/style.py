@@ -21,10 +21,11 @@ from ngdiff.store.cache import atomic_write
 
 SHEET = Path(__file__).resolve().with_name("ngdiff.mplstyle")
 WIDTH = 6.5  # inches, a text column
-house = plt.style.context(
-    SHEET
-)  # decorates a function that draws: titles take their size when they are set
+# decorates a function that draws: titles take their size when they are set
+house = plt.style.context(SHEET)
 GOOD, BAD = "#0072B2", "#D55E00"
+RETAIN, FORGET = GOOD, BAD  # R and F
+FIT, FITTING = "#DCEBDD", "#3C7A42"  # where Eq. 7 holds, and a text on it
 # command-line name -> (colour, dashes)
 METHODS: dict[str, tuple[str, Any]] = {
     "ngdiff": ("#000000", "-"),

@@ -18,42 +18,14 @@ from ngdiff.core.directions import MGDA, Direction, GradDiff, NGDiff, PCGrad
 from ngdiff.core.parabola import fit, parabola
 from ngdiff.core.stepsize import Line, StepSize
 from ngdiff.theory import oracles
+from ngdiff.theory.geometry import adam_metric, angle_ratio, combined, eq7, gram, own_metric
 from ngdiff.theory.quadratics import Pair, walk
 
 EPS = torch.finfo(torch.float64).eps
-EXACT = AutoLR(
-    lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True
-)  # η* at every step, on a quadratic
-SAFE = AutoLR(
-    lr=1e-3, every=1, fresh=0
-)  # the same probe with the search, the clip and the bounds of the default
-
-
-# ----------------------------------------------------------------------------------------- geometry
-def gram(g_R: Tensor, g_F: Tensor) -> Tensor:
-    """Gramian of (g_R, g_F), (2, 2)."""
-    g = torch.stack([g_R, g_F])
-    return g @ g.T
-
-
-def combined(
-    rule: Direction, g_R: Tensor, g_F: Tensor, losses: tuple[float, float] = (1.0, 1.0)
-) -> Tensor:
-    """d = a·g_R − b·g_F of a rule, (n,)."""
-    a, b = rule.weights(gram(g_R, g_F), g_R.new_tensor(losses))
-    return a * g_R - b * g_F
-
-
-def angle_ratio(g_R: Tensor, g_F: Tensor) -> tuple[float, float]:
-    """(ρ, κ)."""
-    n_R, n_F = g_R.norm(), g_F.norm()
-    return (g_R / n_R @ (g_F / n_F)).item(), (n_F / n_R).item()
-
-
-def eq7(d: Tensor, g_R: Tensor, g_F: Tensor, slack: float = 0.0) -> bool:
-    """⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩, up to `slack` times the size of the vectors."""
-    size = slack * d.norm()
-    return bool(d @ g_R >= -size * g_R.norm()) and bool(d @ g_F <= size * g_F.norm())
+# η* at every step, on a quadratic
+EXACT = AutoLR(lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True)
+# the same probe with the search, the clip and the bounds of the default
+SAFE = AutoLR(lr=1e-3, every=1, fresh=0)
 
 
 def close(found: float, wanted: float, scale: float, what: str, tolerance: float = 1e-12) -> float:
@@ -120,9 +92,8 @@ def same_as_multitask(g_R: Tensor, g_F: Tensor) -> float:
     }
     for name, other in others.items():
         rounding = 64 * EPS * (kappa + 1 / kappa) / math.sqrt(1 + rho)
-        tolerance = (
-            1e-6 if "MGDA" in name else rounding
-        )  # a search for a minimum sees half the digits
+        # a search for a minimum sees half the digits
+        tolerance = 1e-6 if "MGDA" in name else rounding
         error = (unit - other / other.norm()).norm().item() * d.norm().item()
         worst = max(worst, close(error, 0.0, 1.0, f"NGDiff against {name}", tolerance))
     return worst
@@ -273,28 +244,6 @@ def same_retain(P: Pair, theta: Tensor, points: int = 720) -> Tensor:
     values, Q = torch.linalg.eigh(P.A)
     circle = torch.stack([t.cos(), t.sin()], dim=1) * (2 * (P.R(theta) - P.R_0)).sqrt()
     return P.r + circle @ (Q / values.sqrt()).T
-
-
-def adam_metric(g: Tensor, v: Tensor, t: int, beta2: float, eps: float) -> Tensor:
-    """P of Adam at step t ≥ 1 when it is given g and remembers v: √v̂ + ε, a diagonal, (n,)."""
-    return ((beta2 * v + (1 - beta2) * g * g) / (1 - beta2**t)).sqrt() + eps
-
-
-def own_metric(
-    g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8
-) -> Tensor:
-    """9. The gradient a·g_R − b·g_F with a‖g_R‖ = b‖g_F‖ in the metric P⁻¹ of the very step that
-    Adam (no momentum) makes of it. P depends on a and b: the balance changes sign between b = 0 and
-    a = 0, and bisection finds its root.
-    """
-    low, high, u_R, u_F = 0.0, math.pi / 2, g_R / g_R.norm(), g_F / g_F.norm()
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        a, b = math.cos(middle), math.sin(middle)
-        P = adam_metric(a * u_R - b * u_F, v, t, beta2, eps)
-        more = a * a * (u_R * u_R / P).sum() > b * b * (u_F * u_F / P).sum()
-        low, high = (middle, high) if more else (low, middle)
-    return math.cos(low) * u_R - math.sin(low) * u_F
 
 
 def restored(
