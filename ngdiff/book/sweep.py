@@ -29,7 +29,8 @@ from typing import Any
 from ngdiff.book import build as book
 from ngdiff.book import execute
 from ngdiff.store import paths
-from ngdiff.store.cache import atomic_write, content_key, probe_writable, sha256
+from ngdiff.store.cache import atomic_write, probe_writable
+from ngdiff.store.content import content_key, sha256
 from ngdiff.store.rows import read_rows, write_rows
 
 

@@ -32,8 +32,9 @@ from ngdiff.lm.model import LM, load, save
 from ngdiff.lm.tokens import train_tokenizer
 from ngdiff.lm.train import fit, one_thread
 from ngdiff.profiles import Profile, TinyLM, Training, profile
-from ngdiff.store.cache import cache_dir, cached, content_key, found, probe_writable
+from ngdiff.store.cache import cache_dir, cached, found, probe_writable
 from ngdiff.store.code import fingerprint
+from ngdiff.store.content import content_key
 from ngdiff.store.slots import slot
 
 __all__ = ["LM", "ROLES", "key_of", "load", "pair", "reference", "save", "target"]

@@ -26,8 +26,9 @@ from typing import Any
 
 from ngdiff.data import Benchmark
 from ngdiff.profiles import Profile, profile
-from ngdiff.store.cache import cache_dir, cached, content_key, found
+from ngdiff.store.cache import cache_dir, cached, found
 from ngdiff.store.code import fingerprint
+from ngdiff.store.content import content_key
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 from ngdiff.store.slots import slot
 from ngdiff.study import setup as suites

@@ -28,11 +28,11 @@ from ngdiff.store.cache import (
     atomic_write,
     cache_dir,
     cached,
-    content_key,
     found,
     lock,
     probe_writable,
 )
+from ngdiff.store.content import content_key
 from ngdiff.store.rows import read_rows, stamp, write_rows
 
 KEY = "0123456789abcdef"
