@@ -68,6 +68,7 @@ __all__ = [
     "target",
     "unlearn",
 ]
+# public name -> the module that defines it; the other names of __all__ are modules
 _HOME = {
     **dict.fromkeys(("unlearn", "UnlearningStep"), "core.loop"),
     **dict.fromkeys(
@@ -81,12 +82,13 @@ _HOME = {
         **dict.fromkeys(("target", "reference", "pair"), "lm.pair"),
     },
     **{"Method": "methods.recipes", "problem": "methods.problem", "evaluate": "evaluation.suites"},
-}  # public name -> the module that defines it; the other names of __all__ are modules
+}
+# of another folder
 _MODULES = {
     "lora": "lm.lora",
     "objectives": "methods.objectives",
     "quadratics": "theory.quadratics",
-}  # of another folder
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -46,9 +46,8 @@ print(
 # %%
 start, reference = ng.pair(bench, P)
 before, ideal = trials.levels(profile, "", data, 0)
-level = before[
-    "loss_holdout"
-]  # the start's loss on authors it has never seen: forgotten means no better than that
+# the start's loss on authors it has never seen: forgotten means no better than that
+level = before["loss_holdout"]
 print(f"forget loss now {before['loss_forget']:.3f}, of unseen authors {level:.3f} nats per token")
 
 # %%

@@ -143,9 +143,8 @@ relatives = {
 g_R, g_F = torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]], dtype=torch.float64)  # 60°
 G = oracles.tasks(g_R, g_F)
 for other in (oracles.imtl_g(G), oracles.config(G)):
-    assert torch.allclose(
-        other / other.norm(), normalised_difference(g_R, g_F), rtol=1e-12
-    )  # at 60° ‖d‖ = 1
+    # at 60° ‖d‖ = 1
+    assert torch.allclose(other / other.norm(), normalised_difference(g_R, g_F), rtol=1e-12)
 
 print(
     f"{'':14}"

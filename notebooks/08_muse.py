@@ -37,9 +37,8 @@ rows_folder, figures_folder = (
     f(profile, real, smoke) for f in (paths.rows_folder, paths.figures_folder)
 )
 P = ng.profile(profile)
-source = (
-    f"muse:{real}" if real else "news" if P.lm else "muse:hub"
-)  # the corpus is the model's: news, or books
+# the corpus is the model's: news, or books
+source = f"muse:{real}" if real else "news" if P.lm else "muse:hub"
 settings = {"profile": profile, "data": source}
 bench = trials.benchmark(profile, "", source)
 before, ideal = trials.levels(profile, "", source, 0)

@@ -39,9 +39,8 @@ def records(path: Path) -> list[tuple[int, Any]]:
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(
-        text.split("\n"), start=1
-    ):  # not splitlines: U+2028 may stand in a string
+    # not splitlines: U+2028 may stand in a string
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)

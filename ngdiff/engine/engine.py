@@ -127,9 +127,8 @@ class Engine:
         """The model, changed in place, as the module to call; and the low bits of what became
         bfloat16 (for `optimizer`).
         """
-        if (
-            place := self.place
-        ) is not None and not self.sharded:  # shards move block by block: the whole need not fit
+        # shards move block by block: the whole need not fit
+        if (place := self.place) is not None and not self.sharded:
             model.to(place)
         low = self._round(model)
         layers = blocks(model)

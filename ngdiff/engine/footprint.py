@@ -233,9 +233,10 @@ class Watch:
 
     def begin(self, problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | None) -> None:
         self.device, size = problem.parameters[0].device, problem.engine.processes.size
+        # of this process
         self.rows = -(
             -min(problem.batch_size, max(len(problem.forget), len(problem.retain))) // size
-        )  # of this process
+        )
         with rng.again(rng.state()):  # with dropout its forwards draw, and the run must not notice
             self.found = footprint(problem, optimizer, fresh)
         self.say(f"  memory, estimated: {self.found}")
@@ -259,9 +260,8 @@ class Watch:
 
     def end(self) -> None:
         if self.measured:
-            alike = (
-                self.found if self.device.type == "cuda" else replace(self.found, line=0)
-            )  # that step did not probe
+            # that step did not probe
+            alike = self.found if self.device.type == "cuda" else replace(self.found, line=0)
             ratio = self.measured / alike.peak()
             self.say(
                 f"  memory, measured: {size(self.measured)} at the fullest, {ratio:.2f} of the "

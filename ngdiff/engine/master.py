@@ -68,9 +68,8 @@ class _SplitPoint(Point):
 
     def save(self, spent: vector.Vector | None, measure: bool = False) -> None:
         super().save(spent)
-        self.before = (
-            [theta.clone() for theta in self._exact(_whole)] if measure else []
-        )  # a step changes the low bits
+        # a step changes the low bits
+        self.before = [theta.clone() for theta in self._exact(_whole)] if measure else []
 
     def moved(self) -> list[Tensor]:
         return [
@@ -161,9 +160,8 @@ class Master(Wrapping):
     def _steps(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Steps the optimizer bucket by bucket, giving (parameter, its new float32 value)."""
         self._tell()
-        own = {
-            p: p.grad for p in self.shadow if p not in self.low
-        }  # float32 themselves: stepped last, together
+        # float32 themselves: stepped last, together
+        own = {p: p.grad for p in self.shadow if p not in self.low}
         for p in own:
             p.grad = None
         for bucket in _buckets([p for p in self.low if p.grad is not None]):

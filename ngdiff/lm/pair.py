@@ -236,10 +236,8 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
             }
             worker = subprocess.Popen(command, text=True, **options)
             workers.append(worker)
-            with (
-                contextlib.suppress(BrokenPipeError),
-                worker.stdin as pipe,
-            ):  # a worker that died says why below
+            # a worker that died says why below
+            with contextlib.suppress(BrokenPipeError), worker.stdin as pipe:
                 json.dump(job, pipe)
         os.close(writer)
         last = collections.deque(maxlen=20)

@@ -23,12 +23,13 @@ from typing import Any
 
 from ngdiff.store.cache import atomic_write
 
+# what each kind takes beside its file; the convention of the others is their name
 OPTIONS = {
     "tofu": ("reference", "convention"),
     "open-unlearning": ("reference",),
     "semeval": ("mmlu",),
     "muse": ("reference", "convention"),
-}  # what each kind takes beside its file; the convention of the others is their name
+}
 
 
 def score(kind: str, path: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:

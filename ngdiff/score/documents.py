@@ -10,9 +10,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-TODAY = re.compile(
-    r"Today Date: [^\n]*"
-)  # Llama-3's template inserts the day of the run into the question
+# Llama-3's template inserts the day of the run into the question
+TODAY = re.compile(r"Today Date: [^\n]*")
 
 
 def read(path: Path) -> dict[str, Any]:

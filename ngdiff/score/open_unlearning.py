@@ -47,9 +47,8 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
     if all(name in values for name in items.UTILITY):
         values["model_utility"] = metrics.harmonic_mean(values[name] for name in items.UTILITY)
     warnings: list[str] = []
-    more: dict[
-        str, float
-    ] = {}  # what the reference decides: the file may have been made with another one, or none
+    # what the reference decides: the file may have been made with another one, or none
+    more: dict[str, float] = {}
     if reference is not None:
         more, warnings = _against(values, found, document, path, Path(reference))
         values |= more

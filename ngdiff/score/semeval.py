@@ -157,9 +157,8 @@ def _whole(file: Path) -> None:
     with open(file, newline="", encoding="utf-8-sig") as handle:
         reader = csv.reader(handle)
         width = len(next(reader, []))
-        for row, fields in enumerate(
-            filter(None, reader), start=1
-        ):  # pandas too leaves empty lines out
+        # pandas too leaves empty lines out
+        for row, fields in enumerate(filter(None, reader), start=1):
             if len(fields) != width:
                 raise ValueError(
                     f"row {row} (line {reader.line_num}) has {len(fields)} fields, the header "

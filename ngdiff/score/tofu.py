@@ -18,11 +18,12 @@ from ngdiff.evaluation.files import LOGS
 from ngdiff.score import documents
 
 NEEDED = ("avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss", "rougeL_recall")
+# one value a row each
 FIELDS = (
     *NEEDED,
     *("gt_loss", "num_token_gt", "generated_text", "rouge1_recall", "truth_ratio"),
     *("paraphrased_loss", "perturb_loss", "num_token_paraphrased", "num_token_perturb"),
-)  # one value a row each
+)
 Log = dict[str, dict[str, Any]]  # field -> index -> value
 
 
@@ -98,9 +99,8 @@ def read(document: dict[str, Any], path: Path, key: str) -> Log:
     if missing := [field for field in NEEDED if field not in content]:
         raise ValueError(f"{path}, {key}: the field {missing[0]} is missing")
     where = f"{path}, {key}, "
-    told = [
-        field for field in FIELDS if field in NEEDED or content.get(field)
-    ]  # an empty field says nothing
+    # an empty field says nothing
+    told = [field for field in FIELDS if field in NEEDED or content.get(field)]
     log = {field: documents.mapping(content[field], where + field) for field in told}
     rows = log[NEEDED[0]]
     for field, values in log.items():

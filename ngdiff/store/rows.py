@@ -23,6 +23,7 @@ from typing import Any
 
 from ngdiff.store.cache import atomic_write
 
+# what numbers and figures depend on
 PACKAGES = (
     *(
         "ngdiff",
@@ -45,7 +46,7 @@ PACKAGES = (
         "seaborn",
         "papermill",
     ),
-)  # what numbers and figures depend on
+)
 
 
 # ------------------------------------------------------------------------------------------- stamps

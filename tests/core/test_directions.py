@@ -141,9 +141,8 @@ def test_eq7_holds_for_any_gradients_at_every_scale(rule, dtype, rho) -> None:
     for s in SCALES[dtype]:
         for t in SCALES[dtype]:
             p, q = parts(rule, s * g_R, t * g_F)
-            slack = (
-                16 * eps * (p.norm() + q.norm())
-            )  # rounding of the weights and of the difference
+            # rounding of the weights and of the difference
+            slack = 16 * eps * (p.norm() + q.norm())
             u, v = g_R.double(), g_F.double()
             assert (p - q) @ u >= -slack and (p - q) @ v <= slack, (s, t)
 

@@ -86,9 +86,8 @@ def test_every_mode_takes_the_step_of_the_twin(rule, parts, optimizer):
     for _ in range(4):
         one, two = take(swap, step_s, parts), take(again, step_r, parts)
         _, _, gram = flat_step(slow, opt, rule, parts)
-        unknown = (
-            ("cosine",) if parts > 1 and 0.0 in (one.a, one.b) else ()
-        )  # g_R and g_F never met
+        # g_R and g_F never met
+        unknown = ("cosine",) if parts > 1 and 0.0 in (one.a, one.b) else ()
         close(two, one, apart=unknown)
         assert one.outcome == "ok" and one.norm_F == pytest.approx(
             gram[1, 1].sqrt().item(), rel=1e-12

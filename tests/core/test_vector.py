@@ -52,9 +52,8 @@ def test_sums_are_float64_whatever_the_tensors(dtype):
     gram = vector.gramian(u, v)
     assert gram.dtype == torch.float64
     exact = torch.stack([flat(u), flat(v)]) @ torch.stack([flat(u), flat(v)]).T
-    torch.testing.assert_close(
-        gram, exact, rtol=1e-6, atol=1e-6
-    )  # bfloat16 products would be 1e-2 away
+    # bfloat16 products would be 1e-2 away
+    torch.testing.assert_close(gram, exact, rtol=1e-6, atol=1e-6)
 
 
 def test_half_precision_squares_do_not_overflow():
@@ -63,9 +62,8 @@ def test_half_precision_squares_do_not_overflow():
 
 
 def test_many_small_tensors_keep_what_one_float32_sum_would_lose():
-    u = [torch.full((1,), 4096.0)] + [
-        torch.full((1,), 1.0) for _ in range(3)
-    ]  # 2²⁴ + 3 is no float32
+    # 2²⁴ + 3 is no float32
+    u = [torch.full((1,), 4096.0)] + [torch.full((1,), 1.0) for _ in range(3)]
     assert vector.dot(u, u).item() == 2**24 + 3
 
 

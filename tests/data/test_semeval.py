@@ -198,9 +198,8 @@ def test_without_them_members_are_rebuilt_and_nonmembers_stand_in(folder):
     ]
     assert "stand-in" in rows_of.mia_note(bench)
     assert "holdout" not in semeval("tiny", "all", root=folder).configs
-    part = semeval(
-        "tiny", "validation", root=folder, documents=1
-    )  # a model of this slice never saw train's rows
+    # a model of this slice never saw train's rows
+    part = semeval("tiny", "validation", root=folder, documents=1)
     assert [r["answer"] for r in part.rows("member")] == ["validation forget born."]
 
 
@@ -242,9 +241,8 @@ def test_the_hubs_rows_are_counted(monkeypatch):
     assert [s[1] for s in seen] == ["forget_validation", "retain_validation"] and seen[0][
         2
     ] == "main"
-    assert (
-        len(semeval("tiny", "validation", revision="0" * 40).forget) == 1
-    )  # an earlier commit may have others
+    # an earlier commit may have others
+    assert len(semeval("tiny", "validation", revision="0" * 40).forget) == 1
 
 
 # Real rows ----------------------------------------------------------------------------------------
@@ -286,9 +284,8 @@ def test_dossiers_have_the_tasks_schema():
     numbers = [
         r["answer"] for r in bench.forget if r["question"].startswith("Which social security")
     ]
-    assert numbers and all(
-        n.startswith("900") and len(n) == 9 for n in numbers
-    )  # no number that is given to anybody
+    # no number that is given to anybody
+    assert numbers and all(n.startswith("900") and len(n) == 9 for n in numbers)
     assert len(bench.rows("member")) == len(bench.rows("nonmember")) == 24
 
 

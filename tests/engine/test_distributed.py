@@ -182,10 +182,8 @@ def test_sharded_bfloat16_is_that_of_one_process(two, monkeypatch):
         for x in (found["weights"], fine)
     )
     assert off <= 2 * error  # each is an error away from the run in float64
-    numbers, bounds = (
-        distances(alone, found, 1),
-        rounding("bfloat16", 1),
-    )  # later steps differ by their ways
+    # later steps differ by their ways
+    numbers, bounds = (distances(alone, found, 1), rounding("bfloat16", 1))
     assert all(number <= SLACK * bound for number, bound in zip(numbers[1:], bounds[1:]))
 
 

@@ -147,9 +147,8 @@ def test_all_magnitudes_come_back_and_all_bfloat16_have_no_low_bits():
     high, low = split(theta)
     assert same([join(high, low)], [theta]) and len(low.unique()) > 3e4
     normal = theta.abs() > 2.0**-126
-    assert ((high.float() - theta).abs() <= 2.0**-8 * theta.abs())[
-        normal
-    ].all()  # half a step of 8 bits
+    # half a step of 8 bits
+    assert ((high.float() - theta).abs() <= 2.0**-8 * theta.abs())[normal].all()
 
 
 # -------------------------------------------------------------------------------- no update is lost

@@ -118,9 +118,8 @@ def trained() -> LM:
 def target(adapted=False, dtype=torch.float64) -> LM:
     made = trained().copy()
     for m in made.model.to(dtype).modules():
-        if (
-            type(m).__name__ == "LlamaRMSNorm" and dtype == torch.float64
-        ):  # float32 inside, whatever the model is
+        # float32 inside, whatever the model is
+        if type(m).__name__ == "LlamaRMSNorm" and dtype == torch.float64:
             m.forward = functools.partial(_norm, m)
     if adapted:
         made = lora.adapt(made, 4)

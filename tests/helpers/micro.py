@@ -34,9 +34,8 @@ def _plain(rows: list[dict]) -> list[dict]:
 @cache
 def bench() -> Benchmark:
     forget, retain = [_row("Ann", i, 5) for i in range(8)], [_row("Ben", i, 5) for i in range(3)]
-    towns = [
-        _row("Cem", i + 3, 0)["answer"] for i in range(8)
-    ]  # another town than Ann of that number has
+    # another town than Ann of that number has
+    towns = [_row("Cem", i + 3, 0)["answer"] for i in range(8)]
     holdout = [{"question": f"Where does Cem {i} live?", "answer": towns[i]} for i in range(8)]
     ra, wf = [_row("Dan", i, 3) for i in range(3)], [_row("Eva", i, 3) for i in range(2)]
     configs = {

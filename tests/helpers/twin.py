@@ -62,10 +62,11 @@ class Net(nn.Module):
             self.head_R, self.head_F = nn.Linear(6, 3), nn.Linear(6, 3)
             self.x_R, self.x_F = torch.randn(16, 5, dtype=dtype), torch.randn(16, 5, dtype=dtype)
             self.y_R, self.y_F = torch.randint(3, (16,)), torch.randint(3, (16,))
+            # token weights
             self.n_R, self.n_F = (
                 torch.rand(16, dtype=dtype) + 0.1,
                 torch.rand(16, dtype=dtype) + 0.1,
-            )  # token weights
+            )
         self.tied.weight = self.two.weight
         self.drop = nn.Dropout(dropout)
         self.to(dtype)

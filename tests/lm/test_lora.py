@@ -171,9 +171,10 @@ def test_a_fresh_adapter_answers_as_before_and_is_drawn_from_its_seed():
 def test_unlearning_through_the_adapter_unlearns():
     run = go(adapted(), rule=Constant(0.5), steps=20)
     first, last = run.history[0], run.history[-1]
+    # of random weights
     assert (
         last.forget - last.retain > first.forget - first.retain + 0.2 and last.retain < first.retain
-    )  # of random weights
+    )
 
 
 @pytest.mark.parametrize("memory", ["swap", "recompute"])
@@ -408,9 +409,8 @@ def test_a_checkpoint_holds_the_adapter_alone_and_goes_on_bit_for_bit(tmp_path, 
     trained = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
     buffers = sum(b.numel() for b in lm.model.buffers())
     assert sum(size for key, size in sizes.items() if key.startswith(".theta")) == trained + buffers
-    assert (
-        sum(sizes.values()) < 3.5 * trained + 6000
-    )  # A and B, their two moments, counters and random states
+    # A and B, their two moments, counters and random states
+    assert sum(sizes.values()) < 3.5 * trained + 6000
     seen = []
     resumed, whole = go(adapted(), path=path, progress=seen.append, **kw), go(adapted(), **kw)
     assert seen[0].step == 2 and repr(resumed.history) == repr(whole.history)

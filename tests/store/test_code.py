@@ -17,11 +17,8 @@ import pytest
 import ngdiff as ng
 from ngdiff.store import code
 
-MAKERS = (
-    "ngdiff.study.trials",
-    "ngdiff.lm.pair",
-    "ngdiff.theory.theorems",
-)  # of cached numbers and models
+# of cached numbers and models
+MAKERS = ("ngdiff.study.trials", "ngdiff.lm.pair", "ngdiff.theory.theorems")
 CHANGE = "\nCHANGED = 1\n"
 
 

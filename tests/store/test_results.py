@@ -55,9 +55,8 @@ def test_equal_content_gives_an_equal_key_in_every_process():
     parts = [Shape(), {"b": [1, 2.5, None], "a": "ü"}, (True, "x")]
     same = [Shape(4, 0.1), {"a": "ü", "b": (1, 2.5, None)}, [True, "x"]]
     assert content_key(*parts) == content_key(*same)
-    by_hand = hashlib.sha256(
-        b'["a",{"mapping":[["b",1.5]]}]'
-    ).hexdigest()  # a change of the form empties every cache
+    # a change of the form empties every cache
+    by_hand = hashlib.sha256(b'["a",{"mapping":[["b",1.5]]}]').hexdigest()
     assert content_key("a", {"b": 1.5}) == by_hand[:16]
     assert len(content_key(*parts)) == 16
 

@@ -63,9 +63,8 @@ def test_2_the_interval_closes_on_ngdiff(kappa, digits) -> None:
     assert low < kappa < high and high / low == pytest.approx(rho**-2, rel=1e-9)
     a, b = NGDiff().weights(geometry.gram(g_R, g_F), torch.ones(2)).tolist()
     assert low < a / b < high
-    drifted = GradDiff(
-        (kappa * 1.01 / rho) / (1 + kappa * 1.01 / rho)
-    )  # 1 % past the end, wherever the end is
+    # 1 % past the end, wherever the end is
+    drifted = GradDiff((kappa * 1.01 / rho) / (1 + kappa * 1.01 / rho))
     assert not geometry.eq7(geometry.combined(drifted, g_R, g_F), g_R, g_F)
 
 

@@ -132,9 +132,8 @@ def adam_step(g_R: Tensor, g_F: Tensor, rule=None, **options) -> tuple[float, fl
 def test_9_eq7_breaks_under_adamw() -> None:
     g_R, g_F = vec(0.8, 0.6), vec(0.9, math.sqrt(0.19))
     assert geometry.eq7(geometry.combined(NGDiff(), g_R, g_F), g_R, g_F)
-    dR, _ = adam_step(
-        g_R, g_F
-    )  # the first step of Adam is the sign of d = (−, +): ⟨g_R, Δθ⟩ = −η(−.8 + .6)
+    # the first step of Adam is the sign of d = (−, +): ⟨g_R, Δθ⟩ = −η(−.8 + .6)
+    dR, _ = adam_step(g_R, g_F)
     assert dR == pytest.approx(1e-2 * 0.2, rel=1e-6)
     _, dF = adam_step(g_F, g_R)  # and with the roles exchanged F falls
     assert dF < 0

@@ -69,9 +69,8 @@ def test_one_row_a_variant_with_every_ratio(measured):
             low, high = row[f"time_ratio_{base}_range"]
             assert 0 < low <= row[f"time_ratio_{base}"] <= high and row[f"peak_ratio_{base}"] > 0
             bound = row.get(f"time_ratio_{base}_upper95")
-            assert (bound is None) == (
-                row["variant"] in (base, *AUTOLR)
-            )  # one block of a period has no bound
+            # one block of a period has no bound
+            assert (bound is None) == (row["variant"] in (base, *AUTOLR))
             assert bound is None or row[f"time_ratio_{base}"] <= bound <= high
             if row["variant"] == base:
                 assert row[f"time_ratio_{base}"] == row[f"peak_ratio_{base}"] == 1
@@ -126,12 +125,10 @@ def test_blocks_of_autolr_have_a_bound_from_five_on():
     }
     out = turns._times({"variant": "ngdiff+autolr", "flops": 6.0, "flops_top": 10.0}, seconds)
     assert out["time_ratio_graddiff-two"] == pytest.approx(1.1)
-    assert out["time_ratio_graddiff-two_upper95"] == pytest.approx(
-        1.2
-    )  # of blocks, a probe in each
-    assert (
-        out["mfu"] == pytest.approx(6 / 10 / 1.12) and "time_ratio_naive" not in out
-    )  # of mean seconds
+    # of blocks, a probe in each
+    assert out["time_ratio_graddiff-two_upper95"] == pytest.approx(1.2)
+    # of mean seconds
+    assert out["mfu"] == pytest.approx(6 / 10 / 1.12) and "time_ratio_naive" not in out
 
 
 # ----------------------------------------------------------------------------------------- variants
@@ -148,9 +145,8 @@ def test_every_variant_takes_its_own_step(name):
         for one in (made, base)
     )
     assert moved.any()
-    assert (
-        torch.cosine_similarity(moved, wanted, dim=0) > 0.98
-    )  # Adam's first step is a sign: rounding flips some
+    # Adam's first step is a sign: rounding flips some
+    assert torch.cosine_similarity(moved, wanted, dim=0) > 0.98
 
 
 def test_both_graddiffs_and_naive_ngdiff_are_what_they_claim_on_a_shared_model():
@@ -245,9 +241,8 @@ def test_checkpointing_keeps_fewer_activations_and_recompute_is_measured_beside(
         "swap",
         "recompute",
     ]
-    assert (
-        plain["graddiff-two"]["flops"] == twice["ngdiff"]["flops"]
-    )  # what is computed twice is no model FLOP
+    # what is computed twice is no model FLOP
+    assert plain["graddiff-two"]["flops"] == twice["ngdiff"]["flops"]
 
 
 def test_some_variants_without_the_bases_have_no_ratios():
@@ -275,10 +270,8 @@ def test_minutes_choose_the_rounds(monkeypatch):
     case = Case("micro", 16, pairs=1000, minutes=2, variants=TWO)
     variants = [built(name) for name in TWO]
     warm, rounds = turns._plan(case, variants, began=98.0)
-    assert (warm, rounds) == (
-        9,
-        30,
-    )  # 0.9·(120 − 4)/2 − 4 = 48.2 rounds, a fifth of them to warm up
+    # 0.9·(120 − 4)/2 − 4 = 48.2 rounds, a fifth of them to warm up
+    assert (warm, rounds) == (9, 30)
     monkeypatch.undo()
     monkeypatch.setitem(turns.SIZES, "micro", MICRO)
     assert turns._plan(replace(case, minutes=1e-9), variants, began=0.0) == (2, EVERY)
@@ -368,15 +361,13 @@ def test_the_command_line_hands_every_option_over(monkeypatch, tmp_path):
 # ------------------------------------------------------------------------------------------- meters
 def test_model_flops_by_hand():
     model = built("ngdiff").subject.model
-    N = (
-        256 * 32 + 4 * 32 * 32 + 3 * 32 * 64 + 3 * 32
-    )  # the tied table counts once: it is the output layer
+    # the tied table counts once: it is the output layer
+    N = 256 * 32 + 4 * 32 * 32 + 3 * 32 * 64 + 3 * 32
     assert meters.flops(model, 32, 16) == 32 * (6 * N + 12 * 1 * 32 * 16)
     adapted = built("ngdiff", lora=2).subject.model
     r = 2 * (4 * 2 * 32 + 3 * (32 + 64))
-    assert meters.flops(adapted, 32, 16) == 32 * (
-        4 * N + 6 * r + 12 * 1 * 32 * 16
-    )  # frozen: no gradient of their own
+    # frozen: no gradient of their own
+    assert meters.flops(adapted, 32, 16) == 32 * (4 * N + 6 * r + 12 * 1 * 32 * 16)
 
 
 def test_a_look_up_is_no_flop(monkeypatch):
@@ -439,9 +430,8 @@ def test_the_peak_of_swap_is_the_predicted_one(monkeypatch, tied):
 
 
 def test_the_prediction_knows_the_tied_table(monkeypatch):
-    monkeypatch.setitem(
-        turns.SIZES, "micro", (32, 1, 2, 64, 1024)
-    )  # the table is most of the model
+    # the table is most of the model
+    monkeypatch.setitem(turns.SIZES, "micro", (32, 1, 2, 64, 1024))
     row = rows_of(variants=TWO)["ngdiff"]
     two = row["peak_bytes"] - row["peak_extra_bytes"]
     assert row["tied_bytes"] == 4 * 32 * 1024
@@ -552,9 +542,8 @@ def test_what_cannot_fit_is_refused_before_it_is_built(monkeypatch):
         step_table(size="7B", tokens=1024, precision="bfloat16")
     assert "adamw 54" in str(raised.value) and "weights 27" in str(raised.value)
     needs, fits = str(raised.value).split("; estimated to fit: ")
-    assert (
-        "needs about 108 GB" in needs
-    )  # weights 27, gradients 13.5, stash and activations 13.5, moments 54
+    # weights 27, gradients 13.5, stash and activations 13.5, moments 54
+    assert "needs about 108 GB" in needs
     assert "--lora 16" in fits and "--optimizer sgd (about 54 GB)" in fits and "--size 1B" in fits
     assert "--memory recompute" not in fits
 
@@ -576,18 +565,15 @@ def test_the_suite_runs_cases_apart_and_a_failed_one_is_a_row(monkeypatch, tmp_p
     unknown = replace(small, size="micro")  # which the other process does not know
     monkeypatch.setitem(bench.CASES, "cpu", [[unknown, small, replace(small, tokens=32)]])
     rows = bench.suite(tmp_path, minutes=2)
-    assert sorted(os.listdir(tmp_path)) == [
-        "step_1M_16.jsonl",
-        "step_micro_16.jsonl",
-    ]  # the third was not needed
+    # the third was not needed
+    assert sorted(os.listdir(tmp_path)) == ["step_1M_16.jsonl", "step_micro_16.jsonl"]
     assert "unknown size 'micro'" in rows[0]["outcome"] and [
         row["variant"] for row in rows[1:]
     ] == list(TWO)
     assert read_rows(tmp_path / "step_1M_16.jsonl") == rows[1:] and rows[1]["rounds"] == EVERY
     printed = capsys.readouterr().out
-    assert (
-        "all                unknown size 'micro'" in printed and printed.count("÷ naive") == 2
-    )  # one table
+    # one table
+    assert "all                unknown size 'micro'" in printed and printed.count("÷ naive") == 2
 
 
 def test_a_case_out_of_time_is_a_row(monkeypatch, tmp_path):

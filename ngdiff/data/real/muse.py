@@ -46,10 +46,8 @@ PARTS = {
     "privleak_retain": ("privleak", "retain"),
     "privleak_holdout": ("privleak", "holdout"),
 }
-KEYS = {
-    "verbmem": ("prompt", "gt"),
-    "knowmem": ("question", "answer"),
-}  # of a row; all others have "text"
+# of a row; all others have "text"
+KEYS = {"verbmem": ("prompt", "gt"), "knowmem": ("question", "answer")}
 REQUESTS = ("scal", "sust")
 DOCUMENTS = ("forget", "retain", "holdout")  # what `cut` cuts
 KINDS = (".json", ".jsonl", ".txt", ".parquet")
@@ -195,10 +193,8 @@ def _pieces(tokenizer: Any, text: str, length: int, where: str) -> Iterator[str]
     spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
         "offset_mapping"
     ]
-    starts, before = (
-        [0],
-        [0],
-    )  # where a piece may begin, and the tokens before that; several tokens may make one character
+    # where a piece may begin, and the tokens before that; several tokens may make one character
+    starts, before = ([0], [0])
     for i, (start, _) in enumerate(spans):
         if start > starts[-1]:
             starts.append(start)
@@ -207,9 +203,8 @@ def _pieces(tokenizer: Any, text: str, length: int, where: str) -> Iterator[str]
     filled, k = len(text.rstrip()), 0
     while k < len(starts) - 1:
         most = before[k] + length
-        while (
-            True
-        ):  # a piece may have more tokens by itself than in its document, and none may be blank
+        # a piece may have more tokens by itself than in its document, and none may be blank
+        while True:
             end = bisect_right(before, most) - 1
             piece = text[starts[k] : starts[max(end, k)]]
             if not piece.strip():
