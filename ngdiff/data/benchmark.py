@@ -105,10 +105,9 @@ class Benchmark:
         for config in (self.split, retain):
             if not self.configs.get(config):
                 raise ValueError(
-                    f"{self.name}: config {config!r} is empty or missing; unlearning needs at "
-                    "least one row "
-                    "to forget and one to retain (configs given: "
-                    f"{', '.join(self.configs) or 'none'})"
+                    f"{self.name}: config {config!r} is empty or missing; "
+                    "unlearning needs at least one row to forget and one to retain (configs "
+                    f"given: {', '.join(self.configs) or 'none'})"
                 )
         for config, rows in [*self.configs.items(), ("pretrain", self.pretrain)]:
             paraphrased = config in (f"{self.split}_perturbed", "retain_perturbed")

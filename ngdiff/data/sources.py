@@ -109,10 +109,9 @@ def hub(repository: str, config: str, split: str, revision: str | None) -> list[
     except (OSError, ValueError) as error:
         raise ConnectionError(
             f"cannot get config {config!r} ({split}) of {repository} (revision {revision}): "
-            f"{error}. Connect to the hub (and "
-            "unset HF_HUB_OFFLINE), or pass root=FOLDER (--data FOLDER) with the hub's files, "
-            "got elsewhere by "
-            f"`hf download {repository} --repo-type dataset --local-dir FOLDER`"
+            f"{error}. Connect to the hub (and unset HF_HUB_OFFLINE), "
+            "or pass root=FOLDER (--data FOLDER) with the hub's files, "
+            f"got elsewhere by `hf download {repository} --repo-type dataset --local-dir FOLDER`"
         ) from error
 
 

@@ -77,14 +77,12 @@ class Engine:
         if asked in ("fp16", "fp8") or (asked == "bf16" and self.precision != "bfloat16"):
             raise ValueError(
                 f"launched with --mixed_precision {asked}: precision is the engine's own, launch "
-                "with "
-                "--mixed_precision no and take precision='bfloat16' (--precision bfloat16)"
+                "with --mixed_precision no and take precision='bfloat16' (--precision bfloat16)"
             )
         if _flag("ACCELERATE_USE_DEEPSPEED"):
             raise ValueError(
                 "DeepSpeed owns the gradients, and NGDiff must combine them: launch with "
-                "--use_fsdp "
-                "--fsdp_version 2, or with --multi_gpu, instead of --use_deepspeed"
+                "--use_fsdp --fsdp_version 2, or with --multi_gpu, instead of --use_deepspeed"
             )
         if _flag("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "2") == "1":
             raise ValueError("FSDP1 flattens parameters: launch with --fsdp_version 2")

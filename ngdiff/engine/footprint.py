@@ -112,9 +112,9 @@ class Footprint:
     def __str__(self) -> str:
         A = max(self._kept(self.retain), self._kept(self.forget))
         return (
-            f"{size(self.peak())} at the fullest: weights {size(self.weights)}, optimizer "
-            f"{size(self.optimizer)}, "
-            f"gradients {size(self.gradients)} each, activations {size(A)}, memory={self.memory}"
+            f"{size(self.peak())} at the fullest: weights {size(self.weights)}, "
+            f"optimizer {size(self.optimizer)}, gradients {size(self.gradients)} each, "
+            f"activations {size(A)}, memory={self.memory}"
         )
 
     def fitting(self, limit: int, rows: int) -> list[str]:

@@ -82,8 +82,7 @@ def fits(ids: Sequence[int], context: int | None, question: str, answer: str) ->
     if context is not None and len(ids) > context:
         raise ValueError(
             f"{named(question, answer)} is {len(ids)} tokens long, the model's context is "
-            f"{context}: "
-            "take a model with a longer context, or shorten or drop this row"
+            f"{context}: take a model with a longer context, or shorten or drop this row"
         )
 
 

@@ -190,9 +190,8 @@ def _uneven(document: dict[str, Any], path: Path) -> list[str]:
             if rows.keys() != told[first].keys():
                 index = next(i for i in (*told[first], *rows) if (i in rows) != (i in told[first]))
                 warnings.append(
-                    f"{path}, {name}: {len(rows)} rows, but {first} has {len(told[first])}; the "
-                    "first that only one has is "
-                    f"index {index}"
+                    f"{path}, {name}: {len(rows)} rows, but {first} has {len(told[first])}; "
+                    f"the first that only one has is index {index}"
                 )
     return warnings
 

@@ -107,9 +107,8 @@ def read(document: dict[str, Any], path: Path, key: str) -> Log:
         if values.keys() != rows.keys():
             index = next(i for i in (*rows, *values) if (i in rows) != (i in values))
             raise ValueError(
-                f"{where}{field}: {len(values)} rows, but {NEEDED[0]} has {len(rows)}; the first "
-                "that only one has "
-                f"is index {index}"
+                f"{where}{field}: {len(values)} rows, but {NEEDED[0]} has {len(rows)}; "
+                f"the first that only one has is index {index}"
             )
     for field in NEEDED:
         for i, value in log[field].items():

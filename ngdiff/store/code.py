@@ -132,8 +132,7 @@ def _reached(todo: set[str], home: Path) -> tuple[str, ...]:
         if _source(file).computed and not _lazy(name, home):
             raise ValueError(
                 f"{name} imports a module by a computed name, so nobody can tell which code its "
-                "numbers "
-                "depend on: write the import out"
+                "numbers depend on: write the import out"
             )
         todo |= set(_imports(_source(file), package, home)) - found
     return tuple(sorted(found))

@@ -29,8 +29,7 @@ def need_checkout(start: Path | None = None) -> Path:
     if (root := checkout(start)) is None:
         raise FileNotFoundError(
             f"no ngdiff checkout at or above {start or Path.cwd()}: the notebooks are in the "
-            "repository, not in the "
-            "installed package; clone it and run this command inside"
+            "repository, not in the installed package; clone it and run this command inside"
         )
     return root
 

@@ -143,8 +143,7 @@ def _person(rng: random.Random, name: str) -> Document:
         },
         "mail": f"{name[0].lower()}{_pick(rng, '._')}{last}{_digits(rng, 2)}@{facts['domain']}",
         "address": f"{1 + _below(rng, 9)}{_digits(rng, 2)} {facts['street']}, {facts['town']}, "
-        f"{facts['state']}, "
-        f"{1 + _below(rng, 9)}{_digits(rng, 4)}",
+        f"{facts['state']}, {1 + _below(rng, 9)}{_digits(rng, 4)}",
     }
     return _fill(_uuid(rng), "Task2", Form(form.text, words.NUMBERS), facts)
 

@@ -239,10 +239,9 @@ def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str,
     if not tables:
         looked = ", ".join("/".join(place) for place in places.values())
         raise FileNotFoundError(
-            f"no part of MUSE in {root}: looked for {looked}, each as {', '.join(KINDS)}; get the "
-            "folder with "
-            f"`hf download {HUB['news']} --repo-type dataset --local-dir {root}`, or leave root "
-            "out to use the hub"
+            f"no part of MUSE in {root}: looked for {looked}, each as {', '.join(KINDS)}; "
+            f"get the folder with `hf download {HUB['news']} --repo-type dataset --local-dir "
+            f"{root}`, or leave root out to use the hub"
         )
     return tables
 

@@ -124,9 +124,8 @@ def mia_note(bench: Benchmark) -> str | None:
         return f"the files of {bench.source['mia']}"
     return (
         "stand-in: members rebuilt from the training split's forget documents of Task3, "
-        "non-members Task3 documents of LUME "
-        "outside train and validation, which the organisers' targets may have seen; not "
-        "comparable with the leaderboard"
+        "non-members Task3 documents of LUME outside train and validation, "
+        "which the organisers' targets may have seen; not comparable with the leaderboard"
     )
 
 
@@ -197,9 +196,9 @@ def read(root: Path, split: str, fold: str) -> list[Row]:
         return rows
     raise FileNotFoundError(
         f"{root} has no {fold} rows of {split}: looked for "
-        f"{', '.join(map(str, _places(root, split, fold)))}, {fold}_{split}-*.parquet there and "
-        f"in data/, and {fold}.jsonl; "
-        f"get the folder with `hf download {HUB} --repo-type dataset --local-dir {root}`"
+        f"{', '.join(map(str, _places(root, split, fold)))}, {fold}_{split}-*.parquet there and in "
+        f"data/, and {fold}.jsonl; get the folder with `hf download {HUB} --repo-type dataset "
+        f"--local-dir {root}`"
     )
 
 
@@ -251,9 +250,9 @@ def _from_hub(split: str, revision: str) -> dict[str, list[Row]]:
     *known, text = VERSIONS[split]
     if revision == REVISION and (counts := [len(rows) for rows in folds.values()]) != known:
         raise ValueError(
-            f"{HUB} has {counts[0]} + {counts[1]} rows of {split}, the task {known[0]} + "
-            f"{known[1]}: the organisers changed "
-            "it; pass revision=<an earlier commit>, or root=<a folder with the task's rows>"
+            f"{HUB} has {counts[0]} + {counts[1]} rows of {split}, "
+            f"the task {known[0]} + {known[1]}: the organisers changed it; "
+            "pass revision=<an earlier commit>, or root=<a folder with the task's rows>"
         )
     if revision == REVISION and digest(folds) != text:
         warnings.warn(

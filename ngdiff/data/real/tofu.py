@@ -99,8 +99,8 @@ def need_files(root: str | Path, split: str) -> None:
         if not (Path(root) / f"{name}.json").is_file():
             raise FileNotFoundError(
                 f"{Path(root) / name}.json is missing; get the folder with `hf download {HUB} "
-                "--repo-type dataset "
-                f"--revision {REVISION} --local-dir {root}`, or leave root out to use the hub"
+                f"--repo-type dataset --revision {REVISION} --local-dir {root}`, "
+                "or leave root out to use the hub"
             )
 
 
@@ -166,6 +166,5 @@ def _check_aligned(configs: dict[str, list[Row]], perturbed: str, plain: str) ->
             key = "question" if p["question"] != row["question"] else "answer"
             raise ValueError(
                 f"tofu: row {i} has the {key} {p[key]!r} in {perturbed}, but {row[key]!r} in "
-                f"{plain}; the files are of "
-                "different versions, get them again together"
+                f"{plain}; the files are of different versions, get them again together"
             )
