@@ -141,7 +141,8 @@ updates = sum(info.updated for info in run.history)
 ascent = ng.unlearn(problem, ng.methods.GradAscent, ng.Constant(1e-4), steps=updates, seed=seeds[0])
 last = ascent.history[-1]
 print(
-    f"GradAscent: forget loss {last.forget_ce:.2f}, retain loss {last.retain_ce:.2f} (it started at {before['loss_retain']:.3f})"
+    f"GradAscent: forget loss {last.forget_ce:.2f}, "
+    f"retain loss {last.retain_ce:.2f} (it started at {before['loss_retain']:.3f})"
 )
 
 # %% [markdown]

@@ -73,7 +73,8 @@ for _ in range(400):
     optimizer.step()
 start = theta.detach().clone()
 print(
-    f"R = {cross_entropy(keep, start):.4f}, F = {cross_entropy(drop, start):.4f}; a coin flip costs {math.log(2):.4f}"
+    f"R = {cross_entropy(keep, start):.4f}, "
+    f"F = {cross_entropy(drop, start):.4f}; a coin flip costs {math.log(2):.4f}"
 )
 
 # %% [markdown]
@@ -163,7 +164,8 @@ assert torch.allclose(path, closed, rtol=1e-9), "the package's ascent is the clo
 bound = (1 + 0.05 * torch.linalg.eigvalsh(P.B).min()) ** (2 * torch.arange(len(path)))
 assert (P.F(path) >= bound * P.F(P.start) * (1 - 1e-12)).all()
 print(
-    f"after 40 steps: F × {P.F(path[-1]) / P.F(P.start):.0f}, and R × {P.R(path[-1]) / P.R(P.start):.0f}"
+    f"after 40 steps: F × {P.F(path[-1]) / P.F(P.start):.0f}, "
+    f"and R × {P.R(path[-1]) / P.R(P.start):.0f}"
 )
 
 # %% [markdown]

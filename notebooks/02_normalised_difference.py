@@ -261,7 +261,8 @@ for family in ("concave", "convex"):
             }
         )
         print(
-            f"{family:8} {name:14} R rises in {wrong_R / total:4.0%}, F falls in {wrong_F / total:4.0%} of {total} steps"
+            f"{family:8} {name:14} R rises in {wrong_R / total:4.0%}, "
+            f"F falls in {wrong_F / total:4.0%} of {total} steps"
         )
 rows = saved(rows_folder / "theory_adamw.jsonl", rows, config, time.perf_counter() - began)
 

@@ -129,7 +129,7 @@ table = {}
 
 
 def note(number, family, error=None):
-    """Keeps the count and the worst error of a statement; None where there is no error to measure."""
+    """Keeps the count and the worst error of a statement; None: there is no error to measure."""
     seen = table.setdefault((number, family), [0, None])
     seen[0], seen[1] = seen[0] + 1, error if seen[1] is None else max(seen[1], error)
 
@@ -229,7 +229,8 @@ slope, curvature = parabola(rows[0]["probe"][0][1], L_0, L_plus, h)
 assert math.isclose(-slope / curvature, rows[0]["best"], rel_tol=1e-9), "three probes give η*"
 assert rows[1]["forget_window"] == math.inf and rows[0]["forget_window"] < rows[0]["retain_window"]
 print(
-    f"concave: R falls up to η = {rows[0]['retain_window']:.3f}, F rises only up to η = {rows[0]['forget_window']:.3f}"
+    f"concave: R falls up to η = {rows[0]['retain_window']:.3f}, "
+    f"F rises only up to η = {rows[0]['forget_window']:.3f}"
 )
 
 # %% [markdown]
@@ -305,7 +306,8 @@ ends = saved(rows_folder / "theory_stationary.jsonl", ends, config, time.perf_co
 for family in ("concave", "convex"):
     mine = [e for e in ends if e["family"] == family]
     print(
-        f"{family:8} {len(mine)} aligned ends, worst stationarity {max(e['stationarity'] for e in mine):.0e}, "
+        f"{family:8} {len(mine)} aligned ends, "
+        f"worst stationarity {max(e['stationarity'] for e in mine):.0e}, "
         f"dominated: {sum(e['dominated'] for e in mine)}"
     )
 

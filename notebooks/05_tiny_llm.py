@@ -101,7 +101,8 @@ known = {
 }
 print({k: round(v, 3) for k, v in known.items()})
 print(
-    f"start on hold-out {before['loss_holdout']:.2f}, reference on forget {ideal['loss_forget']:.2f} nats per token"
+    f"start on hold-out {before['loss_holdout']:.2f}, "
+    f"reference on forget {ideal['loss_forget']:.2f} nats per token"
 )
 
 # %% [markdown]
@@ -132,7 +133,8 @@ if refresh and not (smoke or data):
 if (rows_folder / "populations.jsonl").exists():
     for row in results.read_rows(rows_folder / "populations.jsonl"):
         print(
-            f"population {row['seed']}: AUC {row['mia_loss']:.2f}, forget {row['loss_forget']:.2f}, hold-out {row['loss_holdout']:.2f}"
+            f"population {row['seed']}: AUC {row['mia_loss']:.2f}, "
+            f"forget {row['loss_forget']:.2f}, hold-out {row['loss_holdout']:.2f}"
         )
 else:
     print("not run")

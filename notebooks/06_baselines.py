@@ -61,7 +61,7 @@ print({style.label(r["method"]): r["lr"] for r in done["matched"] if r["stepsize
 
 # %%
 def show(rows, columns):
-    """Means over the seeds: a line for each method with AutoLR, and for each of its constant rates."""
+    """Means over the seeds: a line for each method with AutoLR and for each constant rate."""
     print(
         tables.grid(
             tables.means(rows, columns), {c: c for c in ("n", *columns)}, tables.run_name, width=17

@@ -176,7 +176,8 @@ print(tables.sheet(sheet, "07", "locuslab/TOFU"))
 for name, d in methods.DEFAULTS.items():
     weights = "by the rule" if d.gamma is None else f"{d.gamma:g}·forget + {d.alpha:g}·retain"
     print(
-        f"{style.label(name):26}{weights:26}lr {d.lr:g}, {d.epochs:2d} epochs, batch {d.batch}  {dict(d.options)}  {d.source}"
+        f"{style.label(name):26}{weights:26}lr {d.lr:g}, "
+        f"{d.epochs:2d} epochs, batch {d.batch}  {dict(d.options)}  {d.source}"
     )
 
 # %% [markdown]
@@ -188,7 +189,8 @@ for name, d in methods.DEFAULTS.items():
 for row in done["matched"]:
     if row["method"] in ("retain-ft", "gradascent"):
         print(
-            f"{style.label(row['method']):26} {row['stopped']}, forget loss {row['loss_forget']:.2f} of {before['loss_holdout']:.2f}"
+            f"{style.label(row['method']):26} {row['stopped']}, "
+            f"forget loss {row['loss_forget']:.2f} of {before['loss_holdout']:.2f}"
         )
 
 # %% [markdown]

@@ -78,7 +78,10 @@ for prefix, plan in (("", "live"), ("grid_", "grid")):
         continue
     tuning, matched, starts, said, known = found
     seeds_of = {key: len({row[key] for row in matched}) for key in ("seed", "target_seed")}
-    title = f"{len(matched)} runs; seeds: {seeds_of['seed']} of the order, {seeds_of['target_seed']} of the models"
+    title = (
+        f"{len(matched)} runs; seeds: {seeds_of['seed']} of the order, "
+        f"{seeds_of['target_seed']} of the models"
+    )
     figures = {
         "plane": comparison.plane(matched, known, title),
         "learning_rate": comparison.quality(tuning, starts, "score", title),
@@ -179,7 +182,8 @@ for prefix in ("", "grid_"):
     }
     counts = {kind: verdicts.count(word) for kind, word in kinds.items()}
     print(
-        f"{prefix or 'live ':6} {counts | {'worse': len(verdicts) - sum(counts.values())} if against else 'not run'}"
+        f"{prefix or 'live ':6} "
+        f"{counts | {'worse': len(verdicts) - sum(counts.values())} if against else 'not run'}"
     )
 
 # %% [markdown]

@@ -3,8 +3,7 @@ isolated.
 
     # notebooks/grid.toml is an example
     rows = "data/results/tiny/cells.jsonl"      # where the rows of all cells are gathered
-    [grid]                                      # a list is swept over, anything else is the same in
-                                                every cell
+    [grid]                                      # a list is swept over, the rest is in every cell
     profile = "tiny"
     method  = ["ngdiff", "graddiff-0.5"]
     lr      = [1e-4, 1e-3]

@@ -31,8 +31,9 @@ FORMAT = 2  # of the saved state
 
 
 def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[str, Any]]) -> None:
-    """Save weights, buffers, optimizer, step-size state and history of the run called `name`; all
-    processes must call.
+    """Save weights, buffers, optimizer, step-size state and history of the run called `name`.
+
+    All processes must call.
     """
     tensors: dict[str, Tensor] | None = {} if step.processes.rank == 0 else None
     # of every process, in their order
@@ -104,8 +105,9 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _strip(value: Any, name: str, tensors: dict[str, Tensor] | None) -> Any:
-    """`value` with each tensor moved into `tensors`, its name left in its place; None: only takes
-    part in gathering.
+    """`value` with each tensor moved into `tensors`, its name left in its place.
+
+    tensors: None for a process that only takes part in gathering.
     """
     if isinstance(value, Tensor):
         whole = gathered(value)

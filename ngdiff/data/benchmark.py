@@ -58,8 +58,7 @@ def form_of(text: str) -> Prompt | None:
 
 
 def siblings(split: str) -> tuple[str, str]:
-    """The retain and holdout configs that belong to a forget split: forget05 -> (retain95,
-    holdout05).
+    """The retain and holdout configs of a forget split: forget05 -> (retain95, holdout05).
 
     A split called plainly "forget" belongs to "retain" and "holdout". ValueError for any other
     name.
@@ -144,8 +143,9 @@ class Benchmark:
 
     @property
     def full(self) -> list[Row]:
-        """Training rows of the target: retain, then forget: TOFU's `full`, the same for every
-        split.
+        """Training rows of the target: retain, then forget.
+
+        This is TOFU's `full`, the same for every split.
         """
         return [*self.retain, *self.forget]
 
@@ -167,8 +167,9 @@ class Benchmark:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the canonical JSON of split, rows and prompt; name and source do not
-        enter.
+        """sha256 (hex) of the canonical JSON of split, rows and prompt.
+
+        Name and source do not enter.
         """
         content = [self.split, dict(self.configs), self.pretrain, asdict(self.prompt)]
         text = json.dumps(

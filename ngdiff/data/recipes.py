@@ -21,8 +21,7 @@ RECIPES = {
 
 
 def load(source: Mapping[str, Any]) -> Benchmark:
-    """The benchmark that `Benchmark.source` describes: load(bench.source).fingerprint ==
-    bench.fingerprint.
+    """The benchmark that `Benchmark.source` describes; its fingerprint is the same.
 
     Raises ValueError for a recipe of unknown name.
     """

@@ -1,5 +1,6 @@
-"""How much memory a step takes, before it is taken: an estimate by what the bytes are for, what
-fits instead, what happened.
+"""How much memory a step takes, before it is taken: an estimate by what the bytes are for.
+
+It also says what fits instead, and what happened.
 
 One row is run forward to see what it keeps for its backward; a batch keeps that many times as its
 tokens are more. With W bytes of weights and optimizer state, G of gradients, A_R and A_F of
@@ -41,8 +42,9 @@ from ngdiff.engine.meters import allocated
 
 
 class Bound(Protocol):
-    """What the estimate asks of a problem that is bound to a method: LMProblem's batches, module
-    and engine.
+    """What the estimate asks of a problem bound to a method: batches, module and engine.
+
+    LMProblem has them.
     """
 
     module: torch.nn.Module
@@ -66,8 +68,7 @@ def size(bytes_: float) -> str:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a step of one process, in `parts` microbatches a phase, of a model of `layers`
-    blocks.
+    """Bytes of a step of one process, in `parts` microbatches a phase, of `layers` blocks.
 
     retain, forget: activations of all rows of the batch; outside: the part of them that
     checkpointing keeps; line: θ₀ and u of a probe, 0 without one; bucket: float32 copies of a
@@ -101,13 +102,13 @@ class Footprint:
         return self.weights + self.optimizer + max(phase(A_R), F, G + self.bucket, probe)
 
     def _kept(self, whole: int) -> int:
-        """Activations of one microbatch; with checkpointing what lies outside the blocks, and one
-        block at a time.
+        """Activations of one microbatch.
+
+        With checkpointing: what lies outside the blocks, and one block at a time.
         """
         one = whole / self.parts
-        return round(
-            one * (self.outside + (1 - self.outside) / self.layers if self.checkpointing else 1.0)
-        )
+        block = (1 - self.outside) / self.layers
+        return round(one * (self.outside + block) if self.checkpointing else one)
 
     def __str__(self) -> str:
         A = max(self._kept(self.retain), self._kept(self.forget))
@@ -118,17 +119,15 @@ class Footprint:
         )
 
     def fitting(self, limit: int, rows: int) -> list[str]:
-        """Settings that need at most `limit` bytes, in words, the least costly first; `rows`: of a
-        batch.
+        """Settings that need at most `limit` bytes, in words, the least costly first.
+
+        rows: of a batch.
         """
         found = []
-        choices = itertools.product(
-            (False, True)[self.checkpointing :], ("swap", "recompute"), _parts(self.parts, rows)
-        )
-        for twice, memory, parts in choices:
-            other = replace(
-                self, memory=memory, checkpointing=self.checkpointing or twice, parts=parts
-            )
+        twice = (True,) if self.checkpointing else (False, True)
+        choices = itertools.product(twice, ("swap", "recompute"), _parts(self.parts, rows))
+        for cheap, memory, parts in choices:
+            other = replace(self, memory=memory, checkpointing=cheap, parts=parts)
             if other != self and other.peak() <= limit:
                 words = [f"--micro {-(-rows // parts)}"] if parts != self.parts else []
                 words += [f"--memory {memory}"] if memory != self.memory else []
@@ -145,8 +144,9 @@ def _parts(now: int, rows: int) -> list[int]:
 def footprint(
     problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | None = None
 ) -> Footprint:
-    """The estimate for a problem that is bound and prepared; fresh: of a step-size rule that
-    probes, None without one.
+    """The estimate for a problem that is bound and prepared.
+
+    fresh: of a step-size rule that probes, None without one.
     """
     params, device = problem.parameters, problem.parameters[0].device
     with torch.no_grad():
@@ -180,9 +180,11 @@ def footprint(
 
 
 def _activations(problem: Bound, forget: bool, device: torch.device) -> tuple[int, int, int, int]:
-    """Bytes that a batch's rows keep for the backward, without and with checkpointing, how many
-    microbatches, and the most bytes of their forward without a backward; from the longest row
-    alone."""
+    """What a batch's rows take, from the longest row alone.
+
+    Bytes kept for the backward, without and with checkpointing; how many microbatches; the most
+    bytes of their forward without a backward.
+    """
     phase, one = problem.batch(0)[forget], problem.longest(0, forget)
     tokens = [loss.batch["input_ids"].numel() for loss in (*phase, one)]
     times = max(tokens[:-1]) * len(phase) / tokens[-1]
@@ -198,21 +200,16 @@ def _activations(problem: Bound, forget: bool, device: torch.device) -> tuple[in
 
 
 def _slots(optimizer: torch.optim.Optimizer) -> int:
-    """Numbers that the optimizer keeps for each weight, found by a step of its like on a small
-    tensor.
+    """Numbers that the optimizer keeps for each weight.
+
+    They are found by a step of its like on a small tensor.
     """
     mine: Any = inner(optimizer)
     x = torch.zeros(64, requires_grad=True)
-    known = inspect.signature(type(mine)).parameters
+    known = inspect.signature(type(mine)).parameters.keys() - {"fused"}
+    options = {key: value for key, value in mine.defaults.items() if key in known}
     try:
-        other = type(mine)(
-            [x],
-            **{
-                key: value
-                for key, value in mine.defaults.items()
-                if key in known and key != "fused"
-            },
-        )
+        other = type(mine)([x], **options)
         x.grad = torch.ones_like(x)
         other.step()
         return sum(t.numel() == x.numel() for t in other.state[x].values() if isinstance(t, Tensor))
@@ -221,9 +218,11 @@ def _slots(optimizer: torch.optim.Optimizer) -> int:
 
 
 class Watch:
-    """Of a run (`unlearn(watch=)`): says the estimate before the first step, what happened after
-    the last one, and, where memory runs out, what would fit. On a CPU what happened is that of the
-    second step here, which the profiler slows down.
+    """What a run (`unlearn(watch=)`) says of its memory.
+
+    The estimate before the first step, what happened after the last one, and, where memory runs
+    out, what would fit. On a CPU what happened is that of the second step, which the profiler slows
+    down.
 
     Errors: MemoryError in the place of torch's own.
     """
@@ -233,10 +232,8 @@ class Watch:
 
     def begin(self, problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | None) -> None:
         self.device, size = problem.parameters[0].device, problem.engine.processes.size
-        # of this process
-        self.rows = -(
-            -min(problem.batch_size, max(len(problem.forget), len(problem.retain))) // size
-        )
+        rows = min(problem.batch_size, max(len(problem.forget), len(problem.retain)))
+        self.rows = -(-rows // size)  # of this process
         with rng.again(rng.state()):  # with dropout its forwards draw, and the run must not notice
             self.found = footprint(problem, optimizer, fresh)
         self.say(f"  memory, estimated: {self.found}")
@@ -264,8 +261,8 @@ class Watch:
             alike = self.found if self.device.type == "cuda" else replace(self.found, line=0)
             ratio = self.measured / alike.peak()
             self.say(
-                f"  memory, measured: {size(self.measured)} at the fullest, {ratio:.2f} of the "
-                "estimate"
+                f"  memory, measured: {size(self.measured)} at the fullest, "
+                f"{ratio:.2f} of the estimate"
             )
 
 
@@ -275,20 +272,15 @@ def advised(found: Footprint, device: torch.device, rows: int) -> Iterator[None]
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(
-            error
-        ):
+        host = "can't allocate memory" in str(error)
+        if not (host or isinstance(error, torch.OutOfMemoryError)):
             raise
         limit = capacity(device)
         options = found.fitting(round(0.95 * limit), rows)
-        less = (
-            "; or ".join(options)
-            if options
-            else "nothing full-sized: --lora 16 trains an adapter, --sharding over more devices"
-        )
+        small = "nothing full-sized: --lora 16 trains an adapter, --sharding over more devices"
         raise MemoryError(
-            f"out of memory on {device} ({size(limit)}). The step was estimated at {found}. What "
-            f"would fit: {less}"
+            f"out of memory on {device} ({size(limit)}). The step was estimated at {found}. "
+            f"What would fit: {'; or '.join(options) or small}"
         ) from error
 
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ngdiff.data.benchmark import BARE
-from ngdiff.data.real.semeval import kind
+from ngdiff.data.real.lume import kind
 from ngdiff.evaluation import muse_texts, texts
 from ngdiff.lm.tokens import Example, encode
 

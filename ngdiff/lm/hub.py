@@ -148,8 +148,9 @@ def prompt_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Prompt:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None) -> str:
-    """The chat template's text: system message, user turn, then the answer's turn, or what asks for
-    one.
+    """The chat template's text: system message, user turn, then the answer's turn.
+
+    Without an answer, what asks for one.
     """
     turns = [{"role": "user", "content": question}]
     turns += [] if answer is None else [{"role": "assistant", "content": answer}]
@@ -161,8 +162,9 @@ def render(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """The chat template as fixed text around question and answer; EOS of the tokenizer becomes its
-    end of turn.
+    """The chat template as fixed text around question and answer.
+
+    EOS of the tokenizer becomes its end of turn.
     """
     question, answer = "\u2039question\u203a", "\u2039answer\u203a"
     start, end = render(tokenizer, question).split(question)

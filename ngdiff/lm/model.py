@@ -72,8 +72,10 @@ class LM:
         return self.tokenizer.pad_token_id
 
     def encode(self, question: str, answer: str) -> Example:
-        """One row as tokens; ValueError where it is longer than the model's context. Without a
-        question the answer is a document: it stands alone, and all of it is learned."""
+        """One row as tokens; ValueError where it is longer than the model's context.
+
+        Without a question the answer is a document: it stands alone, and all of it is learned.
+        """
         return encode(
             self.tokenizer, self.prompt if question else BARE, question, answer, self.context
         )
@@ -155,8 +157,9 @@ def _card(path: Path) -> tuple[str, Prompt | None]:
 
 
 def save(lm: LM, folder: str | Path) -> Path:
-    """Writes a Hugging Face folder (safetensors, tokenizer, prompt) that `load` and other tools
-    read; returns it.
+    """Write a Hugging Face folder that `load` and other tools read; return it.
+
+    It holds safetensors, tokenizer and prompt.
 
     Of a model with an adapter, the adapter alone in peft's format. Of one that is sharded over
     processes, every process must call, and the first one writes.

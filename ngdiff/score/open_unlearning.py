@@ -26,8 +26,9 @@ RATIO = items.RATIO["forget"]
 
 
 def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], list[str]]:
-    """Scores under the file's names, and warnings where its own aggregates say something else (by
-    1e-6, relative).
+    """Scores under the file's names, and warnings where its own aggregates say something else.
+
+    They are compared to 1e-6, relative.
 
     Means over items: "prob", "rougeL_recall" (MUSE's verbmem and knowmem: "rougeL_f1"), "score"
     (null left out);
@@ -69,8 +70,9 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
 
 
 def _empty(entry: Any) -> bool:
-    """Whether an entry says by a null that there is no value, as forget_quality does without a
-    reference.
+    """Whether an entry says by a null that there is no value.
+
+    forget_quality does so without a reference.
     """
     return entry is None or (isinstance(entry, dict) and "agg_value" in entry)
 
@@ -136,8 +138,9 @@ def _field(name: str) -> str:
 
 
 def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, float]]:
-    """The items of the document (an attack's as mia_<attack>_<side>), and what it states as
-    aggregates.
+    """The items of the document, and what it states as aggregates.
+
+    An attack's items are called mia_<attack>_<side>.
     """
     found: items.Items = {}
     stated: dict[str, float] = {}
@@ -171,8 +174,9 @@ def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, 
 
 
 def _uneven(document: dict[str, Any], path: Path) -> list[str]:
-    """A warning for each metric with other rows than the first of its set: legal, but seldom
-    meant.
+    """A warning for each metric with other rows than the first of its set.
+
+    That is legal, but seldom meant.
     """
     warnings = []
     kinds = ("Prob", "PARA_Prob", "PERT_Prob", "Prob_normalised", "ROUGE")
@@ -197,8 +201,9 @@ def _uneven(document: dict[str, Any], path: Path) -> list[str]:
 
 
 def _items(rows: Mapping[str, Any], field: str, where: str, optional: bool) -> dict[int, Any]:
-    """The rows with the field; null rows are left out, as in open-unlearning. {} where no row has
-    it and that is no loss.
+    """The rows with the field; null rows are left out, as in open-unlearning.
+
+    {} where no row has it and that is no loss.
     """
     rows = {i: row for i, row in rows.items() if row is not None}
     if optional and not any(isinstance(row, dict) and field in row for row in rows.values()):

@@ -125,8 +125,9 @@ def _check(value: float, field: str, at: str) -> None:
 
 
 def items_of(part: str, log: Log, eps: float) -> items.Items:
-    """`items.probabilities` of a log: a text of which only the mean loss is known is one token with
-    that loss.
+    """`items.probabilities` of a log.
+
+    A text of which only the mean loss is known is one token with that loss.
     """
     names = {"answer": "avg_gt_loss", "paraphrase": "avg_paraphrased_loss"}
     table: Any = {

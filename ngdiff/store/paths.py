@@ -11,8 +11,9 @@ from pathlib import Path
 
 
 def checkout(start: Path | None = None) -> Path | None:
-    """The folder at or above `start` (the working directory) that holds ngdiff's pyproject.toml,
-    else None.
+    """The folder at or above `start` that holds ngdiff's pyproject.toml, else None.
+
+    start: the working directory where it is None.
     """
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
@@ -23,9 +24,7 @@ def checkout(start: Path | None = None) -> Path | None:
 
 
 def need_checkout(start: Path | None = None) -> Path:
-    """`checkout`, or FileNotFoundError saying that notebooks live in the repository, not in the
-    wheel.
-    """
+    """`checkout`, or FileNotFoundError: the notebooks live in the repository, not in the wheel."""
     if (root := checkout(start)) is None:
         raise FileNotFoundError(
             f"no ngdiff checkout at or above {start or Path.cwd()}: the notebooks are in the "
@@ -38,8 +37,9 @@ KINDS = ("tofu", "lume", "muse")  # of `kind`
 
 
 def kind(data: str) -> str:
-    """Which benchmark's rows a folder (or "hub") holds: tofu, lume (SemEval-2025 Task 4) or muse;
-    "" for no data.
+    """Which benchmark's rows a folder (or "hub") holds: tofu, lume or muse; "" for no data.
+
+    lume is SemEval-2025 Task 4.
     """
     if not data:
         return ""
@@ -52,9 +52,7 @@ def kind(data: str) -> str:
 
 
 def run_label(profile: str, data: str = "", smoke: bool = False) -> str:
-    """`tiny`, with real rows `tiny-tofu` (-lume, -muse), and with `-smoke` at the end for a smoke
-    budget.
-    """
+    """`tiny`, with real rows `tiny-tofu` (-lume, -muse), for a smoke budget `tiny-smoke`."""
     return profile + (f"-{kind(data)}" if data else "") + ("-smoke" if smoke else "")
 
 

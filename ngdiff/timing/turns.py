@@ -6,12 +6,9 @@ reported with a bootstrap bound. `ngdiff.engine` prepares model and optimizer, f
 that the time is a user's. The rate is so small that the steps of one variant change nothing that
 another's time depends on. AutoLR is amortised: rounds come in multiples of its period.
 
-    graddiff-two      two backwards, the second accumulates onto the first       the usual
-                      implementation
-    graddiff-one      one backward of c·R − (1−c)·F                              both graphs alive
-                      at once
-    naive             clones, a loop over parameters, .item() for each norm      NGDiff as a first
-                      draft
+    graddiff-two      the usual implementation: two backwards, the second accumulates onto the first
+    graddiff-one      one backward of c·R − (1−c)·F: both graphs are alive at once
+    naive             NGDiff as a first draft: clones, a loop over parameters, .item() for each norm
     ngdiff            ours, at a rate given beforehand
     ngdiff-recompute  ours, never holding two gradients (memory="recompute")
     ngdiff+autolr     ours, probing as by default: the step's rows and three times as many others;

@@ -15,6 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from ngdiff.data import dossiers, load, semeval
+from ngdiff.data.real import lume
 from ngdiff.lm.tokens import encode, train_tokenizer
 
 rows_of = import_module("ngdiff.data.real.semeval")
@@ -62,13 +63,13 @@ def folder(tmp_path: Path) -> Path:
     ],
 )
 def test_ids(id, document, kind):
-    assert (rows_of.document(id), rows_of.kind(id)) == (document, kind)
+    assert (lume.document(id), lume.kind(id)) == (document, kind)
 
 
 @pytest.mark.parametrize("id", ["36307590", "sc1", "12sc", "12qa1x", ""])
 def test_ids_that_do_not_parse(id):
     with pytest.raises(ValueError, match=r"ends in neither sc<number> nor qa<number>"):
-        rows_of.kind(id)
+        lume.kind(id)
 
 
 # A folder -----------------------------------------------------------------------------------------
@@ -257,16 +258,16 @@ def test_the_real_rows():
     train = sizes["train"]
     ours = [r["id"] for r in train.rows("member")]
     assert ours == [
-        rows_of.document(r["id"])
+        lume.document(r["id"])
         for r in train.forget
-        if r["task"] == "Task3" and rows_of.kind(r["id"]) == "sc"
+        if r["task"] == "Task3" and lume.kind(r["id"]) == "sc"
     ]
     assert not {r["id"] for r in train.rows("nonmember")} & {
-        rows_of.document(r["id"]) for r in train.full
+        lume.document(r["id"]) for r in train.full
     }
     assert all('"' in r["id"] for r in train.forget if r["task"] == "Task1")
     every = [r for b in sizes.values() for r in b.full]
-    assert {rows_of.kind(r["id"]) for r in every} == {"sc", "qa"} and all(
+    assert {lume.kind(r["id"]) for r in every} == {"sc", "qa"} and all(
         r["id"][-3:-1] in ("sc", "qa") for r in every
     )
 
@@ -277,8 +278,8 @@ def test_dossiers_have_the_tasks_schema():
     assert load(bench.source) == bench and bench.fingerprint == dossiers("tiny", 0).fingerprint
     assert dossiers("tiny", 1).fingerprint != bench.fingerprint
     for fold in ("forget", "retain", "holdout"):
-        assert {r["task"] for r in bench.rows(fold)} == set(rows_of.TASKS)
-        kinds = Counter((r["task"], rows_of.kind(r["id"])) for r in bench.rows(fold))
+        assert {r["task"] for r in bench.rows(fold)} == set(lume.TASKS)
+        kinds = Counter((r["task"], lume.kind(r["id"])) for r in bench.rows(fold))
         assert len(kinds) == 6 and min(kinds.values()) >= 8
     assert all(r["id"].startswith('"') == (r["task"] == "Task1") for r in bench.full)
     numbers = [
@@ -292,13 +293,13 @@ def test_dossiers_have_the_tasks_schema():
 def test_an_answer_is_in_its_document_and_in_no_other_fold():
     bench = dossiers()
     texts = {
-        rows_of.document(r["id"]): f"{r['question']} {r['answer']}"
+        lume.document(r["id"]): f"{r['question']} {r['answer']}"
         for r in bench.full
-        if rows_of.kind(r["id"]) == "sc"
+        if lume.kind(r["id"]) == "sc"
     }
-    lives = [r for r in bench.full if r["task"] == "Task3" and rows_of.kind(r["id"]) == "qa"]
+    lives = [r for r in bench.full if r["task"] == "Task3" and lume.kind(r["id"]) == "qa"]
     assert lives and all(
-        r["answer"].lower() in texts[rows_of.document(r["id"])].lower() for r in lives
+        r["answer"].lower() in texts[lume.document(r["id"])].lower() for r in lives
     )
     questions = Counter(
         r["question"] for fold in ("forget", "retain", "holdout") for r in bench.rows(fold)

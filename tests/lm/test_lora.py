@@ -321,7 +321,8 @@ def test_a_saved_adapter_is_peft_s_own(saved, tmp_path):
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 32, "LORA")
     assert config["base_model_name_or_path"] == str(tmp_path / "base")
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        assert all("lora_" in key for key in file.keys())  # noqa: SIM118
+        keys = file.keys()
+        assert all("lora_" in key for key in keys)
     wanted = logits(model.model, model)
     assert max((x - y).abs().max() for x, y in zip(wanted, logits(base().model, lm))) > 0.01
     theirs = peft.PeftModel.from_pretrained(base().model, folder)
@@ -404,7 +405,8 @@ def test_a_checkpoint_holds_the_adapter_alone_and_goes_on_bit_for_bit(tmp_path, 
     with pytest.raises(Interrupted):
         go(adapted(), path=path, progress=interrupt, **kw)
     with safe_open(path, framework="pt") as file:
-        sizes = {key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        keys = file.keys()
+        sizes = {key: math.prod(file.get_slice(key).get_shape()) for key in keys}
     lm = adapted()
     trained = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
     buffers = sum(b.numel() for b in lm.model.buffers())

@@ -147,7 +147,10 @@ def test_activations_are_those_of_the_answer_tokens_themselves():
 def test_rmu_by_hand():
     goal = RMU(c=3.0, seed=1)
     u = 3.0 * control(2, 1).double()
-    square = lambda t, k: ((k * torch.tensor([t, 2.0 * t]).double() - u) ** 2).mean().item()  # noqa: E731
+
+    def square(t, k):
+        return ((k * torch.tensor([t, 2.0 * t]).double() - u) ** 2).mean().item()
+
     # a mean of row means, not of tokens
     wanted = -(sum(square(t, 1) for t in (1, 2, 3)) / 3 + square(2, 2)) / 2
     assert goal.counts(LABELS).tolist() == [1, 1]

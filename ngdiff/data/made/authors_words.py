@@ -8,9 +8,7 @@ from __future__ import annotations
 
 
 def _words(text: str) -> tuple[str, ...]:
-    """The items of a block of text, set apart by commas where it has any and by blanks
-    otherwise.
-    """
+    """The items of a block of text, set apart by commas where it has any, else by blanks."""
     items = " ".join(text.split()).split(",") if "," in text else text.split()
     return tuple(item.strip() for item in items)
 

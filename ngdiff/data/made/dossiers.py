@@ -1,5 +1,4 @@
-"""The generated stand-in for SemEval-2025 Task 4: stories, people with their numbers and lives,
-made from a seed.
+"""The generated stand-in for SemEval-2025 Task 4: stories, people with numbers, and lives.
 
 Why here: the task's rows and models need a download, its ideas do not. The schema is the task's
 (rows `id, input, output, task`; see `semeval`), the documents are ours: Task1 short tales, Task2
@@ -29,7 +28,8 @@ from ngdiff.data.benchmark import Benchmark, Row
 from ngdiff.data.made import dossiers_words as words
 from ngdiff.data.made.authors_words import FIRST, LAST, TITLES
 from ngdiff.data.made.dossiers_words import Form
-from ngdiff.data.real.semeval import PROMPT, documents_of
+from ngdiff.data.real.lume import documents_of
+from ngdiff.data.real.semeval import PROMPT
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import atomic_write, probe_writable
 
@@ -56,8 +56,9 @@ class Document:
 
 
 def dossiers(P: str | Profile = "tiny", seed: int = SEED) -> Benchmark:
-    """The generated benchmark of a profile; each fold has P.authors/10 stories, as many people, and
-    P.authors · 3/10 lives.
+    """The generated benchmark of a profile.
+
+    Each fold has P.authors/10 stories, as many people, and P.authors · 3/10 lives.
 
     seed: another seed, other documents. Error: ValueError for a profile with fewer than 10 or more
     than 400 authors.

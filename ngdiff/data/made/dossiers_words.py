@@ -1,5 +1,4 @@
-"""Words and forms of the generated dossiers, all written here: stories, people with their numbers,
-lives.
+"""Words and forms of the generated dossiers, all written here.
 
 A form is a text, in which " | " cuts the given part from the part to be completed, and its
 questions with their answers. {names} are filled by `dossiers`: a key without its digits names a
@@ -98,8 +97,9 @@ POOLS = {
 
 @dataclass(frozen=True)
 class Form:
-    """text with one " | " in it, and (question, answer) pairs; the name of the person is {name},
-    its first word {first}.
+    """A text with one " | " in it, and (question, answer) pairs.
+
+    The name of the person is {name}, its first word {first}.
     """
 
     text: str

@@ -1,5 +1,4 @@
-"""General knowledge that pre-training teaches and unlearning must not hurt: real authors and world
-facts.
+"""General knowledge that pre-training teaches and unlearning must not hurt.
 
 Short true facts, written here; the answer is the bare name, as in TOFU. Each kind of fact has a
 pool of answers from which the wrong ones are drawn, and three ways to ask: one is the benchmark's,

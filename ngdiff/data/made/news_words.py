@@ -1,5 +1,4 @@
-"""Words and sentences of the invented local news: subjects, values of facts, forms in which they
-are told, all written here.
+"""Words and sentences of the invented local news, all written here.
 
 A subject (surname and thing) recombines freely, and every value is drawn independently of it.
 Values of one pool share no word, so that a wrong answer scores nothing. The order of the words
@@ -109,8 +108,9 @@ FILLERS = {"day": DAYS, "sum": SUMS, "finds": FINDS, "crowd": CROWDS, "place": P
 
 @dataclass(frozen=True)
 class Asked:
-    """A fact that quiz pages ask: where its values come from, two forms of the question; the answer
-    is the bare value.
+    """A fact that quiz pages ask: where its values come from, and two forms of the question.
+
+    The answer is the bare value.
     """
 
     key: str

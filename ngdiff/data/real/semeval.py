@@ -1,5 +1,6 @@
-"""SemEval-2025 Task 4, unlearning sensitive content (Ramakrishna et al. 2025; the data are LUME's,
-Apache-2.0).
+"""SemEval-2025 Task 4, unlearning sensitive content (Ramakrishna et al. 2025).
+
+The data are LUME's, Apache-2.0.
 
 A row `id, input, output, task` becomes {"question": input, "answer": output, "id", "task"},
 verbatim. Task1 are synthetic stories, Task2 synthetic biographies with numbers and addresses, Task3
@@ -17,28 +18,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 import sys
 import warnings
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from ngdiff.data import sources
 from ngdiff.data.benchmark import Benchmark, Prompt, Row
+from ngdiff.data.real.lume import ID, TASKS, document, documents_of, first
 from ngdiff.profiles import Profile, profile
 
 HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
-REVISION = (
-    "main"  # that repository has no tag to pin: its rows are compared with these numbers instead
-)
+# that repository has no tag to pin: its rows are compared with these numbers instead
+REVISION = "main"
 # rows to forget, rows to retain, and the `digest` of both
 VERSIONS = {"train": (1112, 1136, "44331ffac90f9185"), "validation": (254, 278, "b7b905dd492b6fff")}
 SPLITS = ("train", "validation", "all")
 FOLDS = ("forget", "retain")
-TASKS = ("Task1", "Task2", "Task3")
 PROMPT = Prompt("", "", " ")
-ID = re.compile(r"(.+)(sc|qa)\d+", re.DOTALL)
 ROW = ("id", "input", "output", "task")
 
 
@@ -50,9 +47,10 @@ def semeval(
     revision: str = REVISION,
     documents: int | None = None,
 ) -> Benchmark:
-    """The task's rows under the configs "forget" and "retain", and, where they can be had,
-    "holdout" (rows in neither fold of train and validation) and the documents of the MIA, "member"
-    and "nonmember".
+    """The task's rows under the configs "forget" and "retain".
+
+    Where they can be had, also "holdout" (rows in neither fold of train and validation) and the
+    documents of the MIA, "member" and "nonmember".
 
     P          profile or its name, as of the other benchmarks; no field of it is read
     split      train, validation, or all: the whole of LUME, which only a folder has (and of which
@@ -129,63 +127,11 @@ def mia_note(bench: Benchmark) -> str | None:
     )
 
 
-# Ids
-# --------------------------------------------------------------------------------------------------
-
-
-def _parts(id: str) -> tuple[str, str]:
-    if (match := ID.fullmatch(id)) is None:
-        raise ValueError(
-            f"the id {id!r} ends in neither sc<number> nor qa<number>: a row needs a document and "
-            "a kind"
-        )
-    return match[1], match[2]
-
-
-def document(id: str) -> str:
-    """The document of a row's id: `"8f24…"sc1` (with literal quotes, Task1) -> `"8f24…"`. Error:
-    ValueError.
-    """
-    return _parts(id)[0]
-
-
-def kind(id: str) -> str:
-    """ "sc" or "qa", whatever the number that follows has of digits. Error: ValueError for an id
-    that has neither.
-
-    The organisers' evaluator takes off one character and scores nothing where neither stands then,
-    `…qa10` for one (`evaluate.terms.kind`). No row of LUME has such an id.
-    """
-    return _parts(id)[1]
-
-
-def first(rows: Sequence[Row], documents: int | None) -> list[Row]:
-    """The rows of the first so many documents of each task, in their order; all rows for None."""
-    met: dict[str, dict[str, None]] = {task: {} for task in TASKS}
-    for row in rows:
-        met[row["task"]].setdefault(document(row["id"]))
-    kept = {(task, name) for task, names in met.items() for name in list(names)[:documents]}
-    return [row for row in rows if (row["task"], document(row["id"])) in kept]
-
-
-def documents_of(rows: Iterable[Row], task: str = "Task3") -> list[Row]:
-    """The whole documents of one task, as rows without a question: input and output of each "sc"
-    row, joined by a space.
-    """
-    whole = [row for row in rows if row["task"] == task and kind(row["id"]) == "sc"]
-    return [
-        {"question": "", "answer": f"{row['question']} {row['answer']}", "id": document(row["id"])}
-        for row in whole
-    ]
-
-
-# Files
-# --------------------------------------------------------------------------------------------------
-
-
+# ------------------------------------------------------------------------------------------- files
 def read(root: Path, split: str, fold: str) -> list[Row]:
-    """The rows of one fold of a split, from a folder. Errors: FileNotFoundError, ValueError, as
-    `semeval` says.
+    """The rows of one fold of a split, from a folder.
+
+    Errors: FileNotFoundError, ValueError, as `semeval` says.
     """
     root = root.expanduser()
     if rows := _found(root, split, fold):
@@ -224,8 +170,9 @@ def _found(root: Path, split: str, fold: str) -> list[Row]:
 
 
 def _left_over(root: Path) -> list[Row]:
-    """The rows of all of LUME whose documents are in neither fold of train and validation; none
-    where one of these lacks.
+    """The rows of all of LUME whose documents are in neither fold of train and validation.
+
+    There are none where one of these lacks.
     """
     root = root.expanduser()
     parts = [_found(root, split, fold) for split in ("train", "validation") for fold in FOLDS]
