@@ -87,10 +87,8 @@ methods = {
     "GradDiff(0.1)": (ng.GradDiff(0.1), 2.0),
     "GradDiff(0.5)": (ng.GradDiff(0.5), 2.0),
     "GradDiff(0.9)": (ng.GradDiff(0.9), 2.0),
-    "NGDiff": (
-        ng.NGDiff(),
-        0.2,
-    ),  # its d has the length of a direction, not of a gradient: other units, other rate
+    # its d has the length of a direction, not of a gradient: other units, other rate
+    "NGDiff": (ng.NGDiff(), 0.2),
 }
 histories = {}
 for name, (direction, lr) in methods.items():
@@ -136,13 +134,10 @@ assert first["NGDiff"] < first["GradAscent"] < first["GradDiff(0.1)"]
 assert end["GradAscent"]["retain"] > 10 and end["GradAscent"]["forget"] > 10, (
     "ascent goes on, and R goes with it"
 )
-at_chance = {
-    name: rows[list(first).index(name)]["retain"][first[name]] for name in ("GradAscent", "NGDiff")
-}
-assert (
-    at_chance["GradAscent"] > 10 * rows[0]["retain"][0]
-    and at_chance["NGDiff"] < rows[0]["retain"][0]
-)
+retain = {row["method"]: row["retain"] for row in rows}
+at_chance = {name: retain[name][first[name]] for name in ("GradAscent", "NGDiff")}
+assert at_chance["GradAscent"] > 10 * rows[0]["retain"][0]
+assert at_chance["NGDiff"] < rows[0]["retain"][0]
 print({name: f"coin flip at step {t}" if t else "never" for name, t in first.items()})
 print({name: f"R = {r:.2g} at that step" for name, r in at_chance.items()})
 
@@ -185,9 +180,8 @@ assert all(math.isclose(share(c / (1 - c)), c) for c in (0.1, 0.5, 0.9))
 
 def unit_F(angle):
     """A unit forget gradient at that angle, in degrees, from g_R = (1, 0)."""
-    return torch.tensor(
-        [math.cos(math.radians(angle)), math.sin(math.radians(angle))], dtype=torch.float64
-    )
+    turn = math.radians(angle)
+    return torch.tensor([math.cos(turn), math.sin(turn)], dtype=torch.float64)
 
 
 g_R = torch.tensor([1.0, 0.0], dtype=torch.float64)
@@ -200,9 +194,8 @@ for kappa in (1 / 3, 1.0, 3.0):
     d = [geometry.combined(ng.GradDiff(c), g_R, g_F) for c in grid]
     changes = {"dR": [-(x @ g_R).item() for x in d], "dF": [-(x @ g_F).item() for x in d]}
     rows.append({"kappa": kappa, "c": grid, "low": low, "high": high, **changes})
-fig = one_step.slopes(
-    saved(rows_folder / "theory_slopes.jsonl", rows, config, time.perf_counter() - began)
-)
+rows = saved(rows_folder / "theory_slopes.jsonl", rows, config, time.perf_counter() - began)
+fig = one_step.slopes(rows)
 style.save(
     fig, figures_folder, "fig1_slopes", "Two gradients by hand at three norm ratios; no seed."
 )

@@ -146,11 +146,8 @@ for other in (oracles.imtl_g(G), oracles.config(G)):
     # at 60° ‖d‖ = 1
     assert torch.allclose(other / other.norm(), normalised_difference(g_R, g_F), rtol=1e-12)
 
-print(
-    f"{'':14}"
-    + "".join(f"{f'κ = {kappa:g}':>18}" for kappa in (0.1, 1.0, 10.0))
-    + "    cos(d, g_R), cos(d, −g_F)"
-)
+heads = "".join(f"{f'κ = {kappa:g}':>18}" for kappa in (0.1, 1.0, 10.0))
+print(f"{'':14}{heads}    cos(d, g_R), cos(d, −g_F)")
 cosines = {}
 for name, rule in relatives.items():
     cosines[name] = []
@@ -246,10 +243,8 @@ for family in ("concave", "convex"):
                 measure=True,
             )
             taken = [i for i in run.history if i.updated]
-            wrong_R, wrong_F = (
-                wrong_R + sum(i.dR > 0 for i in taken),
-                wrong_F + sum(i.dF < 0 for i in taken),
-            )
+            wrong_R += sum(i.dR > 0 for i in taken)
+            wrong_F += sum(i.dF < 0 for i in taken)
             total += len(taken)
         rows.append(
             {

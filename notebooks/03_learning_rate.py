@@ -187,8 +187,8 @@ results.write_rows(rows_folder / "optimizers.jsonl", list(sides.values()))
 for opt, row in sides.items():
     print(
         f"{opt:6} first rate {row['eta_first']:.2g}, "
-        f"retain loss {row['loss_retain']:.3f}, forget loss "
-        f"{row['loss_forget']:.3f}, updates that raised R to first order {row['uphill_retain']:.0%}"
+        f"retain loss {row['loss_retain']:.3f}, forget loss {row['loss_forget']:.3f}, "
+        f"updates that raised R to first order {row['uphill_retain']:.0%}"
     )
 
 # %% [markdown]

@@ -156,13 +156,11 @@ for family in ("concave", "convex"):
             if abs(geometry.angle_ratio(g_R, g_F)[0]) < 1 - 1e-6:
                 note("3 IMTL-G, ConFIG, MGDA on unit", family, theorems.same_as_multitask(g_R, g_F))
             note("4 PCGrad and MGDA", family, theorems.projections(g_R, g_F))
-            note(
-                "5 one step, windows", family, theorems.one_step(P, theta, d, 10 ** (4 * x[4] - 3))
-            )
+            error = theorems.one_step(P, theta, d, 10 ** (4 * x[4] - 3))
+            note("5 one step, windows", family, error)
             if d.norm() > 1e-3:
-                note(
-                    "6 AutoLR is exact", family, theorems.exact_rate(P, theta, d, 10 ** (2 * x[5]))
-                )
+                error = theorems.exact_rate(P, theta, d, 10 ** (2 * x[5]))
+                note("6 AutoLR is exact", family, error)
             if geometry.angle_ratio(g_R, g_F)[0] < 1 - 1e-6:
                 theorems.restored(
                     g_R,
@@ -172,21 +170,15 @@ for family in ("concave", "convex"):
                 )
                 note("9 Eq. 7 in Adam's own metric", family)
             if family == "concave":
-                rivals = P.minimiser(0.5) + torch.randn(
-                    200, len(P.start), generator=make, dtype=torch.float64
-                )
-                note(
-                    "8 scalarization is optimal",
-                    family,
-                    theorems.scalarization(P, 0.02 + 0.96 * x[6], rivals),
-                )
+                away = torch.randn(200, len(P.start), generator=make, dtype=torch.float64)
+                rivals = P.minimiser(0.5) + away
+                error = theorems.scalarization(P, 0.02 + 0.96 * x[6], rivals)
+                note("8 scalarization is optimal", family, error)
 
 print(f"{'statement':30} {'family':8} {'points':>6} {'worst relative error':>22}")
 for (number, family), (n, error) in table.items():
-    print(
-        f"{number:30} {family:8} {n:6d} "
-        + (f"{error:22.1e}" if error is not None else f"{'–':>22}")
-    )
+    shown = "–" if error is None else f"{error:.1e}"
+    print(f"{number:30} {family:8} {n:6d} {shown:>22}")
 rows = [{"statement": s, "family": f, "points": n, "worst": e} for (s, f), (n, e) in table.items()]
 rows = saved(rows_folder / "theory_statements.jsonl", rows, config, time.perf_counter() - began)
 
@@ -217,9 +209,8 @@ for family in ("concave", "convex"):
             "forget_window": forget,
         }
     )
-fig = one_step.window(
-    saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began)
-)
+windows = saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began)
+fig = one_step.window(windows)
 style.save(fig, figures_folder, "fig4_windows", "The pairs of seed 2, float64.")
 fig
 

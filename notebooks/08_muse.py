@@ -111,8 +111,8 @@ for name, found in report.items():
         f"   in truth  …{first['verbmem']['gt'][:90]!r}"
     )
     print(
-        f"   asked {first['knowmem_f']['question']!r}\n   "
-        f"answers {first['knowmem_f']['response']!r}, in truth {first['knowmem_f']['gt']!r}"
+        f"   asked {first['knowmem_f']['question']!r}\n"
+        f"   answers {first['knowmem_f']['response']!r}, in truth {first['knowmem_f']['gt']!r}"
     )
     member, other = (found.items[f"privleak_{side}"] for side in ("forget", "holdout"))
     print(

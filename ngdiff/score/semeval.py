@@ -141,10 +141,8 @@ def _table(folder: Path, prefix: str, columns: tuple[str, ...]) -> tuple[Any, li
         try:
             _whole(file)
             table = pandas.read_csv(file)
-        except (
-            ValueError,
-            csv.Error,
-        ) as error:  # pandas' own and UnicodeDecodeError are ValueErrors
+        # pandas' own and UnicodeDecodeError are ValueErrors
+        except (ValueError, csv.Error) as error:
             raise ValueError(f"{file}: not a whole csv file: {error}".strip()) from error
         if missing := [name for name in columns if name not in table]:
             raise ValueError(

@@ -315,10 +315,8 @@ def test_an_error_in_a_loss_leaves_no_hook_behind(parts):
     [
         (ForgetLevel(0.5), "forget_level"),
         (RetainBound(0.5), "retain_bound"),
-        (
-            lambda info: "conflict" if abs(info.cosine) > 0 else None,
-            "conflict",
-        ),  # known after d is written
+        # known after d is written
+        (lambda info: "conflict" if abs(info.cosine) > 0 else None, "conflict"),
     ],
     ids=["forget", "retain", "cosine"],
 )

@@ -239,9 +239,8 @@ def test_the_hubs_rows_are_counted(monkeypatch):
     monkeypatch.setattr("ngdiff.data.sources.hub", few)
     with pytest.raises(ValueError, match=r"has 1 \+ 1 rows of validation, the task 254 \+ 278"):
         semeval("tiny", "validation")
-    assert [s[1] for s in seen] == ["forget_validation", "retain_validation"] and seen[0][
-        2
-    ] == "main"
+    assert [s[1] for s in seen] == ["forget_validation", "retain_validation"]
+    assert seen[0][2] == "main"
     # an earlier commit may have others
     assert len(semeval("tiny", "validation", revision="0" * 40).forget) == 1
 

@@ -42,9 +42,8 @@ OPTIMIZERS = {
     "adamw": None,
 }
 SINGLE = torch.float32
-CASES: dict[
-    str, dict
-] = {  # in float64 and sharded, unless it says otherwise; `same`: a case of the same run
+# in float64 and sharded, unless it says otherwise; `same`: a case of the same run
+CASES: dict[str, dict] = {
     "shard": {},
     "replicate": {"sharding": "replicate", "same": "shard"},
     "adamw": {"optimizer": "adamw"},

@@ -637,9 +637,8 @@ EACH = pytest.mark.parametrize("method", NEW, ids=lambda m: m.name)
 def test_a_fresh_adapter_is_its_own_start(method):
     """The first step sees what the model without an adapter sees; the base is what it was."""
     lm = two_layers()
-    plain = ng.unlearn(LMProblem(BENCH, lm, batch_size=4), method, Constant(1e-3), steps=1).history[
-        0
-    ]
+    problem = LMProblem(BENCH, lm, batch_size=4)
+    plain = ng.unlearn(problem, method, Constant(1e-3), steps=1).history[0]
     before = weights(lm)
     run = ng.unlearn(
         LMProblem(BENCH, lora.adapt(lm, 4), batch_size=4), method, Constant(1e-2), steps=4

@@ -682,9 +682,8 @@ MUSE = {
     # F1: LCS "the cat" 2 of 3 and of 2 words: 2·(2/3)·1/(5/3) = 4/5; 0
     "verbmem": [{"response": "the big cat", "gt": "the cat"}, {"response": "", "gt": "a"}],
     "knowmem_f": [{"response": "novels", "gt": "novel"}],  # the stemmer is off
-    "knowmem_r": [
-        {"response": "Łódź in 1987", "gt": "in 1987"}
-    ],  # rouge_score knows [a-z0-9]: "d in 1987"
+    # rouge_score knows [a-z0-9]: "d in 1987"
+    "knowmem_r": [{"response": "Łódź in 1987", "gt": "in 1987"}],
     "privleak": {"forget": [1, 3], "holdout": [2, 4], "retain": [1, 3]},  # AUC ¾
 }
 

@@ -100,10 +100,8 @@ def package(home: Path, **files: str) -> Path:
     [
         ("import pkg.b", {"pkg", "pkg.b"}),
         ("def f():\n    from pkg import b", {"pkg", "pkg.b"}),  # inside a function
-        (
-            "def f():\n    import pkg as p\n    return p.b.x",
-            {"pkg", "pkg.b"},
-        ),  # read off the package
+        # read off the package
+        ("def f():\n    import pkg as p\n    return p.b.x", {"pkg", "pkg.b"}),
         ("import pkg as p\nX = p.sub.c.y", {"pkg", "pkg.sub", "pkg.sub.c", "pkg.b"}),
         ("from pkg import Late", {"pkg", "pkg.b"}),  # a name that the package loads on first use
         ("import pkg as p\nX = p.Late()", {"pkg", "pkg.b"}),
@@ -160,15 +158,16 @@ from ngdiff.profiles import TinyLM, Training
 tiny = profiles.profile("tiny")
 shape = TinyLM(hidden=32, layers=1, heads=2, intermediate=64, vocab=512, context=128)
 training = Training(epochs=16, pretrain_epochs=5, lr=1.5e-2, batch_size=16, replay=0.5)
-micro = replace(tiny, name="micro", authors=4, questions=6, lm=shape, training=training, steps=5,\
- batch_size=4,
-                max_new_tokens=8)
+micro = replace(
+    tiny, name="micro", authors=4, questions=6, lm=shape, training=training, steps=5,
+    batch_size=4, max_new_tokens=8,
+)
 profiles._PROFILES = (*profiles._PROFILES, micro)
 kinds = {"data": "", "profile": "micro", "rule": "fixed", "lr": 3e-3}
 row = trials.run(trials.Trial("graddiff-0.5", "constant", **kinds), refresh=len(sys.argv) > 1)
 loaded = sorted(name for name in sys.modules if name.partition(".")[0] == "ngdiff")
-print(json.dumps({"loss_forget": row["loss_forget"], "loaded": loaded,\
- "closure": code.closure("ngdiff.study.trials")}))
+closure = code.closure("ngdiff.study.trials")
+print(json.dumps({"loss_forget": row["loss_forget"], "loaded": loaded, "closure": closure}))
 """
 
 

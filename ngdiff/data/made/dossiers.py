@@ -70,8 +70,8 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     """The benchmark of a recipe {"authors", "seed"}."""
     if not 10 <= recipe["authors"] <= 400:
         raise ValueError(
-            f"authors={recipe['authors']}: dossiers are made for 10 to 400, a tenth of them with "
-            "numbers"
+            f"authors={recipe['authors']}: dossiers are made for 10 to 400, "
+            "a tenth of them with numbers"
         )
     folds = generate(recipe["authors"], recipe["seed"])
     rows = {
@@ -85,9 +85,11 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> None:
-    """Writes forget.jsonl, retain.jsonl, member.jsonl and nonmember.jsonl as the task's evaluator
-    takes them: with `semeval(root=folder, mia=folder)` the same rows are read back. Each file is
-    whole or as it was; PermissionError."""
+    """Write forget.jsonl, retain.jsonl, member.jsonl and nonmember.jsonl.
+
+    The task's evaluator takes them so; `semeval(root=folder, mia=folder)` reads the same rows back.
+    Each file is whole or as it was; PermissionError.
+    """
     bench, folder = dossiers(P, seed), Path(folder)
     probe_writable(folder)
     task = {"id": "id", "input": "question", "output": "answer", "task": "task"}
@@ -117,10 +119,7 @@ def generate(authors: int, seed: int) -> dict[str, list[Document]]:
     }
 
 
-# Documents
-# --------------------------------------------------------------------------------------------------
-
-
+# --------------------------------------------------------------------------------------- documents
 def _story(rng: random.Random, name: str) -> Document:
     return _fill(f'"{_uuid(rng)}"', "Task1", _pick(rng, words.STORIES), Facts(rng, name))
 
@@ -188,10 +187,7 @@ def _fill(id: str, task: str, form: Form, facts: Facts) -> Document:
     )
 
 
-# Chance
-# --------------------------------------------------------------------------------------------------
-
-
+# ------------------------------------------------------------------------------------------ chance
 def _below(rng: random.Random, n: int) -> int:
     return int(rng.random() * n)
 
