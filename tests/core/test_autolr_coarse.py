@@ -276,9 +276,7 @@ def test_what_a_probe_says_of_its_own_error_holds(probed):
 
 
 def test_an_accepted_bend_is_no_hill_in_float32(probed):
-    """No fit that counts is clearly concave, or clearly rises, along the same line in float32: by z
-    standard errors.
-    """
+    """No fit that counts is concave, or rises, by z standard errors along the line in float32."""
     counted = [both for both in probed if both.state.outcome in bench_probes.COUNT]
     assert len(counted) >= 4, "each of the four runs should find a rate"
     for both in counted:

@@ -1,5 +1,6 @@
-"""A run on disk: stop and go on bit for bit, whatever kills it; what is damaged, foreign or
-unwritable is refused.
+"""A run on disk: stop and go on bit for bit, whatever kills it.
+
+What is damaged, foreign or unwritable is refused.
 """
 
 from __future__ import annotations
@@ -96,8 +97,9 @@ def test_stop_and_go_on_bit_for_bit(tmp_path, name, optimizer, rule):
 )
 @pytest.mark.parametrize("batch_size", [2, 3])
 def test_methods_that_look_at_the_start_go_on_bit_for_bit(tmp_path, method, batch_size):
-    """What the start model says of a row is stored; a resumed run meets the rows in other
-    company.
+    """What the start model says of a row is stored.
+
+    A resumed run meets the rows in other company.
     """
     path = tmp_path / "run.safetensors"
 

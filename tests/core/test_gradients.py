@@ -163,8 +163,9 @@ def test_the_reads_of_a_step(parts, reads):
 @pytest.mark.parametrize("memory", MODES)
 @pytest.mark.parametrize("parts", PARTS)
 def test_dropout_draws_the_same_masks_again_and_then_goes_on(memory, parts):
-    """Against the twin from the same seed, which draws each mask once; what is drawn afterwards is
-    new.
+    """Against the twin from the same seed, which draws each mask once.
+
+    What is drawn afterwards is new.
     """
     net, step = built(memory, GradDiff(0.4), "momentum", net=Net(dropout=0.4))
     slow = Net(dropout=0.4)
@@ -243,8 +244,9 @@ def test_aligned_gradients_end_the_run_and_nearly_aligned_ones_do_not(
 
 
 def test_the_angle_is_resolved_from_the_length_of_d():
-    """Several microbatches: ⟨g_R, g_F⟩ is known from ‖d‖² only; no coarser than from the gradients
-    themselves.
+    """Several microbatches: ⟨g_R, g_F⟩ is known from ‖d‖² only.
+
+    It is no coarser than from the gradients themselves.
     """
     t = math.radians(0.02)  # 1 − ρ = 6e-8
     x, R, F = line_problem([1.0, 0.0], [math.cos(t), math.sin(t)])
@@ -333,8 +335,9 @@ def test_stops_fire_before_the_update(stop, name, parts):
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("rule", [NGDiff(), GradAscent(), GradDiff(1.0)], ids=repr)
 def test_groups_frozen_tied_and_untouched_parameters_move_as_under_swap(rule, parts):
-    """A tied layer, a frozen one, a head for each phase, a parameter of neither; rates 1 : 5 : 0,
-    decay in one group.
+    """A tied layer, a frozen one, a head for each phase, a parameter of neither.
+
+    Rates 1 : 5 : 0, decay in one group.
     """
 
     def groups(net):
@@ -483,8 +486,9 @@ def test_recompute_holds_one_gradient_where_swap_holds_two(parts):
 
 
 def test_a_compiled_model_s_graph_is_walked_once():
-    """Its backward writes over what the forward saved: a second one through the same graph gives
-    another gradient.
+    """Its backward writes over what the forward saved.
+
+    A second one through the same graph gives another gradient.
     """
     net = Net()
     net.two.compile(backend="eager")

@@ -188,8 +188,9 @@ def test_a_parameter_of_neither_phase_is_left_alone():
 
 
 def test_parameters_unfrozen_since_are_refused_before_anything_changes():
-    """Else the two phases would add up in the `.grad` of one that the step does not know: F would
-    be descended.
+    """Else the two phases would add up in the `.grad` of one that the step does not know.
+
+    F would be descended.
     """
     net = Net()
     # holds the frozen ones too
@@ -228,8 +229,9 @@ def test_the_rate_reported_is_that_of_the_first_group_that_has_one():
 
 
 def test_a_probed_update_far_below_the_weights_is_not_lost_in_their_rounding():
-    """float32, weights of 1, gradient 1e-8, η = 1e7: at rate 1 the update would vanish; the step is
-    −0.1 all the same.
+    """float32, weights of 1, gradient 1e-8, η = 1e7: at rate 1 the update would vanish.
+
+    The step is −0.1 all the same.
     """
     x = torch.ones(3, requires_grad=True)
     step = UnlearningStep(

@@ -1,5 +1,6 @@
-"""Step-size rules on analytic lines: no torch, no model; every outcome, every bound, golden values
-by hand.
+"""Step-size rules on analytic lines: no torch, no model.
+
+Every outcome, every bound, golden values by hand.
 """
 
 from __future__ import annotations
@@ -296,8 +297,9 @@ def test_lines_with_noisy_rows_are_taken_for_parabolas_unless_the_scatter_is_ask
 
 
 def test_the_noise_is_the_larger_of_rounding_and_scatter_not_their_sum():
-    """Two rows with second differences 4 and 0: the sum 4 against rounding eps·size = 2.4 and one
-    standard error of 4·1.
+    """Two rows with second differences 4 and 0.
+
+    Their sum 4 stands against rounding eps·size = 2.4 and one standard error of 4·1.
     """
     L = {0.0: [1.0, 1.0], 1.0: [2.0, 0.5], -1.0: [4.0, 1.5]}
     size = sum(map(abs, L[1.0])) + 2 * sum(L[0.0]) + sum(L[-1.0])  # 12
@@ -377,8 +379,9 @@ def test_a_search_that_finds_nothing_ends_low_and_says_why(f):
 
 
 def test_a_search_that_found_nothing_is_made_again():
-    """A retain loss at its minimum (KL at the start) only rises: the rate must not collapse before
-    it has moved.
+    """A retain loss at its minimum (KL at the start) only rises.
+
+    The rate must not collapse before it has moved.
     """
     rule = AutoLR(lr=1e-3, every=1, fresh=0)
     first = probed(rule, lambda h: 1 + abs(h) + h)

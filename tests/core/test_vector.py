@@ -135,8 +135,9 @@ def test_precision_is_that_of_the_worst_tensor():
 
 
 def test_a_long_float32_tensor_is_multiplied_out_in_pieces():
-    """10⁷ numbers in one float32 sum are off by 10⁻⁴ and more: enough to call 1 − ρ = 3e-5
-    aligned.
+    """10⁷ numbers in one float32 sum are off by 10⁻⁴ and more.
+
+    That is enough to call 1 − ρ = 3e-5 aligned.
     """
     make = torch.Generator().manual_seed(0)
     u = torch.randn(10_000_000, generator=make)
@@ -159,8 +160,9 @@ def test_a_long_float32_tensor_is_multiplied_out_in_pieces():
 # ------------------------------------------------------------ what an accelerator does, on the host
 @pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def kernels(request, monkeypatch):
-    """One kernel for a large tensor, one pack for all small ones, as on CUDA; eager, or really
-    compiled.
+    """One kernel for a large tensor, one pack for all small ones, as on CUDA.
+
+    They are eager, or really compiled.
     """
     made = {}
 

@@ -1,5 +1,6 @@
-"""SemEval-2025 Task 4's rows: from a folder, the hub, and generated; what is refused, with file and
-line.
+"""SemEval-2025 Task 4's rows: from a folder, the hub, and generated.
+
+What is refused, with file and line.
 """
 
 from __future__ import annotations

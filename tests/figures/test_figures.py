@@ -376,8 +376,9 @@ def test_the_differences_say_which_pairs_arrived_and_what_the_bars_are() -> None
 
 
 def texts_in_view(fig: Figure) -> list[Text]:
-    """Every text that is drawn, tick labels included; matplotlib keeps those of ticks outside the
-    limits too.
+    """Every text that is drawn, tick labels included.
+
+    Texts of ticks outside the limits are left out, which matplotlib keeps.
     """
     hidden = set()
     for ax in fig.axes:

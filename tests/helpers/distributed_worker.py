@@ -95,8 +95,9 @@ ENGINE = ("sharding", "memory", "checkpointing", "precision")
 
 @cache
 def trained() -> LM:
-    """A Llama of two layers that has half learned all rows: near a minimum of R, where rounding
-    does not grow.
+    """A Llama of two layers that has half learned all rows.
+
+    It is near a minimum of R, where rounding does not grow.
     """
     lm = micro.lm()
     model = micro._model(lm.tokenizer, 5, num_hidden_layers=2)
@@ -271,8 +272,9 @@ def launched(folder: Path) -> None:
 
 
 def refused(folder: Path) -> None:
-    """What must not go on: DDP whose gradients alias its buckets; and what a plain DDP is told
-    without an engine.
+    """What must not go on, and what a plain DDP is told without an engine.
+
+    DDP whose gradients alias its buckets must not.
     """
     Engine(device="cpu").processes  # noqa: B018
     found = {}
@@ -293,9 +295,7 @@ STAGES = {f.__name__: f for f in (cases, products, refused, killed, resumed, lau
 
 
 def launch(folder: Path, stages: list[str]) -> list[int]:
-    """Two processes, forked from this one, that run the stages one after the other; their exit
-    codes.
-    """
+    """Fork two processes that run the stages one after the other; give their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -1,5 +1,6 @@
-"""A benchmark of eight rows and models of one layer, for the tests of the evaluation; each is made
-once.
+"""A benchmark of eight rows and models of one layer, for the tests of the evaluation.
+
+Each is made once.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ OPTIMIZERS = {
 
 
 class Net(nn.Module):
-    """A small net with everything a step meets: a tied layer, a frozen one, a head for each phase,
-    dropout.
+    """A small net with everything a step meets.
+
+    A tied layer, a frozen one, a head for each phase, dropout.
     """
 
     def __init__(self, dtype=torch.float64, dropout=0.0, seed=0):

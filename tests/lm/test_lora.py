@@ -1,5 +1,6 @@
-"""Adapters: the step on (A, B) is the step on W + (alpha/r)·B·A written out; the base is shared,
-frozen, and the start.
+"""Adapters: the step on (A, B) is the step on W + (alpha/r)·B·A written out.
+
+The base is shared, frozen, and the start.
 """
 
 from __future__ import annotations

@@ -594,8 +594,9 @@ def test_semeval_by_hand(folder, tmp_path):
 
 
 def test_semeval_reads_an_empty_output_as_nan(folder):
-    """pandas turns an empty, "None" or "NA" cell into NaN, whose str is "nan": the evaluator's
-    quirk.
+    """pandas turns an empty, "None" or "NA" cell into NaN, whose str is "nan".
+
+    That is the evaluator's quirk.
     """
     nan = HEADER + "asc1,Task1,x,my nan is here,,1\naqa1,Task1,x,nan,None,1\n"
     save(folder / "retain_0.csv", nan)

@@ -188,8 +188,9 @@ def run(home: Path, cache: Path, *arguments: str) -> dict:
 def test_a_turned_sign_is_never_served_from_the_cache_nor_its_number_afterwards(
     copy: Path, tmp_path: Path
 ) -> None:
-    """One sign turned in the step: another number at once; the file restored: the first number
-    again.
+    """One sign turned in the step: another number at once.
+
+    The file restored: the first number again.
     """
     file = next(path for path in copy.rglob("*.py") if "class Swap" in path.read_text("utf-8"))
     text, sign = file.read_text("utf-8"), "combine_(self.g_R, self.g_F, a, b)"

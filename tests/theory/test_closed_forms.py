@@ -1,5 +1,6 @@
-"""The closed forms 1 to 6, by number, each a property over random families: directions and single
-steps.
+"""The closed forms 1 to 6, by number, each a property over random families.
+
+Directions and single steps.
 
 The statements are functions of `ngdiff.theory.theorems`, which the notebooks call too; beside each
 stand what must fail where the statement does not reach, and checks of it that share no code with
@@ -148,8 +149,9 @@ def test_5_and_on_a_concave_one_not_every_step() -> None:
 
 
 def softmax_losses(seed: int):
-    """Cross-entropies of a three-class linear classifier on two small batches: smooth, convex, not
-    quadratic.
+    """Cross-entropies of a three-class linear classifier on two small batches.
+
+    Smooth, convex, not quadratic.
     """
     make = torch.Generator().manual_seed(seed)
     x, y = torch.randn(6, 4, generator=make, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])

@@ -1,5 +1,6 @@
-"""The closed forms 7 to 10, by number, each a property over random families: whole runs, their
-ends, and AdamW.
+"""The closed forms 7 to 10, by number, each a property over random families.
+
+Whole runs, their ends, and AdamW.
 """
 
 from __future__ import annotations
