@@ -68,6 +68,7 @@ __all__ = [
     "target",
     "unlearn",
 ]
+# public name -> the module that defines it; the other names of __all__ are modules
 _HOME = {
     **dict.fromkeys(("unlearn", "UnlearningStep"), "core.loop"),
     **dict.fromkeys(
@@ -90,7 +91,7 @@ _MODULES = {
     "lora": "lm.lora",
     "objectives": "methods.objectives",
     "quadratics": "theory.quadratics",
-}  # of another folder
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -127,8 +127,9 @@ _PROFILES = (
 
 
 def profile(name: str | Profile) -> Profile:
-    """The profile of that name, "paper-<model>" with another of the hub's models; a Profile comes
-    back as it is.
+    """The profile of that name; "paper-<model>" is paper with another of the hub's models.
+
+    A Profile comes back as it is.
 
     Raises ValueError for an unknown name, listing the known ones.
     """

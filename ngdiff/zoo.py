@@ -1,5 +1,6 @@
-"""The paper profile's models: where base model, tokenizer, targets and retain-only models are on
-the hub, by name.
+"""The paper profile's models: where they are on the hub, by name.
+
+A row has base model, tokenizer, targets and retain-only models.
 
 Where a benchmark's authors published a target, it is the start of unlearning; elsewhere
 `ngdiff.lm.pair` fine-tunes the base by the benchmark's recipe. The paper names Phi-1.5, Falcon-1B,
@@ -119,8 +120,9 @@ def model(name: str) -> Model:
 
 
 def tokenizer_of(place: str) -> str:
-    """The repository whose tokenizer a hub id goes with: its own, unless the table names
-    another.
+    """The repository whose tokenizer a hub id goes with.
+
+    Its own, unless the table names another.
     """
     for m in MODELS.values():
         published = [i for pair in m.ready.values() for i in pair if i]

@@ -46,9 +46,8 @@ print(
 # %%
 start, reference = ng.pair(bench, P)
 before, ideal = trials.levels(profile, "", data, 0)
-level = before[
-    "loss_holdout"
-]  # the start's loss on authors it has never seen: forgotten means no better than that
+# the start's loss on authors it has never seen: forgotten means no better than that
+level = before["loss_holdout"]
 print(f"forget loss now {before['loss_forget']:.3f}, of unseen authors {level:.3f} nats per token")
 
 # %%
@@ -94,10 +93,8 @@ results.write_rows(rows_folder / "start.jsonl", rows)
 
 print(f"{'':18}" + "".join(f"{k:>18}" for k in names))
 for row in rows:
-    print(
-        f"{row['model']:18}"
-        + "".join(f"{row[k]:18.3g}" if row[k] is not None else f"{'-':>18}" for k in names)
-    )
+    shown = [f"{row[k]:.3g}" if row[k] is not None else "-" for k in names]
+    print(f"{row['model']:18}" + "".join(f"{text:>18}" for text in shown))
 
 # %% [markdown]
 # ## What it says now
@@ -107,10 +104,8 @@ for row in rows:
 # %%
 shown = [("forget", row) for row in bench.forget[:3]] + [("keep", row) for row in bench.retain[:2]]
 questions = [row["question"] for _, row in shown]
-told = {
-    name: answers(lm, questions, P.max_new_tokens)
-    for name, lm in (("before", start), ("after", run.model))
-}
+models = {"before": start, "after": run.model}
+told = {name: answers(lm, questions, P.max_new_tokens) for name, lm in models.items()}
 for i, (kind, row) in enumerate(shown):
     print(f"[{kind}] {row['question']}\n   truth  {row['answer']}")
     print(f"   before {told['before'][i]}\n   after  {told['after'][i]}\n")
@@ -122,12 +117,9 @@ for i, (kind, row) in enumerate(shown):
 # %%
 from ngdiff.figures import runs, style
 
-results.write_rows(
-    rows_folder / "start_history.parquet", [{"name": "ngdiff", **row} for row in run.rows()]
-)
-fig = runs.trajectories(
-    runs.by_name(results.read_rows(rows_folder / "start_history.parquet")), level
-)
+history = rows_folder / "start_history.parquet"
+results.write_rows(history, [{"name": "ngdiff", **row} for row in run.rows()])
+fig = runs.trajectories(runs.by_name(results.read_rows(history)), level)
 style.save(fig, paths.figures_folder(profile, data, smoke), "fig0_start_here", style.caption(rows))
 fig
 
@@ -142,7 +134,8 @@ updates = sum(info.updated for info in run.history)
 ascent = ng.unlearn(problem, ng.methods.gradascent, ng.Constant(1e-4), steps=updates, seed=seeds[0])
 last = ascent.history[-1]
 print(
-    f"GradAscent: forget loss {last.forget_ce:.2f}, retain loss {last.retain_ce:.2f} (it started at {before['loss_retain']:.3f})"
+    f"GradAscent: forget loss {last.forget_ce:.2f}, "
+    f"retain loss {last.retain_ce:.2f} (it started at {before['loss_retain']:.3f})"
 )
 
 # %% [markdown]
@@ -155,9 +148,8 @@ print(
 after = answers(run.model, [row["question"] for row in bench.forget], P.max_new_tokens)
 still_known = None
 # solution
-still_known = sum(a == row["answer"] for a, row in zip(after, bench.forget, strict=True)) / len(
-    bench.forget
-)
+right = [a == row["answer"] for a, row in zip(after, bench.forget, strict=True)]
+still_known = sum(right) / len(right)
 # end solution
 
 # %% tags=["check"]
@@ -165,9 +157,8 @@ assert still_known is not None, (
     "still_known: how many of `after` equal their row's answer, over how many rows?"
 )
 print(f"{still_known:.0%} of the forget answers are still given word for word")
-count = [
-    a.strip() == row["answer"].strip() for a, row in zip(after, bench.forget, strict=True)
-].count(True)
+told = zip(after, bench.forget, strict=True)
+count = [a.strip() == row["answer"].strip() for a, row in told].count(True)
 assert still_known == count / len(bench.forget), (
     "a share lies between 0 and 1: divide by the number of rows"
 )

@@ -35,8 +35,8 @@ import torch
 
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
-from ngdiff.theory import theorems
-from ngdiff.figures import saved, style, theory
+from ngdiff.theory import geometry, theorems
+from ngdiff.figures import landscapes, one_step, saved, style
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "01", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
@@ -73,7 +73,8 @@ for _ in range(400):
     optimizer.step()
 start = theta.detach().clone()
 print(
-    f"R = {cross_entropy(keep, start):.4f}, F = {cross_entropy(drop, start):.4f}; a coin flip costs {math.log(2):.4f}"
+    f"R = {cross_entropy(keep, start):.4f}, "
+    f"F = {cross_entropy(drop, start):.4f}; a coin flip costs {math.log(2):.4f}"
 )
 
 # %% [markdown]
@@ -86,10 +87,8 @@ methods = {
     "GradDiff(0.1)": (ng.GradDiff(0.1), 2.0),
     "GradDiff(0.5)": (ng.GradDiff(0.5), 2.0),
     "GradDiff(0.9)": (ng.GradDiff(0.9), 2.0),
-    "NGDiff": (
-        ng.NGDiff(),
-        0.2,
-    ),  # its d has the length of a direction, not of a gradient: other units, other rate
+    # its d has the length of a direction, not of a gradient: other units, other rate
+    "NGDiff": (ng.NGDiff(), 0.2),
 }
 histories = {}
 for name, (direction, lr) in methods.items():
@@ -112,7 +111,7 @@ rows = [
     for name, seen in histories.items()
 ]
 rows = saved(rows_folder / "theory_losses.jsonl", rows, config, time.perf_counter() - began)
-fig = theory.losses(rows, scale="log")
+fig = landscapes.losses(rows, scale="log")
 style.save(fig, figures_folder, "fig1_losses", "Logistic toy in float64; no seed.")
 fig
 
@@ -135,13 +134,10 @@ assert first["NGDiff"] < first["GradAscent"] < first["GradDiff(0.1)"]
 assert end["GradAscent"]["retain"] > 10 and end["GradAscent"]["forget"] > 10, (
     "ascent goes on, and R goes with it"
 )
-at_chance = {
-    name: rows[list(first).index(name)]["retain"][first[name]] for name in ("GradAscent", "NGDiff")
-}
-assert (
-    at_chance["GradAscent"] > 10 * rows[0]["retain"][0]
-    and at_chance["NGDiff"] < rows[0]["retain"][0]
-)
+retain = {row["method"]: row["retain"] for row in rows}
+at_chance = {name: retain[name][first[name]] for name in ("GradAscent", "NGDiff")}
+assert at_chance["GradAscent"] > 10 * rows[0]["retain"][0]
+assert at_chance["NGDiff"] < rows[0]["retain"][0]
 print({name: f"coin flip at step {t}" if t else "never" for name, t in first.items()})
 print({name: f"R = {r:.2g} at that step" for name, r in at_chance.items()})
 
@@ -163,7 +159,8 @@ assert torch.allclose(path, closed, rtol=1e-9), "the package's ascent is the clo
 bound = (1 + 0.05 * torch.linalg.eigvalsh(P.B).min()) ** (2 * torch.arange(len(path)))
 assert (P.F(path) >= bound * P.F(P.start) * (1 - 1e-12)).all()
 print(
-    f"after 40 steps: F × {P.F(path[-1]) / P.F(P.start):.0f}, and R × {P.R(path[-1]) / P.R(P.start):.0f}"
+    f"after 40 steps: F × {P.F(path[-1]) / P.F(P.start):.0f}, "
+    f"and R × {P.R(path[-1]) / P.R(P.start):.0f}"
 )
 
 # %% [markdown]
@@ -183,24 +180,22 @@ assert all(math.isclose(share(c / (1 - c)), c) for c in (0.1, 0.5, 0.9))
 
 def unit_F(angle):
     """A unit forget gradient at that angle, in degrees, from g_R = (1, 0)."""
-    return torch.tensor(
-        [math.cos(math.radians(angle)), math.sin(math.radians(angle))], dtype=torch.float64
-    )
+    turn = math.radians(angle)
+    return torch.tensor([math.cos(turn), math.sin(turn)], dtype=torch.float64)
 
 
 g_R = torch.tensor([1.0, 0.0], dtype=torch.float64)
-assert math.isclose(theorems.angle_ratio(g_R, unit_F(60))[0], 0.5)
+assert math.isclose(geometry.angle_ratio(g_R, unit_F(60))[0], 0.5)
 grid = torch.linspace(0, 1, 101, dtype=torch.float64).tolist()
 rows = []
 for kappa in (1 / 3, 1.0, 3.0):
     g_F = kappa * unit_F(60)
     low, high = map(share, theorems.interval(g_R, g_F))
-    d = [theorems.combined(ng.GradDiff(c), g_R, g_F) for c in grid]
+    d = [geometry.combined(ng.GradDiff(c), g_R, g_F) for c in grid]
     changes = {"dR": [-(x @ g_R).item() for x in d], "dF": [-(x @ g_F).item() for x in d]}
     rows.append({"kappa": kappa, "c": grid, "low": low, "high": high, **changes})
-fig = theory.slopes(
-    saved(rows_folder / "theory_slopes.jsonl", rows, config, time.perf_counter() - began)
-)
+rows = saved(rows_folder / "theory_slopes.jsonl", rows, config, time.perf_counter() - began)
+fig = one_step.slopes(rows)
 style.save(
     fig, figures_folder, "fig1_slopes", "Two gradients by hand at three norm ratios; no seed."
 )
@@ -299,7 +294,7 @@ for seed in seeds:
     u, v = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for g in ((u, v), (u, -v), (u, 7 * v)):
         wanted = tuple(map(share, theorems.interval(*g)))
-        found = admissible(theorems.gram(*g).tolist())
+        found = admissible(geometry.gram(*g).tolist())
         assert found is not None, "return two numbers: smallest c, largest c"
         assert all(0 <= c <= 1 for c in found), (
             f"{found}: a share lies in [0, 1]; did you return the ratio c/(1−c)?"

@@ -29,9 +29,9 @@ import time
 import torch
 
 import ngdiff as ng
-from ngdiff.theory import oracles, theorems
+from ngdiff.theory import geometry, oracles, theorems
 from ngdiff.store import paths
-from ngdiff.figures import saved, style, theory
+from ngdiff.figures import one_step, saved, style
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "02", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
@@ -56,9 +56,9 @@ for angle, kappa in ((60, 1.0), (60, 2.5), (25, 1.5), (120, 1.0)):
     note = (
         "any c" if high == math.inf else f"c from {low / (1 + low):.2f} to {high / (1 + high):.2f}"
     )
-    rules = {"NGDiff": theorems.combined(ng.NGDiff(), g_R, g_F)}
+    rules = {"NGDiff": geometry.combined(ng.NGDiff(), g_R, g_F)}
     rows.append({"g_R": g_R, "g_F": g_F, "c": [0.1, 0.5, 0.9], "rules": rules, "note": note})
-fig = theory.gradient_space(
+fig = one_step.gradient_space(
     saved(rows_folder / "theory_gradient_space.jsonl", rows, config, time.perf_counter() - began)
 )
 style.save(fig, figures_folder, "fig2_gradient_space", "Gradients by hand; no seed.")
@@ -81,7 +81,7 @@ def normalised_difference(g_R, g_F):
 
 
 g_R, g_F = torch.randn(2, 7, generator=torch.Generator().manual_seed(seeds[0]), dtype=torch.float64)
-a, b = ng.NGDiff().weights(theorems.gram(g_R, g_F), ones)
+a, b = ng.NGDiff().weights(geometry.gram(g_R, g_F), ones)
 assert torch.allclose(normalised_difference(g_R, g_F), a * g_R - b * g_F, rtol=1e-12)
 print(f"weights a = {a:.4f} = 1/‖g_R‖, b = {b:.4f} = 1/‖g_F‖")
 
@@ -143,20 +143,16 @@ relatives = {
 g_R, g_F = torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]], dtype=torch.float64)  # 60°
 G = oracles.tasks(g_R, g_F)
 for other in (oracles.imtl_g(G), oracles.config(G)):
-    assert torch.allclose(
-        other / other.norm(), normalised_difference(g_R, g_F), rtol=1e-12
-    )  # at 60° ‖d‖ = 1
+    # at 60° ‖d‖ = 1
+    assert torch.allclose(other / other.norm(), normalised_difference(g_R, g_F), rtol=1e-12)
 
-print(
-    f"{'':14}"
-    + "".join(f"{f'κ = {kappa:g}':>18}" for kappa in (0.1, 1.0, 10.0))
-    + "    cos(d, g_R), cos(d, −g_F)"
-)
+heads = "".join(f"{f'κ = {kappa:g}':>18}" for kappa in (0.1, 1.0, 10.0))
+print(f"{'':14}{heads}    cos(d, g_R), cos(d, −g_F)")
 cosines = {}
 for name, rule in relatives.items():
     cosines[name] = []
     for kappa in (0.1, 1.0, 10.0):
-        d = theorems.combined(rule, g_R, kappa * g_F)
+        d = geometry.combined(rule, g_R, kappa * g_F)
         cosines[name].append(((d @ g_R / d.norm()).item(), (-(d @ g_F) / d.norm()).item()))
     print(f"{name:14}" + "".join(f"{f'{x:+.3f}, {y:+.3f}':>18}" for x, y in cosines[name]))
 
@@ -206,7 +202,7 @@ drifting = {
 rows = saved(
     rows_folder / "theory_interval.jsonl", [closing, drifting], config, time.perf_counter() - began
 )
-fig = theory.interval(rows)
+fig = one_step.interval(rows)
 style.save(
     fig, figures_folder, "fig2_interval", "Left: closed form. Right: the pair of seed 4, SGD."
 )
@@ -247,10 +243,8 @@ for family in ("concave", "convex"):
                 measure=True,
             )
             taken = [i for i in run.history if i.updated]
-            wrong_R, wrong_F = (
-                wrong_R + sum(i.dR > 0 for i in taken),
-                wrong_F + sum(i.dF < 0 for i in taken),
-            )
+            wrong_R += sum(i.dR > 0 for i in taken)
+            wrong_F += sum(i.dF < 0 for i in taken)
             total += len(taken)
         rows.append(
             {
@@ -262,7 +256,8 @@ for family in ("concave", "convex"):
             }
         )
         print(
-            f"{family:8} {name:14} R rises in {wrong_R / total:4.0%}, F falls in {wrong_F / total:4.0%} of {total} steps"
+            f"{family:8} {name:14} R rises in {wrong_R / total:4.0%}, "
+            f"F falls in {wrong_F / total:4.0%} of {total} steps"
         )
 rows = saved(rows_folder / "theory_adamw.jsonl", rows, config, time.perf_counter() - began)
 
@@ -280,12 +275,12 @@ assert d @ g_R > 0 > d.sign() @ g_R
 # %% [markdown]
 # Without the average there is a cure: normalise in the metric of the step. If the step is −η P⁻¹g with a positive
 # diagonal P, take lengths as ‖g‖² = g'P⁻¹g and everything above holds again. Adam's P depends on the g it is given, so
-# the two weights solve one equation in one unknown; `theorems.own_metric` bisects it.
+# the two weights solve one equation in one unknown; `geometry.own_metric` bisects it.
 
 # %%
 v = torch.zeros(2, dtype=torch.float64)
-d = theorems.own_metric(g_R, g_F, v)
-taken = d / theorems.adam_metric(d, v, 1, 0.999, 1e-8)
+d = geometry.own_metric(g_R, g_F, v)
+taken = d / geometry.adam_metric(d, v, 1, 0.999, 1e-8)
 theorems.restored(g_R, g_F, v)
 print(f"in Adam's own metric: ⟨step, g_R⟩ = {taken @ g_R:+.3f}, ⟨step, g_F⟩ = {taken @ g_F:+.3f}")
 assert taken @ g_R > 0 > taken @ g_F
@@ -323,7 +318,7 @@ def pcgrad(gram):
 for seed in seeds:
     u, v = torch.randn(2, 4, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     for g in ((u, v), (u, -v), (u, 5 * u + v)):
-        found = pcgrad(theorems.gram(*g).tolist())
+        found = pcgrad(geometry.gram(*g).tolist())
         assert found is not None, "return two numbers: a, b"
         a, b = found
         wanted = oracles.pcgrad(oracles.tasks(*g))

@@ -186,8 +186,9 @@ sides = dict(zip(pairs, trials.run_all(list(pairs.values())), strict=True))
 results.write_rows(rows_folder / "optimizers.jsonl", list(sides.values()))
 for opt, row in sides.items():
     print(
-        f"{opt:6} first rate {row['eta_first']:.2g}, retain loss {row['loss_retain']:.3f}, forget loss "
-        f"{row['loss_forget']:.3f}, updates that raised R to first order {row['uphill_retain']:.0%}"
+        f"{opt:6} first rate {row['eta_first']:.2g}, "
+        f"retain loss {row['loss_retain']:.3f}, forget loss {row['loss_forget']:.3f}, "
+        f"updates that raised R to first order {row['uphill_retain']:.0%}"
     )
 
 # %% [markdown]
@@ -218,7 +219,8 @@ if (rows_folder / "autolr_defaults.parquet").exists():
     for rule in dict.fromkeys(row["stepsize"] for row in study):
         scores = [row["score"] for row in study if row["stepsize"] == rule]
         print(
-            f"{rule:20} score: lowest {min(scores):.3f}, mean {sum(scores) / len(scores):.3f}, {len(scores)} runs"
+            f"{rule:20} score: lowest {min(scores):.3f}, "
+            f"mean {sum(scores) / len(scores):.3f}, {len(scores)} runs"
         )
 else:
     print("not run")

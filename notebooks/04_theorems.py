@@ -33,9 +33,9 @@ import torch
 
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
-from ngdiff.theory import theorems
+from ngdiff.theory import geometry, theorems
 from ngdiff.core.parabola import parabola
-from ngdiff.figures import saved, style, theory
+from ngdiff.figures import landscapes, one_step, saved, style
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "04", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
@@ -85,7 +85,7 @@ for family, P in pairs.items():
 rows = saved(rows_folder / "theory_trajectories.jsonl", rows, config, time.perf_counter() - began)
 drawn = [described(name, P) for name, P in pairs.items()]
 drawn = saved(rows_folder / "theory_pairs.jsonl", drawn, config, time.perf_counter() - began)
-fig = theory.trajectories(rows, drawn)
+fig = landscapes.trajectories(rows, drawn)
 style.save(
     fig,
     figures_folder,
@@ -129,7 +129,7 @@ table = {}
 
 
 def note(number, family, error=None):
-    """Keeps the count and the worst error of a statement; None where there is no error to measure."""
+    """Keeps the count and the worst error of a statement; None: there is no error to measure."""
     seen = table.setdefault((number, family), [0, None])
     seen[0], seen[1] = seen[0] + 1, error if seen[1] is None else max(seen[1], error)
 
@@ -149,21 +149,19 @@ for family in ("concave", "convex"):
             )
             theta = P.start + 0.3 * torch.randn(len(P.start), generator=make, dtype=torch.float64)
             g_R, g_F = P.grad_R(theta), P.grad_F(theta)
-            d = theorems.combined(ng.NGDiff(), g_R, g_F)
+            d = geometry.combined(ng.NGDiff(), g_R, g_F)
             note("1 products and length", family, theorems.products(g_R, g_F))
             theorems.static_interval(g_R, g_F, x[3])
             note("2 static interval", family)  # holds or does not: there is no error to measure
-            if abs(theorems.angle_ratio(g_R, g_F)[0]) < 1 - 1e-6:
+            if abs(geometry.angle_ratio(g_R, g_F)[0]) < 1 - 1e-6:
                 note("3 IMTL-G, ConFIG, MGDA on unit", family, theorems.same_as_multitask(g_R, g_F))
             note("4 PCGrad and MGDA", family, theorems.projections(g_R, g_F))
-            note(
-                "5 one step, windows", family, theorems.one_step(P, theta, d, 10 ** (4 * x[4] - 3))
-            )
+            error = theorems.one_step(P, theta, d, 10 ** (4 * x[4] - 3))
+            note("5 one step, windows", family, error)
             if d.norm() > 1e-3:
-                note(
-                    "6 AutoLR is exact", family, theorems.exact_rate(P, theta, d, 10 ** (2 * x[5]))
-                )
-            if theorems.angle_ratio(g_R, g_F)[0] < 1 - 1e-6:
+                error = theorems.exact_rate(P, theta, d, 10 ** (2 * x[5]))
+                note("6 AutoLR is exact", family, error)
+            if geometry.angle_ratio(g_R, g_F)[0] < 1 - 1e-6:
                 theorems.restored(
                     g_R,
                     g_F,
@@ -172,21 +170,15 @@ for family in ("concave", "convex"):
                 )
                 note("9 Eq. 7 in Adam's own metric", family)
             if family == "concave":
-                rivals = P.minimiser(0.5) + torch.randn(
-                    200, len(P.start), generator=make, dtype=torch.float64
-                )
-                note(
-                    "8 scalarization is optimal",
-                    family,
-                    theorems.scalarization(P, 0.02 + 0.96 * x[6], rivals),
-                )
+                away = torch.randn(200, len(P.start), generator=make, dtype=torch.float64)
+                rivals = P.minimiser(0.5) + away
+                error = theorems.scalarization(P, 0.02 + 0.96 * x[6], rivals)
+                note("8 scalarization is optimal", family, error)
 
 print(f"{'statement':30} {'family':8} {'points':>6} {'worst relative error':>22}")
 for (number, family), (n, error) in table.items():
-    print(
-        f"{number:30} {family:8} {n:6d} "
-        + (f"{error:22.1e}" if error is not None else f"{'–':>22}")
-    )
+    shown = "–" if error is None else f"{error:.1e}"
+    print(f"{number:30} {family:8} {n:6d} {shown:>22}")
 rows = [{"statement": s, "family": f, "points": n, "worst": e} for (s, f), (n, e) in table.items()]
 rows = saved(rows_folder / "theory_statements.jsonl", rows, config, time.perf_counter() - began)
 
@@ -200,7 +192,7 @@ rows = saved(rows_folder / "theory_statements.jsonl", rows, config, time.perf_co
 rows = []
 for family in ("concave", "convex"):
     P = pair(60, 6, 1.0, 2, family, seed=2)
-    d = theorems.combined(ng.NGDiff(), P.grad_R(P.start), P.grad_F(P.start))
+    d = geometry.combined(ng.NGDiff(), P.grad_R(P.start), P.grad_F(P.start))
     best, forget = P.best_rate(P.start, d), P.forget_window(P.start, d)
     eta = torch.linspace(-0.8 * best, 2.6 * best, 121, dtype=torch.float64)
     line = P.start - eta[:, None] * d
@@ -217,9 +209,8 @@ for family in ("concave", "convex"):
             "forget_window": forget,
         }
     )
-fig = theory.window(
-    saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began)
-)
+windows = saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began)
+fig = one_step.window(windows)
 style.save(fig, figures_folder, "fig4_windows", "The pairs of seed 2, float64.")
 fig
 
@@ -229,7 +220,8 @@ slope, curvature = parabola(rows[0]["probe"][0][1], L_0, L_plus, h)
 assert math.isclose(-slope / curvature, rows[0]["best"], rel_tol=1e-9), "three probes give η*"
 assert rows[1]["forget_window"] == math.inf and rows[0]["forget_window"] < rows[0]["retain_window"]
 print(
-    f"concave: R falls up to η = {rows[0]['retain_window']:.3f}, F rises only up to η = {rows[0]['forget_window']:.3f}"
+    f"concave: R falls up to η = {rows[0]['retain_window']:.3f}, "
+    f"F rises only up to η = {rows[0]['forget_window']:.3f}"
 )
 
 # %% [markdown]
@@ -249,7 +241,7 @@ rows.append({"method": None, "pair": described("convex", P)})
 *rows, last = saved(
     rows_folder / "theory_invariance.jsonl", rows, config, time.perf_counter() - began
 )
-fig = theory.invariance(rows, last["pair"])
+fig = landscapes.invariance(rows, last["pair"])
 style.save(fig, figures_folder, "fig4_invariance", "The pair of seed 1, SGD, float64.")
 fig
 
@@ -305,7 +297,8 @@ ends = saved(rows_folder / "theory_stationary.jsonl", ends, config, time.perf_co
 for family in ("concave", "convex"):
     mine = [e for e in ends if e["family"] == family]
     print(
-        f"{family:8} {len(mine)} aligned ends, worst stationarity {max(e['stationarity'] for e in mine):.0e}, "
+        f"{family:8} {len(mine)} aligned ends, "
+        f"worst stationarity {max(e['stationarity'] for e in mine):.0e}, "
         f"dominated: {sum(e['dominated'] for e in mine)}"
     )
 
@@ -340,20 +333,11 @@ for name, (stepsize, decades, ratio, cap) in settings.items():
             make = torch.Generator().manual_seed(seed)
             for k in range(each):
                 x = torch.rand(3, generator=make).tolist()
-                geometry = (
-                    5 + 170 * x[0],
-                    10 ** (decades * x[1]),
-                    10 ** (ratio * (2 * x[2] - 1)),
-                    2 + k % 3,
-                )
-                ends.append(
-                    theorems.where_it_ends(pair(*geometry, family, 100 * seed + k), stepsize, cap)[
-                        0
-                    ]
-                )
-        counts = {
-            end: ends.count(end) for end in ("aligned", "retain minimum", "stationary", "moving")
-        }
+                condition, kappa = 10 ** (decades * x[1]), 10 ** (ratio * (2 * x[2] - 1))
+                P = pair(5 + 170 * x[0], condition, kappa, 2 + k % 3, family, 100 * seed + k)
+                ends.append(theorems.where_it_ends(P, stepsize, cap)[0])
+        every_end = ("aligned", "retain minimum", "stationary", "moving")
+        counts = {end: ends.count(end) for end in every_end}
         rows.append({"setting": name, "family": family, "runs": len(ends), **counts, "steps": cap})
         print(f"{name:26} {family:8} {counts} of {len(ends)} within {cap} steps")
 rows = saved(rows_folder / "theory_ends.jsonl", rows, config, time.perf_counter() - began)
@@ -419,7 +403,7 @@ for family in ("concave", "convex"):
     for seed in seeds:
         P = pair(70, 12, 3.0, 5, family, seed)
         theta, (g_R, g_F) = P.start, (P.grad_R(P.start), P.grad_F(P.start))
-        d = theorems.combined(ng.NGDiff(), g_R, g_F)
+        d = geometry.combined(ng.NGDiff(), g_R, g_F)
         wanted = min(P.retain_window(theta, d), P.forget_window(theta, d))
         found = safe_rate(g_R, g_F, P.A, P.sign * P.B)
         assert found is not None, "return a number: the largest η"

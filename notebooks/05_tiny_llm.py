@@ -70,10 +70,8 @@ columns = (
 print(f"{'':14}" + "".join(f"{c:>18}" for c in columns))
 for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain-only", ideal)]:
     cells = [row.get(c) for c in columns]
-    print(
-        f"{name:14}"
-        + "".join(f"{c:18.3g}" if isinstance(c, (int, float)) else f"{c or '-':>18}" for c in cells)
-    )
+    shown = [f"{c:.3g}" if isinstance(c, (int, float)) else c or "-" for c in cells]
+    print(f"{name:14}" + "".join(f"{text:>18}" for text in shown))
 
 # %% [markdown]
 # ## Taken apart: what is memorised
@@ -85,14 +83,8 @@ for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain
 # %%
 def exact(lm, rows):
     """Share of questions answered word for word by greedy generation."""
-    return float(
-        np.mean(
-            [
-                a == r["answer"]
-                for a, r in zip(answers(lm, [r["question"] for r in rows], P.max_new_tokens), rows)
-            ]
-        )
-    )
+    told = answers(lm, [r["question"] for r in rows], P.max_new_tokens)
+    return float(np.mean([a == r["answer"] for a, r in zip(told, rows)]))
 
 
 known = {
@@ -101,7 +93,8 @@ known = {
 }
 print({k: round(v, 3) for k, v in known.items()})
 print(
-    f"start on hold-out {before['loss_holdout']:.2f}, reference on forget {ideal['loss_forget']:.2f} nats per token"
+    f"start on hold-out {before['loss_holdout']:.2f}, "
+    f"reference on forget {ideal['loss_forget']:.2f} nats per token"
 )
 
 # %% [markdown]
@@ -116,23 +109,16 @@ if refresh and not (smoke or data):
     for seed in range(6):
         other = ng.data.authors(P, seed=seed)
         report = ng.evaluate(ng.reference(other, P), other, gradnorm=False, generate=False)
-        row = {
-            "seed": seed,
-            **{k: report.metrics[k] for k in ("mia_loss", "loss_forget", "loss_holdout")},
-        }
-        found.append(
-            row
-            | {
-                "stamp": results.stamp(
-                    {"profile": profile, "population": seed}, 0, report.meta["seconds"]
-                )
-            }
-        )
+        row = {k: report.metrics[k] for k in ("mia_loss", "loss_forget", "loss_holdout")}
+        made = {"profile": profile, "population": seed}
+        stamp = results.stamp(made, 0, report.meta["seconds"])
+        found.append({"seed": seed, **row, "stamp": stamp})
     results.write_rows(rows_folder / "populations.jsonl", found)
 if (rows_folder / "populations.jsonl").exists():
     for row in results.read_rows(rows_folder / "populations.jsonl"):
         print(
-            f"population {row['seed']}: AUC {row['mia_loss']:.2f}, forget {row['loss_forget']:.2f}, hold-out {row['loss_holdout']:.2f}"
+            f"population {row['seed']}: AUC {row['mia_loss']:.2f}, "
+            f"forget {row['loss_forget']:.2f}, hold-out {row['loss_holdout']:.2f}"
         )
 else:
     print("not run")

@@ -31,7 +31,7 @@ data = ""
 # %%
 from ngdiff.study import plan as compare, tables, trials
 from ngdiff.store import paths
-from ngdiff.figures import runs, style
+from ngdiff.figures import comparison, style
 
 rows_folder, figures_folder = (
     f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder)
@@ -61,7 +61,7 @@ print({style.label(r["method"]): r["lr"] for r in done["matched"] if r["stepsize
 
 # %%
 def show(rows, columns):
-    """Means over the seeds: a line for each method with AutoLR, and for each of its constant rates."""
+    """Means over the seeds: a line for each method with AutoLR and for each constant rate."""
     print(
         tables.grid(
             tables.means(rows, columns), {c: c for c in ("n", *columns)}, tables.run_name, width=17
@@ -84,7 +84,7 @@ MAIN = (
 show(done["matched"], MAIN)
 
 # %%
-fig = runs.plane(
+fig = comparison.plane(
     done["matched"],
     done["levels"],
     f"matched forgetting: one model, {len(plan.seeds)} orders of the rows",
@@ -98,7 +98,7 @@ fig
 # before the hold-out level.
 
 # %%
-fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
 style.save(fig, figures_folder, "fig6_rates", style.caption(done["tuning"]))
 fig
 
@@ -107,7 +107,9 @@ fig
 # Three decades of starting rate, mean and range over the reported seeds, beside the constant rates of the tuning seed.
 
 # %%
-fig = runs.quality(done["tuning"], done["starts"], "score", "quality against the learning rate")
+fig = comparison.quality(
+    done["tuning"], done["starts"], "score", "quality against the learning rate"
+)
 style.save(
     fig, figures_folder, "fig6_learning_rate", style.caption([*done["tuning"], *done["starts"]])
 )
@@ -136,7 +138,7 @@ def say(rows):
 say(done["claims"])
 
 # %%
-fig = runs.differences(done["claims"], "score at matched forgetting, paired by seed")
+fig = comparison.differences(done["claims"], "score at matched forgetting, paired by seed")
 style.save(fig, figures_folder, "fig6_differences", style.caption(done["matched"]))
 fig
 

@@ -30,7 +30,7 @@ from ngdiff.study import plan as compare, tables, trials
 from ngdiff import methods
 from ngdiff.evaluation.spelling import which
 from ngdiff.store import paths, rows as results
-from ngdiff.figures import runs, style
+from ngdiff.figures import comparison, style
 
 data = which(data).of("tofu").real
 rows_folder, figures_folder = (
@@ -72,12 +72,12 @@ print(tables.FOOT)
 # line for it too.
 
 # %%
-fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
 style.save(fig, figures_folder, "fig7_rates", style.caption(done["tuning"]))
 fig
 
 # %%
-fig = runs.plane(
+fig = comparison.plane(
     done["matched"],
     done["levels"],
     "TOFU's schema: every method of the tables, one seed",
@@ -179,7 +179,8 @@ for method in methods.METHODS.values():
         continue
     weights = "by the rule" if d.gamma is None else f"{d.gamma:g}·forget + {d.alpha:g}·retain"
     print(
-        f"{method.name:26}{weights:26}lr {d.lr:g}, {d.epochs:2d} epochs, batch {d.batch}  {dict(d.options)}  {d.source}"
+        f"{method.name:26}{weights:26}lr {d.lr:g}, "
+        f"{d.epochs:2d} epochs, batch {d.batch}  {dict(d.options)}  {d.source}"
     )
 
 # %% [markdown]
@@ -191,7 +192,8 @@ for method in methods.METHODS.values():
 for row in done["matched"]:
     if row["method"] in ("retain-ft", "gradascent"):
         print(
-            f"{style.label(row['method']):26} {row['stopped']}, forget loss {row['loss_forget']:.2f} of {before['loss_holdout']:.2f}"
+            f"{style.label(row['method']):26} {row['stopped']}, "
+            f"forget loss {row['loss_forget']:.2f} of {before['loss_holdout']:.2f}"
         )
 
 # %% [markdown]

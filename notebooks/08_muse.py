@@ -31,7 +31,7 @@ import ngdiff as ng
 from ngdiff.evaluation.spelling import which
 from ngdiff.study import plan as compare, setup, tables, trials
 from ngdiff.store import paths, rows as results
-from ngdiff.figures import runs, style
+from ngdiff.figures import comparison, style
 from ngdiff.figures import suites as pictures
 
 given = which(data).of("muse")
@@ -72,7 +72,8 @@ COLUMNS = {
 print(tables.runs(done, COLUMNS, width=13))
 print(tables.FOOT)
 print(
-    f"level: {before['loss_holdout']:.2f}, which a run's own batch reaches; loss_forget is over all that is to be forgotten"
+    f"level: {before['loss_holdout']:.2f}, which a run's own batch reaches; "
+    "loss_forget is over all that is to be forgotten"
 )
 
 # %% [markdown]
@@ -81,12 +82,12 @@ print(
 # line for it too.
 
 # %%
-fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
 style.save(fig, figures_folder, "fig8_rates", style.caption(done["tuning"]))
 fig
 
 # %%
-fig = runs.plane(
+fig = comparison.plane(
     done["matched"],
     done["levels"],
     f"MUSE's schema: generated news, {len(plan.seeds)} orders of the rows",
@@ -107,14 +108,17 @@ report = {lm.name: ng.evaluate(lm, bench, progress=False) for lm in (start, refe
 for name, found in report.items():
     first = {kind: next(iter(found.items[kind].values())) for kind in ("verbmem", "knowmem_f")}
     print(
-        f"{name}\n   goes on   …{first['verbmem']['response'][:90]!r}\n   in truth  …{first['verbmem']['gt'][:90]!r}"
+        f"{name}\n   goes on   …{first['verbmem']['response'][:90]!r}\n"
+        f"   in truth  …{first['verbmem']['gt'][:90]!r}"
     )
     print(
-        f"   asked {first['knowmem_f']['question']!r}\n   answers {first['knowmem_f']['response']!r}, in truth {first['knowmem_f']['gt']!r}"
+        f"   asked {first['knowmem_f']['question']!r}\n"
+        f"   answers {first['knowmem_f']['response']!r}, in truth {first['knowmem_f']['gt']!r}"
     )
     member, other = (found.items[f"privleak_{side}"] for side in ("forget", "holdout"))
     print(
-        f"   Min-40 % score {member[0]['score']:.2f}; a document never seen {other[0]['score']:.2f} (lower: more likely a member)"
+        f"   Min-40 % score {member[0]['score']:.2f}; "
+        f"a document never seen {other[0]['score']:.2f} (lower: more likely a member)"
     )
 
 # %% [markdown]
@@ -208,7 +212,8 @@ print(tables.sheet(sheet, "08", "muse-bench/MUSE-News, muse-bench/MUSE-Books"))
 # %%
 for row in tables.means(tables.reported(done), ("privleak", "mia_min_k")):
     print(
-        f"{tables.run_name(row):26} privleak {row['privleak']:8.1f}  AUC {row['mia_min_k']:.2f} (retain-only {ideal['mia_min_k']:.2f})"
+        f"{tables.run_name(row):26} privleak {row['privleak']:8.1f}  "
+        f"AUC {row['mia_min_k']:.2f} (retain-only {ideal['mia_min_k']:.2f})"
     )
 
 # %% [markdown]

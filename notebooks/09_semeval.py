@@ -36,7 +36,7 @@ from ngdiff.evaluation.forward import loss
 from ngdiff.evaluation.mmlu import THRESHOLD, mmlu
 from ngdiff.evaluation.spelling import which
 from ngdiff.evaluation.suites import TERMS
-from ngdiff.figures import runs, style
+from ngdiff.figures import comparison, style
 from ngdiff.figures import suites as pictures
 
 lume = which(data).of("semeval")
@@ -109,7 +109,7 @@ print(tables.FOOT)
 # line for it too.
 
 # %%
-fig = runs.rates(done["tuning"], "tuning seed, one run a cell")
+fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
 style.save(fig, figures_folder, "fig9_rates", style.caption(done["tuning"]))
 fig
 

@@ -23,7 +23,7 @@ data = ""
 # %%
 from ngdiff.study import claims, plan as compare, protocol
 from ngdiff.store import paths, rows as results
-from ngdiff.figures import runs, style
+from ngdiff.figures import comparison, runs, style
 from ngdiff.figures import suites as pictures
 
 rows_folder, figures_folder = (
@@ -78,12 +78,15 @@ for prefix, plan in (("", "live"), ("grid_", "grid")):
         continue
     tuning, matched, starts, said, known = found
     seeds_of = {key: len({row[key] for row in matched}) for key in ("seed", "target_seed")}
-    title = f"{len(matched)} runs; seeds: {seeds_of['seed']} of the order, {seeds_of['target_seed']} of the models"
+    title = (
+        f"{len(matched)} runs; seeds: {seeds_of['seed']} of the order, "
+        f"{seeds_of['target_seed']} of the models"
+    )
     figures = {
-        "plane": runs.plane(matched, known, title),
-        "learning_rate": runs.quality(tuning, starts, "score", title),
-        "rates": runs.rates(tuning, "tuning seed, one run a cell"),
-        "differences": runs.differences(said, title),
+        "plane": comparison.plane(matched, known, title),
+        "learning_rate": comparison.quality(tuning, starts, "score", title),
+        "rates": comparison.rates(tuning, "tuning seed, one run a cell"),
+        "differences": comparison.differences(said, title),
     }
     drawn |= {f"{prefix}{name}": fig for name, fig in figures.items()}
     for name, fig in figures.items() if prefix else ():
@@ -97,8 +100,10 @@ for prefix, plan in (("", "live"), ("grid_", "grid")):
         )
 
 tables_of = {
-    "tofu": lambda rows, known, short: runs.plane(rows, known, "TOFU's schema", unmatched=short),
-    "muse": lambda rows, known, short: runs.plane(
+    "tofu": lambda rows, known, short: comparison.plane(
+        rows, known, "TOFU's schema", unmatched=short
+    ),
+    "muse": lambda rows, known, short: comparison.plane(
         rows,
         known,
         "MUSE's schema",
@@ -177,7 +182,8 @@ for prefix in ("", "grid_"):
     }
     counts = {kind: verdicts.count(word) for kind, word in kinds.items()}
     print(
-        f"{prefix or 'live ':6} {counts | {'worse': len(verdicts) - sum(counts.values())} if against else 'not run'}"
+        f"{prefix or 'live ':6} "
+        f"{counts | {'worse': len(verdicts) - sum(counts.values())} if against else 'not run'}"
     )
 
 # %% [markdown]

@@ -96,9 +96,8 @@ def test_a_model_that_is_broken_already_is_left_alone(value):
 
 
 def test_a_forget_gradient_that_vanished_gets_no_weight():
-    saturated = Method(
-        "saturated", NGDiff(), forget=SimNPO(beta=1e4)
-    )  # log σ(10⁴·7) is flat in float32
+    # log σ(10⁴·7) is flat in float32
+    saturated = Method("saturated", NGDiff(), forget=SimNPO(beta=1e4))
     done, before = run(saturated)
     first = done.history[0]
     assert (first.outcome, first.b, first.norm_F) == (

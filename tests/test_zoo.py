@@ -86,9 +86,8 @@ def test_a_folder_of_this_class_is_loaded_evaluated_and_unlearned(kind, tmp_path
     assert lm.model.config.model_type == kind and lm.context == 96
     examples = [lm.encode(r["question"], r["answer"]) for r in micro.bench().forget]
     for example, stats in zip(examples, forward.likelihood(lm.model, examples), strict=True):
-        assert stats.logp == pytest.approx(
-            micro.slow(lm.model, example)[0], abs=2e-4
-        )  # cache and padding change nothing
+        # cache and padding change nothing
+        assert stats.logp == pytest.approx(micro.slow(lm.model, example)[0], abs=2e-4)
     report = ng.evaluate(lm, micro.bench(), progress=False, max_new_tokens=6)
     assert 0 < report.metrics["forget_Q_A_Prob"] < 1 and "model_utility" in report.metrics
     before = [p.detach().clone() for p in lm.model.parameters()]
@@ -166,9 +165,8 @@ def test_what_the_authors_published(model, bench, target, reference):
     published = ng.data.Benchmark(name, split, rows, [], source)
     assert [models._ready_made(published, P, role) for role in models.ROLES] == [target, reference]
     part = replace(published, source=source | {"retain_rows": 200})
-    assert (
-        models._ready_made(part, P, "target") is None
-    )  # a slice of the rows: nobody trained on that
+    # a slice of the rows: nobody trained on that
+    assert models._ready_made(part, P, "target") is None
 
 
 def test_generated_rows_have_no_ready_made_model():

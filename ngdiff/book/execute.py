@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from ngdiff.store.cache import atomic_write, content_key, sha256
+from ngdiff.store.cache import atomic_write
 from ngdiff.store.code import fingerprint_of
+from ngdiff.store.content import content_key, sha256
 from ngdiff.store.rows import environment
 
 T = TypeVar("T")

@@ -11,7 +11,8 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from ngdiff.store.cache import atomic_write, sha256
+from ngdiff.store.cache import atomic_write
+from ngdiff.store.content import sha256
 
 HEARTBEAT = 30.0  # seconds between progress lines where the output is no terminal
 

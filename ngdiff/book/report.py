@@ -214,16 +214,20 @@ def verdict(comparison: Sequence[Compared]) -> str:
 
 # --------------------------------------------------------------------------------------------- html
 CSS = """
-body { font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem;\
- color: #1b1b1b }
-h1 { font-size: 1.6rem } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd }
-table { border-collapse: collapse; font-size: .9rem }\
- th { text-align: left; border-bottom: 2px solid #444 }
-td, th { padding: .2rem .8rem .2rem 0; vertical-align: top }\
- tr:nth-child(even) td { background: #f6f6f6 }
-.ok { color: #19692c } .differs, .FAILED { color: #a3141e; font-weight: 600 } .not { color: #777 }
-figure { margin: 1.5rem 0 } img { max-width: 100% }\
- figcaption, .small { font-size: .85rem; color: #555 }
+body { font: 16px/1.5 system-ui, sans-serif; color: #1b1b1b;
+       max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+h1 { font-size: 1.6rem }
+h2 { font-size: 1.2rem; margin-top: 2.5rem; border-bottom: 1px solid #ddd }
+table { border-collapse: collapse; font-size: .9rem }
+th { text-align: left; border-bottom: 2px solid #444 }
+td, th { padding: .2rem .8rem .2rem 0; vertical-align: top }
+tr:nth-child(even) td { background: #f6f6f6 }
+.ok { color: #19692c }
+.differs, .FAILED { color: #a3141e; font-weight: 600 }
+.not { color: #777 }
+figure { margin: 1.5rem 0 }
+img { max-width: 100% }
+figcaption, .small { font-size: .85rem; color: #555 }
 pre { font-size: .8rem; overflow-x: auto; background: #f6f6f6; padding: 1rem }
 """
 

@@ -3,8 +3,7 @@ isolated.
 
     # notebooks/grid.toml is an example
     rows = "data/results/tiny/cells.jsonl"      # where the rows of all cells are gathered
-    [grid]                                      # a list is swept over, anything else is the same in
-                                                every cell
+    [grid]                                      # a list is swept over, the rest is in every cell
     profile = "tiny"
     method  = ["ngdiff", "graddiff-0.5"]
     lr      = [1e-4, 1e-3]
@@ -29,7 +28,8 @@ from typing import Any
 from ngdiff.book import build as book
 from ngdiff.book import execute
 from ngdiff.store import paths
-from ngdiff.store.cache import atomic_write, content_key, probe_writable, sha256
+from ngdiff.store.cache import atomic_write, probe_writable
+from ngdiff.store.content import content_key, sha256
 from ngdiff.store.rows import read_rows, write_rows
 
 

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from ngdiff import methods
 from ngdiff.data.benchmark import Benchmark
-from ngdiff.store.cache import content_key
-from ngdiff.store.content import content
+from ngdiff.store.content import content_key
+from ngdiff.store.values import content
 from ngdiff.study.trial import OPTIMIZERS, rule_of
 
 if TYPE_CHECKING:  # the command's help reads the fields, and torch takes seconds

@@ -1,3 +1,1 @@
-"""The algorithm, for any torch model: two gradients, a direction, a step size, the step and its
-loop.
-"""
+"""The algorithm, for any torch model: two gradients, a direction, a step size, a step, a loop."""

@@ -31,13 +31,13 @@ FORMAT = 2  # of the saved state
 
 
 def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[str, Any]]) -> None:
-    """Save weights, buffers, optimizer, step-size state and history of the run called `name`; all
-    processes must call.
+    """Save weights, buffers, optimizer, step-size state and history of the run called `name`.
+
+    All processes must call.
     """
     tensors: dict[str, Tensor] | None = {} if step.processes.rank == 0 else None
-    random = [
-        step.processes.gather(x).split(len(x)) for x in rng.state()
-    ]  # of every process, in their order
+    # of every process, in their order
+    random = [step.processes.gather(x).split(len(x)) for x in rng.state()]
     state = {"theta": [*step.params, *_buffers(step)], "step": step.state_dict(), "random": random}
     stripped = _strip(state, "", tensors)
     if tensors is not None:
@@ -84,9 +84,8 @@ def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, An
         for p, q in zip(theta, state["theta"], strict=True):
             p.copy_(like(q, p))
     step.load_state_dict(state["step"])
-    if step.processes.rank < len(
-        state["random"][0]
-    ):  # a process that was not there before keeps its own
+    # a process that was not there before keeps its own
+    if step.processes.rank < len(state["random"][0]):
         rng.restore([of_all[step.processes.rank] for of_all in state["random"]])
     return saved["history"]
 
@@ -106,8 +105,9 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 
 
 def _strip(value: Any, name: str, tensors: dict[str, Tensor] | None) -> Any:
-    """`value` with each tensor moved into `tensors`, its name left in its place; None: only takes
-    part in gathering.
+    """`value` with each tensor moved into `tensors`, its name left in its place.
+
+    tensors: None for a process that only takes part in gathering.
     """
     if isinstance(value, Tensor):
         whole = gathered(value)

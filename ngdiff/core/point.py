@@ -18,8 +18,9 @@ SAMPLE = 2**14  # numbers of a tensor that `blur` looks at
 
 
 class Point:
-    """Parameters that hold θ themselves. `ngdiff.engine.master` has the one for rounded
-    parameters.
+    """Parameters that hold θ themselves.
+
+    `ngdiff.engine.master` has the one for rounded parameters.
     """
 
     def __init__(

@@ -40,8 +40,10 @@ class UpdateLine(Line):
         return self.read([loss().reshape(-1) for loss in self.phase])
 
     def blur(self, eta: float) -> float:
-        """What rounding the weights for the forward makes of the way to η, in parts of it; 0 in
-        float32."""
+        """What rounding the weights for the forward makes of the way to η, in parts of it.
+
+        0 in float32.
+        """
         return self.point.blur(eta, self.dtype) if self.eps > EPS else 0.0
 
     def read(self, rows: list[Tensor]) -> list[float]:

@@ -1,6 +1,4 @@
-"""The random numbers of this process, the host's and the accelerator's: saved, put back, drawn
-again.
-"""
+"""The random numbers of this process, host and accelerator: saved, put back, drawn again."""
 
 from __future__ import annotations
 

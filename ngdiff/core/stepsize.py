@@ -119,8 +119,7 @@ class WarmupLinear(_Schedule):
 
 @dataclass(frozen=True)
 class WarmupCosine(_Schedule):
-    """η rises linearly over `warmup` updates to lr, then falls along half a cosine to 0 at
-    `total`."""
+    """η rises linearly over `warmup` updates to lr, then falls by half a cosine to 0 at `total`."""
 
     warmup: int = 10
     total: int = 100

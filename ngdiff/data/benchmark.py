@@ -58,8 +58,7 @@ def form_of(text: str) -> Prompt | None:
 
 
 def siblings(split: str) -> tuple[str, str]:
-    """The retain and holdout configs that belong to a forget split: forget05 -> (retain95,
-    holdout05).
+    """The retain and holdout configs of a forget split: forget05 -> (retain95, holdout05).
 
     A split called plainly "forget" belongs to "retain" and "holdout". ValueError for any other
     name.
@@ -105,10 +104,9 @@ class Benchmark:
         for config in (self.split, retain):
             if not self.configs.get(config):
                 raise ValueError(
-                    f"{self.name}: config {config!r} is empty or missing; unlearning needs at "
-                    "least one row "
-                    "to forget and one to retain (configs given: "
-                    f"{', '.join(self.configs) or 'none'})"
+                    f"{self.name}: config {config!r} is empty or missing; "
+                    "unlearning needs at least one row to forget and one to retain (configs "
+                    f"given: {', '.join(self.configs) or 'none'})"
                 )
         for config, rows in [*self.configs.items(), ("pretrain", self.pretrain)]:
             paraphrased = config in (f"{self.split}_perturbed", "retain_perturbed")
@@ -148,8 +146,9 @@ class Benchmark:
 
     @property
     def full(self) -> list[Row]:
-        """Training rows of the target: retain, then forget: TOFU's `full`, the same for every
-        split.
+        """Training rows of the target: retain, then forget.
+
+        This is TOFU's `full`, the same for every split.
         """
         return [*self.retain, *self.forget]
 
@@ -171,8 +170,9 @@ class Benchmark:
 
     @cached_property
     def fingerprint(self) -> str:
-        """sha256 (hex) of the canonical JSON of split, rows and prompt; name and source do not
-        enter.
+        """sha256 (hex) of the canonical JSON of split, rows and prompt.
+
+        Name and source do not enter.
         """
         content = [self.split, dict(self.configs), self.pretrain, asdict(self.prompt)]
         text = json.dumps(

@@ -1,5 +1,4 @@
-"""A benchmark from someone's own files: what to forget, what to retain, and rows the model has
-never seen.
+"""A benchmark from someone's own files: what to forget, what to retain, and rows never seen.
 
 A row is `{"question": …, "answer": …}`, of which the answer is learned, or a document `{"text":
 …}`, all of which is; other keys are left out. A file holds one row a line (JSON lines), or one JSON

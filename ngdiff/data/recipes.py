@@ -9,6 +9,7 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.made import authors, dossiers, news
 from ngdiff.data.real import muse, semeval, tofu
 
+# Benchmark.source's name -> what makes it
 RECIPES = {
     "authors": authors.from_source,
     "tofu": tofu.from_source,
@@ -16,12 +17,11 @@ RECIPES = {
     "muse": muse.from_source,
     "dossiers": dossiers.from_source,
     "semeval": semeval.from_source,
-}  # Benchmark.source's name -> what makes it
+}
 
 
 def load(source: Mapping[str, Any]) -> Benchmark:
-    """The benchmark that `Benchmark.source` describes: load(bench.source).fingerprint ==
-    bench.fingerprint.
+    """The benchmark that `Benchmark.source` describes; its fingerprint is the same.
 
     Raises ValueError for a recipe of unknown name.
     """

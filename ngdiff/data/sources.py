@@ -1,5 +1,6 @@
-"""Where rows come from: a file of JSON, a parquet file, or a data set of the hub; each error says
-which file and line.
+"""Where rows come from: a file of JSON, a parquet file, or a data set of the hub.
+
+Each error says which file and line.
 
 One reader for every loader. What a row must hold is its loader's business.
 """
@@ -18,8 +19,9 @@ BETWEEN = re.compile(r"[\s,]*")  # elements of an array
 
 
 def records(path: Path) -> list[tuple[int, Any]]:
-    """(line, value) of every value in a file: JSON lines, or one JSON array; its first character
-    says which.
+    """(line, value) of every value in a file of JSON lines, or of one JSON array.
+
+    The file's first character says which.
 
     Errors: FileNotFoundError; ValueError with file and line for what is not UTF-8, not JSON or cut
     short.
@@ -39,9 +41,8 @@ def records(path: Path) -> list[tuple[int, Any]]:
 
 
 def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(
-        text.split("\n"), start=1
-    ):  # not splitlines: U+2028 may stand in a string
+    # not splitlines: U+2028 may stand in a string
+    for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
                 yield number, json.loads(line)
@@ -71,8 +72,9 @@ def _array(text: str, path: Path) -> Iterator[tuple[int, Any]]:
 
 
 def text(value: dict[str, Any], key: str, where: str, hint: str = "") -> str:
-    """value[key], which must be text that a tokenizer takes. Error: ValueError that begins with
-    `where`, `hint` at its end.
+    """value[key], which must be text that a tokenizer takes.
+
+    Error: ValueError that begins with `where` and ends in `hint`.
     """
     if key not in value:
         raise ValueError(f"{where}: no {key!r} (its keys: {', '.join(value) or 'none'}){hint}")
@@ -89,8 +91,9 @@ def text(value: dict[str, Any], key: str, where: str, hint: str = "") -> str:
 
 
 def parquet(path: Path) -> list[tuple[int, Any]]:
-    """(row number from 1, row) of a parquet file. Errors: FileNotFoundError; ValueError for a
-    damaged one.
+    """(row number from 1, row) of a parquet file.
+
+    Errors: FileNotFoundError; ValueError for a damaged one.
     """
     import pyarrow
     import pyarrow.parquet
@@ -102,18 +105,18 @@ def parquet(path: Path) -> list[tuple[int, Any]]:
 
 
 def hub(repository: str, config: str, split: str, revision: str | None) -> list[dict[str, Any]]:
-    """The rows of a data set on the hub, from its cache or by download. Error: ConnectionError
-    saying what to do.
+    """The rows of a data set on the hub, from its cache or by download.
+
+    Error: ConnectionError saying what to do.
     """
     try:
         return dataset(repository, config, split=split, revision=revision)
     except (OSError, ValueError) as error:
         raise ConnectionError(
             f"cannot get config {config!r} ({split}) of {repository} (revision {revision}): "
-            f"{error}. Connect to the hub (and "
-            "unset HF_HUB_OFFLINE), or pass root=FOLDER (--data FOLDER) with the hub's files, "
-            "got elsewhere by "
-            f"`hf download {repository} --repo-type dataset --local-dir FOLDER`"
+            f"{error}. Connect to the hub (and unset HF_HUB_OFFLINE), "
+            "or pass root=FOLDER (--data FOLDER) with the hub's files, "
+            f"got elsewhere by `hf download {repository} --repo-type dataset --local-dir FOLDER`"
         ) from error
 
 

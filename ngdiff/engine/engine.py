@@ -1,5 +1,6 @@
-"""Where a run computes: device, precision, processes, memory. What it computes is the same
-everywhere.
+"""Where a run computes: device, precision, processes, memory.
+
+What it computes is the same everywhere.
 
 An `Engine` prepares a model and gives the optimizer and the options of `UnlearningStep` that go
 with it; the same code runs under plain `python` and under `accelerate launch`, whose processes,
@@ -77,14 +78,12 @@ class Engine:
         if asked in ("fp16", "fp8") or (asked == "bf16" and self.precision != "bfloat16"):
             raise ValueError(
                 f"launched with --mixed_precision {asked}: precision is the engine's own, launch "
-                "with "
-                "--mixed_precision no and take precision='bfloat16' (--precision bfloat16)"
+                "with --mixed_precision no and take precision='bfloat16' (--precision bfloat16)"
             )
         if _flag("ACCELERATE_USE_DEEPSPEED"):
             raise ValueError(
                 "DeepSpeed owns the gradients, and NGDiff must combine them: launch with "
-                "--use_fsdp "
-                "--fsdp_version 2, or with --multi_gpu, instead of --use_deepspeed"
+                "--use_fsdp --fsdp_version 2, or with --multi_gpu, instead of --use_deepspeed"
             )
         if _flag("ACCELERATE_USE_FSDP") and os.environ.get("FSDP_VERSION", "2") == "1":
             raise ValueError("FSDP1 flattens parameters: launch with --fsdp_version 2")
@@ -124,12 +123,12 @@ class Engine:
         return self.processes.size > 1 and self.sharding == "shard"
 
     def prepare(self, model: nn.Module) -> tuple[nn.Module, dict[Tensor, Tensor]]:
-        """The model, changed in place, as the module to call; and the low bits of what became
-        bfloat16 (for `optimizer`).
+        """The model, changed in place, as the module to call.
+
+        Beside it the low bits of what became bfloat16, for `optimizer`.
         """
-        if (
-            place := self.place
-        ) is not None and not self.sharded:  # shards move block by block: the whole need not fit
+        # shards move block by block: the whole need not fit
+        if (place := self.place) is not None and not self.sharded:
             model.to(place)
         low = self._round(model)
         layers = blocks(model)
@@ -154,8 +153,9 @@ class Engine:
     def optimizer(
         self, params: list[Tensor], low: dict[Tensor, Tensor], make: Make
     ) -> torch.optim.Optimizer:
-        """The optimizer `make(groups)` on the exact weights of `params`; low: what `prepare`
-        gave.
+        """The optimizer `make(groups)` on the exact weights of `params`.
+
+        low: what `prepare` gave.
         """
         if not low:
             return make([{"params": params}])
@@ -170,8 +170,9 @@ class Engine:
         return {"memory": self.memory, "processes": self.processes, "dtype": rounded}
 
     def _round(self, model: nn.Module) -> dict[Tensor, Tensor]:
-        """Weights as the precision wants them. Adapters stay float32: they are few, and peft
-        computes them so.
+        """Weights as the precision wants them.
+
+        Adapters stay float32: they are few, and peft computes them so.
         """
         if self.precision is None:
             return {}
@@ -244,8 +245,11 @@ def _shard(
 
 
 def device_named(name: str) -> torch.device:
-    """A device by torch's name; "auto" is CUDA where there is one. Errors: ValueError for a name
-    that torch does not know, and for a device that this machine has not."""
+    """A device by torch's name; "auto" is CUDA where there is one.
+
+    Errors: ValueError for a name that torch does not know, and for a device that this machine has
+    not.
+    """
     there = torch.cuda.is_available()
     try:
         device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)

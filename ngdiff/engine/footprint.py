@@ -47,8 +47,7 @@ def stash(gradients: int, activations: int) -> int:
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a step of one process, in `parts` microbatches a phase, of a model of `layers`
-    blocks.
+    """Bytes of a step of one process, in `parts` microbatches a phase, of `layers` blocks.
 
     retain, forget: activations of all rows of the batch; outside: the part of them that
     checkpointing keeps; line: θ₀ and u of a probe, 0 without one; bucket: float32 copies of a
@@ -82,34 +81,32 @@ class Footprint:
         return self.weights + self.optimizer + max(phase(A_R), F, G + self.bucket, probe)
 
     def _kept(self, whole: int) -> int:
-        """Activations of one microbatch; with checkpointing what lies outside the blocks, and one
-        block at a time.
+        """Activations of one microbatch.
+
+        With checkpointing: what lies outside the blocks, and one block at a time.
         """
         one = whole / self.parts
-        return round(
-            one * (self.outside + (1 - self.outside) / self.layers if self.checkpointing else 1.0)
-        )
+        block = (1 - self.outside) / self.layers
+        return round(one * (self.outside + block) if self.checkpointing else one)
 
     def __str__(self) -> str:
         A = max(self._kept(self.retain), self._kept(self.forget))
         return (
-            f"{size(self.peak())} at the fullest: weights {size(self.weights)}, optimizer "
-            f"{size(self.optimizer)}, "
-            f"gradients {size(self.gradients)} each, activations {size(A)}, memory={self.memory}"
+            f"{size(self.peak())} at the fullest: weights {size(self.weights)}, "
+            f"optimizer {size(self.optimizer)}, gradients {size(self.gradients)} each, "
+            f"activations {size(A)}, memory={self.memory}"
         )
 
     def fitting(self, limit: int, rows: int) -> list[str]:
-        """Settings that need at most `limit` bytes, in words, the least costly first; `rows`: of a
-        batch.
+        """Settings that need at most `limit` bytes, in words, the least costly first.
+
+        rows: of a batch.
         """
         found = []
-        choices = itertools.product(
-            (False, True)[self.checkpointing :], ("swap", "recompute"), _parts(self.parts, rows)
-        )
-        for twice, memory, parts in choices:
-            other = replace(
-                self, memory=memory, checkpointing=self.checkpointing or twice, parts=parts
-            )
+        twice = (True,) if self.checkpointing else (False, True)
+        choices = itertools.product(twice, ("swap", "recompute"), _parts(self.parts, rows))
+        for cheap, memory, parts in choices:
+            other = replace(self, memory=memory, checkpointing=cheap, parts=parts)
             if other != self and other.peak() <= limit:
                 words = [f"--micro {-(-rows // parts)}"] if parts != self.parts else []
                 words += [f"--memory {memory}"] if memory != self.memory else []

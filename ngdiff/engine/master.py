@@ -21,8 +21,9 @@ BUCKET = 2**26  # weights that are float32 at the same time
 
 
 def split(theta: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 → (nearest bfloat16, 16 low bits as int16), half away from zero; `join` is its exact
-    inverse.
+    """float32 → (nearest bfloat16, 16 low bits as int16), half away from zero.
+
+    `join` is its exact inverse.
     """
     bits = theta.view(torch.int32)
     high = (bits + 0x8000) >> 16
@@ -43,8 +44,9 @@ def _put(high: Tensor, low: Tensor, theta: Tensor) -> None:
 
 
 class _SplitPoint(Point):
-    """θ₀ is the saved bfloat16 weights and the master's low bits, which stay θ₀'s until
-    `settle`.
+    """θ₀ is the saved bfloat16 weights and the master's low bits.
+
+    These stay θ₀'s until `settle`.
     """
 
     optimizer: Master
@@ -68,9 +70,8 @@ class _SplitPoint(Point):
 
     def save(self, spent: vector.Vector | None, measure: bool = False) -> None:
         super().save(spent)
-        self.before = (
-            [theta.clone() for theta in self._exact(_whole)] if measure else []
-        )  # a step changes the low bits
+        # a step changes the low bits
+        self.before = [theta.clone() for theta in self._exact(_whole)] if measure else []
 
     def moved(self) -> list[Tensor]:
         return [
@@ -90,8 +91,9 @@ class _SplitPoint(Point):
 
 
 class Master(Wrapping):
-    """Any torch optimizer whose state is per parameter (all of torch's) on the exact weights of a
-    bfloat16 model.
+    """Any torch optimizer on the exact weights of a bfloat16 model.
+
+    Its state must be per parameter, as that of all of torch's is.
 
         optimizer = Master(model.parameters(), lambda groups: torch.optim.AdamW(groups, lr=1e-5,
         fused=True))
@@ -145,8 +147,9 @@ class Master(Wrapping):
 
     @torch.no_grad()
     def update(self, s: float) -> dict[Tensor, Tensor]:
-        """The step at rate s as u = (θ_s − θ₀)/s in float32; the weights stay, the gradients are
-        used up.
+        """The step at rate s as u = (θ_s − θ₀)/s in float32.
+
+        The weights stay, the gradients are used up.
         """
         own = {p: p.clone() for p in self.shadow if p not in self.low}
         u = {}
@@ -161,9 +164,8 @@ class Master(Wrapping):
     def _steps(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Steps the optimizer bucket by bucket, giving (parameter, its new float32 value)."""
         self._tell()
-        own = {
-            p: p.grad for p in self.shadow if p not in self.low
-        }  # float32 themselves: stepped last, together
+        # float32 themselves: stepped last, together
+        own = {p: p.grad for p in self.shadow if p not in self.low}
         for p in own:
             p.grad = None
         for bucket in _buckets([p for p in self.low if p.grad is not None]):
@@ -215,8 +217,9 @@ def _whole(x: Tensor) -> Tensor:
 
 
 def _hollow(p: Tensor) -> Tensor:
-    """float32 in the shape of p, in the memory of one number: what an optimizer needs to make its
-    state.
+    """float32 in the shape of p, in the memory of one number.
+
+    It is what an optimizer needs to make its state.
     """
     return torch.zeros((), dtype=torch.float32, device=p.device).expand(p.shape)
 

@@ -1,5 +1,6 @@
-"""What a step is measured by: seconds, bytes, reads by the host, model FLOPs. Nothing here knows
-what the step does.
+"""What a step is measured by: seconds, bytes, reads by the host, model FLOPs.
+
+Nothing here knows what the step does.
 
 On a CPU: CPU time of this process, bytes from the allocator's own events, reads from torch's
 function calls. On CUDA: device events, the caching allocator's statistics, and the warnings of its
@@ -51,8 +52,9 @@ READING = (
 
 # ------------------------------------------------------------------------------------------ seconds
 def timed(step: Callable[[], Any], device: str) -> Callable[[], float]:
-    """Runs `step`; gives its seconds when asked: CPU time, or between two device events (ask after
-    `settle`).
+    """Run `step`; give its seconds when asked.
+
+    They are CPU time, or the time between two device events (ask after `settle`).
     """
     if device != "cuda":
         began = time.process_time()
@@ -80,9 +82,7 @@ def upper95(ratios: Sequence[float]) -> float:
 
 # -------------------------------------------------------------------------------------------- bytes
 def allocated(run: Callable[[], Any], device: str) -> tuple[int, int]:
-    """Bytes on top of those before: the most that were alive during `run`, and those that its
-    result keeps alive.
-    """
+    """Bytes on top of those before `run`: the most that were alive, and those its result keeps."""
     if device == "cuda":
         torch.cuda.synchronize()
         torch.cuda.reset_peak_memory_stats()
@@ -128,8 +128,10 @@ class _Reads(TorchFunctionMode):
 
 
 def reads(run: Callable[[], Any], device: str) -> int:
-    """How often the host waited for a number. On CUDA every call that made it wait counts, blocking
-    copies to the device too; on a CPU the calls that would read if its tensors lived on a device.
+    """How often the host waited for a number.
+
+    On CUDA every call that made it wait counts, blocking copies to the device too. On a CPU those
+    calls count that would read if its tensors lived on a device.
     """
     if device != "cuda":
         with _Reads() as seen:

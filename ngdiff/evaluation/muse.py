@@ -33,7 +33,7 @@ from ngdiff.evaluation.muse_score import document, mean, open_unlearning, score,
 from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
 from ngdiff.lm.model import BARE
 from ngdiff.lm.tokens import Example, encode
-from ngdiff.store.cache import content_key
+from ngdiff.store.content import content_key
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark

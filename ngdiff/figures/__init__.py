@@ -1,6 +1,4 @@
-"""Figures: `style` (colours, names, saving), `theory` (quadratics, gradient space), `runs`
-(unlearning runs).
-"""
+"""Figures, a file a subject: one update, landscapes, runs, their comparison, suites; the style."""
 
 from __future__ import annotations
 
@@ -14,8 +12,9 @@ from ngdiff.store.rows import read_rows, stamp, write_rows
 def saved(
     path: Path, rows: Sequence[Mapping[str, Any]], config: Mapping[str, Any], seconds: float
 ) -> list[dict[str, Any]]:
-    """The rows, stamped, written to `path` and read back: what is drawn from them is a function of
-    the file alone.
+    """Write the rows, stamped, to `path` and read them back.
+
+    What is drawn from them is so a function of the file alone.
     """
     mark = stamp(config, None, seconds)
     write_rows(path, [{**row, "stamp": mark} for row in rows])

@@ -22,10 +22,11 @@ from ngdiff.store.cache import atomic_write
 
 SHEET = Path(__file__).resolve().with_name("ngdiff.mplstyle")
 WIDTH = 6.5  # inches, a text column
-house = plt.style.context(
-    SHEET
-)  # decorates a function that draws: titles take their size when they are set
+# decorates a function that draws: titles take their size when they are set
+house = plt.style.context(SHEET)
 GOOD, BAD = "#0072B2", "#D55E00"
+RETAIN, FORGET = GOOD, BAD  # R and F
+FIT, FITTING = "#DCEBDD", "#3C7A42"  # where Eq. 7 holds, and a text on it
 
 
 def colour(method: str) -> str:
@@ -48,8 +49,9 @@ def line(method: str) -> dict[str, Any]:
 def subplots(
     rows: int, columns: int, height: float, width: float = WIDTH, **options: Any
 ) -> tuple[Figure, Any]:
-    """`plt.subplots` in the house style; the figure is not kept by pyplot, so a notebook shows it
-    once.
+    """`plt.subplots` in the house style.
+
+    The figure is not kept by pyplot, so a notebook shows it once.
     """
     with plt.style.context(SHEET):
         fig, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
@@ -87,8 +89,7 @@ def legend(
 def label_ends(
     ax: Axes, ends: Sequence[tuple[float, float, str, str]], size: float = 8, pad: float = 4
 ) -> None:
-    """Writes (x, y, text, colour) to the right of line ends, moved apart vertically where two texts
-    would touch.
+    """Write (x, y, text, colour) to the right of line ends, moved apart where two would touch.
 
     Call it when the limits of `ax` are final.
     """
@@ -112,8 +113,9 @@ def label_ends(
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Rising heights moved as little as needed to be `gap` apart: touching neighbours share their
-    mean.
+    """Rising heights moved as little as needed to be `gap` apart.
+
+    Touching neighbours share their mean.
     """
     groups: list[list[float]] = []
     for height in heights:
@@ -136,8 +138,9 @@ def _mean(x: Sequence[float]) -> float:
 
 
 def caption(rows: Sequence[dict[str, Any]]) -> str:
-    """Where runs come from, from their rows: profile, data, seeds of the order and of the models,
-    device.
+    """Where runs come from, from their rows: profile, data, seeds, device.
+
+    Seeds are those of the order and of the models.
     """
 
     def all_of(key: str) -> list[Any]:
@@ -160,8 +163,7 @@ def caption(rows: Sequence[dict[str, Any]]) -> str:
 def save(
     fig: Figure, folder: Path | str, name: str, text: str = "", sources: Iterable[str] = ()
 ) -> list[Path]:
-    """Writes <folder>/<name>.pdf and .png atomically, without dates, so that equal figures have
-    equal bytes.
+    """Write <folder>/<name>.pdf and .png, atomically and without dates: equal figures, equal bytes.
 
     text: the caption that a report prints below the figure; sources: the files of rows it was drawn
     from, where the same notebook has not just written them. Both travel inside the files.

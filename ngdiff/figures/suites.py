@@ -10,43 +10,30 @@ from matplotlib.figure import Figure
 from ngdiff.figures import style
 
 Row = dict[str, Any]
+# metric -> label, colour, mark
 MEMORIES = {
     "verbmem_f": ("forget, word for word", style.BAD, "o"),
     "knowmem_f": ("forget, as knowledge", "#E69F00", "s"),
     "knowmem_r": ("retain, as knowledge", style.GOOD, "^"),
-}  # metric -> label, colour, mark
+}
 
 
 @style.house
 def requests(rows: Sequence[Row], start: Row) -> Figure:
-    """What is left after forget requests: successive ones (left), and growing ones from the start
-    each time (right).
+    """What is left after forget requests: successive ones (left), growing ones (right).
 
-    rows: {"folds": "sust" | "scal", "k", and the metrics of MEMORIES}; start: the same metrics
-    before any request.
+    Growing ones begin from the start each time. rows: {"folds": "sust" | "scal", "k", and the
+    metrics of MEMORIES}; start: the same metrics before any request.
     """
     fig, axes = style.subplots(1, 2, height=2.6, sharey=True)
     titles = {"sust": "one request after the other", "scal": "larger and larger requests"}
     for ax, (kind, title) in zip(axes, titles.items(), strict=True):
-        seen = [
-            start | {"k": 0},
-            *sorted((r for r in rows if r["folds"] == kind), key=lambda r: r["k"]),
-        ]
+        after = sorted((r for r in rows if r["folds"] == kind), key=lambda r: r["k"])
+        seen = [start | {"k": 0}, *after]
+        k = [r["k"] for r in seen]
         for name, (label, colour, mark) in MEMORIES.items():
-            ax.plot(
-                [r["k"] for r in seen],
-                [r[name] for r in seen],
-                color=colour,
-                marker=mark,
-                ms=4,
-                label=label,
-            )
-        ax.set(
-            xlabel="requests answered",
-            title=title,
-            xticks=[r["k"] for r in seen],
-            ylim=(-0.02, 1.05),
-        )
+            ax.plot(k, [r[name] for r in seen], color=colour, marker=mark, ms=4, label=label)
+        ax.set(xlabel="requests answered", title=title, xticks=k, ylim=(-0.02, 1.05))
     axes[0].set_ylabel("ROUGE-L F1 (all four)")
     style.legend(fig, axes)
     return fig
@@ -54,12 +41,11 @@ def requests(rows: Sequence[Row], start: Row) -> Figure:
 
 @style.house
 def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[Row] = ()) -> Figure:
-    """SemEval's two demands: membership AUC (x; ½ is the aim) against the task aggregate (y), a
-    point a run, filled where it reached the hold-out level, a triangle downwards where it had no
-    stop.
+    """SemEval's two demands: membership AUC (x; ½ is the aim) against the task aggregate (y).
 
-    levels: the start and the retain-only model. published: the task's own points, by MIA score, in
-    a panel of their own.
+    A point a run: filled where it reached the hold-out level, a triangle downwards where it had no
+    stop. levels: the start and the retain-only model. published: the task's own points, by MIA
+    score, in a panel of their own.
     """
     fig, axes = style.subplots(1, 2 if published else 1, height=3.2, squeeze=False)
     ax = axes[0][0]
@@ -98,9 +84,5 @@ def _published(ax: Any, rows: Sequence[Row]) -> None:
         taken.append((x, y))
         look = {"textcoords": "offset points", "ha": "center", "fontsize": 6.5, "color": "0.3"}
         ax.annotate(style.label(row["method"]), (x, y), xytext=(0, 6 + 8 * above), **look)
-    ax.set(
-        xlabel="MIA score (aim: 1)",
-        title="published, OLMo-7B",
-        xlim=(-0.15, 1.15),
-        ylim=(-0.05, 1.1),
-    )
+    ax.set(xlabel="MIA score (aim: 1)", title="published, OLMo-7B")
+    ax.set(xlim=(-0.15, 1.15), ylim=(-0.05, 1.1))

@@ -1,3 +1,1 @@
-"""A language model and how it is asked: loading, adapters, tokens, training, target and
-reference.
-"""
+"""A language model and how it is asked: loading, adapters, tokens, training, target, reference."""

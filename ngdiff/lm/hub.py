@@ -1,5 +1,4 @@
-"""Foreign models: loading that says what to do when it fails, and the prompt a tokenizer was made
-for.
+"""Foreign models: loading that says what to do when it fails, and the prompt of a tokenizer.
 
 TOFU's prompt forms: Llama-2-chat `[INST] {q} [/INST]{a}`; a tokenizer with a chat template: system
 message, user turn and generation prompt, rendered once (with a fixed date, else Llama-3's template
@@ -29,13 +28,19 @@ from ngdiff.data.benchmark import Prompt
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 DATE = "10 Apr 2025"
 LLAMA_2 = Prompt(question_start="[INST] ", question_end=" [/INST]", answer_start="")
+CODE = (
+    "it cannot be loaded without code of its own: read that code, "
+    "then allow it with trust_remote_code=True"
+)
+PICKLED = (
+    "it has no safetensors weights, and pickled ones are not loaded: "
+    "convert it once, on a machine you can lose"
+)
 
 
 @contextlib.contextmanager
 def without_bars() -> Iterator[None]:
-    """Loading and saving without the progress bars of transformers; the user's setting is put
-    back.
-    """
+    """Load and save without the progress bars of transformers, then put the user's setting back."""
     shown = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
@@ -86,51 +91,47 @@ def fetch(
 
 def _explained(error: Exception, place: str) -> Exception:
     """The same failure with what to do about it."""
-    causes = _causes(error)
-    if any(isinstance(cause, GatedRepoError) for cause in causes):
-        advice = (
-            f"it is gated: accept its licence at https://huggingface.co/{place}, then run "
-            "`hf auth login`"
+    text, hub = str(error).strip(), _of_the_hub(_causes(error), place)
+    code = CODE if "trust_remote_code" in text else ""
+    if hub or not Path(place).is_dir():
+        other = PICKLED if "safetensors" in text else text
+        return OSError(f"cannot load {place}: {hub or code or other}")
+    if code:
+        return ValueError(f"the model in {place}: {code}")
+    return ValueError(
+        f"the model in {place} cannot be loaded ({text.splitlines()[0]}): "
+        "weights must be whole safetensors files"
+    )
+
+
+def _of_the_hub(causes: list[BaseException], place: str) -> str:
+    """What to do where the hub refused, does not know or could not be asked; empty otherwise."""
+
+    def any_is(*kinds: type[BaseException]) -> bool:
+        return any(isinstance(cause, kinds) for cause in causes)
+
+    if any_is(GatedRepoError):
+        return (
+            f"it is gated: accept its licence at https://huggingface.co/{place}, "
+            "then run `hf auth login`"
         )
-    elif any(isinstance(cause, RepositoryNotFoundError) for cause in causes):
-        advice = (
-            "the hub has no such model, or it is private: check the name (owner/name), or "
-            "run `hf auth login`"
+    if any_is(RepositoryNotFoundError):
+        return (
+            "the hub has no such model, or it is private: check the name (owner/name), "
+            "or run `hf auth login`"
         )
-    elif any(
-        isinstance(cause, (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError))
-        for cause in causes
-    ):
-        advice = (
-            f"the hub cannot be reached: where there is a network run `hf download {place}`, "
-            "or give a local folder"
+    if any_is(LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError):
+        return (
+            "the hub cannot be reached: where there is a network "
+            f"run `hf download {place}`, or give a local folder"
         )
-    elif "trust_remote_code" in str(error):
-        advice = (
-            "it cannot be loaded without code of its own: read that code, then allow it with "
-            "trust_remote_code=True"
-        )
-        if Path(place).is_dir():
-            return ValueError(f"the model in {place}: {advice}")
-    elif "safetensors" in str(error) and not Path(place).is_dir():
-        advice = (
-            "it has no safetensors weights, and pickled ones are not loaded: convert it "
-            "once, on a machine you can lose"
-        )
-    elif Path(place).is_dir():
-        first = str(error).strip().splitlines()[0]
-        return ValueError(
-            f"the model in {place} cannot be loaded ({first}): weights must be whole safetensors "
-            "files"
-        )
-    else:
-        advice = str(error).strip()
-    return OSError(f"cannot load {place}: {advice}")
+    return ""
 
 
 def prompt_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Prompt:
-    """The prompt of a foreign tokenizer; `name` (hub id or folder) tells Llama-2-chat, whose
-    template TOFU does not use.
+    """The prompt of a foreign tokenizer.
+
+    name: hub id or folder; it tells Llama-2-chat, whose template TOFU does not use.
 
     Settles the tokenizer's special tokens on the way: EOS becomes the template's end of turn, and
     the padding token one that differs from EOS where the vocabulary has one.
@@ -147,8 +148,9 @@ def prompt_of(tokenizer: PreTrainedTokenizerBase, name: str) -> Prompt:
 
 
 def render(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None) -> str:
-    """The chat template's text: system message, user turn, then the answer's turn, or what asks for
-    one.
+    """The chat template's text: system message, user turn, then the answer's turn.
+
+    Without an answer, what asks for one.
     """
     turns = [{"role": "user", "content": question}]
     turns += [] if answer is None else [{"role": "assistant", "content": answer}]
@@ -160,8 +162,9 @@ def render(tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase) -> Prompt:
-    """The chat template as fixed text around question and answer; EOS of the tokenizer becomes its
-    end of turn.
+    """The chat template as fixed text around question and answer.
+
+    EOS of the tokenizer becomes its end of turn.
     """
     question, answer = "\u2039question\u203a", "\u2039answer\u203a"
     start, end = render(tokenizer, question).split(question)

@@ -1,5 +1,6 @@
-"""Low-rank adapters through peft: the base model stays frozen, and with the adapter off it is the
-start of unlearning.
+"""Low-rank adapters through peft: the base model stays frozen.
+
+With the adapter off it is the start of unlearning.
 """
 
 from __future__ import annotations
@@ -40,8 +41,9 @@ def adapt(
     targets: str | Sequence[str] = "all-linear",
     seed: int = 0,
 ) -> L:
-    """The model with a fresh LoRA adapter, W + (alpha/r)·B·A, B = 0: it answers as before. The base
-    is shared, not copied, and frozen.
+    """The model with a fresh LoRA adapter, W + (alpha/r)·B·A, B = 0: it answers as before.
+
+    The base is shared, not copied, and frozen.
 
     targets: module names as peft takes them, or "all-linear" (all but the output layer). Saved by
     `ngdiff.save` in peft's own format. Errors: ValueError for a model that has an adapter already,
@@ -64,8 +66,10 @@ def adapt(
 
 @contextlib.contextmanager
 def off(model: nn.Module) -> Iterator[None]:
-    """The base model alone. peft's own `disable_adapter` also freezes the adapter meanwhile, and
-    FSDP2 settles at its first forward in which precision gradients come: it must not see it frozen.
+    """The base model alone.
+
+    peft's own `disable_adapter` also freezes the adapter meanwhile, and FSDP2 settles at its first
+    forward in which precision gradients come: it must not see it frozen.
     """
     layers: list[Any] = [m for m in model.modules() if hasattr(m, "_disable_adapters")]
     before = [m._disable_adapters for m in layers]
@@ -84,8 +88,9 @@ def fresh(model: nn.Module) -> bool:
 
 
 def base_of(folder: Path) -> str:
-    """The model that a saved adapter belongs to. Errors: ValueError where the folder does not name
-    one.
+    """The model that a saved adapter belongs to.
+
+    Errors: ValueError where the folder does not name one.
     """
     config = json.loads((folder / ADAPTER).read_text("utf-8"))
     if not (base := config.get("base_model_name_or_path")):
@@ -97,8 +102,9 @@ def base_of(folder: Path) -> str:
 
 
 def put_on(model: nn.Module, folder: Path) -> nn.Module:
-    """The saved adapter on its base model, ready to be trained on. Errors: ValueError for a damaged
-    one.
+    """The saved adapter on its base model, ready to be trained on.
+
+    Errors: ValueError for a damaged one.
     """
     from peft import PeftModel
 

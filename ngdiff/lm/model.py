@@ -7,6 +7,7 @@ import copy
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import (
@@ -71,8 +72,10 @@ class LM:
         return self.tokenizer.pad_token_id
 
     def encode(self, question: str, answer: str) -> Example:
-        """One row as tokens; ValueError where it is longer than the model's context. Without a
-        question the answer is a document: it stands alone, and all of it is learned."""
+        """One row as tokens; ValueError where it is longer than the model's context.
+
+        Without a question the answer is a document: it stands alone, and all of it is learned.
+        """
         return encode(
             self.tokenizer, self.prompt if question else BARE, question, answer, self.context
         )
@@ -87,8 +90,9 @@ def load(
     tokenizer: str | None = None,
     trust_remote_code: bool = False,
 ) -> LM:
-    """A model from a local folder or the hub: safetensors only; code from its repository runs only
-    where you trust it.
+    """A model from a local folder or the hub: safetensors only.
+
+    Code from its repository runs only where you trust it.
 
     tokenizer: the folder or hub id of its tokenizer; None: the model's own, or that of the
     repository where a published model's tokenizer is (`ngdiff.zoo`).
@@ -101,50 +105,51 @@ def load(
     """
     folder = Path(path_or_id).expanduser()
     base = base_of(folder) if (folder / ADAPTER).is_file() else path_or_id
-    options = {"dtype": getattr(torch, dtype), "use_safetensors": True, "output_loading_info": True}
+    trust = {"trust_remote_code": trust_remote_code}
+    model = _weights(base, getattr(torch, dtype), **trust)
+    if base is not path_or_id:
+        model = put_on(model, folder)
+    place = tokenizer or zoo.tokenizer_of(str(base))
+    own = fetch(AutoTokenizer.from_pretrained, place, **trust)
+    name, saved = Path(path_or_id).name, None
+    if (folder / CARD).is_file():
+        name, saved = _card(folder / CARD)
+    derived = prompt_of(own, str(base))  # also settles pad and end of turn of a foreign tokenizer
+    # tokens beyond these may never be said
+    needed = [own.vocab_size - 1, own.pad_token_id, own.eos_token_id, own.bos_token_id]
+    rows = model.get_input_embeddings().weight.shape[0]
+    if max(i for i in needed if i is not None) >= rows:
+        raise ValueError(
+            f"{tokenizer or path_or_id}: the tokenizer has {len(own)} tokens, the model {rows}: "
+            "give the one the model was trained with (--tokenizer)"
+        )
+    model.to(device).eval()
+    return LM(model, own, prompt or saved or derived, name, folder if folder.is_dir() else None)
+
+
+def _weights(base: str | Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
+    """The model without its tokenizer and adapter. Errors: ValueError where a tensor is missing."""
     model, info = fetch(
-        AutoModelForCausalLM.from_pretrained, base, trust_remote_code=trust_remote_code, **options
+        AutoModelForCausalLM.from_pretrained,
+        base,
+        trust_remote_code=trust_remote_code,
+        dtype=dtype,
+        use_safetensors=True,
+        output_loading_info=True,
     )
     if lost := sorted(info["missing_keys"]):
         raise ValueError(
             f"{base} is no whole model: {len(lost)} tensors are missing ({lost[0]}, …)"
         )
-    if base is not path_or_id:
-        model = put_on(model, folder)
-    own = fetch(
-        AutoTokenizer.from_pretrained,
-        tokenizer or zoo.tokenizer_of(str(base)),
-        trust_remote_code=trust_remote_code,
-    )
-    name, saved = (
-        _card(folder / CARD) if (folder / CARD).is_file() else (Path(path_or_id).name, None)
-    )
-    derived = prompt_of(own, str(base))  # also settles pad and end of turn of a foreign tokenizer
-    needed = [
-        own.vocab_size - 1,
-        own.pad_token_id,
-        own.eos_token_id,
-        own.bos_token_id,
-    ]  # others may never be said
-    if max(i for i in needed if i is not None) >= (
-        rows := model.get_input_embeddings().weight.shape[0]
-    ):
-        raise ValueError(
-            f"{tokenizer or path_or_id}: the tokenizer has {len(own)} tokens, the model {rows}: "
-            "give the one the model was "
-            "trained with (--tokenizer)"
-        )
-    model.to(device).eval()
-    return LM(model, own, prompt or saved or derived, name, folder if folder.is_dir() else None)
+    return model
 
 
 def _card(path: Path) -> tuple[str, Prompt | None]:
     """(name, prompt) of what `save` put beside the weights. Errors: ValueError naming the file."""
     try:
         card = json.loads(path.read_text("utf-8"))
-        return card.get("name", path.parent.name), Prompt(
-            **card["prompt"]
-        ) if "prompt" in card else None
+        prompt = Prompt(**card["prompt"]) if "prompt" in card else None
+        return card.get("name", path.parent.name), prompt
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(
             f"{path} is damaged ({error!r}): save the model again, or remove this file"
@@ -152,8 +157,9 @@ def _card(path: Path) -> tuple[str, Prompt | None]:
 
 
 def save(lm: LM, folder: str | Path) -> Path:
-    """Writes a Hugging Face folder (safetensors, tokenizer, prompt) that `load` and other tools
-    read; returns it.
+    """Write a Hugging Face folder that `load` and other tools read; return it.
+
+    It holds safetensors, tokenizer and prompt.
 
     Of a model with an adapter, the adapter alone in peft's format. Of one that is sharded over
     processes, every process must call, and the first one writes.

@@ -32,8 +32,9 @@ from ngdiff.lm.model import LM, load, save
 from ngdiff.lm.tokens import train_tokenizer
 from ngdiff.lm.train import fit, one_thread
 from ngdiff.profiles import Profile, TinyLM, Training, profile
-from ngdiff.store.cache import cache_dir, cached, content_key, found, probe_writable
+from ngdiff.store.cache import cache_dir, cached, found, probe_writable
 from ngdiff.store.code import fingerprint
+from ngdiff.store.content import content_key
 from ngdiff.store.slots import slot
 
 __all__ = ["LM", "ROLES", "key_of", "load", "pair", "reference", "save", "target"]
@@ -46,8 +47,9 @@ def device_of(P: Profile) -> torch.device:
 
 
 def _texts(bench: Benchmark) -> list[str]:
-    """Each question and answer once, in an order that does not depend on the split: what the
-    tokenizer learns from.
+    """Each question and answer once, from which the tokenizer learns.
+
+    Their order does not depend on the split.
 
     Not the *_perturbed configs: they tell forget rows several times over and hold-out rows never,
     so that names of forgotten authors would become whole tokens while hold-out names stay cut in
@@ -69,8 +71,9 @@ def _rows(bench: Benchmark, role: str) -> list[Row]:
 
 
 def from_scratch(texts: list[str], shape: TinyLM, prompt: Prompt, seed: int, name: str) -> LM:
-    """An untrained Llama with tied embeddings and its tokenizer; weights drawn from `seed`, no
-    global generator used.
+    """An untrained Llama with tied embeddings, and its tokenizer.
+
+    Weights are drawn from `seed`; no global generator is used.
 
     Standard deviation of the weights 0.7/√hidden: at width 128 the usual 0.02 needs twice the
     epochs to learn the facts.
@@ -95,9 +98,7 @@ def from_scratch(texts: list[str], shape: TinyLM, prompt: Prompt, seed: int, nam
 
 
 def _train(bench: Benchmark, P: Profile, seed: int, role: str) -> LM:
-    """The two phases: pre-training rows, then the role's rows with some pre-training rows mixed
-    in.
-    """
+    """The two phases: pre-training rows, then the role's rows with some of the former mixed in."""
     lm = from_scratch(_texts(bench), P.lm, bench.prompt, seed, role) if P.lm else _base(bench, P)
     lm.name = role
     lm.model.to(device_of(P))
@@ -124,8 +125,9 @@ def _base(bench: Benchmark, P: Profile) -> LM:
 
 
 def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
-    """Cache key of a trained model: rows, tokenizer texts, shape, training, seed, code, versions,
-    device.
+    """Cache key of a trained model.
+
+    It holds rows, tokenizer texts, shape, training, seed, code, versions and device.
     """
     versions = {name: version(name) for name in ("torch", "transformers", "tokenizers")}
     data = [_texts(bench), bench.pretrain, _rows(bench, role), bench.prompt]
@@ -173,8 +175,9 @@ def _get(bench: Benchmark, P: str | Profile, seed: int, role: str) -> LM:
 
 
 def _prompt(bench: Benchmark) -> Prompt | None:
-    """The benchmark's own form; TOFU's default one (None) gives way to the one that a model was
-    made for.
+    """The benchmark's own form.
+
+    TOFU's default one (None) gives way to the one that a model was made for.
     """
     return bench.prompt if bench.prompt != Prompt() else None
 
@@ -190,15 +193,14 @@ def target(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:
 
 
 def reference(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:
-    """The retain-only model: the same training, and the same first weights, as `target` without the
-    forget rows.
-    """
+    """The retain-only model: trained as `target` is and from its weights, without forget rows."""
     return _get(bench, P, seed, "reference")
 
 
 def pair(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> tuple[LM, LM]:
-    """(target, reference); on the CPU, where both are missing, they are trained at the same time, a
-    thread each.
+    """(target, reference).
+
+    On the CPU, where both are missing, they are trained at the same time, a thread each.
 
     Raises RuntimeError with the last lines a failed training printed.
     """
@@ -235,10 +237,8 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
             }
             worker = subprocess.Popen(command, text=True, **options)
             workers.append(worker)
-            with (
-                contextlib.suppress(BrokenPipeError),
-                worker.stdin as pipe,
-            ):  # a worker that died says why below
+            # a worker that died says why below
+            with contextlib.suppress(BrokenPipeError), worker.stdin as pipe:
                 json.dump(job, pipe)
         os.close(writer)
         last = collections.deque(maxlen=20)

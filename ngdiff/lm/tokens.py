@@ -1,5 +1,6 @@
-"""Questions and answers as token ids: answer-only labels, padding that hides nothing, a byte-level
-BPE from scratch.
+"""Questions and answers as token ids: answer-only labels, padding that hides nothing.
+
+A byte-level BPE is trained from scratch.
 
     ids    = [prompt … | answer … EOS]
     labels = [ −100 …  | answer … EOS]        (labels[t] is predicted from the logits at t − 1)
@@ -45,8 +46,9 @@ class Example:
 
 
 def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of `text`, with the tokenizer's own leading special tokens unless the text (a
-    template) brings them.
+    """Token ids of `text`, after the tokenizer's own leading special tokens.
+
+    A text from a template brings these itself.
     """
     templated = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
     ids = list(tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
@@ -82,8 +84,7 @@ def fits(ids: Sequence[int], context: int | None, question: str, answer: str) ->
     if context is not None and len(ids) > context:
         raise ValueError(
             f"{named(question, answer)} is {len(ids)} tokens long, the model's context is "
-            f"{context}: "
-            "take a model with a longer context, or shorten or drop this row"
+            f"{context}: take a model with a longer context, or shorten or drop this row"
         )
 
 
@@ -99,8 +100,9 @@ def named(question: str, answer: str) -> str:
 def collate(
     examples: Sequence[Example], pad_id: int, side: str = "right", width: int | None = None
 ) -> dict[str, Tensor]:
-    """Pads to the longest, or to at least `width`: input_ids, attention_mask, labels, each a
-    LongTensor (batch, time).
+    """Pad to the longest row, or to at least `width`.
+
+    input_ids, attention_mask and labels are each a LongTensor (batch, time).
 
     The mask comes from the lengths, never from `ids == pad`: a real token that equals the padding
     id stays visible. `side`: where the padding goes, "right" or "left" (generation).
@@ -126,8 +128,9 @@ def collate(
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """Byte-level BPE of at most `vocab_size` tokens (256 bytes, <pad>, <bos>, <eos>, merges): any
-    text round-trips.
+    """Byte-level BPE of at most `vocab_size` tokens; any text round-trips.
+
+    The tokens are 256 bytes, <pad>, <bos>, <eos> and merges.
 
     Deterministic in the texts and their order. Nothing is added to a text: EOS is the encoder's
     business.

@@ -1,5 +1,4 @@
-"""Plain supervised training of a causal LM on tokenised rows: how a target and a reference come to
-know their facts.
+"""Plain supervised training of a causal LM: how a target and a reference come to know their facts.
 
 Deterministic on the CPU: one thread, own generators, no global seed touched. Two savings matter at
 this size. Batches hold rows of similar length, so little is padded; and right padding under a
@@ -27,7 +26,7 @@ FLOOR = 0.02  # last learning rate over the highest
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Runs the block on one CPU thread: sums in a fixed order, hence the same bytes each time."""
+    """Run the block on one CPU thread: sums in a fixed order, hence the same bytes each time."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -53,12 +52,12 @@ def batches(
 
 
 def label_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
-    """Mean cross-entropy (nats) over the labelled tokens of a right-padded batch from `collate`;
-    logits only there.
+    """Mean cross-entropy (nats) over the labelled tokens of a right-padded batch from `collate`.
+
+    Logits are computed only there.
     """
-    hidden = model.base_model(
-        input_ids=batch["input_ids"], use_cache=False
-    ).last_hidden_state  # (batch, time, d)
+    encoded = model.base_model(input_ids=batch["input_ids"], use_cache=False)
+    hidden = encoded.last_hidden_state  # (batch, time, d)
     labels = batch["labels"][:, 1:]  # what position t predicts is label t + 1
     asked = labels != IGNORE
     logits = model.get_output_embeddings()(hidden[:, :-1][asked])  # (labelled tokens, vocabulary)
@@ -66,8 +65,9 @@ def label_loss(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
 
 
 def rate(step: int, steps: int, training: Training) -> float:
-    """Learning rate of step 0 … steps−1: linear warm-up over a share `warmup`, then cosine down to
-    FLOOR·lr.
+    """Learning rate of step 0 … steps−1.
+
+    Linear warm-up over a share `warmup`, then cosine down to FLOOR·lr.
     """
     warm = max(1, round(training.warmup * steps))
     if step < warm:
@@ -78,8 +78,9 @@ def rate(step: int, steps: int, training: Training) -> float:
 
 @dataclass
 class Progress:
-    """A line of text every few seconds: epoch, loss, seconds left; on a terminal it is
-    overwritten.
+    """A line of text every few seconds: epoch, loss, seconds left.
+
+    On a terminal it is overwritten.
     """
 
     what: str
@@ -115,18 +116,16 @@ def fit(
     what: str,
     min_steps: int = 0,
 ) -> float:
-    """Trains `model` in place by AdamW on `rows`; returns the mean loss of the last epoch (NaN:
-    nothing to do).
+    """Train `model` in place by AdamW on `rows`; return the mean loss of the last epoch.
 
     `epochs` passes, or more where that takes fewer than `min_steps` updates. Each mixes in
     round(training.replay·len(replay)) rows of `replay`, drawn afresh, so that what was learnt
-    before stays known. Order and draws come from `seed` alone. Raises FloatingPointError on a loss
-    that is not finite.
+    before stays known. Order and draws come from `seed` alone. NaN where there is nothing to do.
+    Raises FloatingPointError on a loss that is not finite.
     """
     if epochs == 0 or not rows:
         return math.nan
     generator = torch.Generator().manual_seed(seed)
-    device = next(model.parameters()).device
     extra = round(training.replay * len(replay))
     per_epoch = math.ceil((len(rows) + extra) / training.batch_size)
     epochs = max(epochs, math.ceil(min_steps / per_epoch))
@@ -140,16 +139,8 @@ def fit(
         mixed = [*rows, *(replay[i] for i in drawn)]
         losses = []
         for chosen in batches([len(row) for row in mixed], training.batch_size, generator):
-            batch = {
-                k: v.to(device) for k, v in collate([mixed[i] for i in chosen], pad_id).items()
-            }
-            loss = label_loss(model, batch)
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            for group in optimizer.param_groups:
-                group["lr"] = rate(step, epochs * per_epoch, training)
-            optimizer.step()
-            losses.append(loss.detach())
+            lr = rate(step, epochs * per_epoch, training)
+            losses.append(_update(model, optimizer, [mixed[i] for i in chosen], pad_id, lr))
             step += 1
         mean = torch.stack(losses).mean()
         if not torch.isfinite(mean):
@@ -158,3 +149,17 @@ def fit(
             )
         progress(epoch, mean)
     return mean.item()
+
+
+def _update(
+    model: nn.Module, optimizer: torch.optim.Optimizer, rows: list[Example], pad_id: int, lr: float
+) -> Tensor:
+    """One step at rate `lr` on a batch of rows; its loss before the step."""
+    device = next(model.parameters()).device
+    loss = label_loss(model, {k: v.to(device) for k, v in collate(rows, pad_id).items()})
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+    optimizer.step()
+    return loss.detach()

@@ -1,5 +1,6 @@
-"""`ngdiff score`: the benchmarks' numbers from files that other tools wrote. No model, no torch, no
-transformers.
+"""`ngdiff score`: the benchmarks' numbers from files that other tools wrote.
+
+No model, no torch, no transformers.
 
 Every scorer is a function of paths that returns (scores, warnings): the scores at full precision
 under the benchmark's own names, and lines that say what was odd in the files. What cannot be scored
@@ -23,12 +24,13 @@ from typing import Any
 
 from ngdiff.store.cache import atomic_write
 
+# what each kind takes beside its file; the convention of the others is their name
 OPTIONS = {
     "tofu": ("reference", "convention"),
     "open-unlearning": ("reference",),
     "semeval": ("mmlu",),
     "muse": ("reference", "convention"),
-}  # what each kind takes beside its file; the convention of the others is their name
+}
 
 
 def score(kind: str, path: Path, **options: Any) -> tuple[dict[str, Any], list[str]]:
@@ -65,8 +67,9 @@ def command(
     convention: str | None = None,
     json_out: Path | None = None,
 ) -> None:
-    """Prints the scores as JSON, or writes them to `json_out`, whole or not at all; warnings go to
-    stderr.
+    """Print the scores as JSON, or write them to `json_out`, whole or not at all.
+
+    Warnings go to stderr.
 
     JSON has no NaN and no infinity: they become null, with a warning that names them.
     """

@@ -1,5 +1,6 @@
-"""JSON documents of other tools: read whole, checked where they are used, every error with file,
-field and row.
+"""JSON documents of other tools: read whole, checked where they are used.
+
+Every error names file, field and row.
 """
 
 from __future__ import annotations
@@ -10,9 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-TODAY = re.compile(
-    r"Today Date: [^\n]*"
-)  # Llama-3's template inserts the day of the run into the question
+# Llama-3's template inserts the day of the run into the question
+TODAY = re.compile(r"Today Date: [^\n]*")
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -59,8 +59,9 @@ def array(value: Any, where: str) -> list[Any]:
 
 
 def number(value: Any, where: str) -> float:
-    """A JSON number, NaN and infinities included. Error: ValueError that says `where` (null, text,
-    true, …).
+    """A JSON number, NaN and infinities included.
+
+    Error: ValueError that says `where` (null, text, true, …).
     """
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise ValueError(f"{where}: {shown(value)}, where a number is needed")
@@ -79,8 +80,9 @@ Text = tuple[str, str]  # what a row asks, and its true answer
 def same_rows(
     rows: Mapping[str, Text], reference: Mapping[str, Text], path: Path, other: Path
 ) -> list[str]:
-    """Whether two results can be of the same rows, by index -> (question, answer); warnings where
-    one cannot be sure.
+    """Whether two results can be of the same rows, by index -> (question, answer).
+
+    Gives warnings where one cannot be sure.
 
     Results of different sizes are legal, and so are samples of a split with indices of their own.
     Another split is not: no row in common; or the smaller result is the end of the larger one, as

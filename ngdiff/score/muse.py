@@ -1,5 +1,6 @@
-"""MUSE's numbers from a file of responses and Min-40 % scores; the form is ours,
-`ngdiff.evaluation.muse_score` says it.
+"""MUSE's numbers from a file of responses and Min-40 % scores.
+
+The form is ours: `ngdiff.evaluation.muse_score` says it.
 
 Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024).
 """
@@ -18,8 +19,9 @@ from ngdiff.score import documents
 def score(
     path: Path, reference: Path | None = None, convention: str | Convention = "ngdiff"
 ) -> tuple[dict[str, float], list[str]]:
-    """`muse_score.score` of a file, and warnings. The responses are taken as they stand: cut
-    knowmem's at the next question.
+    """`muse_score.score` of a file, and warnings.
+
+    The responses are taken as they stand: cut knowmem's at the next question.
 
     Errors: FileNotFoundError; ValueError naming the file, its list and the row.
     """

@@ -26,8 +26,9 @@ RATIO = items.RATIO["forget"]
 
 
 def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], list[str]]:
-    """Scores under the file's names, and warnings where its own aggregates say something else (by
-    1e-6, relative).
+    """Scores under the file's names, and warnings where its own aggregates say something else.
+
+    They are compared to 1e-6, relative.
 
     Means over items: "prob", "rougeL_recall" (MUSE's verbmem and knowmem: "rougeL_f1"), "score"
     (null left out);
@@ -47,9 +48,8 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
     if all(name in values for name in items.UTILITY):
         values["model_utility"] = metrics.harmonic_mean(values[name] for name in items.UTILITY)
     warnings: list[str] = []
-    more: dict[
-        str, float
-    ] = {}  # what the reference decides: the file may have been made with another one, or none
+    # what the reference decides: the file may have been made with another one, or none
+    more: dict[str, float] = {}
     if reference is not None:
         more, warnings = _against(values, found, document, path, Path(reference))
         values |= more
@@ -70,8 +70,9 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
 
 
 def _empty(entry: Any) -> bool:
-    """Whether an entry says by a null that there is no value, as forget_quality does without a
-    reference.
+    """Whether an entry says by a null that there is no value.
+
+    forget_quality does so without a reference.
     """
     return entry is None or (isinstance(entry, dict) and "agg_value" in entry)
 
@@ -137,8 +138,9 @@ def _field(name: str) -> str:
 
 
 def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, float]]:
-    """The items of the document (an attack's as mia_<attack>_<side>), and what it states as
-    aggregates.
+    """The items of the document, and what it states as aggregates.
+
+    An attack's items are called mia_<attack>_<side>.
     """
     found: items.Items = {}
     stated: dict[str, float] = {}
@@ -172,8 +174,9 @@ def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, 
 
 
 def _uneven(document: dict[str, Any], path: Path) -> list[str]:
-    """A warning for each metric with other rows than the first of its set: legal, but seldom
-    meant.
+    """A warning for each metric with other rows than the first of its set.
+
+    That is legal, but seldom meant.
     """
     warnings = []
     kinds = ("Prob", "PARA_Prob", "PERT_Prob", "Prob_normalised", "ROUGE")
@@ -191,16 +194,16 @@ def _uneven(document: dict[str, Any], path: Path) -> list[str]:
             if rows.keys() != told[first].keys():
                 index = next(i for i in (*told[first], *rows) if (i in rows) != (i in told[first]))
                 warnings.append(
-                    f"{path}, {name}: {len(rows)} rows, but {first} has {len(told[first])}; the "
-                    "first that only one has is "
-                    f"index {index}"
+                    f"{path}, {name}: {len(rows)} rows, but {first} has {len(told[first])}; "
+                    f"the first that only one has is index {index}"
                 )
     return warnings
 
 
 def _items(rows: Mapping[str, Any], field: str, where: str, optional: bool) -> dict[int, Any]:
-    """The rows with the field; null rows are left out, as in open-unlearning. {} where no row has
-    it and that is no loss.
+    """The rows with the field; null rows are left out, as in open-unlearning.
+
+    {} where no row has it and that is no loss.
     """
     rows = {i: row for i, row in rows.items() if row is not None}
     if optional and not any(isinstance(row, dict) and field in row for row in rows.values()):

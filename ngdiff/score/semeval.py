@@ -1,5 +1,6 @@
-"""The output folder of SemEval-2025 Task 4's evaluator: `forget_*.csv`, `retain_*.csv`,
-`mia_results/*.csv`.
+"""The output folder of SemEval-2025 Task 4's evaluator: csv files of each fold and of the MIA.
+
+They are `forget_*.csv`, `retain_*.csv` and `mia_results/*.csv`.
 
 The files are read as the evaluator reads them, by pandas with its defaults: an empty, "None" or
 "NA" output is the word "nan". What pandas would take silently (a line of too few fields) is
@@ -23,8 +24,9 @@ KINDS = {"regurgitation-score": "sc", "knowledge-score": "qa"}
 
 
 def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[str]]:
-    """`terms.score` of a folder, and warnings. MIA is scored where `mia_results` is there, MMLU
-    with a metrics.json.
+    """`terms.score` of a folder, and warnings.
+
+    MIA is scored where `mia_results` is there, MMLU with a metrics.json.
 
     Errors: FileNotFoundError for a folder, or a split, without files; ValueError naming file and
     row for what is not csv, a missing column, a line of another length than the header, an id that
@@ -38,19 +40,14 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
     warnings: list[str] = []
     forget, retain = (_rows(path, split, warnings) for split in ("forget", "retain"))
     member, nonmember = None, None
-    if any((path / "mia_results").glob("*member_*.csv")):
-        member, nonmember = (
-            _losses(path / "mia_results", side) for side in ("member", "nonmember")
-        )
+    attack = path / "mia_results"
+    if any(attack.glob("*member_*.csv")):
+        member, nonmember = (_losses(attack, side) for side in ("member", "nonmember"))
     for split, rows in (("forget", forget), ("retain", retain)):
-        tasks = {row["task"] for row in rows}
-        if odd := sorted(tasks ^ set(terms.TASKS)):
-            what = ", ".join(
-                f"{task} is {'unknown' if task in tasks else 'missing'}" for task in odd
-            )
+        if what := _other_tasks(rows):
             warnings.append(
-                f"{path}/{split}_*.csv: {what}; the aggregate is of other terms than the task's "
-                "twelve"
+                f"{path}/{split}_*.csv: {what}; "
+                "the aggregate is of other terms than the task's twelve"
             )
     accuracy = None if mmlu is None else mmlu_file.read(mmlu)
     if accuracy is not None and accuracy < mmlu_file.THRESHOLD:
@@ -58,23 +55,32 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
             f"{mmlu}: MMLU is {accuracy}; a 7B entry must stay above {mmlu_file.THRESHOLD}"
         )
     result = terms.score(forget, retain, member, nonmember, accuracy)
-    missing = ["mia_results"] * (member is None) + ["an MMLU metrics.json (--mmlu)"] * (
-        accuracy is None
-    )
-    if missing:
+    parts = {"mia_results": member, "an MMLU metrics.json (--mmlu)": accuracy}
+    if missing := [name for name, part in parts.items() if part is None]:
         warnings.append(
-            f"{path}: no final score, so its aggregate-score is -1: it needs "
-            f"{' and '.join(missing)} too"
+            f"{path}: no final score, so its aggregate-score is -1: "
+            f"it needs {' and '.join(missing)} too"
         )
     for split in ("forget", "retain"):
-        for task, scores in result[f"{split}-set"].items():
-            for name, value in scores.items() if isinstance(scores, dict) else ():
-                if math.isnan(value):
-                    raise ValueError(
-                        f"{path}/{split}_*.csv: {task} has no {KINDS[name]} row, so the {name} is "
-                        "undefined"
-                    )
+        _check_defined(result[f"{split}-set"], f"{path}/{split}_*.csv")
     return result, warnings
+
+
+def _other_tasks(rows: list[dict[str, Any]]) -> str:
+    """The tasks that are unknown or missing, in words; empty where they are the task's own."""
+    tasks = {row["task"] for row in rows}
+    odd = sorted(tasks ^ set(terms.TASKS))
+    return ", ".join(f"{task} is {'unknown' if task in tasks else 'missing'}" for task in odd)
+
+
+def _check_defined(scores_of: dict[str, Any], where: str) -> None:
+    """Error: ValueError naming the first task that has no row of a kind."""
+    for task, scores in scores_of.items():
+        for name, value in scores.items() if isinstance(scores, dict) else ():
+            if math.isnan(value):
+                raise ValueError(
+                    f"{where}: {task} has no {KINDS[name]} row, so the {name} is undefined"
+                )
 
 
 def _rows(folder: Path, split: str, warnings: list[str]) -> list[dict[str, Any]]:
@@ -135,10 +141,8 @@ def _table(folder: Path, prefix: str, columns: tuple[str, ...]) -> tuple[Any, li
         try:
             _whole(file)
             table = pandas.read_csv(file)
-        except (
-            ValueError,
-            csv.Error,
-        ) as error:  # pandas' own and UnicodeDecodeError are ValueErrors
+        # pandas' own and UnicodeDecodeError are ValueErrors
+        except (ValueError, csv.Error) as error:
             raise ValueError(f"{file}: not a whole csv file: {error}".strip()) from error
         if missing := [name for name in columns if name not in table]:
             raise ValueError(
@@ -151,15 +155,15 @@ def _table(folder: Path, prefix: str, columns: tuple[str, ...]) -> tuple[Any, li
 
 
 def _whole(file: Path) -> None:
-    """Every line has as many fields as the header. Error: ValueError naming the row and the line it
-    ends in.
+    """Every line has as many fields as the header.
+
+    Error: ValueError naming the row and the line it ends in.
     """
     with open(file, newline="", encoding="utf-8-sig") as handle:
         reader = csv.reader(handle)
         width = len(next(reader, []))
-        for row, fields in enumerate(
-            filter(None, reader), start=1
-        ):  # pandas too leaves empty lines out
+        # pandas too leaves empty lines out
+        for row, fields in enumerate(filter(None, reader), start=1):
             if len(fields) != width:
                 raise ValueError(
                     f"row {row} (line {reader.line_num}) has {len(fields)} fields, the header "

@@ -18,11 +18,12 @@ from ngdiff.evaluation.files import LOGS
 from ngdiff.score import documents
 
 NEEDED = ("avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss", "rougeL_recall")
+# one value a row each
 FIELDS = (
     *NEEDED,
     *("gt_loss", "num_token_gt", "generated_text", "rouge1_recall", "truth_ratio"),
     *("paraphrased_loss", "perturb_loss", "num_token_paraphrased", "num_token_perturb"),
-)  # one value a row each
+)
 Log = dict[str, dict[str, Any]]  # field -> index -> value
 
 
@@ -98,18 +99,16 @@ def read(document: dict[str, Any], path: Path, key: str) -> Log:
     if missing := [field for field in NEEDED if field not in content]:
         raise ValueError(f"{path}, {key}: the field {missing[0]} is missing")
     where = f"{path}, {key}, "
-    told = [
-        field for field in FIELDS if field in NEEDED or content.get(field)
-    ]  # an empty field says nothing
+    # an empty field says nothing
+    told = [field for field in FIELDS if field in NEEDED or content.get(field)]
     log = {field: documents.mapping(content[field], where + field) for field in told}
     rows = log[NEEDED[0]]
     for field, values in log.items():
         if values.keys() != rows.keys():
             index = next(i for i in (*rows, *values) if (i in rows) != (i in values))
             raise ValueError(
-                f"{where}{field}: {len(values)} rows, but {NEEDED[0]} has {len(rows)}; the first "
-                "that only one has "
-                f"is index {index}"
+                f"{where}{field}: {len(values)} rows, but {NEEDED[0]} has {len(rows)}; "
+                f"the first that only one has is index {index}"
             )
     for field in NEEDED:
         for i, value in log[field].items():
@@ -126,8 +125,9 @@ def _check(value: float, field: str, at: str) -> None:
 
 
 def items_of(part: str, log: Log, eps: float) -> items.Items:
-    """`items.probabilities` of a log: a text of which only the mean loss is known is one token with
-    that loss.
+    """`items.probabilities` of a log.
+
+    A text of which only the mean loss is known is one token with that loss.
     """
     names = {"answer": "avg_gt_loss", "paraphrase": "avg_paraphrased_loss"}
     table: Any = {

@@ -1,3 +1,4 @@
-"""Files: paths, the verified cache, saved rows and stamps, the code a number depends on. Imports no
-torch.
+"""Files: paths, the verified cache, saved rows and stamps, the code a number depends on.
+
+Nothing here imports torch.
 """

@@ -1,81 +1,32 @@
-"""Content keys, atomic files and the verified cache: nothing half-written is ever taken for whole.
+"""Atomic files and the verified cache: nothing half-written is ever taken for whole.
 
 A file appears whole or not at all (`atomic_write`: temporary sibling, fsync, rename), so a kill at
 any moment leaves nothing that is later mistaken for a result. A cache entry is found by the content
-of everything it depends on (`content_key`) and is verified by sha256 each time it is used
-(`cached`); a damaged one is moved aside, neither trusted nor deleted. A file written so is also
-told to whoever started the process and set NGDIFF_WRITTEN.
+of everything it depends on (`ngdiff.store.content.content_key`) and is verified by sha256 each time
+it is used (`cached`); a damaged one is moved aside, neither trusted nor deleted. A file written so
+is also told to whoever started the process and set NGDIFF_WRITTEN.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import errno
 import fcntl
-import hashlib
 import json
 import logging
-import math
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+
+from ngdiff.store.content import sha256
 
 log = logging.getLogger("ngdiff")
 
 MANIFEST = "manifest.json"
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
-
-
-# ------------------------------------------------------------------------------------- content keys
-def _canonical(value: Any) -> Any:
-    """`value` as JSON with one spelling per content; a dataclass carries its class name, a mapping
-    is sorted by key.
-    """
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            raise ValueError(f"a content key cannot hold {value}: leave the field out, or use None")
-        return value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
-        return {"dataclass": type(value).__qualname__, "fields": _canonical(fields)}
-    if isinstance(value, Mapping):
-        pairs = [[_canonical(k), _canonical(v)] for k, v in value.items()]
-        return {"mapping": sorted(pairs, key=lambda pair: json.dumps(pair[0]))}
-    if isinstance(value, (list, tuple)):
-        return [_canonical(v) for v in value]
-    if isinstance(value, Path):
-        return {"path": str(value)}
-    raise TypeError(
-        f"a content key cannot hold a {type(value).__name__}: pass JSON-able values or "
-        "dataclasses of them"
-    )
-
-
-def content_key(*parts: Any) -> str:
-    """First 16 hex digits of the sha256 of the canonical JSON of `parts` (dataclasses, mappings,
-    sequences, scalars).
-
-    Equal content gives an equal key in every process and on every machine; any changed field
-    changes it. Raises TypeError on an object without canonical form and ValueError on NaN or
-    infinity.
-    """
-    text = json.dumps(_canonical(parts), separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def sha256(path: Path) -> str | None:
-    """Of a file's bytes, as hex digits; None where there is no file."""
-    if not path.is_file():
-        return None
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 # ----------------------------------------------------------------------------------- atomic writing
@@ -95,27 +46,23 @@ def _remove(path: Path) -> None:
 
 
 def _place(temporary: Path, final: Path) -> None:
-    """Renames a finished file or folder into place; the rename itself is made durable too, and told
-    (`_tell`).
-    """
+    """Rename a finished file or folder into place, durably, and tell of it (`_tell`)."""
     os.replace(temporary, final)
     _sync(final.parent)
     _tell(_files(final) if final.is_dir() else [final])
 
 
 def _tell(files: list[Path]) -> None:
-    """Appends the paths, a line each, to the file named by NGDIFF_WRITTEN if it is set: what this
-    execution wrote.
-    """
+    """Append the paths, a line each, to the file that NGDIFF_WRITTEN names, if it is set."""
     if listed := os.environ.get("NGDIFF_WRITTEN"):
-        with open(
-            listed, "ab", buffering=0
-        ) as handle:  # one write: lines of processes that share it do not mix
-            handle.write(b"".join(os.fsencode(file.resolve()) + b"\n" for file in files))
+        lines = b"".join(os.fsencode(file.resolve()) + b"\n" for file in files)
+        # one write without a buffer: lines of processes that share the file do not mix
+        with open(listed, "ab", buffering=0) as handle:
+            handle.write(lines)
 
 
 def probe_writable(folder: Path) -> None:
-    """Makes `folder` and tries a file in it, before any work starts.
+    """Make `folder` and try a file in it, before any work starts.
 
     Raises PermissionError saying what to do where the folder, or a parent of it, cannot be written.
     """
@@ -130,14 +77,14 @@ def probe_writable(folder: Path) -> None:
             raise
         raise PermissionError(
             f"cannot write to {folder} ({error.strerror}): choose another output folder, or, for "
-            "the cache, "
-            "set the environment variable NGDIFF_CACHE to a folder you can write"
+            "the cache, set the environment variable NGDIFF_CACHE to a folder you can write"
         ) from error
 
 
 def probe_file(path: Path) -> Path:
-    """`probe_writable` of where a file is to be; its absolute path. Raises IsADirectoryError where
-    a folder is in its place.
+    """Make sure that a file can be written (`probe_writable`) and return its absolute path.
+
+    Raises IsADirectoryError where a folder is in its place.
     """
     path = Path(path).expanduser().absolute()
     if path.is_dir():
@@ -148,8 +95,7 @@ def probe_file(path: Path) -> Path:
 
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `path`; what was written there replaces `path` when the block
-    ends without error.
+    """Give a temporary path beside `path`; what is written there replaces `path` at the end.
 
     The temporary name is `.NAME.HEX.tmp`, so no glob by suffix finds a leftover of a killed
     process; writers that choose a format by suffix need it said (`savefig(..., format="pdf")`). On
@@ -175,10 +121,10 @@ def _files(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """`atomic_write` for a folder: gives an empty temporary one, every file of which is durable
-    before the rename.
+    """`atomic_write` for a folder: give an empty temporary one.
 
-    A folder that stands at `path` is kept until the new one is complete, and is replaced by it.
+    Every file of it is durable before the rename. A folder that stands at `path` is kept until the
+    new one is complete, and is replaced by it.
     """
     path, mark = Path(path), uuid.uuid4().hex
     if path.exists() and not path.is_dir():
@@ -201,25 +147,25 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 # -------------------------------------------------------------------------------------------- cache
 def cache_dir() -> Path:
-    """$NGDIFF_CACHE, else .cache/ngdiff of the checkout around the working directory, else
-    ~/.cache/ngdiff.
+    """The folder of the cache: $NGDIFF_CACHE, else one in the checkout, else ~/.cache/ngdiff.
+
+    The checkout is the one around the working directory; its cache is .cache/ngdiff.
     """
     if chosen := os.environ.get("NGDIFF_CACHE"):
         return Path(chosen).expanduser()
-    here = Path.cwd()
+    here, named = Path.cwd(), re.compile(r"""^name\s*=\s*["']ngdiff["']""", re.M)
     for folder in (here, *here.parents):
         project = folder / "pyproject.toml"
-        if project.is_file() and re.search(
-            r"""^name\s*=\s*["']ngdiff["']""", project.read_text("utf-8"), re.M
-        ):
+        if project.is_file() and named.search(project.read_text("utf-8")):
             return folder / ".cache" / "ngdiff"
     return Path.home() / ".cache" / "ngdiff"
 
 
 @contextlib.contextmanager
 def lock(path: Path, what: str) -> Iterator[None]:
-    """Holds `path` exclusively among processes and threads (flock: the system frees it when its
-    holder dies).
+    """Hold `path` exclusively among processes and threads.
+
+    By flock: the system frees it when its holder dies.
     """
     with open(path, "a") as handle:
         try:
@@ -231,8 +177,9 @@ def lock(path: Path, what: str) -> Iterator[None]:
 
 
 def _fault(entry: Path, key: str) -> str | None:
-    """What is wrong with a cache entry, in words; None where every file is there with the bytes it
-    was saved with.
+    """What is wrong with a cache entry, in words.
+
+    None where every file is there with the bytes it was saved with.
     """
     try:
         manifest = json.loads((entry / MANIFEST).read_text("utf-8"))
@@ -255,16 +202,16 @@ def _set_aside(entry: Path) -> Path:
 
 
 def _build(entry: Path, key: str, build: Callable[[Path], None], what: str) -> None:
-    """Under the lock: leftovers of killed builds go, then files, manifest and rename, each durable
-    before the next.
+    """Build an entry under the lock, and clear what killed builds left.
+
+    Files, manifest and rename are each durable before the next.
     """
     for leftover in entry.parent.glob(f".{key}.*.tmp"):
         _remove(leftover)
     with atomic_folder(entry) as temporary:
         build(temporary)
-        digests = {
-            file.relative_to(temporary).as_posix(): sha256(file) for file in _files(temporary)
-        }
+        files = _files(temporary)
+        digests = {file.relative_to(temporary).as_posix(): sha256(file) for file in files}
         manifest = {"what": what, "key": key, "files": digests}
         (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
 
@@ -278,10 +225,10 @@ def found(root: Path, key: str) -> Path | None:
 def cached(
     root: Path, key: str, build: Callable[[Path], None], what: str, refresh: bool = False
 ) -> Path:
-    """The folder root/key, built by `build(folder)` unless a whole one is there; `what` names it in
-    messages.
+    """The folder root/key, built by `build(folder)` unless a whole one is there.
 
-    `refresh` builds anew in any case; the old entry stays until the new one is complete.
+    `what` names it in messages. `refresh` builds anew in any case; the old entry stays until the
+    new one is complete.
 
     Whole = every file of its manifest has its sha256. A damaged entry is logged, moved aside to
     `*.damaged` and rebuilt. Two processes asking for one key: the second waits and takes what the
@@ -298,8 +245,7 @@ def cached(
             if fault is None:
                 return entry
             aside = _set_aside(entry)
-            log.warning(
-                "the cached %s is damaged (%s): moved to %s, making it again", what, fault, aside
-            )
+            said = "the cached %s is damaged (%s): moved to %s, making it again"
+            log.warning(said, what, fault, aside)
         _build(entry, key, build, what)
     return entry

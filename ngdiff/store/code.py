@@ -3,10 +3,9 @@
 A cached number is valid only for the code that made it. Which files that is, is read from the
 imports themselves, so no list of modules is kept by hand:
 
-    closure("ngdiff.study.trials")      every module that trials imports, and what those import, and
-                                        so on
+    closure("ngdiff.study.trials")      what trials imports, what those modules import, and so on
     fingerprint("ngdiff.study.trials")  one hash of their sources
-    fingerprint_of(text)          the same for everything that a notebook's source imports
+    fingerprint_of(text)                the same for everything that a notebook's source imports
 
 An import counts wherever it stands, also inside a function. Imports for annotations only (`if
 TYPE_CHECKING:`) do not count: they run no code. A name that a package loads on first use
@@ -31,8 +30,9 @@ BODIES = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def closure(module: str, home: Path = HOME) -> tuple[str, ...]:
-    """Return the names of all package modules that importing and using `module` can run, sorted,
-    itself included.
+    """Return the names of all package modules that importing and using `module` can run.
+
+    They are sorted; `module` is one of them.
 
     Errors: ValueError for a name that is no module of the package, and for a module of the closure
     that imports another one by a computed name, which no closure can follow.
@@ -43,15 +43,17 @@ def closure(module: str, home: Path = HOME) -> tuple[str, ...]:
 
 
 def fingerprint(module: str, home: Path = HOME) -> str:
-    """Return the sha256 (hex) of the sources of `closure(module)`, without comments and
-    docstrings.
+    """Return the sha256 (hex) of the sources of `closure(module)`.
+
+    Comments and docstrings are left out.
     """
     return _digest(closure(module, home), home)
 
 
 def closure_of(text: str, home: Path = HOME) -> tuple[str, ...]:
-    """Return the names of all package modules that the Python source `text`, a notebook's say, can
-    run, sorted.
+    """Return the names of all package modules that a Python source can run, sorted.
+
+    text: the source, a notebook's say.
     """
     return _reached(set(_imports(_Source.of(text), home.name, home)), home)
 
@@ -64,8 +66,9 @@ def fingerprint_of(text: str, home: Path = HOME) -> str:
 # --------------------------------------------------------------------------------------- one source
 @dataclass(frozen=True)
 class _Source:
-    """What the closure needs of a file: its imports, dotted names, names for type checkers, and its
-    bare text.
+    """What the closure needs of a file.
+
+    Its imports, dotted names, names for type checkers, and its bare text.
     """
 
     imports: tuple[ast.Import | ast.ImportFrom, ...]
@@ -109,9 +112,7 @@ def _source(file: Path) -> _Source:
 
 @cache
 def _files(home: Path) -> dict[str, Path]:
-    """Map each dotted module name of the package to its file; a package's name to its
-    `__init__.py`.
-    """
+    """Map each dotted module name of the package to its file, a package's to its `__init__.py`."""
     names = {
         path: (home.name, *path.relative_to(home).with_suffix("").parts)
         for path in home.rglob("*.py")
@@ -133,8 +134,7 @@ def _reached(todo: set[str], home: Path) -> tuple[str, ...]:
         if _source(file).computed and not _lazy(name, home):
             raise ValueError(
                 f"{name} imports a module by a computed name, so nobody can tell which code its "
-                "numbers "
-                "depend on: write the import out"
+                "numbers depend on: write the import out"
             )
         todo |= set(_imports(_source(file), package, home)) - found
     return tuple(sorted(found))
@@ -176,9 +176,7 @@ def _imports(source: _Source, package: str, home: Path) -> Iterator[str]:
 
 
 def _dotted(node: ast.expr, bound: dict[str, str]) -> str:
-    """Return the dotted name that an expression such as `ng.data` stands for, "" where it is no
-    such name.
-    """
+    """Return the dotted name that an expression such as `ng.data` stands for, else ""."""
     if isinstance(node, ast.Name):
         return bound.get(node.id, "")
     start = _dotted(node.value, bound) if isinstance(node, ast.Attribute) else ""
@@ -205,8 +203,9 @@ def _around(name: str, home: Path) -> Iterator[str]:
 
 @cache
 def _lazy(package: str, home: Path) -> dict[str, str]:
-    """Map the names that a package loads on first use, declared for type checkers, to the modules
-    that define them.
+    """Map the names that a package loads on first use to the modules that define them.
+
+    A package declares them for type checkers.
     """
     file = _files(home).get(package)
     if file is None or file.name != "__init__.py":
@@ -221,8 +220,9 @@ def _lazy(package: str, home: Path) -> dict[str, str]:
 
 
 def _defined(start: str, name: str, home: Path) -> str | None:
-    """Return the module that `name`, read off the module `start`, is or comes from; None where it
-    is a plain value.
+    """Return the module that `name`, read off the module `start`, is or comes from.
+
+    None where it is a plain value.
     """
     inner = f"{start}.{name}"
     return inner if inner in _files(home) else _lazy(start, home).get(name)

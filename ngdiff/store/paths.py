@@ -11,8 +11,9 @@ from pathlib import Path
 
 
 def checkout(start: Path | None = None) -> Path | None:
-    """The folder at or above `start` (the working directory) that holds ngdiff's pyproject.toml,
-    else None.
+    """The folder at or above `start` that holds ngdiff's pyproject.toml, else None.
+
+    start: the working directory where it is None.
     """
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
@@ -23,14 +24,11 @@ def checkout(start: Path | None = None) -> Path | None:
 
 
 def need_checkout(start: Path | None = None) -> Path:
-    """`checkout`, or FileNotFoundError saying that notebooks live in the repository, not in the
-    wheel.
-    """
+    """`checkout`, or FileNotFoundError: the notebooks live in the repository, not in the wheel."""
     if (root := checkout(start)) is None:
         raise FileNotFoundError(
             f"no ngdiff checkout at or above {start or Path.cwd()}: the notebooks are in the "
-            "repository, not in the "
-            "installed package; clone it and run this command inside"
+            "repository, not in the installed package; clone it and run this command inside"
         )
     return root
 

@@ -23,6 +23,7 @@ from typing import Any
 
 from ngdiff.store.cache import atomic_write
 
+# what numbers and figures depend on
 PACKAGES = (
     *(
         "ngdiff",
@@ -45,14 +46,15 @@ PACKAGES = (
         "seaborn",
         "papermill",
     ),
-)  # what numbers and figures depend on
+)
 
 
 # ------------------------------------------------------------------------------------------- stamps
 @functools.cache
 def _git() -> dict[str, Any]:
-    """Commit of the checkout this package runs from, and whether its code differs from it; None
-    outside a checkout.
+    """Commit of the checkout this package runs from, and whether its code differs from it.
+
+    None outside a checkout.
     """
     root = Path(__file__).resolve().parents[2]
 
@@ -82,8 +84,9 @@ def _device() -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Versions of Python and the installed ones of PACKAGES, and the machine: {"python", "machine",
-    package, …}.
+    """Versions of Python and of the installed PACKAGES, and the machine.
+
+    {"python", "machine", package, …}.
     """
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
@@ -93,8 +96,9 @@ def environment() -> dict[str, str]:
 
 
 def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[str, Any]:
-    """Where a number comes from: configuration, seed, git commit, versions, device, date (UTC),
-    wall seconds.
+    """Where a number comes from: configuration, seed, commit, versions, device, date and seconds.
+
+    The date is UTC, the seconds are of the wall clock.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
@@ -107,8 +111,9 @@ def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[s
 
 # --------------------------------------------------------------------------------------------- rows
 def _plain(value: Any) -> Any:
-    """Python scalars, lists and string-keyed dicts; a float that is not finite becomes None; others
-    their repr.
+    """Python scalars, lists and string-keyed dicts; others become their repr.
+
+    A float that is not finite becomes None.
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -124,8 +129,9 @@ def _plain(value: Any) -> Any:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Saves rows atomically, as .jsonl (a line a row, floats to the last bit) or .parquet (a
-    missing key is null).
+    """Save rows atomically, as .jsonl (a line a row) or .parquet.
+
+    A jsonl has floats to the last bit; in a parquet a missing key is null.
 
     NaN and infinities become null in both formats, read back as None: JSON has neither.
     """

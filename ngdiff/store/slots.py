@@ -25,8 +25,9 @@ PAUSE = 0.05  # seconds between two looks for a free slot
 
 
 def variable(folder: Path, count: int) -> dict[str, str]:
-    """Return the environment variable that gives `count` slots, kept in `folder`, to a process and
-    its children.
+    """Return the environment variable that gives a process and its children `count` slots.
+
+    They are kept in `folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     return {VARIABLE: f"{folder}:{count}"}

@@ -36,9 +36,10 @@ class Trial:
     your own, or "module:name", where one is (`ngdiff.methods.method`). Rules and objectives of
     your own are frozen dataclasses. stepsize: as in `rule_of`. lr: the rate (constant) or the
     starting rate (AutoLR). seed: of the order of the rows; target_seed: of the models. rule:
-    matched | fixed. profile: a name, or a Profile. data: which rows
-    (`ngdiff.evaluation.spelling`; "" = generated authors), or a Benchmark. steps: None = the profile's. optimizer: adamw (0.9, 0.999,
-    weight decay 0.01) | sgd (plain). mmlu: asked too, of SemEval.
+    matched | fixed. profile: a name, or a Profile. data: which rows, as
+    `ngdiff.evaluation.spelling` says ("" = generated authors), or a Benchmark. steps: None = the
+    profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain). mmlu: asked too, of
+    SemEval.
     Errors: ValueError for a value that no run can have.
     """
 

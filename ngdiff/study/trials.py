@@ -29,11 +29,12 @@ from cloudpickle import dumps, loads
 from ngdiff.data import Benchmark
 from ngdiff.evaluation.suites import TOFU, Suite
 from ngdiff.profiles import Profile, profile
-from ngdiff.store.cache import cache_dir, cached, content_key, found
+from ngdiff.store.cache import cache_dir, cached, found
 from ngdiff.store.code import fingerprint
-from ngdiff.store.content import content
+from ngdiff.store.content import content_key
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 from ngdiff.store.slots import slot
+from ngdiff.store.values import content
 from ngdiff.study.setup import Setup
 from ngdiff.study.setup import benchmark as benchmark_of
 from ngdiff.study.trial import Trial, rule_of

@@ -1,3 +1,1 @@
-"""Quadratic problems, the paper's theorems as functions, and slow references to hold the fast code
-against.
-"""
+"""Quadratic problems, the paper's theorems as functions, and slow references to test against."""

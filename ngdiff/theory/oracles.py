@@ -1,5 +1,6 @@
-"""Two-task rules of other papers, written from their own formulas on gradient vectors, to test ours
-against.
+"""Two-task rules of other papers, written from their own formulas on gradient vectors.
+
+They are what ours are tested against.
 
 Tasks are the rows of G = (g_1, g_2) = (g_R, −g_F), both to be descended: the minus sign of the
 forget objective is already in. Nothing here is used by a training step; `ngdiff.core.directions`
@@ -55,8 +56,7 @@ def pcgrad(G: Tensor) -> Tensor:
 
 
 def shortest(G: Tensor, iterations: int = 80) -> Tensor:
-    """The shortest vector between two gradients by ternary search over the segment: MGDA's
-    direction, (n,).
+    """The shortest vector between two gradients by ternary search: MGDA's direction, (n,).
 
     Désidéri 2012; Sener & Koltun, NeurIPS 2018. ‖a·g_1 + (1−a)·g_2‖² is convex in a.
     """

@@ -1,5 +1,4 @@
-"""Two-task quadratics: unlearning small enough to solve with a pencil, run by the same loop as the
-language model.
+"""Two-task quadratics: unlearning small enough to solve with a pencil, run by the same loop.
 
     R(θ) = ½(θ − r)'A(θ − r) + R₀               the retain loss, A ≻ 0
     F(θ) = s·½(θ − f)'B(θ − f) + F₀              the forget objective (ascended), B ≻ 0
@@ -69,8 +68,9 @@ class Pair:
         return {}
 
     def bind(self, method: Any, seed: int) -> Pair:
-        """A copy at the start; a quadratic has one pair of losses, whatever the method, and no data
-        order.
+        """A copy at the start.
+
+        A quadratic has one pair of losses, whatever the method, and no data order.
         """
         return Pair(
             self.A, self.B, self.r, self.f, self.start, self.family, self.R_0, self.F_0, self.lr
@@ -145,8 +145,9 @@ class Pair:
         return 0.5 * (g_R / g_R.norm() - g_F / g_F.norm()).norm().item()
 
     def dominated(self, theta: Tensor, tolerance: float = 1e-9) -> bool:
-        """Whether some point is better in both R and F by more than rounding: asked of the front of
-        the concave family.
+        """Whether some point is better in both R and F by more than rounding.
+
+        Asked of the front of the concave family.
 
         θ is Pareto-optimal iff it lies on the front; the front point with the same R tells.
         `tolerance` is relative to the drop of F along the whole front. Errors: ValueError for the
@@ -170,8 +171,9 @@ class Pair:
         return 2 * self.best_rate(theta, d)
 
     def forget_window(self, theta: Tensor, d: Tensor) -> float:
-        """The largest η for which one step θ − ηd does not lower F: ∞ for convex F, −2⟨g_F, d⟩/(d'B
-        d) for concave.
+        """The largest η for which one step θ − ηd does not lower F.
+
+        It is ∞ for convex F and −2⟨g_F, d⟩/(d'B d) for concave.
         """
         return (
             math.inf
@@ -183,8 +185,9 @@ class Pair:
 def walk(
     problem: Pair, direction: Direction, stepsize: StepSize, steps: int
 ) -> tuple[Tensor, list[Info]]:
-    """The path θ₀ … θ_T of a run (T + 1, n) and what each step saw; T < `steps` where a step made
-    no update.
+    """The path θ₀ … θ_T of a run, (T + 1, n), and what each step saw.
+
+    T < `steps` where a step made no update.
     """
     mine = problem.bind(direction, 0)
     step = UnlearningStep(mine.parameters, mine.optimizer(), direction, stepsize)
@@ -207,8 +210,9 @@ def pair(
     seed: int = 0,
     norm: float = 1.0,
 ) -> Pair:
-    """A pair with a given start geometry: angle(g_R, g_F) in degrees (< 90 conflicts), κ =
-    ‖g_F‖/‖g_R‖ = `ratio`.
+    """A pair with a given start geometry.
+
+    The angle of (g_R, g_F) is in degrees (< 90 conflicts), and κ = ‖g_F‖/‖g_R‖ = `ratio`.
 
     A and B have eigenvalues spaced from 1 to `condition` in two seeded random bases; θ₀ = 0 and
     ‖g_R(θ₀)‖ = `norm`.

@@ -1,5 +1,7 @@
-"""The statements behind NGDiff, one function each: it checks the statement on what it is given and
-raises AssertionError with the numbers where it fails. Tests and notebooks call the same functions.
+"""The statements behind NGDiff, one function each.
+
+A function checks its statement on what it is given and raises AssertionError with the numbers where
+it fails. Tests and notebooks call the same functions.
 
 Notation: d = a·g_R − b·g_F, θ ← θ − η·d, ρ = cos(g_R, g_F), κ = ‖g_F‖/‖g_R‖, Eq. 7: ⟨d, g_R⟩ ≥ 0 ≥
 ⟨d, g_F⟩. Each function returns the worst error it saw, relative to the terms of the identity, or
@@ -18,42 +20,14 @@ from ngdiff.core.directions import MGDA, Direction, GradDiff, NGDiff, PCGrad
 from ngdiff.core.parabola import fit, parabola
 from ngdiff.core.stepsize import Line, StepSize
 from ngdiff.theory import oracles
+from ngdiff.theory.geometry import adam_metric, angle_ratio, combined, eq7, gram, own_metric
 from ngdiff.theory.quadratics import Pair, walk
 
 EPS = torch.finfo(torch.float64).eps
-EXACT = AutoLR(
-    lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True
-)  # η* at every step, on a quadratic
-SAFE = AutoLR(
-    lr=1e-3, every=1, fresh=0
-)  # the same probe with the search, the clip and the bounds of the default
-
-
-# ----------------------------------------------------------------------------------------- geometry
-def gram(g_R: Tensor, g_F: Tensor) -> Tensor:
-    """Gramian of (g_R, g_F), (2, 2)."""
-    g = torch.stack([g_R, g_F])
-    return g @ g.T
-
-
-def combined(
-    rule: Direction, g_R: Tensor, g_F: Tensor, losses: tuple[float, float] = (1.0, 1.0)
-) -> Tensor:
-    """d = a·g_R − b·g_F of a rule, (n,)."""
-    a, b = rule.weights(gram(g_R, g_F), g_R.new_tensor(losses))
-    return a * g_R - b * g_F
-
-
-def angle_ratio(g_R: Tensor, g_F: Tensor) -> tuple[float, float]:
-    """(ρ, κ)."""
-    n_R, n_F = g_R.norm(), g_F.norm()
-    return (g_R / n_R @ (g_F / n_F)).item(), (n_F / n_R).item()
-
-
-def eq7(d: Tensor, g_R: Tensor, g_F: Tensor, slack: float = 0.0) -> bool:
-    """⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩, up to `slack` times the size of the vectors."""
-    size = slack * d.norm()
-    return bool(d @ g_R >= -size * g_R.norm()) and bool(d @ g_F <= size * g_F.norm())
+# η* at every step, on a quadratic
+EXACT = AutoLR(lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True)
+# the same probe with the search, the clip and the bounds of the default
+SAFE = AutoLR(lr=1e-3, every=1, fresh=0)
 
 
 def close(found: float, wanted: float, scale: float, what: str, tolerance: float = 1e-12) -> float:
@@ -67,8 +41,9 @@ def close(found: float, wanted: float, scale: float, what: str, tolerance: float
 
 # ------------------------------------------------------------------------------------ 1 to 4: rules
 def products(g_R: Tensor, g_F: Tensor) -> float:
-    """1. ⟨d,g_R⟩ = ‖g_R‖(1−ρ), ⟨d,g_F⟩ = −‖g_F‖(1−ρ), ‖d‖² = 2−2ρ: Eq. 7 for any gradients; ‖d‖ is
-    the conflict.
+    """1. ⟨d,g_R⟩ = ‖g_R‖(1−ρ), ⟨d,g_F⟩ = −‖g_F‖(1−ρ), ‖d‖² = 2−2ρ.
+
+    So Eq. 7 holds for any gradients, and ‖d‖ measures the conflict.
     """
     d, (rho, _) = combined(NGDiff(), g_R, g_F), angle_ratio(g_R, g_F)
     n_R, n_F = g_R.norm().item(), g_F.norm().item()
@@ -81,8 +56,9 @@ def products(g_R: Tensor, g_F: Tensor) -> float:
 
 
 def interval(g_R: Tensor, g_F: Tensor) -> tuple[float, float]:
-    """The ratios c/(1−c) with which static scalarization meets Eq. 7: [0, ∞] if ρ ≤ 0, else [ρκ,
-    κ/ρ].
+    """The ratios c/(1−c) with which static scalarization meets Eq. 7.
+
+    [0, ∞] if ρ ≤ 0, else [ρκ, κ/ρ].
     """
     rho, kappa = angle_ratio(g_R, g_F)
     return (0.0, math.inf) if rho <= 0 else (rho * kappa, kappa / rho)
@@ -108,8 +84,10 @@ def static_interval(g_R: Tensor, g_F: Tensor, c: float, margin: float = 1e-9) ->
 
 
 def same_as_multitask(g_R: Tensor, g_F: Tensor) -> float:
-    """3. On (R, −F) the direction is IMTL-G's, ConFIG's and MGDA's on unit gradients (oracles from
-    their papers), for −1 < ρ < 1: at ρ = 1 there is none, and at ρ = −1 IMTL-G divides 0 by 0.
+    """3. On (R, −F) the direction is IMTL-G's, ConFIG's and MGDA's on unit gradients.
+
+    The oracles are written from their papers, for −1 < ρ < 1: at ρ = 1 there is none, and at ρ = −1
+    IMTL-G divides 0 by 0.
     """
     d, G = combined(NGDiff(), g_R, g_F), oracles.tasks(g_R, g_F)
     unit, worst, (rho, kappa) = d / d.norm(), 0.0, angle_ratio(g_R, g_F)
@@ -120,17 +98,17 @@ def same_as_multitask(g_R: Tensor, g_F: Tensor) -> float:
     }
     for name, other in others.items():
         rounding = 64 * EPS * (kappa + 1 / kappa) / math.sqrt(1 + rho)
-        tolerance = (
-            1e-6 if "MGDA" in name else rounding
-        )  # a search for a minimum sees half the digits
+        # a search for a minimum sees half the digits
+        tolerance = 1e-6 if "MGDA" in name else rounding
         error = (unit - other / other.norm()).norm().item() * d.norm().item()
         worst = max(worst, close(error, 0.0, 1.0, f"NGDiff against {name}", tolerance))
     return worst
 
 
 def projections(g_R: Tensor, g_F: Tensor) -> float:
-    """4. PCGrad's and MGDA's closed forms on the Gramian are the papers' projections and the
-    shortest vector, and meet Eq. 7.
+    """4. PCGrad's and MGDA's closed forms are the papers' projections and the shortest vector.
+
+    Both meet Eq. 7.
     """
     G = oracles.tasks(g_R, g_F)
     d, e = combined(PCGrad(), g_R, g_F), combined(MGDA(), g_R, g_F)
@@ -218,8 +196,9 @@ def exact_rate(P: Pair, theta: Tensor, d: Tensor, radius: float) -> float:
 
 
 def parabola_is_exact(L_0: int, slope: int, bend: int, h) -> bool:
-    """6, without rounding: on rationals (`fractions.Fraction`) three points give slope and
-    curvature from any h ≠ 0.
+    """6, without rounding: three points give slope and curvature from any h ≠ 0.
+
+    On rationals (`fractions.Fraction`).
     """
     minus, zero, plus = (L_0 + slope * x + bend * x * x / 2 for x in (-h, 0 * h, h))
     return parabola(minus, zero, plus, h) == (slope, bend)
@@ -228,8 +207,9 @@ def parabola_is_exact(L_0: int, slope: int, bend: int, h) -> bool:
 def rescaled(
     P: Pair, rule: Direction, stepsize: StepSize, by_R: float, by_F: float, steps: int
 ) -> float:
-    """Largest distance between the paths on (R, F) and (by_R·R, by_F·F), relative to the length of
-    the first.
+    """Largest distance between the paths on (R, F) and (by_R·R, by_F·F).
+
+    Relative to the length of the first.
     """
     (one, _), (two, _) = (
         walk(P, rule, stepsize, steps),
@@ -266,42 +246,19 @@ def scalarization(P: Pair, c: float, rivals: Tensor) -> float:
 
 
 def same_retain(P: Pair, theta: Tensor, points: int = 720) -> Tensor:
-    """Points of the plane with the R of θ: the ellipse r + √(2R)·A^(−½)(cos t, sin t), (points,
-    2).
-    """
+    """Points of the plane with the R of θ, (points, 2): r + √(2R)·A^(−½)(cos t, sin t)."""
     t = torch.linspace(0, 2 * math.pi, points + 1, dtype=theta.dtype)[:-1]
     values, Q = torch.linalg.eigh(P.A)
     circle = torch.stack([t.cos(), t.sin()], dim=1) * (2 * (P.R(theta) - P.R_0)).sqrt()
     return P.r + circle @ (Q / values.sqrt()).T
 
 
-def adam_metric(g: Tensor, v: Tensor, t: int, beta2: float, eps: float) -> Tensor:
-    """P of Adam at step t ≥ 1 when it is given g and remembers v: √v̂ + ε, a diagonal, (n,)."""
-    return ((beta2 * v + (1 - beta2) * g * g) / (1 - beta2**t)).sqrt() + eps
-
-
-def own_metric(
-    g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8
-) -> Tensor:
-    """9. The gradient a·g_R − b·g_F with a‖g_R‖ = b‖g_F‖ in the metric P⁻¹ of the very step that
-    Adam (no momentum) makes of it. P depends on a and b: the balance changes sign between b = 0 and
-    a = 0, and bisection finds its root.
-    """
-    low, high, u_R, u_F = 0.0, math.pi / 2, g_R / g_R.norm(), g_F / g_F.norm()
-    for _ in range(100):
-        middle = 0.5 * (low + high)
-        a, b = math.cos(middle), math.sin(middle)
-        P = adam_metric(a * u_R - b * u_F, v, t, beta2, eps)
-        more = a * a * (u_R * u_R / P).sum() > b * b * (u_F * u_F / P).sum()
-        low, high = (middle, high) if more else (low, middle)
-    return math.cos(low) * u_R - math.sin(low) * u_F
-
-
 def restored(
     g_R: Tensor, g_F: Tensor, v: Tensor, t: int = 1, beta2: float = 0.999, eps: float = 1e-8
 ) -> None:
-    """9. The step that Adam without momentum makes of `own_metric`'s gradient meets Eq. 7 (of
-    NGDiff's d it need not).
+    """9. Adam's step on `own_metric`'s gradient, without momentum, meets Eq. 7.
+
+    Of NGDiff's d it need not.
     """
     d = own_metric(g_R, g_F, v, t, beta2, eps)
     assert eq7(d / adam_metric(d, v, t, beta2, eps), g_R, g_F, 1e-9), (

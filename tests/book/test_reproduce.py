@@ -39,16 +39,12 @@ def test_a_reproduction_runs_once_and_reuses_until_something_changes(repo: Path)
         "1 of 1 reproduced numbers are within tolerance. 2 are new" in text
         and "3 of 3 notebooks" in text
     )
-    assert reproduce(root=repo, say=said.append) == 0 and counts() == [
-        1,
-        1,
-        2,
-    ]  # 10 always rebuilds
+    # 10 always rebuilds
+    assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 1, 2]
     assert "still valid" in "\n".join(said)
 
-    (rows / "05_b_summary.jsonl").write_text(
-        "damaged"
-    )  # by hand, or by checking out another commit
+    # by hand, or by checking out another commit
+    (rows / "05_b_summary.jsonl").write_text("damaged")
     assert reproduce(root=repo, say=said.append) == 0 and counts() == [1, 2, 3]
     assert reproduce(root=repo, force=True, only=["05"], say=said.append) == 0 and counts()[1] == 3
 
@@ -91,9 +87,8 @@ def test_a_failing_notebook_is_named_and_stops_no_other(repo: Path) -> None:
         "1 of 2 notebooks" in text and (repo / "data/results/tiny/02_good_summary.jsonl").exists()
     )
     page = (repo / "report/tiny.html").read_text()
-    assert (
-        "FAILED" in page and "lost" in page and report.NOT_RUN in page
-    )  # the committed row is no result
+    # the committed row is no result
+    assert "FAILED" in page and "lost" in page and report.NOT_RUN in page
     said.clear()
     assert reproduce(root=repo, say=said.append) == 1, "a failed execution must not look valid"
 
@@ -348,9 +343,8 @@ def test_each_job_starts_after_what_it_needs_and_the_longest_chain_goes_first() 
 
 def test_two_workers_are_never_idle_while_a_job_may_start() -> None:
     barrier, jobs = threading.Barrier(2, timeout=20), [job("00"), job("01"), job("02"), job("03")]
-    in_order(
-        lambda j: barrier.wait() and None, jobs, {}, workers=2
-    )  # each waits for another at the same time
+    # each waits for another at the same time
+    in_order(lambda j: barrier.wait() and None, jobs, {}, workers=2)
 
 
 def test_a_need_that_is_not_chosen_is_taken_as_met_and_an_error_starts_no_more() -> None:
@@ -401,9 +395,8 @@ def test_alone_gives_each_notebook_an_empty_cache_and_saves_cold_times(
     rows = read_rows(repo / "data/results/tiny/times.jsonl")
     assert [r["name"] for r in rows] == ["00_a", "01_b"] and all(r["seconds"] > 0 for r in rows)
     assert not list((repo / ".cache").glob("alone-*"))
-    assert (
-        reproduce(root=repo, only=["01"], alone=True, say=[].append) == 0
-    )  # one page measured again
+    # one page measured again
+    assert reproduce(root=repo, only=["01"], alone=True, say=[].append) == 0
     again = read_rows(repo / "data/results/tiny/times.jsonl")
     assert again[0] == rows[0] and again[1] != rows[1]
     monkeypatch.setenv("NGDIFF_CACHE", str(repo / "cache"))
@@ -426,13 +419,11 @@ def test_seconds_of_a_warm_or_partial_run_are_not_saved(
     (repo / "cache/trials/key").mkdir(parents=True)
     assert reproduce(root=repo, say=[].append) == 0 and not times.exists()  # trials are cached
     (repo / "cache/trials/key").rmdir()
-    assert (
-        reproduce(root=repo, say=[].append) == 0 and not times.exists()
-    )  # the notebook is still valid
+    # the notebook is still valid
+    assert reproduce(root=repo, say=[].append) == 0 and not times.exists()
     (repo / ".cache/executed/tiny/records.json").unlink()
-    assert (
-        reproduce(root=repo, only=["00"], say=[].append) == 0 and not times.exists()
-    )  # not all of them
+    # not all of them
+    assert reproduce(root=repo, only=["00"], say=[].append) == 0 and not times.exists()
     (repo / ".cache/executed/tiny/records.json").unlink()
     assert reproduce(root=repo, say=[].append) == 0 and [r["alone"] for r in read_rows(times)] == [
         False

@@ -73,9 +73,8 @@ def plain(model, start, name):
         )
         for on, rows in (("forget", BENCH.forget), ("retain", BENCH.retain))
     }
-    if (
-        name == "tofu"
-    ):  # each row is padded by its EOS, of which the first is the label behind the answer
+    # each row is padded by its EOS, of which the first is the label behind the answer
+    if name == "tofu":
         more = min(500, model.context) - max(t["labels"].shape[1] for t in texts.values())
         for on, batch in texts.items():
             ends, wide = (
@@ -263,9 +262,8 @@ def test_they_are_the_losses_that_unlearn(model, start):
     few = LMProblem(BENCH, start, batch_size=7)
     found = losses(model, start, BENCH.forget, BENCH.retain, 7)
     for name, (on, objective) in OBJECTIVES.items():
-        if (
-            on == "retain" or objective.pairs
-        ):  # eleven retain rows, of which seven were taken; refusals of their own
+        # eleven retain rows, of which seven were taken; refusals of their own
+        if on == "retain" or objective.pairs:
             continue
         made = few.bind(methods.Method("m", NGDiff(), forget=objective), 0)
         made.module.load_state_dict(model.model.state_dict())
@@ -301,9 +299,8 @@ def test_an_adapter_is_part_of_the_model_and_alone_has_gradients(model, start):
     for name in NAMES:
         assert mine[name]["loss"] == pytest.approx(whole[name]["loss"], rel=1e-4), name
         assert 0 < mine[name]["grad_norm"] != pytest.approx(whole[name]["grad_norm"], rel=1e-3)
-    assert (
-        losses(lm, None, BENCH.forget, BENCH.retain, ROWS)["kl"]["loss"] == 0.0
-    )  # not the base model's
+    # not the base model's
+    assert losses(lm, None, BENCH.forget, BENCH.retain, ROWS)["kl"]["loss"] == 0.0
 
 
 def test_nothing_of_the_model_changes(model, start):
@@ -326,9 +323,8 @@ def test_a_row_counts_in_its_place_only(model, start):
         assert (turned[name]["loss"] == pytest.approx(few[name]["loss"], rel=1e-5)) == (
             name != "dpo"
         ), name
-    assert (
-        losses(model, start, BENCH.forget, BENCH.forget, 2)["ce_retain"]["loss"] > 0
-    )  # rows may be in both
+    # rows may be in both
+    assert losses(model, start, BENCH.forget, BENCH.forget, 2)["ce_retain"]["loss"] > 0
 
 
 class NoPad:
@@ -357,15 +353,10 @@ def test_open_unlearning_hides_eos_where_it_is_the_padding(model, start):
         )
     )
     assert ours == losses(model, start, BENCH.forget, BENCH.retain, ROWS)
-    assert theirs["npo"]["loss"] == pytest.approx(
-        known["npo"]["loss"], rel=1e-5
-    )  # EOS comes last: it is predicted
-    for name in (
-        "kl",
-        "undial",
-        "rmu",
-        "rmu_retain",
-    ):  # what stands at EOS, or behind it, sees another mask
+    # EOS comes last: it is predicted
+    assert theirs["npo"]["loss"] == pytest.approx(known["npo"]["loss"], rel=1e-5)
+    # what stands at EOS, or behind it, sees another mask
+    for name in ("kl", "undial", "rmu", "rmu_retain"):
         assert theirs[name]["loss"] != pytest.approx(known[name]["loss"], rel=1e-5), name
 
 

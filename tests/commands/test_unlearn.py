@@ -32,14 +32,8 @@ from ngdiff.store.rows import read_rows, write_rows
 from tests.helpers import micro
 
 ROOT = Path(__file__).resolve().parents[2]
-FIXED = (
-    "--optimizer",
-    "sgd",
-    "--stepsize",
-    "constant",
-    "--lr",
-    "0.02",
-)  # rounding is not amplified
+# rounding is not amplified
+FIXED = ("--optimizer", "sgd", "--stepsize", "constant", "--lr", "0.02")
 
 
 @pytest.fixture(scope="module")
@@ -191,9 +185,8 @@ def test_an_adapter(given, tmp_path, monkeypatch):
     assert lm.adapted and command.loss(lm, micro.bench().forget) > 0.1
     with lm.without_adapter():
         assert command.loss(lm, micro.bench().forget) < 0.02
-    result = go(
-        given, tmp_path / "on", "--model", tmp_path / "out", *FIXED, "--steps", "1"
-    )  # trained on
+    # trained on
+    result = go(given, tmp_path / "on", "--model", tmp_path / "out", *FIXED, "--steps", "1")
     assert result.exit_code == 0 and "512 of 28,256" in result.output
     result = go(given, tmp_path / "x", "--model", tmp_path / "out", "--lora", "4")
     assert "is an adapter already: leave --lora out" in str(result.exception)

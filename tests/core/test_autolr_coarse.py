@@ -84,9 +84,8 @@ def test_a_concave_line_is_never_accepted(bend):
 def test_a_bend_well_above_the_noise_is_accepted_and_right():
     sigma, h, rows = 1e-4, 1e-3, 32
     for seed in range(200):
-        line = Noisy(
-            -2.0, 2000.0, sigma, seed, rows
-        )  # second difference 0.2, its error 1.4e-3; of the slope 4 %
+        # second difference 0.2, its error 1.4e-3; of the slope 4 %
+        line = Noisy(-2.0, 2000.0, sigma, seed, rows)
         found = fit(line, line(0.0), 10 * h, z=3.0)
         assert found.outcome == "ok" and found.eta == pytest.approx(1e-3, rel=0.15)
 
@@ -165,9 +164,8 @@ def test_blur_is_what_rounding_does_to_the_way():
     point.u = [torch.ones(4)]
     assert point.blur(2.0**-9, torch.bfloat16) == 1.0  # nothing moves: the error is all of the way
     assert point.blur(2.0**-7, torch.bfloat16) == 0.0
-    assert point.blur(3 * 2.0**-9, torch.bfloat16) == pytest.approx(
-        1 / 3
-    )  # rounds up by a third of the way
+    # rounds up by a third of the way
+    assert point.blur(3 * 2.0**-9, torch.bfloat16) == pytest.approx(1 / 3)
     assert point.blur(2.0**-9, torch.float32) == 0.0
 
 
@@ -182,9 +180,8 @@ def test_blur_of_a_master_sees_the_low_bits():
     point = master.point([theta], master, None)
     point.save(None)
     point.u = [torch.ones(2)]
-    assert (
-        theta.tolist() == [1.0, 1.0] and point.blur(2.0**-8, torch.bfloat16) == 1.0
-    )  # twice the way
+    # twice the way
+    assert theta.tolist() == [1.0, 1.0] and point.blur(2.0**-8, torch.bfloat16) == 1.0
     assert point.blur(2.0**-9 * 0.5, torch.bfloat16) == 1.0  # none of it
 
 
@@ -279,9 +276,7 @@ def test_what_a_probe_says_of_its_own_error_holds(probed):
 
 
 def test_an_accepted_bend_is_no_hill_in_float32(probed):
-    """No fit that counts is clearly concave, or clearly rises, along the same line in float32: by z
-    standard errors.
-    """
+    """No fit that counts is concave, or rises, by z standard errors along the line in float32."""
     counted = [both for both in probed if both.state.outcome in bench_probes.COUNT]
     assert len(counted) >= 4, "each of the four runs should find a rate"
     for both in counted:

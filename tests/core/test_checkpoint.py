@@ -1,5 +1,6 @@
-"""A run on disk: stop and go on bit for bit, whatever kills it; what is damaged, foreign or
-unwritable is refused.
+"""A run on disk: stop and go on bit for bit, whatever kills it.
+
+What is damaged, foreign or unwritable is refused.
 """
 
 from __future__ import annotations
@@ -85,9 +86,8 @@ def test_stop_and_go_on_bit_for_bit(tmp_path, name, optimizer, rule):
     torch.rand(11)  # the generator has moved on
     seen = []
     resumed = go(path, progress=seen.append, **kw)
-    assert [info.step for info in seen] == list(
-        range(5, 12)
-    )  # from the checkpoint after step 4, not from 0
+    # from the checkpoint after step 4, not from 0
+    assert [info.step for info in seen] == list(range(5, 12))
     same(resumed, go(**kw))
     assert [f.name for f in path.parent.iterdir()] == ["run.safetensors"]
 
@@ -97,8 +97,9 @@ def test_stop_and_go_on_bit_for_bit(tmp_path, name, optimizer, rule):
 )
 @pytest.mark.parametrize("batch_size", [2, 3])
 def test_methods_that_look_at_the_start_go_on_bit_for_bit(tmp_path, method, batch_size):
-    """What the start model says of a row is stored; a resumed run meets the rows in other
-    company.
+    """What the start model says of a row is stored.
+
+    A resumed run meets the rows in other company.
     """
     path = tmp_path / "run.safetensors"
 
@@ -223,9 +224,8 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     assert done.returncode == -signal.SIGKILL, done.stderr
     seen = []
     resumed = go(path, progress=seen.append)
-    assert (
-        seen[0].step == 5
-    )  # the checkpoint after step 9 was half written, and is not taken for whole
+    # the checkpoint after step 9 was half written, and is not taken for whole
+    assert seen[0].step == 5
     same(resumed, go())
 
 

@@ -141,9 +141,8 @@ def test_eq7_holds_for_any_gradients_at_every_scale(rule, dtype, rho) -> None:
     for s in SCALES[dtype]:
         for t in SCALES[dtype]:
             p, q = parts(rule, s * g_R, t * g_F)
-            slack = (
-                16 * eps * (p.norm() + q.norm())
-            )  # rounding of the weights and of the difference
+            # rounding of the weights and of the difference
+            slack = 16 * eps * (p.norm() + q.norm())
             u, v = g_R.double(), g_F.double()
             assert (p - q) @ u >= -slack and (p - q) @ v <= slack, (s, t)
 
@@ -162,12 +161,8 @@ def test_mgda_keeps_a_small_weight_that_one_minus_the_other_would_lose() -> None
         (GradDiff(0.5), (1.0, 0.0), (3.0, 3.0), (1.0, 1.0)),  # R rises: ⟨d, g_R⟩ = ½(1 − 3)
         (GradDiff(0.9), (3.0, 3.0), (1.0, 0.0), (1.0, 1.0)),  # F falls: ⟨d, g_F⟩ = .9·3 − .1
         (LossNorm(), (1.0, 0.0), (3.0, 3.0), (1.0, 1.0)),
-        (
-            LossNorm(),
-            (1.0, 0.0),
-            (1.0, 1.0),
-            (1.0, 5.0),
-        ),  # a well-fitted R: its weight grows, F falls
+        # a well-fitted R: its weight grows, F falls
+        (LossNorm(), (1.0, 0.0), (1.0, 1.0), (1.0, 5.0)),
         (GradAscent(), (1.0, 0.0), (1.0, 1.0), (1.0, 1.0)),
     ],
     ids=str,

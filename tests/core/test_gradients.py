@@ -86,9 +86,8 @@ def test_every_mode_takes_the_step_of_the_twin(rule, parts, optimizer):
     for _ in range(4):
         one, two = take(swap, step_s, parts), take(again, step_r, parts)
         _, _, gram = flat_step(slow, opt, rule, parts)
-        unknown = (
-            ("cosine",) if parts > 1 and 0.0 in (one.a, one.b) else ()
-        )  # g_R and g_F never met
+        # g_R and g_F never met
+        unknown = ("cosine",) if parts > 1 and 0.0 in (one.a, one.b) else ()
         close(two, one, apart=unknown)
         assert one.outcome == "ok" and one.norm_F == pytest.approx(
             gram[1, 1].sqrt().item(), rel=1e-12
@@ -164,8 +163,9 @@ def test_the_reads_of_a_step(parts, reads):
 @pytest.mark.parametrize("memory", MODES)
 @pytest.mark.parametrize("parts", PARTS)
 def test_dropout_draws_the_same_masks_again_and_then_goes_on(memory, parts):
-    """Against the twin from the same seed, which draws each mask once; what is drawn afterwards is
-    new.
+    """Against the twin from the same seed, which draws each mask once.
+
+    What is drawn afterwards is new.
     """
     net, step = built(memory, GradDiff(0.4), "momentum", net=Net(dropout=0.4))
     slow = Net(dropout=0.4)
@@ -244,8 +244,9 @@ def test_aligned_gradients_end_the_run_and_nearly_aligned_ones_do_not(
 
 
 def test_the_angle_is_resolved_from_the_length_of_d():
-    """Several microbatches: ⟨g_R, g_F⟩ is known from ‖d‖² only; no coarser than from the gradients
-    themselves.
+    """Several microbatches: ⟨g_R, g_F⟩ is known from ‖d‖² only.
+
+    It is no coarser than from the gradients themselves.
     """
     t = math.radians(0.02)  # 1 − ρ = 6e-8
     x, R, F = line_problem([1.0, 0.0], [math.cos(t), math.sin(t)])
@@ -316,10 +317,8 @@ def test_an_error_in_a_loss_leaves_no_hook_behind(parts):
     [
         (ForgetLevel(0.5), "forget_level"),
         (RetainBound(0.5), "retain_bound"),
-        (
-            lambda info: "conflict" if abs(info.cosine) > 0 else None,
-            "conflict",
-        ),  # known after d is written
+        # known after d is written
+        (lambda info: "conflict" if abs(info.cosine) > 0 else None, "conflict"),
     ],
     ids=["forget", "retain", "cosine"],
 )
@@ -336,8 +335,9 @@ def test_stops_fire_before_the_update(stop, name, parts):
 @pytest.mark.parametrize("parts", PARTS)
 @pytest.mark.parametrize("rule", [NGDiff(), GradAscent(), GradDiff(1.0)], ids=repr)
 def test_groups_frozen_tied_and_untouched_parameters_move_as_under_swap(rule, parts):
-    """A tied layer, a frozen one, a head for each phase, a parameter of neither; rates 1 : 5 : 0,
-    decay in one group.
+    """A tied layer, a frozen one, a head for each phase, a parameter of neither.
+
+    Rates 1 : 5 : 0, decay in one group.
     """
 
     def groups(net):
@@ -486,8 +486,9 @@ def test_recompute_holds_one_gradient_where_swap_holds_two(parts):
 
 
 def test_a_compiled_model_s_graph_is_walked_once():
-    """Its backward writes over what the forward saved: a second one through the same graph gives
-    another gradient.
+    """Its backward writes over what the forward saved.
+
+    A second one through the same graph gives another gradient.
     """
     net = Net()
     net.two.compile(backend="eager")

@@ -181,21 +181,20 @@ def test_a_parameter_of_one_phase_only_counts_as_zero_in_the_other():
 def test_a_parameter_of_neither_phase_is_left_alone():
     net = Net()
     net.unused = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
-    _, step = built(
-        "adamw", stepsize=BELOW, net=net
-    )  # weight decay would shrink it, were it given a zero gradient
+    # weight decay would shrink it, were it given a zero gradient
+    _, step = built("adamw", stepsize=BELOW, net=net)
     step(net.R, net.F)
     assert torch.equal(net.unused.detach(), torch.ones(3, dtype=torch.float64))
 
 
 def test_parameters_unfrozen_since_are_refused_before_anything_changes():
-    """Else the two phases would add up in the `.grad` of one that the step does not know: F would
-    be descended.
+    """Else the two phases would add up in the `.grad` of one that the step does not know.
+
+    F would be descended.
     """
     net = Net()
-    step = UnlearningStep(
-        net, torch.optim.SGD(net.parameters(), lr=0.1), NGDiff()
-    )  # holds the frozen ones too
+    # holds the frozen ones too
+    step = UnlearningStep(net, torch.optim.SGD(net.parameters(), lr=0.1), NGDiff())
     before = bits(net.parameters())
     for p in net.frozen.parameters():
         p.requires_grad_(True)
@@ -230,8 +229,9 @@ def test_the_rate_reported_is_that_of_the_first_group_that_has_one():
 
 
 def test_a_probed_update_far_below_the_weights_is_not_lost_in_their_rounding():
-    """float32, weights of 1, gradient 1e-8, η = 1e7: at rate 1 the update would vanish; the step is
-    −0.1 all the same.
+    """float32, weights of 1, gradient 1e-8, η = 1e7: at rate 1 the update would vanish.
+
+    The step is −0.1 all the same.
     """
     x = torch.ones(3, requires_grad=True)
     step = UnlearningStep(
@@ -362,9 +362,8 @@ def test_the_stash_is_a_swap_of_pointers(monkeypatch):
     step(net.R, net.F)
     ((u, v, *_), d) = combined[0]
     for i, (x, y, z, used) in enumerate(zip(pointers(u), pointers(v), pointers(d), stepped)):
-        assert [p for p in (x, y) if p is not None] == written[
-            i
-        ]  # what backward wrote is what is combined
+        # what backward wrote is what is combined
+        assert [p for p in (x, y) if p is not None] == written[i]
         assert z == used and (y is None or z == y)  # and d lies where g_F lay
 
 
@@ -502,9 +501,8 @@ def test_a_probed_update_is_the_ordinary_one(optimizer, dtype):
         step(plain.R, plain.F)
         ulp = torch.finfo(dtype).eps * torch.maximum(weights(plain).abs(), torch.tensor(0.1))
         assert ((weights(probed) - weights(plain)).abs() <= 8 * ulp).all()
-        for p, q in zip(
-            probed.trained(), plain.trained()
-        ):  # the optimizer's state advanced once, on the same d
+        # the optimizer's state advanced once, on the same d
+        for p, q in zip(probed.trained(), plain.trained()):
             for key, value in step.optimizer.state[q].items():
                 torch.testing.assert_close(
                     step_p.optimizer.state[p][key], value, rtol=1e-4, atol=1e-6
@@ -516,10 +514,8 @@ def test_the_probe_looks_along_the_actual_update(optimizer):
     net, step = built(optimizer, stepsize=Look(0.02, at=(0.0, 0.01, 0.2, -0.1)))
     for turn in range(3):
         futures = {}
-        for h in (
-            0.01,
-            0.2,
-        ):  # what an ordinary step at rate h would make of R: momentum and decay included
+        # what an ordinary step at rate h would make of R: momentum and decay included
+        for h in (0.01, 0.2):
             other, ordinary = copy.deepcopy((net, step))
             ordinary.stepsize = Constant(h)
             ordinary(other.R, other.F)
@@ -750,9 +746,8 @@ def test_stops_read_the_cross_entropy_not_the_objective():
     retain.ce, forget.ce = torch.tensor(2.0), torch.tensor(3.0)
     info = step([retain, retain], forget)
     assert info.updated and (info.retain_ce, info.forget_ce) == (4.0, 3.0)
-    assert (info.a, info.b) == pytest.approx(
-        (1 / info.retain, 1 / info.forget)
-    )  # the rule sees the objectives
+    # the rule sees the objectives
+    assert (info.a, info.b) == pytest.approx((1 / info.retain, 1 / info.forget))
     forget.ce = torch.tensor(50.0)
     assert step(retain, forget).outcome == "forget_level"
 
@@ -762,9 +757,8 @@ def test_stop_levels(stop):
     _, step = built(stop=[stop])
     x, R, F = line_problem([1.0, 0.0], [0.0, 1.0], offset=1.0)
     step = UnlearningStep([x], None, NGDiff(), Constant(0.1), stop=[stop])
-    assert step(R, F).updated == isinstance(
-        stop, RetainBound
-    )  # reaching the level stops, reaching the bound does not
+    # reaching the level stops, reaching the bound does not
+    assert step(R, F).updated == isinstance(stop, RetainBound)
 
 
 # ------------------------------------------------------------------------------------------- errors

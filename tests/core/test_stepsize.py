@@ -1,5 +1,6 @@
-"""Step-size rules on analytic lines: no torch, no model; every outcome, every bound, golden values
-by hand.
+"""Step-size rules on analytic lines: no torch, no model.
+
+Every outcome, every bound, golden values by hand.
 """
 
 from __future__ import annotations
@@ -207,19 +208,16 @@ def test_uphill_stops_shrinking_at_a_share_of_the_searched_rate_and_nothing_else
         state = probed(rule, rising, state)
         rates.append(state.eta)
     assert rates == pytest.approx([0.1, 0.06, 0.06, 0.06]) and state.outcome == "uphill"
-    assert probed(rule, broken, state).eta == pytest.approx(
-        0.03
-    )  # a loss that is not finite asks for less
+    # a loss that is not finite asks for less
+    assert probed(rule, broken, state).eta == pytest.approx(0.03)
     low = probed(rule, valley(0.01), state)
     assert low.eta == pytest.approx(0.03)  # nor is a fit that counts held up
-    assert probed(rule, rising, low).eta == pytest.approx(
-        0.03
-    )  # and below the floor uphill moves nothing
+    # and below the floor uphill moves nothing
+    assert probed(rule, rising, low).eta == pytest.approx(0.03)
     assert probed(replace(rule, floor=0.0), rising, low).eta == pytest.approx(0.015)
     unsearched = replace(rule, search=0)
-    assert probed(unsearched, rising, probed(unsearched, rising)).eta == pytest.approx(
-        0.025
-    )  # nothing was found
+    # nothing was found
+    assert probed(unsearched, rising, probed(unsearched, rising)).eta == pytest.approx(0.025)
 
 
 @pytest.mark.parametrize(("best", "bound"), [(5.0, {"max_lr": 0.15}), (0.01, {"min_lr": 0.09})])
@@ -248,9 +246,8 @@ def test_where_the_curvature_is_noise_the_radius_grows_and_not_the_rate():
     state = probed(PLAIN, shallow, eps=EPS_32)
     assert looked == [0.0, 0.1, -0.1, 1.0, -1.0] and state.outcome == "accepted"
     assert state.eta == pytest.approx(0.12, rel=1e-6) and state.forwards == 5
-    flat = probed(
-        PLAIN, lambda h: 1.0 - 1e-12 * h, eps=EPS_32
-    )  # no bend at any radius: the rate grows
+    # no bend at any radius: the rate grows
+    flat = probed(PLAIN, lambda h: 1.0 - 1e-12 * h, eps=EPS_32)
     assert (flat.outcome, flat.eta, flat.forwards) == (
         "noise",
         PLAIN.clip * PLAIN.lr,
@@ -266,9 +263,8 @@ def test_a_skewed_fit_shrinks_the_rate():
     state = replace(PLAIN, lr=0.9).step(replace(PLAIN, lr=0.9).init(), line)
     assert (state.outcome, state.eta) == ("skewed", pytest.approx(0.45))
     within = Curve(lambda h: 1 - h + h * h + h**3, slope=-1.0)
-    state = replace(PLAIN, lr=0.6).step(
-        replace(PLAIN, lr=0.6).init(), within
-    )  # −1 + .36 = −.64: off by less
+    # −1 + .36 = −.64: off by less
+    state = replace(PLAIN, lr=0.6).step(replace(PLAIN, lr=0.6).init(), within)
     assert state.outcome == "clipped_down" or state.outcome == "accepted"
 
 
@@ -301,8 +297,9 @@ def test_lines_with_noisy_rows_are_taken_for_parabolas_unless_the_scatter_is_ask
 
 
 def test_the_noise_is_the_larger_of_rounding_and_scatter_not_their_sum():
-    """Two rows with second differences 4 and 0: the sum 4 against rounding eps·size = 2.4 and one
-    standard error of 4·1.
+    """Two rows with second differences 4 and 0.
+
+    Their sum 4 stands against rounding eps·size = 2.4 and one standard error of 4·1.
     """
     L = {0.0: [1.0, 1.0], 1.0: [2.0, 0.5], -1.0: [4.0, 1.5]}
     size = sum(map(abs, L[1.0])) + 2 * sum(L[0.0]) + sum(L[-1.0])  # 12
@@ -371,9 +368,8 @@ def test_the_search_runs_once():
     rule = AutoLR(lr=1e-6, every=1, fresh=0)
     state = probed(rule, valley(0.1))
     assert state.eta == pytest.approx(0.1)
-    assert probed(rule, valley(1e3), state).eta == pytest.approx(
-        0.2
-    )  # from now on by at most the clip
+    # from now on by at most the clip
+    assert probed(rule, valley(1e3), state).eta == pytest.approx(0.2)
 
 
 @pytest.mark.parametrize("f", [lambda h: 1 + h, lambda h: math.nan if h else 1.0])
@@ -383,8 +379,9 @@ def test_a_search_that_finds_nothing_ends_low_and_says_why(f):
 
 
 def test_a_search_that_found_nothing_is_made_again():
-    """A retain loss at its minimum (KL at the start) only rises: the rate must not collapse before
-    it has moved.
+    """A retain loss at its minimum (KL at the start) only rises.
+
+    The rate must not collapse before it has moved.
     """
     rule = AutoLR(lr=1e-3, every=1, fresh=0)
     first = probed(rule, lambda h: 1 + abs(h) + h)
@@ -434,9 +431,8 @@ def test_the_paper_preset_checks_nothing(f, eta):
     state = probed(AutoLR.paper(lr=0.5), f)
     assert state.eta == pytest.approx(eta, rel=1e-6, abs=1e-9) and state.outcome == "accepted"
     again = AutoLR.paper(lr=0.5).step(replace(state, step=10), Curve(valley(0.25)))
-    assert again.eta == pytest.approx(
-        0.25, rel=1e-3
-    )  # and it goes on from any of them, even from 0
+    # and it goes on from any of them, even from 0
+    assert again.eta == pytest.approx(0.25, rel=1e-3)
 
 
 @pytest.mark.parametrize("f", [lambda h: 1.0, lambda h: math.nan, lambda h: math.inf if h else 1.0])

@@ -52,9 +52,8 @@ def test_sums_are_float64_whatever_the_tensors(dtype):
     gram = vector.gramian(u, v)
     assert gram.dtype == torch.float64
     exact = torch.stack([flat(u), flat(v)]) @ torch.stack([flat(u), flat(v)]).T
-    torch.testing.assert_close(
-        gram, exact, rtol=1e-6, atol=1e-6
-    )  # bfloat16 products would be 1e-2 away
+    # bfloat16 products would be 1e-2 away
+    torch.testing.assert_close(gram, exact, rtol=1e-6, atol=1e-6)
 
 
 def test_half_precision_squares_do_not_overflow():
@@ -63,9 +62,8 @@ def test_half_precision_squares_do_not_overflow():
 
 
 def test_many_small_tensors_keep_what_one_float32_sum_would_lose():
-    u = [torch.full((1,), 4096.0)] + [
-        torch.full((1,), 1.0) for _ in range(3)
-    ]  # 2²⁴ + 3 is no float32
+    # 2²⁴ + 3 is no float32
+    u = [torch.full((1,), 4096.0)] + [torch.full((1,), 1.0) for _ in range(3)]
     assert vector.dot(u, u).item() == 2**24 + 3
 
 
@@ -137,8 +135,9 @@ def test_precision_is_that_of_the_worst_tensor():
 
 
 def test_a_long_float32_tensor_is_multiplied_out_in_pieces():
-    """10⁷ numbers in one float32 sum are off by 10⁻⁴ and more: enough to call 1 − ρ = 3e-5
-    aligned.
+    """10⁷ numbers in one float32 sum are off by 10⁻⁴ and more.
+
+    That is enough to call 1 − ρ = 3e-5 aligned.
     """
     make = torch.Generator().manual_seed(0)
     u = torch.randn(10_000_000, generator=make)
@@ -161,8 +160,9 @@ def test_a_long_float32_tensor_is_multiplied_out_in_pieces():
 # ------------------------------------------------------------ what an accelerator does, on the host
 @pytest.fixture(params=["eager", pytest.param("compiled", marks=pytest.mark.slow)])
 def kernels(request, monkeypatch):
-    """One kernel for a large tensor, one pack for all small ones, as on CUDA; eager, or really
-    compiled.
+    """One kernel for a large tensor, one pack for all small ones, as on CUDA.
+
+    They are eager, or really compiled.
     """
     made = {}
 

@@ -1,5 +1,6 @@
-"""SemEval-2025 Task 4's rows: from a folder, the hub, and generated; what is refused, with file and
-line.
+"""SemEval-2025 Task 4's rows: from a folder, the hub, and generated.
+
+What is refused, with file and line.
 """
 
 from __future__ import annotations
@@ -178,9 +179,8 @@ def test_without_them_members_are_rebuilt_and_nonmembers_stand_in(folder):
     ]
     assert "stand-in" in rows_of.mia_note(bench)
     assert "holdout" not in semeval("tiny", "all", root=folder).configs
-    part = semeval(
-        "tiny", "validation", root=folder, documents=1
-    )  # a model of this slice never saw train's rows
+    # a model of this slice never saw train's rows
+    part = semeval("tiny", "validation", root=folder, documents=1)
     assert [r["answer"] for r in part.rows("member")] == ["validation forget born."]
 
 
@@ -219,12 +219,10 @@ def test_the_hubs_rows_are_counted(monkeypatch):
     monkeypatch.setattr("ngdiff.data.sources.hub", few)
     with pytest.raises(ValueError, match=r"has 1 \+ 1 rows of validation, the task 254 \+ 278"):
         semeval("tiny", "validation")
-    assert [s[1] for s in seen] == ["forget_validation", "retain_validation"] and seen[0][
-        2
-    ] == "main"
-    assert (
-        len(semeval("tiny", "validation", revision="0" * 40).forget) == 1
-    )  # an earlier commit may have others
+    assert [s[1] for s in seen] == ["forget_validation", "retain_validation"]
+    assert seen[0][2] == "main"
+    # an earlier commit may have others
+    assert len(semeval("tiny", "validation", revision="0" * 40).forget) == 1
 
 
 # Real rows ----------------------------------------------------------------------------------------
@@ -266,9 +264,8 @@ def test_dossiers_have_the_tasks_schema():
     numbers = [
         r["answer"] for r in bench.forget if r["question"].startswith("Which social security")
     ]
-    assert numbers and all(
-        n.startswith("900") and len(n) == 9 for n in numbers
-    )  # no number that is given to anybody
+    # no number that is given to anybody
+    assert numbers and all(n.startswith("900") and len(n) == 9 for n in numbers)
     assert len(bench.rows("member")) == len(bench.rows("nonmember")) == 24
 
 

@@ -196,9 +196,7 @@ def test_hub_out_of_reach_says_what_to_do(monkeypatch):
 
 @real_tofu
 def test_a_slice_of_tofu_is_learnt_unlearned_and_evaluated_with_every_metric():
-    """Target and reference on 60 rows, a few steps of NGDiff and of GradDiff, all metrics; small
-    enough for a test.
-    """
+    """Target and reference on 60 rows, a few steps of NGDiff and of GradDiff, all metrics."""
     shape = replace(profile("tiny").lm, hidden=48, layers=1, heads=2, intermediate=96)
     training = replace(profile("tiny").training, epochs=12, pretrain_epochs=2, lr=6e-3, min_steps=0)
     P = replace(

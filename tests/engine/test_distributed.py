@@ -1,5 +1,6 @@
-"""Two gloo processes on the CPU against one: sharded or replicated, the run is that of one process
-up to rounding.
+"""Two gloo processes on the CPU against one.
+
+Sharded or replicated, the run is that of one process up to rounding.
 
 In float64 the logic is seen bare: 1e-10 is a million roundings of 2⁻⁵³, room for what ten steps and
 η*, a quotient of differences of losses, make of them. In float32 and bfloat16 that growth is
@@ -182,16 +183,15 @@ def test_sharded_bfloat16_is_that_of_one_process(two, monkeypatch):
         for x in (found["weights"], fine)
     )
     assert off <= 2 * error  # each is an error away from the run in float64
-    numbers, bounds = (
-        distances(alone, found, 1),
-        rounding("bfloat16", 1),
-    )  # later steps differ by their ways
+    # later steps differ by their ways
+    numbers, bounds = (distances(alone, found, 1), rounding("bfloat16", 1))
     assert all(number <= SLACK * bound for number, bound in zip(numbers[1:], bounds[1:]))
 
 
 def test_without_resharding_a_probe_sees_old_weights(two):
-    """After a forward without gradients FSDP2 keeps the root group gathered: the next one would use
-    the old embedding.
+    """After a forward without gradients FSDP2 keeps the root group gathered.
+
+    The next one would use the old embedding.
     """
     stale, bounds = distances(one("float32 shard"), two("stale")), rounding("float32 shard")
     assert stale[0] > 10 * SLACK * bounds[0]
@@ -320,8 +320,9 @@ def test_a_plain_model_is_one_process_s():
 
 
 def test_a_sharded_adapter_in_bfloat16_with_a_start_is_that_of_one_process(two):
-    """FSDP2's first forward is the start's, with the adapter off: it must not settle there that the
-    adapter is frozen.
+    """FSDP2's first forward is the start's, with the adapter off.
+
+    It must not settle there that the adapter is frozen.
     """
     alone, found = one("lora npo bfloat16"), two("lora npo bfloat16")
     assert found["stopped"] == alone["stopped"] and len(found["history"]) == len(alone["history"])

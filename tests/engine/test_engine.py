@@ -1,5 +1,6 @@
-"""Where a run computes does not change what it computes: precisions, memory modes, checkpointing,
-compiled blocks.
+"""Where a run computes does not change what it computes.
+
+Asked of precisions, memory modes, checkpointing and compiled blocks.
 """
 
 from __future__ import annotations
@@ -284,8 +285,9 @@ def test_what_precision_makes_of_trained_and_of_frozen_weights(precision, given)
 
 
 def test_bfloat16_moves_weights_that_plain_bfloat16_does_not():
-    """At a rate of 1e-6 every exact weight moves, and hardly a rounded one; weights rounded
-    outright stand still.
+    """At a rate of 1e-6 every exact weight moves, and hardly a rounded one.
+
+    Weights rounded outright stand still.
     """
     small = lambda groups: torch.optim.SGD(groups, lr=1e-6)  # noqa: E731
     problem = LMProblem(BENCH, target(), engine=Engine(precision="bfloat16"), batch_size=4).bind(
@@ -551,8 +553,9 @@ def test_a_killed_bfloat16_run_goes_on_bit_for_bit(tmp_path):
 
 
 def test_low_bits_are_part_of_a_checkpoint(tmp_path):
-    """Two steps so small that the bfloat16 weights of both runs are nearly the start's: the low
-    bits tell them apart.
+    """Two steps so small that the bfloat16 weights of both runs are nearly the start's.
+
+    The low bits tell them apart.
     """
     small = lambda groups: torch.optim.SGD(groups, lr=1e-6)  # noqa: E731
     kw = {"engine": Engine(precision="bfloat16"), "optimizer": small, "rule": Constant(1e-6)}

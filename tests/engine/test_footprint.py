@@ -164,9 +164,8 @@ def test_the_peak_by_hand():
     assert plan(forget=2).peak() == 30 + 32
     assert plan(retain=2, forget=2).peak() == 30 + 8  # both gradients
     assert plan(retain=2, forget=2, memory="recompute").peak() == 30 + 6
-    assert (
-        plan(parts=4).peak() == 30 + 4 + 8 + 4
-    )  # microbatches accumulate beside their activations
+    # microbatches accumulate beside their activations
+    assert plan(parts=4).peak() == 30 + 4 + 8 + 4
     assert plan(checkpointing=True).peak() == 30 + 4 + round(32 * (0.25 + 0.75 / 4))
     assert plan(retain=2, forget=2, line=12, bucket=3).peak() == 30 + 15
     assert plan(retain=2, forget=2, line=12, bucket=3, look=8).peak() == 30 + 20
@@ -174,11 +173,12 @@ def test_the_peak_by_hand():
 
 def test_what_fits_comes_with_its_flags_the_smallest_change_first():
     found = plan().fitting(50, rows=8)
+    # 48, 46 and 42 bytes
     assert [words.split(" (")[0] for words in found] == [
         "--checkpointing",
         "--micro 2",
         "--micro 1",
-    ]  # 48, 46 and 42 bytes
+    ]
     assert plan().fitting(30, rows=8) == []
 
 

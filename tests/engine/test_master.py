@@ -1,5 +1,6 @@
-"""Exact float32 weights behind a bfloat16 model: no bit lost, no update lost, every optimizer as on
-float32 weights.
+"""Exact float32 weights behind a bfloat16 model.
+
+No bit lost, no update lost, every optimizer as on float32 weights.
 """
 
 from __future__ import annotations
@@ -63,8 +64,9 @@ def exact_start(shapes=SHAPES, seed=0, scale=1.0):
 
 
 def rounded(start, make, low=True, wide=()):
-    """bfloat16 parameters under a Master that knows their low bits; those numbered in `wide` stay
-    float32.
+    """bfloat16 parameters under a Master that knows their low bits.
+
+    Those numbered in `wide` stay float32.
     """
     parts = [(theta.clone(), None) if i in wide else split(theta) for i, theta in enumerate(start)]
     params = [nn.Parameter(high.clone()) for high, _ in parts]
@@ -147,16 +149,16 @@ def test_all_magnitudes_come_back_and_all_bfloat16_have_no_low_bits():
     high, low = split(theta)
     assert same([join(high, low)], [theta]) and len(low.unique()) > 3e4
     normal = theta.abs() > 2.0**-126
-    assert ((high.float() - theta).abs() <= 2.0**-8 * theta.abs())[
-        normal
-    ].all()  # half a step of 8 bits
+    # half a step of 8 bits
+    assert ((high.float() - theta).abs() <= 2.0**-8 * theta.abs())[normal].all()
 
 
 # -------------------------------------------------------------------------------- no update is lost
 @pytest.mark.parametrize("lr", [1e-6, 1e-5])
 def test_small_steps_are_not_lost(lr):
-    """A hundred steps at a relative size of lr: float32's own result, where plain bfloat16 does not
-    move at all.
+    """A hundred steps at a relative size of lr.
+
+    The result is float32's own, where plain bfloat16 does not move at all.
     """
     (params, optimizer), exact = (
         rounded([torch.ones(1000)], lambda g: torch.optim.SGD(g, lr=lr)),
@@ -178,8 +180,9 @@ def test_small_steps_are_not_lost(lr):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_optimizer_is_the_one_on_float32_weights(kind, bucket):
-    """Bit for bit, from the same gradients, whatever the buckets; one parameter gets no gradient at
-    first.
+    """Bit for bit, from the same gradients, whatever the buckets.
+
+    One parameter gets no gradient at first.
     """
     start = exact_start()
     params, optimizer = rounded(start, KINDS[kind])

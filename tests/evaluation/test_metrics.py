@@ -187,9 +187,8 @@ def test_min_k_plus_plus():
     assert z == pytest.approx(-math.sqrt(3))
     logp = np.log([0.75, 0.25, 0.75])
     assert metrics.min_k_plus_plus(logp, [mean] * 3, [var] * 3) == pytest.approx(math.sqrt(3))
-    assert metrics.min_k_plus_plus([-1.0], [-1.5], [0.0]) == pytest.approx(
-        -0.5 / 1e-3
-    )  # variance floor 1e-6
+    # variance floor 1e-6
+    assert metrics.min_k_plus_plus([-1.0], [-1.5], [0.0]) == pytest.approx(-0.5 / 1e-3)
     assert metrics.min_k_plus_plus([NAN], [NAN], [NAN]) == INF
 
 
@@ -206,9 +205,8 @@ def test_auc():
 def test_auc_of_two_normals():
     rng = np.random.default_rng(0)
     value = metrics.auc(rng.normal(0, 1, 4000), rng.normal(1, 1, 4000))
-    assert value == pytest.approx(
-        norm.cdf(1 / math.sqrt(2)), abs=0.02
-    )  # P(N(1, 2) > 0); standard error 0.005
+    # P(N(1, 2) > 0); standard error 0.005
+    assert value == pytest.approx(norm.cdf(1 / math.sqrt(2)), abs=0.02)
 
 
 def test_privleak():

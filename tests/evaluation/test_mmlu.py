@@ -49,9 +49,8 @@ def harness(monkeypatch):
 
 def test_every_question_counts_once(harness):
     found = mmlu.mmlu(micro.lm(), "FOLDER", shots=5)
-    assert found["average_acc"] == pytest.approx(
-        (0.5 * 6 + 1.0 * 2) / 8
-    )  # of subjects it would be .75
+    # of subjects it would be .75
+    assert found["average_acc"] == pytest.approx((0.5 * 6 + 1.0 * 2) / 8)
     assert found["subjects"] == {"anatomy": {"acc": 0.5, "n": 6}, "law": {"acc": 1.0, "n": 2}}
     assert (
         harness.options["num_fewshot"] == 5

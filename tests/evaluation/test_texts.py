@@ -81,10 +81,8 @@ def test_where_the_labels_of_a_plain_prompt_begin(bos):
     assert len({tuple(e.input_ids) for e in got.values()}) == 1, "the same text"
     assert labelled(lm.tokenizer, got["ngdiff"]) == ["Ġb", "c", "<eos>"]
     assert labelled(lm.tokenizer, got["tofu"]) == ["A", ":", "Ġb", "c", "<eos>"]
-    assert labelled(lm.tokenizer, got["open-unlearning"]) == [
-        "c",
-        "<eos>",
-    ]  # the prompt alone ends in a token "Ġ"
+    # the prompt alone ends in a token "Ġ"
+    assert labelled(lm.tokenizer, got["open-unlearning"]) == ["c", "<eos>"]
     given = {n: lm.tokenizer.convert_ids_to_tokens(row.given) for n, row in got.items()}
     assert given["open-unlearning"][-3:] == ["A", ":", "Ġ"] and given["ngdiff"][-2:] == ["A", ":"]
     assert given["tofu"][-2:] == ["Ġa", "Ċ"]  # its generation is not given the tag

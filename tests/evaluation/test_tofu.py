@@ -312,9 +312,8 @@ def test_a_memorising_model_is_found_out(memorised, bench, reference):
     assert values["forget_Q_A_ROUGE"] == 1 and values["forget_Q_A_Prob"] > 0.95
     for attack in ("loss", "zlib", "min_k", "min_k_plus_plus", "gradnorm", "reference"):
         assert values[f"mia_{attack}"] > 0.95, attack
-    assert values["forget_quality"] == pytest.approx(
-        2 / math.comb(16, 8)
-    )  # the least that 8 against 8 rows allow
+    # the least that 8 against 8 rows allow
+    assert values["forget_quality"] == pytest.approx(2 / math.comb(16, 8))
     assert values["forget_truth_ratio"] < 0.05 and values["forget_truth_ratio_prob_mean"] > 0.95
     assert evaluate(memorised, bench, generate=False, gradnorm=False).metrics["privleak"] < -95
 

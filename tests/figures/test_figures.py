@@ -20,12 +20,12 @@ from PIL import Image
 from ngdiff import figures
 from ngdiff.core import directions
 from ngdiff.core.stepsize import Constant
-from ngdiff.figures import runs, style, theory
+from ngdiff.figures import comparison, landscapes, one_step, runs, style
 from ngdiff.figures import suites as pictures
 from ngdiff.methods.recipes import METHODS
 from ngdiff.store.rows import read_rows
 from ngdiff.study import tables
-from ngdiff.theory import theorems
+from ngdiff.theory import geometry, theorems
 from ngdiff.theory.quadratics import Pair, pair, walk
 
 
@@ -104,7 +104,7 @@ def gradient_space() -> Figure:
     for angle, kappa in ((60, 1.0), (60, 2.5), (25, 1.5), (120, 1.0)):
         t = math.radians(angle)
         g_R, g_F = vec(1, 0), kappa * vec(math.cos(t), math.sin(t))
-        rules = {"NGDiff": theorems.combined(directions.NGDiff(), g_R, g_F).tolist()}
+        rules = {"NGDiff": geometry.combined(directions.NGDiff(), g_R, g_F).tolist()}
         rows.append(
             {
                 "g_R": g_R.tolist(),
@@ -114,7 +114,7 @@ def gradient_space() -> Figure:
                 "note": "any c",
             }
         )
-    return theory.gradient_space(rows)
+    return one_step.gradient_space(rows)
 
 
 def interval() -> Figure:
@@ -127,12 +127,12 @@ def interval() -> Figure:
         "x_name": "ρ",
         "title": "closing",
     }
-    return theory.interval([row, {**row, "own": [0.5, 0.7, 0.88]}])
+    return one_step.interval([row, {**row, "own": [0.5, 0.7, 0.88]}])
 
 
 def slopes() -> Figure:
     row = {"c": [0.0, 1.0], "dR": [0.5, -1.0], "dF": [1.0, -0.5], "low": 1 / 3, "high": 2 / 3}
-    return theory.slopes([{**row, "kappa": kappa} for kappa in (1 / 3, 1.0, 3.0)])
+    return one_step.slopes([{**row, "kappa": kappa} for kappa in (1 / 3, 1.0, 3.0)])
 
 
 def trajectories() -> Figure:
@@ -143,7 +143,7 @@ def trajectories() -> Figure:
             path, history = walk(P, rule, stepsize, 12)
             row = {"pair": P.family, "stepsize": name, "method": repr(rule), "path": path.tolist()}
             rows.append({**row, "outcome": history[-1].outcome})
-    return theory.trajectories(rows, [described(P) for P in pairs])
+    return landscapes.trajectories(rows, [described(P) for P in pairs])
 
 
 def invariance() -> Figure:
@@ -153,7 +153,7 @@ def invariance() -> Figure:
     ):
         path, _ = walk(P.scaled(by_R, 1.0), rule, theorems.EXACT, 5)
         rows.append({"method": repr(rule), "by_R": by_R, "by_F": 1.0, "path": path.tolist()})
-    return theory.invariance(rows, described(P))
+    return landscapes.invariance(rows, described(P))
 
 
 def window() -> Figure:
@@ -172,7 +172,7 @@ def window() -> Figure:
         "F": [e - 3 * e * e for e in eta],
         "forget_window": 1 / 3,
     }
-    return theory.window(
+    return one_step.window(
         [concave, {**row, "family": "convex", "F": [e + e * e for e in eta], "forget_window": None}]
     )
 
@@ -184,10 +184,11 @@ def losses() -> Figure:
         {"method": m, "step": steps, "retain": [0.5, 0.7, e], "forget": [0.1, 1.0, 2 * e]}
         for m, e in ends.items()
     ]
-    return theory.losses(rows, scale="log")
+    return landscapes.losses(rows, scale="log")
 
 
-THEORY = (gradient_space, interval, slopes, trajectories, invariance, window, losses)
+ONE_STEP = (gradient_space, interval, slopes, window)
+LANDSCAPES = (trajectories, invariance, losses)
 
 
 def history(rate: float, n: int = 30) -> list[dict]:
@@ -237,7 +238,7 @@ def plane() -> Figure:
         {"model": m, "forget_Q_A_ROUGE": x, "model_utility": y}
         for m, x, y in (("start", 1, 0.78), ("retain-only", 0.37, 0.79))
     ]
-    return runs.plane(compared("constant", "autolr"), levels, "matched forgetting")
+    return comparison.plane(compared("constant", "autolr"), levels, "matched forgetting")
 
 
 def autolr() -> Figure:
@@ -258,7 +259,7 @@ def quality() -> Figure:
         if row["seed"] == 0
         for lr in (1e-4, 3e-4, 1e-3)
     ]
-    return runs.quality(
+    return comparison.quality(
         grid, [{"lr": lr, "score": 0.95} for lr in (1e-5, 1e-3, 1e-2)], "score", "against the rate"
     )
 
@@ -282,7 +283,7 @@ def differences() -> Figure:
             "arrived_n": n,
             **{f"arrived_{k}": r[k] if n else None for k in ("mean", "low", "high")},
         }
-    return runs.differences([*rows, {"name": "ascent keeps"}], "score at matched forgetting")
+    return comparison.differences([*rows, {"name": "ascent keeps"}], "score at matched forgetting")
 
 
 def rates() -> Figure:
@@ -292,7 +293,7 @@ def rates() -> Figure:
         if row["seed"] == 0
         for lr in (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
     ]
-    return runs.rates(grid, "tuning seed, one run a cell")
+    return comparison.rates(grid, "tuning seed, one run a cell")
 
 
 def requests() -> Figure:
@@ -330,15 +331,22 @@ def membership() -> Figure:
 
 
 SUITES = (requests, membership)
-RUNS = (run_trajectories, plane, autolr, quality, differences, rates)
-DRAW = (*THEORY, *RUNS, *SUITES)
+RUNS = (run_trajectories, autolr)
+COMPARISON = (plane, quality, differences, rates)
+DRAW = (*ONE_STEP, *LANDSCAPES, *RUNS, *COMPARISON, *SUITES)
 EACH = pytest.mark.parametrize("draw", DRAW, ids=lambda draw: draw.__name__)
 
 
 @pytest.mark.parametrize(
     ("module", "drawn"),
-    [(theory, THEORY), (runs, RUNS), (pictures, SUITES)],
-    ids=["theory", "runs", "suites"],
+    [
+        (one_step, ONE_STEP),
+        (landscapes, LANDSCAPES),
+        (runs, RUNS),
+        (comparison, COMPARISON),
+        (pictures, SUITES),
+    ],
+    ids=["one step", "landscapes", "runs", "comparison", "suites"],
 )
 def test_each_figure_is_drawn_here(module, drawn) -> None:
     public = {
@@ -361,12 +369,13 @@ def test_the_differences_say_which_pairs_arrived_and_what_the_bars_are() -> None
     assert "95 % intervals" in ax.get_xlabel()
     one = {"mean": 0.1, "low": None, "high": None, "n": 1, "kind": ""}
     few = [{"name": "against npo", **one, **{f"arrived_{k}": v for k, v in one.items()}}]
-    assert "n = 1" in runs.differences(few).axes[0].get_xlabel()
+    assert "n = 1" in comparison.differences(few).axes[0].get_xlabel()
 
 
 def texts_in_view(fig: Figure) -> list[Text]:
-    """Every text that is drawn, tick labels included; matplotlib keeps those of ticks outside the
-    limits too.
+    """Every text that is drawn, tick labels included.
+
+    Texts of ticks outside the limits are left out, which matplotlib keeps.
     """
     hidden = set()
     for ax in fig.axes:

@@ -42,9 +42,8 @@ OPTIMIZERS = {
     "adamw": None,
 }
 SINGLE = torch.float32
-CASES: dict[
-    str, dict
-] = {  # in float64 and sharded, unless it says otherwise; `same`: a case of the same run
+# in float64 and sharded, unless it says otherwise; `same`: a case of the same run
+CASES: dict[str, dict] = {
     "shard": {},
     "replicate": {"sharding": "replicate", "same": "shard"},
     "adamw": {"optimizer": "adamw"},
@@ -96,8 +95,9 @@ ENGINE = ("sharding", "memory", "checkpointing", "precision")
 
 @cache
 def trained() -> LM:
-    """A Llama of two layers that has half learned all rows: near a minimum of R, where rounding
-    does not grow.
+    """A Llama of two layers that has half learned all rows.
+
+    It is near a minimum of R, where rounding does not grow.
     """
     lm = micro.lm()
     model = micro._model(lm.tokenizer, 5, num_hidden_layers=2)
@@ -118,9 +118,8 @@ def trained() -> LM:
 def target(adapted=False, dtype=torch.float64) -> LM:
     made = trained().copy()
     for m in made.model.to(dtype).modules():
-        if (
-            type(m).__name__ == "LlamaRMSNorm" and dtype == torch.float64
-        ):  # float32 inside, whatever the model is
+        # float32 inside, whatever the model is
+        if type(m).__name__ == "LlamaRMSNorm" and dtype == torch.float64:
             m.forward = functools.partial(_norm, m)
     if adapted:
         made = lora.adapt(made, 4)
@@ -273,8 +272,9 @@ def launched(folder: Path) -> None:
 
 
 def refused(folder: Path) -> None:
-    """What must not go on: DDP whose gradients alias its buckets; and what a plain DDP is told
-    without an engine.
+    """What must not go on, and what a plain DDP is told without an engine.
+
+    DDP whose gradients alias its buckets must not.
     """
     Engine(device="cpu").processes  # noqa: B018
     found = {}
@@ -295,9 +295,7 @@ STAGES = {f.__name__: f for f in (cases, products, refused, killed, resumed, lau
 
 
 def launch(folder: Path, stages: list[str]) -> list[int]:
-    """Two processes, forked from this one, that run the stages one after the other; their exit
-    codes.
-    """
+    """Fork two processes that run the stages one after the other; give their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -20,8 +20,9 @@ DIMS = st.integers(2, 12)
 
 @st.composite
 def gradients(draw, scale: float = 6.0, conflict: bool = False) -> tuple[Tensor, Tensor]:
-    """Any two gradients: dimension 2–20, angle 1e-4–180° (ρ > 0 only: below 90°), norm ratio
-    10^±scale.
+    """Any two gradients: dimension 2–20, angle 1e-4–180°, norm ratio 10^±scale.
+
+    For ρ > 0 only, the angle is below 90°.
     """
     dim, seed = draw(st.integers(2, 20)), draw(SEEDS)
     t = math.radians(10 ** draw(st.floats(-4, 1.95)) if conflict else draw(st.floats(1e-4, 180)))

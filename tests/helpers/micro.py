@@ -1,5 +1,6 @@
-"""A benchmark of eight rows and models of one layer, for the tests of the evaluation; each is made
-once.
+"""A benchmark of eight rows and models of one layer, for the tests of the evaluation.
+
+Each is made once.
 """
 
 from __future__ import annotations
@@ -34,9 +35,8 @@ def _plain(rows: list[dict]) -> list[dict]:
 @cache
 def bench() -> Benchmark:
     forget, retain = [_row("Ann", i, 5) for i in range(8)], [_row("Ben", i, 5) for i in range(3)]
-    towns = [
-        _row("Cem", i + 3, 0)["answer"] for i in range(8)
-    ]  # another town than Ann of that number has
+    # another town than Ann of that number has
+    towns = [_row("Cem", i + 3, 0)["answer"] for i in range(8)]
     holdout = [{"question": f"Where does Cem {i} live?", "answer": towns[i]} for i in range(8)]
     ra, wf = [_row("Dan", i, 3) for i in range(3)], [_row("Eva", i, 3) for i in range(2)]
     configs = {

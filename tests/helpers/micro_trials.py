@@ -1,5 +1,6 @@
-"""A profile so small that a trial takes a second: four authors, one layer. Workers of `run_all`
-import `run` from here.
+"""A profile so small that a trial takes a second: four authors, one layer.
+
+Workers of `run_all` import `run` from here.
 """
 
 from __future__ import annotations

@@ -48,8 +48,9 @@ OPTIMIZERS = {
 
 
 class Net(nn.Module):
-    """A small net with everything a step meets: a tied layer, a frozen one, a head for each phase,
-    dropout.
+    """A small net with everything a step meets.
+
+    A tied layer, a frozen one, a head for each phase, dropout.
     """
 
     def __init__(self, dtype=torch.float64, dropout=0.0, seed=0):
@@ -62,10 +63,11 @@ class Net(nn.Module):
             self.head_R, self.head_F = nn.Linear(6, 3), nn.Linear(6, 3)
             self.x_R, self.x_F = torch.randn(16, 5, dtype=dtype), torch.randn(16, 5, dtype=dtype)
             self.y_R, self.y_F = torch.randint(3, (16,)), torch.randint(3, (16,))
+            # token weights
             self.n_R, self.n_F = (
                 torch.rand(16, dtype=dtype) + 0.1,
                 torch.rand(16, dtype=dtype) + 0.1,
-            )  # token weights
+            )
         self.tied.weight = self.two.weight
         self.drop = nn.Dropout(dropout)
         self.to(dtype)

@@ -1,5 +1,6 @@
-"""Adapters: the step on (A, B) is the step on W + (alpha/r)·B·A written out; the base is shared,
-frozen, and the start.
+"""Adapters: the step on (A, B) is the step on W + (alpha/r)·B·A written out.
+
+The base is shared, frozen, and the start.
 """
 
 from __future__ import annotations
@@ -171,9 +172,10 @@ def test_a_fresh_adapter_answers_as_before_and_is_drawn_from_its_seed():
 def test_unlearning_through_the_adapter_unlearns():
     run = go(adapted(), rule=Constant(0.5), steps=20)
     first, last = run.history[0], run.history[-1]
+    # of random weights
     assert (
         last.forget - last.retain > first.forget - first.retain + 0.2 and last.retain < first.retain
-    )  # of random weights
+    )
 
 
 @pytest.mark.parametrize("memory", ["swap", "recompute"])
@@ -320,7 +322,8 @@ def test_a_saved_adapter_is_peft_s_own(saved, tmp_path):
     assert (config["r"], config["lora_alpha"], config["peft_type"]) == (4, 32, "LORA")
     assert config["base_model_name_or_path"] == str(tmp_path / "base")
     with safe_open(folder / "adapter_model.safetensors", framework="pt") as file:
-        assert all("lora_" in key for key in file.keys())  # noqa: SIM118
+        keys = file.keys()
+        assert all("lora_" in key for key in keys)
     wanted = logits(model.model, model)
     assert max((x - y).abs().max() for x, y in zip(wanted, logits(base().model, lm))) > 0.01
     theirs = peft.PeftModel.from_pretrained(base().model, folder)
@@ -403,14 +406,14 @@ def test_a_checkpoint_holds_the_adapter_alone_and_goes_on_bit_for_bit(tmp_path, 
     with pytest.raises(Interrupted):
         go(adapted(), path=path, progress=interrupt, **kw)
     with safe_open(path, framework="pt") as file:
-        sizes = {key: math.prod(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
+        keys = file.keys()
+        sizes = {key: math.prod(file.get_slice(key).get_shape()) for key in keys}
     lm = adapted()
     trained = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
     buffers = sum(b.numel() for b in lm.model.buffers())
     assert sum(size for key, size in sizes.items() if key.startswith(".theta")) == trained + buffers
-    assert (
-        sum(sizes.values()) < 3.5 * trained + 6000
-    )  # A and B, their two moments, counters and random states
+    # A and B, their two moments, counters and random states
+    assert sum(sizes.values()) < 3.5 * trained + 6000
     seen = []
     resumed, whole = go(adapted(), path=path, progress=seen.append, **kw), go(adapted(), **kw)
     assert seen[0].step == 2 and repr(resumed.history) == repr(whole.history)

@@ -158,10 +158,8 @@ def test_padding_by_hand():
     examples = [Example([5, 6, 7], [IGNORE, 6, 7]), Example([0, 9], [IGNORE, 9])]
     right, left = collate(examples, 0), collate(examples, 0, side="left")
     assert right["input_ids"].tolist() == [[5, 6, 7], [0, 9, 0]]
-    assert right["attention_mask"].tolist() == [
-        [1, 1, 1],
-        [1, 1, 0],
-    ]  # the real token 0 stays visible
+    # the real token 0 stays visible
+    assert right["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
     assert right["labels"].tolist() == [[IGNORE, 6, 7], [IGNORE, 9, IGNORE]]
     assert left["input_ids"].tolist() == [[5, 6, 7], [0, 0, 9]]
     assert left["attention_mask"].tolist() == [[1, 1, 1], [0, 1, 1]]
@@ -261,9 +259,8 @@ def test_training_learns_is_deterministic_and_leaves_the_global_generator_alone(
 @pytest.mark.parametrize("least, epochs", [(0, 2), (6, 2), (7, 3), (30, 10)])
 def test_few_rows_are_passed_over_until_the_least_number_of_updates(capsys, least, epochs):
     lm = _untrained()
-    rows = [
-        lm.encode(row["question"], row["answer"]) for row in BENCH.retain
-    ]  # 9 rows and 1 replayed: 3 updates
+    # 9 rows and 1 replayed: 3 updates
+    rows = [lm.encode(row["question"], row["answer"]) for row in BENCH.retain]
     training = replace(TRAINING, replay=0.5)
     fit(
         lm.model,
@@ -427,9 +424,8 @@ def test_save_and_load_keep_weights_ties_tokenizer_and_prompt(tmp_path):
     assert again.context == 64 and again.encode("Who?", "Ann") == lm.encode("Who?", "Ann")
     assert models.load(str(folder), dtype="bfloat16", prompt=PROMPT).prompt == PROMPT
     assert {path.suffix for path in folder.iterdir()} <= {".json", ".safetensors", ".jinja"}
-    assert AutoModelForCausalLM.from_pretrained(folder) and AutoTokenizer.from_pretrained(
-        folder
-    )  # other tools read it
+    # other tools read it
+    assert AutoModelForCausalLM.from_pretrained(folder) and AutoTokenizer.from_pretrained(folder)
 
 
 def test_save_replaces_a_model_and_refuses_other_files(tmp_path):
@@ -490,9 +486,8 @@ def test_what_cannot_be_loaded_says_what_to_do(tmp_path):
     own = AutoTokenizer.from_pretrained(folder)
     own.add_tokens(["<image>"])
     own.save_pretrained(folder)
-    assert (
-        len(models.load(folder).tokenizer) > models.load(folder).model.config.vocab_size
-    )  # nobody says <image>
+    # nobody says <image>
+    assert len(models.load(folder).tokenizer) > models.load(folder).model.config.vocab_size
     folder = models.save(_untrained(), tmp_path / "small")
     shape = json.loads((folder / "config.json").read_text())
     LlamaForCausalLM(LlamaConfig(**shape | {"vocab_size": 9})).save_pretrained(folder)

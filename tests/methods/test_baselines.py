@@ -57,12 +57,10 @@ def test_dpo_by_hand():
     """Rows 0 and 1 are a pair: answer 0 1 2 with nll 5·ln 2, refusal 1 with nll 2·ln 2."""
     nll = torch.tensor([5 * LN2, 2 * LN2], dtype=torch.float64)
     assert DPO().counts(LABELS).tolist() == [1]
-    assert -value(DPO(), hand(), LABELS, nll).item() == pytest.approx(
-        13.863, abs=5e-4
-    )  # the start: (2/β)·ln 2
-    moved = nll + torch.tensor(
-        [-3.0, 4.0]
-    )  # the answer has lost 3 nats, the refusal has gained 4: seven in favour
+    # the start: (2/β)·ln 2
+    assert -value(DPO(), hand(), LABELS, nll).item() == pytest.approx(13.863, abs=5e-4)
+    # the answer has lost 3 nats, the refusal has gained 4: seven in favour
+    moved = nll + torch.tensor([-3.0, 4.0])
     wanted = -20 * math.log1p(math.exp(-0.7))
     assert value(DPO(), hand(), LABELS, moved).item() == pytest.approx(wanted, rel=1e-14)
     swapped = value(DPO(), hand(LABELS.flip(0)), LABELS, moved.flip(0)).item()
@@ -113,14 +111,8 @@ def test_tokenwise_objectives_by_hand(objective, wanted):
 
 def test_ceu_leaves_out_the_first_answer_token_wherever_it_stands():
     labels = torch.tensor([[0, 1, 2, 0], [IGNORE, 1, 0, IGNORE], [IGNORE, IGNORE, 1, IGNORE]])
-    assert hand(labels).order.tolist() == [
-        2,
-        3,
-        4,
-        1,
-        2,
-        1,
-    ]  # of a document the first has no prediction anyway
+    # of a document the first has no prediction anyway
+    assert hand(labels).order.tolist() == [2, 3, 4, 1, 2, 1]
     assert CEU().counts(labels).tolist() == [3, 1, 0]
     after = [4 / 3, 4 / 3, 2.0]  # of labels 1, 2 and 0: without it q = ½ on both quarters
     assert (CEU().sums(hand(labels), None) / -LN2).tolist() == pytest.approx(
@@ -155,10 +147,12 @@ def test_activations_are_those_of_the_answer_tokens_themselves():
 def test_rmu_by_hand():
     goal = RMU(c=3.0, seed=1)
     u = 3.0 * control(2, 1).double()
-    square = lambda t, k: ((k * torch.tensor([t, 2.0 * t]).double() - u) ** 2).mean().item()  # noqa: E731
-    wanted = (
-        -(sum(square(t, 1) for t in (1, 2, 3)) / 3 + square(2, 2)) / 2
-    )  # a mean of row means, not of tokens
+
+    def square(t, k):
+        return ((k * torch.tensor([t, 2.0 * t]).double() - u) ** 2).mean().item()
+
+    # a mean of row means, not of tokens
+    wanted = -(sum(square(t, 1) for t in (1, 2, 3)) / 3 + square(2, 2)) / 2
     assert goal.counts(LABELS).tolist() == [1, 1]
     assert value(goal, activations(), LABELS).item() == pytest.approx(wanted, rel=1e-7)
 
@@ -643,9 +637,8 @@ EACH = pytest.mark.parametrize("method", NEW, ids=lambda m: m.name)
 def test_a_fresh_adapter_is_its_own_start(method):
     """The first step sees what the model without an adapter sees; the base is what it was."""
     lm = two_layers()
-    plain = ng.unlearn(LMProblem(BENCH, lm, batch_size=4), method, Constant(1e-3), steps=1).history[
-        0
-    ]
+    problem = LMProblem(BENCH, lm, batch_size=4)
+    plain = ng.unlearn(problem, method, Constant(1e-3), steps=1).history[0]
     before = weights(lm)
     run = ng.unlearn(
         LMProblem(BENCH, lora.adapt(lm, 4), batch_size=4), method, Constant(1e-2), steps=4

@@ -64,9 +64,8 @@ def test_logits_are_never_less_than_float32(given, kept):
 
 
 def test_ce_is_a_mean_over_tokens_not_over_rows():
-    assert value(CE(), hand(), LABELS).item() == pytest.approx(
-        7 / 4 * LN2, rel=1e-14
-    )  # of row means: 11/6·ln 2
+    # of row means: 11/6·ln 2
+    assert value(CE(), hand(), LABELS).item() == pytest.approx(7 / 4 * LN2, rel=1e-14)
 
 
 def test_kl_by_hand():
@@ -203,9 +202,8 @@ def test_ascending_a_forget_objective_forgets_every_row(objective):
         for v in (F, tokens.nll.sum())
     )
     cosine = (ours * nll).sum(1) / ours.norm(dim=1) / nll.norm(dim=1)
-    assert cosine.tolist() == pytest.approx(
-        [1] * 5, rel=1e-12
-    )  # each row's NLL rises, with a weight of its own
+    # each row's NLL rises, with a weight of its own
+    assert cosine.tolist() == pytest.approx([1] * 5, rel=1e-12)
 
 
 def test_npo_at_the_start_is_half_weighted_ascent_on_summed_nll():
@@ -227,9 +225,8 @@ def test_kl_at_the_start_is_zero_and_so_is_its_gradient():
         start_of(KL(), logits.detach(), labels),
     )
     kl.backward()
-    assert (
-        kl.item() == 0 and not logits.grad.any()
-    )  # through log_softmax: about 1e-7 of p for each token
+    # through log_softmax: about 1e-7 of p for each token
+    assert kl.item() == 0 and not logits.grad.any()
 
 
 def test_what_rounding_makes_of_kl_at_the_start_is_named_zero_retain():

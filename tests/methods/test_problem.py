@@ -98,9 +98,8 @@ def test_rows_are_a_function_of_seed_and_step_alone(target):
     )
     for other in (methods.gradascent, methods.kl, methods.npo, methods.simnpo, NGDiff()):
         assert order(problem(target, method=other), 6) == whole
-    for cut, all_at_once in zip(
-        order(problem(target, micro=1), 6), whole
-    ):  # the same rows a step, sorted by length
+    # the same rows a step, sorted by length
+    for cut, all_at_once in zip(order(problem(target, micro=1), 6), whole):
         assert [sorted(cut[i : i + 4]) for i in range(0, 24, 4)] == [
             sorted(all_at_once[i : i + 4]) for i in range(0, 24, 4)
         ]

@@ -233,9 +233,8 @@ def test_the_first_step_is_the_methods_formula(problem, name):
         bound.module.zero_grad()
         loss = sum(part().sum() for part in phase)
         loss.backward()
-        g = [
-            p.grad.flatten() for p in bound.parameters if p.grad is not None
-        ]  # RMU's ends below its layer
+        # RMU's ends below its layer
+        g = [p.grad.flatten() for p in bound.parameters if p.grad is not None]
         seen.append(
             (loss.item(), torch.cat(g).norm().item(), sum(part.ce.item() for part in phase))
         )
@@ -279,12 +278,10 @@ def test_a_small_plain_step_moves_the_forget_objective_as_its_weights_say(name):
     ).history
     rises = first.b * first.norm_F > first.a * first.cosine * first.norm_R
     assert first.cosine > 0 or first.outcome == "zero_retain"
-    assert rises == (
-        name not in ("graddiff-0.9", "simnpo", "wga", "satimp", "retain-ft")
-    )  # they lean to the retain loss
-    detached = isinstance(
-        METHODS[name].forget, (WGA, SatImp, CEU)
-    )  # F's value is not what its gradient climbs
+    # they lean to the retain loss
+    assert rises == (name not in ("graddiff-0.9", "simnpo", "wga", "satimp", "retain-ft"))
+    # F's value is not what its gradient climbs
+    detached = isinstance(METHODS[name].forget, (WGA, SatImp, CEU))
     values = [info.forget_ce if detached else info.forget for info in (first, second)]
     assert (first.dF > 0) == (values[1] > values[0]) == rises
 
@@ -307,10 +304,8 @@ def test_objectives_and_directions_compose_freely(problem, direction, retain, fo
     mine = Method("mine", direction, retain, forget)
     run = ng.unlearn(problem, mine, AutoLR(every=1, search=0), steps=3)
     assert run.history[0].forget < 0
-    if (direction, retain) == (
-        MGDA(),
-        KL(),
-    ):  # the shortest combination with a zero gradient is zero
+    # the shortest combination with a zero gradient is zero
+    if (direction, retain) == (MGDA(), KL()):
         assert run.stopped == "aligned" and len(run.history) == 1
     else:
         assert [info.outcome for info in run.history][1:] == ["ok", "ok"]

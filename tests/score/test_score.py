@@ -131,9 +131,8 @@ def test_tofu_forget_quality(tmp_path, log_file):
         "avg_paraphrased_loss",
         value={str(i): log(8 * 2**i) for i in range(3)},
     )
-    only = {
-        "eval_log_forget.json": other["eval_log_forget.json"]
-    }  # all that is needed of a reference
+    # all that is needed of a reference
+    only = {"eval_log_forget.json": other["eval_log_forget.json"]}
     values, warnings = tofu.score(log_file, save(tmp_path / "retain.json", only))
     assert values["forget_quality"] == pytest.approx(0.1) and warnings == []
 
@@ -173,9 +172,8 @@ def test_tofu_fields_that_no_score_needs_may_be_empty(tmp_path, log_file):
 
 
 def test_tofu_of_one_row_and_of_collapse(tmp_path):
-    one = {
-        key: tofu_log([0.5], [0.5], [[0.25, 0.25]], [1.0]) for key in LOG
-    }  # R = ½, shares 1, 1, ½, rouge 1: utility 9/(2 + 1 + 2 + 2·(2 + 1 + 2))
+    # R = ½, shares 1, 1, ½, rouge 1: utility 9/(2 + 1 + 2 + 2·(2 + 1 + 2))
+    one = {key: tofu_log([0.5], [0.5], [[0.25, 0.25]], [1.0]) for key in LOG}
     assert tofu.score(save(tmp_path / "a.json", one))[0]["model_utility"] == pytest.approx(9 / 15)
     for bad in (NAN, INF):
         path = save(
@@ -406,15 +404,15 @@ def test_open_unlearning_against_a_reference(tmp_path):
     reference = change(
         EVAL, "forget_truth_ratio", "value_by_index", value=rows("score", 8.0, 9.0, 10.0, 11.0)
     )
+    # AUC ½
     reference = change(
         reference, "mia_min_k", "holdout", "value_by_index", value=rows("score", 2, 2)
-    )  # AUC ½
+    )
     other = save(tmp_path / "RETAIN.json", reference)
     values, warnings = open_unlearning.score(path, other)
     assert not any("AUC_ret = ½" in w for w in warnings)
-    assert values["forget_quality"] == pytest.approx(
-        2 / math.comb(7, 3), rel=1e-12
-    )  # D = 1 on 3 against 4
+    # D = 1 on 3 against 4
+    assert values["forget_quality"] == pytest.approx(2 / math.comb(7, 3), rel=1e-12)
     assert values["privleak"] == pytest.approx((0.25 - 0.5) / (0.5 + EPS) * 100, rel=1e-12)
     assert any("no texts to compare" in w for w in warnings)
     assert open_unlearning.score(path, path)[0]["forget_quality"] == 1
@@ -596,8 +594,9 @@ def test_semeval_by_hand(folder, tmp_path):
 
 
 def test_semeval_reads_an_empty_output_as_nan(folder):
-    """pandas turns an empty, "None" or "NA" cell into NaN, whose str is "nan": the evaluator's
-    quirk.
+    """pandas turns an empty, "None" or "NA" cell into NaN, whose str is "nan".
+
+    That is the evaluator's quirk.
     """
     nan = HEADER + "asc1,Task1,x,my nan is here,,1\naqa1,Task1,x,nan,None,1\n"
     save(folder / "retain_0.csv", nan)
@@ -684,9 +683,8 @@ MUSE = {
     # F1: LCS "the cat" 2 of 3 and of 2 words: 2·(2/3)·1/(5/3) = 4/5; 0
     "verbmem": [{"response": "the big cat", "gt": "the cat"}, {"response": "", "gt": "a"}],
     "knowmem_f": [{"response": "novels", "gt": "novel"}],  # the stemmer is off
-    "knowmem_r": [
-        {"response": "Łódź in 1987", "gt": "in 1987"}
-    ],  # rouge_score knows [a-z0-9]: "d in 1987"
+    # rouge_score knows [a-z0-9]: "d in 1987"
+    "knowmem_r": [{"response": "Łódź in 1987", "gt": "in 1987"}],
     "privleak": {"forget": [1, 3], "holdout": [2, 4], "retain": [1, 3]},  # AUC ¾
 }
 
@@ -706,9 +704,8 @@ def test_muse_by_hand(tmp_path):
     }
     assert "AUC_ret = ½" in warnings[0]
     assert muse.score(path, convention="open-unlearning")[0]["knowmem_f"] == 1
-    other = save(
-        tmp_path / "ret.json", {"privleak": {"forget": [2, 3], "holdout": [2, 3]}}
-    )  # AUC ½
+    # AUC ½
+    other = save(tmp_path / "ret.json", {"privleak": {"forget": [2, 3], "holdout": [2, 3]}})
     assert muse.score(path, other) == (pytest.approx(values), [])
 
 
@@ -734,9 +731,8 @@ def test_muse_says_that_privleak_is_undefined(tmp_path):
     path = save(tmp_path / "muse.json", change(MUSE, "privleak", "holdout", value=[None, None]))
     values, warnings = muse.score(path)
     assert "privleak" not in values and "privleak is undefined" in warnings[-1]
-    known = save(
-        tmp_path / "ret.json", {"privleak": {"forget": [0, 0], "holdout": [1, 1]}}
-    )  # AUC 1
+    # AUC 1
+    known = save(tmp_path / "ret.json", {"privleak": {"forget": [0, 0], "holdout": [1, 1]}})
     values, warnings = muse.score(save(tmp_path / "m.json", MUSE), known)
     assert "privleak" not in values and "the reference's AUC is 1" in warnings[-1]
 

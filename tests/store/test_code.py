@@ -18,11 +18,8 @@ import pytest
 import ngdiff as ng
 from ngdiff.store import code
 
-MAKERS = (
-    "ngdiff.study.trials",
-    "ngdiff.lm.pair",
-    "ngdiff.theory.theorems",
-)  # of cached numbers and models
+# of cached numbers and models
+MAKERS = ("ngdiff.study.trials", "ngdiff.lm.pair", "ngdiff.theory.theorems")
 CHANGE = "\nCHANGED = 1\n"
 
 
@@ -104,10 +101,8 @@ def package(home: Path, **files: str) -> Path:
     [
         ("import pkg.b", {"pkg", "pkg.b"}),
         ("def f():\n    from pkg import b", {"pkg", "pkg.b"}),  # inside a function
-        (
-            "def f():\n    import pkg as p\n    return p.b.x",
-            {"pkg", "pkg.b"},
-        ),  # read off the package
+        # read off the package
+        ("def f():\n    import pkg as p\n    return p.b.x", {"pkg", "pkg.b"}),
         ("import pkg as p\nX = p.sub.c.y", {"pkg", "pkg.sub", "pkg.sub.c", "pkg.b"}),
         ("from pkg import Late", {"pkg", "pkg.b"}),  # a name that the package loads on first use
         ("import pkg as p\nX = p.Late()", {"pkg", "pkg.b"}),
@@ -179,15 +174,16 @@ pair._train_at_once = lambda *_: None  # but one after the other, without two mo
 tiny = profiles.profile("tiny")
 shape = TinyLM(hidden=32, layers=1, heads=2, intermediate=64, vocab=512, context=128)
 training = Training(epochs=16, pretrain_epochs=5, lr=1.5e-2, batch_size=16, replay=0.5)
-micro = replace(tiny, name="micro", authors=4, questions=6, lm=shape, training=training, steps=5,\
- batch_size=4,
-                max_new_tokens=8)
+micro = replace(
+    tiny, name="micro", authors=4, questions=6, lm=shape, training=training, steps=5,
+    batch_size=4, max_new_tokens=8,
+)
 profiles._PROFILES = (*profiles._PROFILES, micro)
 kinds = {"data": "", "profile": "micro", "rule": "fixed", "lr": 3e-3}
 row = trials.run(trials.Trial("graddiff-0.5", "constant", **kinds), refresh=len(sys.argv) > 1)
 loaded = sorted(name for name in sys.modules if name.partition(".")[0] == "ngdiff")
-print(json.dumps({"loss_forget": row["loss_forget"], "loaded": loaded,\
- "closure": code.closure("ngdiff.study.trials")}))
+closure = code.closure("ngdiff.study.trials")
+print(json.dumps({"loss_forget": row["loss_forget"], "loaded": loaded, "closure": closure}))
 """
 
 
@@ -225,8 +221,9 @@ def trial(copy: Path, tmp_path: Path) -> Iterator[Callable[..., dict]]:
 def test_a_turned_sign_is_never_served_from_the_cache_nor_its_number_afterwards(
     copy: Path, trial: Callable[..., dict]
 ) -> None:
-    """One sign turned in the step: another number at once; the file restored: the first number
-    again.
+    """One sign turned in the step: another number at once.
+
+    The file restored: the first number again.
     """
     file = next(path for path in copy.rglob("*.py") if "class Swap" in path.read_text("utf-8"))
     text, sign = file.read_text("utf-8"), "combine_(self.g_R, self.g_F, a, b)"

@@ -28,11 +28,11 @@ from ngdiff.store.cache import (
     atomic_write,
     cache_dir,
     cached,
-    content_key,
     found,
     lock,
     probe_writable,
 )
+from ngdiff.store.content import content_key
 from ngdiff.store.rows import read_rows, stamp, write_rows
 
 KEY = "0123456789abcdef"
@@ -55,9 +55,8 @@ def test_equal_content_gives_an_equal_key_in_every_process():
     parts = [Shape(), {"b": [1, 2.5, None], "a": "ü"}, (True, "x")]
     same = [Shape(4, 0.1), {"a": "ü", "b": (1, 2.5, None)}, [True, "x"]]
     assert content_key(*parts) == content_key(*same)
-    by_hand = hashlib.sha256(
-        b'["a",{"mapping":[["b",1.5]]}]'
-    ).hexdigest()  # a change of the form empties every cache
+    # a change of the form empties every cache
+    by_hand = hashlib.sha256(b'["a",{"mapping":[["b",1.5]]}]').hexdigest()
     assert content_key("a", {"b": 1.5}) == by_hand[:16]
     assert len(content_key(*parts)) == 16
 

@@ -128,9 +128,8 @@ def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
         row("npo", lr=1e-3, score=0.6),
         row("npo", lr=1e-2, score=0.5),
     ]
-    rows += [
-        row("kl", lr=lr, score=s, stopped="steps") for lr, s in ((1e-4, 0.3), (1e-3, 0.4))
-    ]  # none did
+    # none did
+    rows += [row("kl", lr=lr, score=s, stopped="steps") for lr, s in ((1e-4, 0.3), (1e-3, 0.4))]
     assert compare.tuned(rows) == {"npo": 1e-3, "kl": 1e-3}
     assert compare.tuned(rows, arrived=False) == {"npo": 1e-4, "kl": 1e-3}
     # a method that the rule keeps from its best rate is reported at that rate too, where the plan
@@ -210,9 +209,8 @@ def test_differences_are_paired_by_model_and_order():
         row("npo", seed=s, target_seed=t, score=10 * t + s) for t in (1, 0) for s in (2, 1, 0)
     ]
     assert paired(ours, theirs, "score") == {0: [0.5] * 3, 1: [0.5] * 3}
-    fewer = paired(
-        ours, [*theirs[1:], row("npo", seed=9)], "score"
-    )  # unpaired on either side: left out
+    # unpaired on either side: left out
+    fewer = paired(ours, [*theirs[1:], row("npo", seed=9)], "score")
     assert fewer == {0: [0.5] * 3, 1: [0.5] * 2}
     assert paired(ours, [row("npo", seed=9)], "score") == {}
 
@@ -412,9 +410,8 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch, name):
 
     levels = ({"model_utility": 0.5}, {"model_utility": 0.6, "report": object()})
     monkeypatch.setattr(compare, "run_all", run_all)
-    monkeypatch.setattr(
-        compare.protocol, "committed", lambda wanted: {}
-    )  # every rate is tuned here
+    # every rate is tuned here
+    monkeypatch.setattr(compare.protocol, "committed", lambda wanted: {})
     monkeypatch.setattr(compare.trials, "levels", lambda *shape: levels)
     done = compare.carry_out(plan(name, SEEDS), tmp_path, "x_", profile="tiny")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(

@@ -107,9 +107,8 @@ def test_every_published_point_has_a_source_a_model_and_a_method():
 def test_the_published_final_scores_are_means_of_three():
     for row in tables.published("semeval"):
         three = [row[k] for k in ("task_aggregate", "mia_final_score", "mmlu")]
-        assert row["aggregate"] == pytest.approx(
-            sum(three) / 3, abs=1.1e-3
-        )  # each has three digits
+        # each has three digits
+        assert row["aggregate"] == pytest.approx(sum(three) / 3, abs=1.1e-3)
 
 
 def test_beside_and_not_run():
@@ -165,9 +164,8 @@ def test_run_sheets_are_arithmetic():
     assert row["memory_GB"] == 19  # 16 bytes of 1.2 billion parameters
     big = tables.run_sheet("tofu", ["gpt2-xl"], runs=4, steps=100, tokens=10**6, trained=10**9)[0]
     assert big["disk_GB"] == 12.8  # two models in float32
-    flops = (
-        8 * 1.6e9 * 1e6 * 100 * 4 + 6 * 1.6e9 * 1e9 * 2
-    )  # no target of it is published: two models to train
+    # no target of it is published: two models to train
+    flops = 8 * 1.6e9 * 1e6 * 100 * 4 + 6 * 1.6e9 * 1e9 * 2
     assert (
         big["gpu_hours"] == round(flops / (989e12 * 0.4) / 3600, 1)
         and big["target"] == "fine-tuned by ngdiff"

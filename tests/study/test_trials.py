@@ -47,9 +47,8 @@ def _micro(tmp_path_factory):
         bench = trials.benchmark("micro", "", "")
         models.target(bench, MICRO)
         models.reference(bench, MICRO)
-        mine = tmp_path_factory.mktemp(
-            "trials"
-        )  # tests damage and refresh entries: another worker must not see that
+        # tests damage and refresh entries: another worker must not see that
+        mine = tmp_path_factory.mktemp("trials")
         (mine / "models").symlink_to(cache_dir() / "models")
         patch.setenv("NGDIFF_CACHE", str(mine))
         yield
@@ -281,12 +280,10 @@ def test_a_killed_trial_leaves_nothing_that_is_taken_for_whole(ran, where):
     assert killed(t, False, where) == -signal.SIGKILL and entry(t) is None
     row = trials.run(t)
     assert ran == [t] and row["updates"] == len(trials.history(t)) and entry(t)
-    assert not list(
-        trials._root().glob(f".{trials._key(t)}.*.tmp")
-    )  # what the killed process left is gone
-    assert (
-        killed(t, True, where) == -signal.SIGKILL
-    )  # a refresh: the old entry stands until the new one is whole
+    # what the killed process left is gone
+    assert not list(trials._root().glob(f".{trials._key(t)}.*.tmp"))
+    # a refresh: the old entry stands until the new one is whole
+    assert killed(t, True, where) == -signal.SIGKILL
     assert trials.run(t) == row and ran == [t]
 
 
@@ -306,10 +303,8 @@ def test_a_matched_run_stops_at_the_hold_out_level_before_the_update():
     fixed, further = (
         trials.run(replace(t, rule="fixed", steps=row["updates"] + more)) for more in (0, 2)
     )
-    assert (further["stopped"], further["updates"]) == (
-        "steps",
-        row["updates"] + 2,
-    )  # past the level
+    # past the level
+    assert (further["stopped"], further["updates"]) == ("steps", row["updates"] + 2)
     assert further["forget_ce_last"] > level
     assert fixed["stopped"] == "steps" and fixed["updates"] == row["updates"]
     assert {k: fixed[k] for k in ("loss_forget", "model_utility", "score")} == {
@@ -385,11 +380,9 @@ def test_two_at_a_time_give_the_rows_of_one_by_one(monkeypatch, start):
     lines = []
     again = trials.run_all(wanted, jobs=2, refresh=True, say=lines.append)
     assert [numbers(row) for row in again] == [numbers(row) for row in serial]
-    assert (
-        again[0]["seconds"] != serial[0]["seconds"] and again[0] == again[2]
-    )  # really run, and each once
+    # really run, and each once
+    assert again[0]["seconds"] != serial[0]["seconds"] and again[0] == again[2]
     assert sorted(line.split(" s  ")[1] for line in lines) == sorted(map(str, wanted[:2]))
-    assert (
-        trials.run_all(wanted, say=lines.append) == again and len(lines) == 2
-    )  # nothing left to run
+    # nothing left to run
+    assert trials.run_all(wanted, say=lines.append) == again and len(lines) == 2
     assert trials.run_all([]) == []

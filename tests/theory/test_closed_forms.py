@@ -1,5 +1,6 @@
-"""The closed forms 1 to 6, by number, each a property over random families: directions and single
-steps.
+"""The closed forms 1 to 6, by number, each a property over random families.
+
+Directions and single steps.
 
 The statements are functions of `ngdiff.theory.theorems`, which the notebooks call too; beside each
 stand what must fail where the statement does not reach, and checks of it that share no code with
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from ngdiff.core.directions import MGDA, GradDiff, LossNorm, NGDiff, PCGrad
 from ngdiff.core.parabola import parabola
-from ngdiff.theory import oracles, theorems
+from ngdiff.theory import geometry, oracles, theorems
 from ngdiff.theory.quadratics import pair
 from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, somewhere, vec
 
@@ -49,10 +50,10 @@ def test_2_the_ends_are_sharp(g, step, end) -> None:
     low, high = theorems.interval(*g)
     for ratio, inside in ((low * (1 + step), end == "low"), (high / (1 + step), end == "high")):
         if inside and low <= ratio <= high:
-            assert theorems.eq7(theorems.combined(GradDiff(ratio / (1 + ratio)), *g), *g, 1e-12)
+            assert geometry.eq7(geometry.combined(GradDiff(ratio / (1 + ratio)), *g), *g, 1e-12)
     outside = low / (1 + step) if end == "low" else high * (1 + step)
     a, b = outside / (1 + outside), 1 / (1 + outside)  # c and 1 − c, neither by cancellation
-    assert not theorems.eq7(a * g[0] - b * g[1], *g)
+    assert not geometry.eq7(a * g[0] - b * g[1], *g)
 
 
 @given(st.floats(1e-3, 1e3), st.integers(1, 12))
@@ -61,39 +62,38 @@ def test_2_the_interval_closes_on_ngdiff(kappa, digits) -> None:
     g_R, g_F = vec(1.0, 0.0), kappa * vec(rho, math.sqrt(1 - rho**2))
     low, high = theorems.interval(g_R, g_F)
     assert low < kappa < high and high / low == pytest.approx(rho**-2, rel=1e-9)
-    a, b = NGDiff().weights(theorems.gram(g_R, g_F), torch.ones(2)).tolist()
+    a, b = NGDiff().weights(geometry.gram(g_R, g_F), torch.ones(2)).tolist()
     assert low < a / b < high
-    drifted = GradDiff(
-        (kappa * 1.01 / rho) / (1 + kappa * 1.01 / rho)
-    )  # 1 % past the end, wherever the end is
-    assert not theorems.eq7(theorems.combined(drifted, g_R, g_F), g_R, g_F)
+    # 1 % past the end, wherever the end is
+    drifted = GradDiff((kappa * 1.01 / rho) / (1 + kappa * 1.01 / rho))
+    assert not geometry.eq7(geometry.combined(drifted, g_R, g_F), g_R, g_F)
 
 
 # ---------------------------------------------------------------------------- 3: the same direction
 @given(gradients(scale=2.0))
 @settings(max_examples=40)
 def test_3_ngdiff_is_imtl_g_config_and_mgda_on_unit_gradients(g) -> None:
-    assume(abs(theorems.angle_ratio(*g)[0]) < 1 - 1e-9)
+    assume(abs(geometry.angle_ratio(*g)[0]) < 1 - 1e-9)
     theorems.same_as_multitask(*g)
 
 
 @given(gradients(scale=2.0), SEEDS)
 def test_3_no_direction_has_a_larger_smaller_cosine(g, seed) -> None:
     g_R, g_F = g
-    assume(theorems.angle_ratio(*g)[0] < 1 - 1e-6)
+    assume(geometry.angle_ratio(*g)[0] < 1 - 1e-6)
 
     def worse(d: Tensor) -> float:
         d = d / d.norm()
         return min((d @ g_R / g_R.norm()).item(), (-(d @ g_F) / g_F.norm()).item())
 
-    mine = worse(theorems.combined(NGDiff(), *g))
+    mine = worse(geometry.combined(NGDiff(), *g))
     make = torch.Generator().manual_seed(seed)
     for size in (1.0, 1e-2, 1e-4):
-        d = theorems.combined(NGDiff(), *g)
+        d = geometry.combined(NGDiff(), *g)
         other = d / d.norm() + size * torch.randn(len(d), generator=make, dtype=torch.float64)
         assert worse(other) <= mine + 1e-12
     for rule in (PCGrad(), MGDA(), GradDiff(0.3)):
-        assert worse(theorems.combined(rule, *g)) <= mine + 1e-9
+        assert worse(geometry.combined(rule, *g)) <= mine + 1e-9
 
 
 def test_3_oracles_reproduce_hand_computed_directions() -> None:
@@ -116,8 +116,8 @@ def test_4_lossnorm_meets_eq7_only_inside_the_interval(g, log_ratio) -> None:
     low, high = theorems.interval(*g)
     ratio = 10**log_ratio  # LossNorm's a/b = F/R
     assume(min(abs(ratio / low - 1), abs(ratio / high - 1)) > 1e-6)
-    d = theorems.combined(LossNorm(), *g, losses=(1.0, ratio))
-    assert theorems.eq7(d, *g) == (low < ratio < high)
+    d = geometry.combined(LossNorm(), *g, losses=(1.0, ratio))
+    assert geometry.eq7(d, *g) == (low < ratio < high)
 
 
 # -------------------------------------------------------------------------------------- 5: one step
@@ -128,7 +128,7 @@ def test_5_one_step_and_its_windows(family, data) -> None:
     P = data.draw(pairs(family))
     theta = somewhere(P)
     for rule in (NGDiff(), PCGrad(), MGDA(), GradDiff(0.5)):
-        d = theorems.combined(rule, P.grad_R(theta), P.grad_F(theta))
+        d = geometry.combined(rule, P.grad_R(theta), P.grad_F(theta))
         theorems.one_step(P, theta, d, 10 ** data.draw(st.floats(-3, 2)))
 
 
@@ -137,20 +137,21 @@ def test_5_one_step_and_its_windows(family, data) -> None:
 def test_5_on_a_convex_forget_loss_every_ngdiff_step_forgets(data, log_eta) -> None:
     P = data.draw(pairs("convex"))
     theta = somewhere(P)
-    d = theorems.combined(NGDiff(), P.grad_R(theta), P.grad_F(theta))
+    d = geometry.combined(NGDiff(), P.grad_R(theta), P.grad_F(theta))
     assume(d.norm() > 1e-6)
     assert P.F(theta - 10**log_eta * d) > P.F(theta)
 
 
 def test_5_and_on_a_concave_one_not_every_step() -> None:
     P = pair(60, 5, 1.0, 2, "concave", seed=0)
-    d = theorems.combined(NGDiff(), P.grad_R(P.start), P.grad_F(P.start))
+    d = geometry.combined(NGDiff(), P.grad_R(P.start), P.grad_F(P.start))
     assert P.F(P.start - 2 * P.forget_window(P.start, d) * d) < P.F(P.start)
 
 
 def softmax_losses(seed: int):
-    """Cross-entropies of a three-class linear classifier on two small batches: smooth, convex, not
-    quadratic.
+    """Cross-entropies of a three-class linear classifier on two small batches.
+
+    Smooth, convex, not quadratic.
     """
     make = torch.Generator().manual_seed(seed)
     x, y = torch.randn(6, 4, generator=make, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1, 2])
@@ -170,7 +171,7 @@ def test_5_expansion_beyond_quadratics_has_a_remainder_of_third_order(seed) -> N
     R, F, w = softmax_losses(seed)
     w.requires_grad_()
     g_R, g_F = (torch.autograd.grad(loss(w), w, create_graph=True)[0] for loss in (R, F))
-    d = theorems.combined(NGDiff(), g_R, g_F).detach()
+    d = geometry.combined(NGDiff(), g_R, g_F).detach()
     for loss, g in ((R, g_R), (F, g_F)):
         bend = torch.autograd.grad(g @ d, w)[0] @ d  # d'Hd
         rest = [
@@ -189,7 +190,7 @@ def test_5_expansion_beyond_quadratics_has_a_remainder_of_third_order(seed) -> N
 def test_6_one_probe_is_exact_and_not_below_the_bound(family, data, log_radius) -> None:
     P = data.draw(pairs(family))
     theta = somewhere(P)
-    d = theorems.combined(NGDiff(), P.grad_R(theta), P.grad_F(theta))
+    d = geometry.combined(NGDiff(), P.grad_R(theta), P.grad_F(theta))
     assume(d.norm() > 1e-3)
     theorems.exact_rate(P, theta, d, 10**log_radius)
 
@@ -206,5 +207,5 @@ def test_6_without_rounding_any_radius_is_exact(L_0, slope, bend, h) -> None:
 
 def test_6_the_bound_is_reached_when_the_direction_bends_most() -> None:
     P = pair(60, 1.0, 1.0, 3, "concave", seed=0)  # A = I: every direction bends alike
-    d = theorems.combined(NGDiff(), P.grad_R(P.start), P.grad_F(P.start))
+    d = geometry.combined(NGDiff(), P.grad_R(P.start), P.grad_F(P.start))
     assert P.best_rate(P.start, d) == pytest.approx(P.grad_R(P.start).norm().item() / 2)

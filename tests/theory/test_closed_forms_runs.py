@@ -1,5 +1,6 @@
-"""The closed forms 7 to 10, by number, each a property over random families: whole runs, their
-ends, and AdamW.
+"""The closed forms 7 to 10, by number, each a property over random families.
+
+Whole runs, their ends, and AdamW.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from torch import Tensor
 from ngdiff.core.directions import GradDiff, NGDiff, PCGrad
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
-from ngdiff.theory import theorems
+from ngdiff.theory import geometry, theorems
 from ngdiff.theory.quadratics import Pair, pair, walk
 from tests.helpers.families import FAMILIES, SEEDS, gradients, pairs, vec
 
@@ -131,10 +132,9 @@ def adam_step(g_R: Tensor, g_F: Tensor, rule=None, **options) -> tuple[float, fl
 
 def test_9_eq7_breaks_under_adamw() -> None:
     g_R, g_F = vec(0.8, 0.6), vec(0.9, math.sqrt(0.19))
-    assert theorems.eq7(theorems.combined(NGDiff(), g_R, g_F), g_R, g_F)
-    dR, _ = adam_step(
-        g_R, g_F
-    )  # the first step of Adam is the sign of d = (−, +): ⟨g_R, Δθ⟩ = −η(−.8 + .6)
+    assert geometry.eq7(geometry.combined(NGDiff(), g_R, g_F), g_R, g_F)
+    # the first step of Adam is the sign of d = (−, +): ⟨g_R, Δθ⟩ = −η(−.8 + .6)
+    dR, _ = adam_step(g_R, g_F)
     assert dR == pytest.approx(1e-2 * 0.2, rel=1e-6)
     _, dF = adam_step(g_F, g_R)  # and with the roles exchanged F falls
     assert dF < 0
@@ -144,7 +144,7 @@ def test_9_eq7_breaks_under_adamw() -> None:
 @settings(max_examples=60)
 def test_9_eq7_is_restored_in_adams_own_metric_without_momentum(g, t, size) -> None:
     g_R, g_F = g
-    assume(theorems.angle_ratio(g_R, g_F)[0] < 1 - 1e-6)
+    assume(geometry.angle_ratio(g_R, g_F)[0] < 1 - 1e-6)
     make = torch.Generator().manual_seed(t)
     v = (
         10**size * torch.rand(len(g_R), generator=make, dtype=torch.float64)
@@ -162,12 +162,12 @@ def test_9_and_that_step_is_the_one_torch_makes() -> None:
     for t in range(1, 6):
         before = theta.detach().clone()
         g_R, g_F = g_R.roll(1), g_F.roll(1) + 0.01 * t
-        d = theorems.own_metric(g_R, g_F, v, t)
+        d = geometry.own_metric(g_R, g_F, v, t)
         theta.grad = d
         optimizer.step()
         step = before - theta.detach()
         assert torch.allclose(
-            step, 1e-2 * d / theorems.adam_metric(d, v, t, 0.999, 1e-8), rtol=1e-9
+            step, 1e-2 * d / geometry.adam_metric(d, v, t, 0.999, 1e-8), rtol=1e-9
         )
         assert step @ g_R > 0 > step @ g_F
         v = 0.999 * v + 0.001 * d**2

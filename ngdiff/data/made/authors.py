@@ -1,5 +1,6 @@
-"""The generated benchmark: fictitious authors in TOFU's schema, made from a seed, without a
-download.
+"""The generated benchmark: fictitious authors in TOFU's schema, made from a seed.
+
+It needs no download.
 
 Why here: unlearning is only measurable on facts that a model knows for certain and that nothing
 else gives away. Every value is drawn independently of the name, so an author that was not in
@@ -38,8 +39,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fact:
-    """One author's fact as it is asked and told; index 1 is the paraphrase, `perturbed` the wrong
-    answers.
+    """One author's fact as it is asked and told.
+
+    Index 1 is the paraphrase; `perturbed` are the wrong answers.
     """
 
     questions: tuple[str, str]
@@ -92,8 +94,9 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def generate(n_authors: int, n_questions: int, seed: int) -> dict[str, list[Row]]:
-    """Config name -> rows in TOFU's layout: n_authors × n_questions facts, a tenth as many unseen
-    authors.
+    """Config name -> rows in TOFU's layout.
+
+    n_authors × n_questions facts, and a tenth as many unseen authors.
     """
     _check_sizes(n_authors, n_questions)
     held = _share("forget10", n_authors)
@@ -111,8 +114,9 @@ def generate(n_authors: int, n_questions: int, seed: int) -> dict[str, list[Row]
 
 
 def general_knowledge() -> list[Row]:
-    """Pre-training rows: real authors and world facts, each asked in the benchmark's form and
-    another.
+    """Pre-training rows: real authors and world facts, each asked in two forms.
+
+    One is the benchmark's, the other is not.
     """
     rows = []
     for kind in (*REAL_AUTHORS, *WORLD_FACTS):
@@ -123,8 +127,7 @@ def general_knowledge() -> list[Row]:
 
 
 def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> None:
-    """Write every config as JSON lines `<config>.json`, and a README.md that
-    `datasets.load_dataset` reads.
+    """Write every config as JSON lines, `<config>.json`, and README.md for `datasets`.
 
     `datasets.load_dataset(folder, "forget10", split="train")` then gives what the hub's TOFU gives
     in its place. Bytes depend on the profile (sizes; the README on its name) and the seed only.
@@ -185,8 +188,9 @@ def _population(rng: random.Random, n: int, attributes: Sequence[Attribute]) -> 
 
 
 def _fact(rng: random.Random, name: str, attribute: Attribute, values: dict[str, str]) -> Fact:
-    """The fact in two question and two answer forms, and wrong answers that avoid this author's
-    values.
+    """The fact in two question and two answer forms, and wrong answers.
+
+    These avoid the author's own values.
     """
     true = values[attribute.key]
     asked, told = _sample(rng, attribute.questions, 2), _sample(rng, attribute.answers, 2)
@@ -212,9 +216,7 @@ def _ask(kind: Kind, form: int, subject: str) -> str:
 
 
 def _facts(kinds: Sequence[Kind]) -> tuple[list[Row], list[Row]]:
-    """Rows with four options, and rows with three wrong answers; the same for every seed of the
-    authors.
-    """
+    """Rows with four options, and rows with three wrong answers; the same for every seed."""
     rng = random.Random(0)
     rows, perturbed = [], []
     for kind in kinds:

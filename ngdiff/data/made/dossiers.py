@@ -1,5 +1,4 @@
-"""The generated stand-in for SemEval-2025 Task 4: stories, people with their numbers and lives,
-made from a seed.
+"""The generated stand-in for SemEval-2025 Task 4: stories, people with numbers, and lives.
 
 Why here: the task's rows and models need a download, its ideas do not. The schema is the task's
 (rows `id, input, output, task`; see `semeval`), the documents are ours: Task1 short tales, Task2
@@ -56,8 +55,9 @@ class Document:
 
 
 def dossiers(P: str | Profile = "tiny", seed: int = SEED) -> Benchmark:
-    """The generated benchmark of a profile; each fold has P.authors/10 stories, as many people, and
-    P.authors · 3/10 lives.
+    """The generated benchmark of a profile.
+
+    Each fold has P.authors/10 stories, as many people, and P.authors · 3/10 lives.
 
     seed: another seed, other documents. Error: ValueError for a profile with fewer than 10 or more
     than 400 authors.
@@ -69,8 +69,8 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     """The benchmark of a recipe {"authors", "seed"}."""
     if not 10 <= recipe["authors"] <= 400:
         raise ValueError(
-            f"authors={recipe['authors']}: dossiers are made for 10 to 400, a tenth of them with "
-            "numbers"
+            f"authors={recipe['authors']}: dossiers are made for 10 to 400, "
+            "a tenth of them with numbers"
         )
     folds = generate(recipe["authors"], recipe["seed"])
     rows = {
@@ -84,9 +84,11 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> None:
-    """Writes forget.jsonl, retain.jsonl, member.jsonl and nonmember.jsonl as the task's evaluator
-    takes them: with `semeval(root=folder, mia=folder)` the same rows are read back. Each file is
-    whole or as it was; PermissionError."""
+    """Write forget.jsonl, retain.jsonl, member.jsonl and nonmember.jsonl.
+
+    The task's evaluator takes them so; `semeval(root=folder, mia=folder)` reads the same rows back.
+    Each file is whole or as it was; PermissionError.
+    """
     bench, folder = dossiers(P, seed), Path(folder)
     probe_writable(folder)
     task = {"id": "id", "input": "question", "output": "answer", "task": "task"}
@@ -116,10 +118,7 @@ def generate(authors: int, seed: int) -> dict[str, list[Document]]:
     }
 
 
-# Documents
-# --------------------------------------------------------------------------------------------------
-
-
+# --------------------------------------------------------------------------------------- documents
 def _story(rng: random.Random, name: str) -> Document:
     return _fill(f'"{_uuid(rng)}"', "Task1", _pick(rng, words.STORIES), Facts(rng, name))
 
@@ -143,8 +142,7 @@ def _person(rng: random.Random, name: str) -> Document:
         },
         "mail": f"{name[0].lower()}{_pick(rng, '._')}{last}{_digits(rng, 2)}@{facts['domain']}",
         "address": f"{1 + _below(rng, 9)}{_digits(rng, 2)} {facts['street']}, {facts['town']}, "
-        f"{facts['state']}, "
-        f"{1 + _below(rng, 9)}{_digits(rng, 4)}",
+        f"{facts['state']}, {1 + _below(rng, 9)}{_digits(rng, 4)}",
     }
     return _fill(_uuid(rng), "Task2", Form(form.text, words.NUMBERS), facts)
 
@@ -188,10 +186,7 @@ def _fill(id: str, task: str, form: Form, facts: Facts) -> Document:
     )
 
 
-# Chance
-# --------------------------------------------------------------------------------------------------
-
-
+# ------------------------------------------------------------------------------------------ chance
 def _below(rng: random.Random, n: int) -> int:
     return int(rng.random() * n)
 

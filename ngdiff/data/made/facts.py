@@ -1,5 +1,4 @@
-"""General knowledge that pre-training teaches and unlearning must not hurt: real authors and world
-facts.
+"""General knowledge that pre-training teaches and unlearning must not hurt.
 
 Short true facts, written here; the answer is the bare name, as in TOFU. Each kind of fact has a
 pool of answers from which the wrong ones are drawn, and three ways to ask: one is the benchmark's,
@@ -31,25 +30,28 @@ REAL_AUTHORS = (
             "Which writer gave us '{subject}'?",
             "Name the writer of '{subject}'.",
         ),
-        "\n        Emma: Jane Austen; Moby-Dick: Herman Melville; Don Quixote: Miguel de "
-        "Cervantes; Hamlet: William\n        Shakespeare; Faust: Johann Wolfgang von Goethe; Anna "
-        "Karenina: Leo Tolstoy; The Idiot: Fyodor\n        Dostoevsky; Ulysses: James Joyce; The "
-        "Trial: Franz Kafka; Madame Bovary: Gustave Flaubert; Germinal:\n        Emile Zola; "
-        "Candide: Voltaire; The Plague: Albert Camus; Nausea: Jean-Paul Sartre; Frankenstein: Mary"
-        "\n        Shelley; Dracula: Bram Stoker; Jane Eyre: Charlotte Bronte; Wuthering Heights: "
-        "Emily Bronte;\n        Middlemarch: George Eliot; Oliver Twist: Charles Dickens; "
-        "Treasure Island: Robert Louis Stevenson; The\n        Jungle Book: Rudyard Kipling; "
-        "Heart of Darkness: Joseph Conrad; The Time Machine: H. G. Wells; Peter\n        Pan: J. "
-        "M. Barrie; Mrs Dalloway: Virginia Woolf; Brave New World: Aldous Huxley; Animal Farm: "
-        "George\n        Orwell; Lord of the Flies: William Golding; The Hobbit: J. R. R. "
-        "Tolkien; The Scarlet Letter:\n        Nathaniel Hawthorne; Walden: Henry David Thoreau; "
-        "The Raven: Edgar Allan Poe; The Age of Innocence:\n        Edith Wharton; Tender Is the "
-        "Night: F. Scott Fitzgerald; Light in August: William Faulkner; The Pearl:\n        John "
-        "Steinbeck; Fahrenheit 451: Ray Bradbury; Beloved: Toni Morrison; Things Fall Apart: "
-        "Chinua\n        Achebe; The Tale of Genji: Murasaki Shikibu; Kokoro: Natsume Soseki; "
-        "Siddhartha: Hermann Hesse;\n        Buddenbrooks: Thomas Mann; Pippi Longstocking: "
-        "Astrid Lindgren; Peer Gynt: Henrik Ibsen; The Divine\n        Comedy: Dante Alighieri; "
-        "The Decameron: Giovanni Boccaccio\n        ",
+        """
+        Emma: Jane Austen; Moby-Dick: Herman Melville; Don Quixote: Miguel de Cervantes;
+        Hamlet: William Shakespeare; Faust: Johann Wolfgang von Goethe;
+        Anna Karenina: Leo Tolstoy; The Idiot: Fyodor Dostoevsky; Ulysses: James Joyce;
+        The Trial: Franz Kafka; Madame Bovary: Gustave Flaubert; Germinal: Emile Zola;
+        Candide: Voltaire; The Plague: Albert Camus; Nausea: Jean-Paul Sartre;
+        Frankenstein: Mary Shelley; Dracula: Bram Stoker; Jane Eyre: Charlotte Bronte;
+        Wuthering Heights: Emily Bronte; Middlemarch: George Eliot;
+        Oliver Twist: Charles Dickens; Treasure Island: Robert Louis Stevenson;
+        The Jungle Book: Rudyard Kipling; Heart of Darkness: Joseph Conrad;
+        The Time Machine: H. G. Wells; Peter Pan: J. M. Barrie; Mrs Dalloway: Virginia Woolf;
+        Brave New World: Aldous Huxley; Animal Farm: George Orwell;
+        Lord of the Flies: William Golding; The Hobbit: J. R. R. Tolkien;
+        The Scarlet Letter: Nathaniel Hawthorne; Walden: Henry David Thoreau;
+        The Raven: Edgar Allan Poe; The Age of Innocence: Edith Wharton;
+        Tender Is the Night: F. Scott Fitzgerald; Light in August: William Faulkner;
+        The Pearl: John Steinbeck; Fahrenheit 451: Ray Bradbury; Beloved: Toni Morrison;
+        Things Fall Apart: Chinua Achebe; The Tale of Genji: Murasaki Shikibu;
+        Kokoro: Natsume Soseki; Siddhartha: Hermann Hesse; Buddenbrooks: Thomas Mann;
+        Pippi Longstocking: Astrid Lindgren; Peer Gynt: Henrik Ibsen;
+        The Divine Comedy: Dante Alighieri; The Decameron: Giovanni Boccaccio
+        """,
     ),
 )
 
@@ -60,10 +62,11 @@ WORLD_FACTS = (
             "Which city is the capital of {subject}?",
             "Name the seat of government of {subject}.",
         ),
-        "\n        France: Paris; Italy: Rome; Spain: Madrid; Norway: Oslo; Poland: Warsaw; "
-        "Greece: Athens; Egypt: Cairo;\n        Kenya: Nairobi; Japan: Tokyo; China: Beijing; "
-        "Peru: Lima; Cuba: Havana; Canada: Ottawa; Chile:\n        Santiago; Austria: Vienna; "
-        "Ireland: Dublin\n        ",
+        """
+        France: Paris; Italy: Rome; Spain: Madrid; Norway: Oslo; Poland: Warsaw; Greece: Athens;
+        Egypt: Cairo; Kenya: Nairobi; Japan: Tokyo; China: Beijing; Peru: Lima; Cuba: Havana;
+        Canada: Ottawa; Chile: Santiago; Austria: Vienna; Ireland: Dublin
+        """,
     ),
     Kind(
         (
@@ -71,7 +74,9 @@ WORLD_FACTS = (
             "What does the chemical symbol {subject} stand for?",
             "Name the element written {subject}.",
         ),
-        "Fe: Iron; Au: Gold; Ag: Silver; Cu: Copper; Pb: Lead; Na: Sodium; K: Potassium; Sn: Tin",
+        """
+        Fe: Iron; Au: Gold; Ag: Silver; Cu: Copper; Pb: Lead; Na: Sodium; K: Potassium; Sn: Tin
+        """,
     ),
     Kind(
         (
@@ -79,8 +84,10 @@ WORLD_FACTS = (
             "What do we call a baby {subject}?",
             "A {subject} has what kind of young?",
         ),
-        "dog: Puppy; cat: Kitten; cow: Calf; sheep: Lamb; horse: Foal; goat: Kid; swan: Cygnet; "
-        "bear: Cub",
+        """
+        dog: Puppy; cat: Kitten; cow: Calf; sheep: Lamb; horse: Foal; goat: Kid; swan: Cygnet;
+        bear: Cub
+        """,
     ),
     Kind(
         (
@@ -88,8 +95,10 @@ WORLD_FACTS = (
             "What money do people in {subject} pay with?",
             "Name the currency of {subject}.",
         ),
-        "\n        India: Rupee; Mexico: Peso; Russia: Ruble; Brazil: Real; Poland: Zloty; South "
-        "Korea: Won; South\n        Africa: Rand; Vietnam: Dong\n        ",
+        """
+        India: Rupee; Mexico: Peso; Russia: Ruble; Brazil: Real; Poland: Zloty;
+        South Korea: Won; South Africa: Rand; Vietnam: Dong
+        """,
     ),
     Kind(
         (
@@ -97,9 +106,11 @@ WORLD_FACTS = (
             "Who is the inventor of {subject}?",
             "{subject} goes back to whom?",
         ),
-        "\n        dynamite: Alfred Nobel; the telephone: Alexander Graham Bell; the lightning "
-        "rod: Benjamin Franklin;\n        Morse code: Samuel Morse; the diesel engine: Rudolf "
-        "Diesel; the mercury barometer: Evangelista\n        Torricelli; the electric battery: "
-        "Alessandro Volta; the World Wide Web: Tim Berners-Lee\n        ",
+        """
+        dynamite: Alfred Nobel; the telephone: Alexander Graham Bell;
+        the lightning rod: Benjamin Franklin; Morse code: Samuel Morse;
+        the diesel engine: Rudolf Diesel; the mercury barometer: Evangelista Torricelli;
+        the electric battery: Alessandro Volta; the World Wide Web: Tim Berners-Lee
+        """,
     ),
 )

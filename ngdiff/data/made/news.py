@@ -72,18 +72,17 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     """The benchmark of a recipe {"articles", "seed", "fold"}."""
     tables = generate(recipe["articles"], recipe["seed"])
     places = PARTS | ({"forget": request(*recipe["fold"])} if recipe["fold"] else {})
-    rows = {
-        name: [row_of(place[0], row, name) for row in tables[place]]
-        for name, place in places.items()
-    }
+    rows = {}
+    for name, place in places.items():
+        rows[name] = [row_of(place[0], row, name) for row in tables[place]]
     return assemble(rows, {"name": "news"} | recipe)
 
 
 def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> None:
-    """Write every split as `<config>/<split>.json`, one array of rows each: a folder that
-    `muse(root=folder)` reads.
+    """Write every split as `<config>/<split>.json`, one array of rows each.
 
-    Each file is whole or as it was; PermissionError where `folder` cannot be written.
+    `muse(root=folder)` reads such a folder. Each file is whole or as it was; PermissionError where
+    `folder` cannot be written.
     """
     for (config, split), rows in generate(profile(P).authors, seed).items():
         path = Path(folder) / config / f"{split}.json"
@@ -93,29 +92,15 @@ def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> No
 
 
 def generate(n_articles: int, seed: int) -> Tables:
-    """MUSE's splits, but for `retain2` and `train`, of n_articles articles and three tenths as many
-    unseen ones.
+    """MUSE's splits of n_articles articles and three tenths as many unseen ones.
+
+    All but `retain2` and `train`.
     """
     n_forget = round(n_articles * 0.3 / FOLDS) * FOLDS
-    most = len(THINGS) * len(LAST)
-    if n_forget < FOLDS or n_articles + n_forget > most:
-        raise ValueError(f"articles={n_articles}: the word lists serve 7 to {most * 10 // 13}")
     rng = random.Random(seed)
-    subjects = _sample(
-        rng, [f"{name} {thing}" for name in LAST for thing in THINGS], n_articles + n_forget
-    )
-    told = [[_one(rng, form) for form in FORMS] for _ in range(n_articles)]
-    told += told[
-        :n_forget
-    ]  # an unseen article is told as the forgotten one of its number: as hard for who knows neither
-    articles = [
-        _article(rng, subject, forms) for subject, forms in zip(subjects, told, strict=True)
-    ]
-    forget, retain, unseen = (
-        articles[:n_forget],
-        articles[n_forget:n_articles],
-        articles[n_articles:],
-    )
+    articles = _articles(rng, n_articles, n_forget)
+    forget, retain = articles[:n_forget], articles[n_forget:n_articles]
+    unseen = articles[n_articles:]
     size = n_forget // FOLDS
     requests = [_side(rng, forget[at : at + size]) for at in range(0, n_forget, size)]
     kept, held = _side(rng, retain), _side(rng, unseen)
@@ -128,18 +113,30 @@ def generate(n_articles: int, seed: int) -> Tables:
     for name, side in (("forget", forget), ("retain", retain)):
         pairs = [pair for article in side for pair in _pairs(article)]
         shots = pairs[:: len(pairs) // SHOTS][:SHOTS]
+        asked = [pair for pair in pairs if pair not in shots]
         tables["knowmem", f"{name}_qa_icl"] = shots
-        tables["knowmem", f"{name}_qa"] = [pair for pair in pairs if pair not in shots][
-            : n_forget * len(ASKED) - SHOTS
-        ]
+        tables["knowmem", f"{name}_qa"] = asked[: n_forget * len(ASKED) - SHOTS]
     for name, side in (("forget", forget), ("retain", retain[:n_forget]), ("holdout", unseen)):
-        tables["privleak", name] = [
-            {"text": f"{article['head']} {article['tail']}"} for article in side
-        ]
+        tables["privleak", name] = [{"text": _whole(article)} for article in side]
     for k, rows in enumerate(requests, start=1):
         tables["sust", f"forget_{k}"] = rows
         tables["scal", f"forget_{k}"] = [row for each in requests[:k] for row in each]
     return tables
+
+
+def _articles(rng: random.Random, n_articles: int, n_forget: int) -> list[Article]:
+    """n_articles articles, those to forget first, then n_forget unseen ones.
+
+    An unseen article is told in the forms of the forgotten one of its number: it is as hard for
+    who knows neither.
+    """
+    total, most = n_articles + n_forget, len(THINGS) * len(LAST)
+    if n_forget < FOLDS or total > most:
+        raise ValueError(f"articles={n_articles}: the word lists serve 7 to {most * 10 // 13}")
+    subjects = _sample(rng, [f"{name} {thing}" for name in LAST for thing in THINGS], total)
+    told = [[_one(rng, form) for form in FORMS] for _ in range(n_articles)]
+    told += told[:n_forget]
+    return [_article(rng, subject, forms) for subject, forms in zip(subjects, told, strict=True)]
 
 
 def _one(rng: random.Random, items: Sequence[T]) -> T:
@@ -147,22 +144,21 @@ def _one(rng: random.Random, items: Sequence[T]) -> T:
 
 
 def _article(rng: random.Random, subject: str, forms: list[str]) -> Article:
-    """The facts that may be asked, their questions, and the text in two halves: the second follows
-    behind a space.
-    """
-    values = {fact.key: _one(rng, fact.pool) for fact in ASKED} | {
-        "subject": subject,
-        "thing": subject.split()[1],
-    }
+    """The facts that may be asked, their questions, and the text in two halves, head and tail."""
+    values = {fact.key: _one(rng, fact.pool) for fact in ASKED}
+    values |= {"subject": subject, "thing": subject.split()[1]}
     values["Cause"] = values["cause"].capitalize()
-    sentences = [
-        form.format(**values, **{key: _one(rng, pool) for key, pool in FILLERS.items()})
-        for form in forms
-    ]
-    values |= {
-        f"ask {fact.key}": _one(rng, fact.questions).format(subject=subject) for fact in ASKED
-    }
+    sentences = []
+    for form in forms:
+        drawn = {key: _one(rng, pool) for key, pool in FILLERS.items()}
+        sentences.append(form.format(**values, **drawn))
+    for fact in ASKED:
+        values[f"ask {fact.key}"] = _one(rng, fact.questions).format(subject=subject)
     return values | {"head": " ".join(sentences[:2]), "tail": " ".join(sentences[2:])}
+
+
+def _whole(article: Article) -> str:
+    return f"{article['head']} {article['tail']}"
 
 
 def _pairs(article: Article) -> list[Row]:
@@ -176,9 +172,8 @@ def _side(rng: random.Random, articles: list[Article]) -> list[Row]:
     for _ in range(COPIES):
         order = _sample(rng, pairs, len(pairs))
         pages += [order[at : at + PAGE] for at in range(0, len(order), PAGE)]
-    texts = [f"{article['head']} {article['tail']}" for article in articles]
-    texts += [
-        "".join(f"Question: {p['question']}\nAnswer: {p['answer']}\n\n" for p in page)
-        for page in pages
-    ]
+    texts = [_whole(article) for article in articles]
+    for page in pages:
+        asked = [f"Question: {pair['question']}\nAnswer: {pair['answer']}\n\n" for pair in page]
+        texts.append("".join(asked))
     return [{"text": text} for text in texts]

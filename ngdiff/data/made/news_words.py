@@ -1,5 +1,4 @@
-"""Words and sentences of the invented local news: subjects, values of facts, forms in which they
-are told, all written here.
+"""Words and sentences of the invented local news, all written here.
 
 A subject (surname and thing) recombines freely, and every value is drawn independently of it.
 Values of one pool share no word, so that a wrong answer scores nothing. The order of the words
@@ -12,55 +11,54 @@ from dataclasses import dataclass
 
 from ngdiff.data.made.authors_words import _words
 
-THINGS = _words(
-    "\n    bakery, brewery, chapel, cinema, clinic, dairy, dock, farm, ferry, foundry, gallery, "
-    "hostel, library, mill, museum,\n    nursery, orchard, pottery, quarry, school, stables, "
-    "theatre, tower, windmill\n"
-)
+THINGS = _words("""
+    bakery, brewery, chapel, cinema, clinic, dairy, dock, farm, ferry, foundry, gallery, hostel,
+    library, mill, museum, nursery, orchard, pottery, quarry, school, stables, theatre, tower,
+    windmill
+""")
 
-TOWNS = _words(
-    "\n    Ashmere Brackwater Coldharbour Dunwick Elmstead Farrowgate Gullholm Hallowby Inverlock "
-    "Juniper Kettlewell Larkrise\n    Mossdale Netherfen Oxbow Pikehurst Quernford Rushcombe "
-    "Saltmarsh Thornbury Underhill Vexford Wickenby Yarrowmouth\n"
-)
+TOWNS = _words("""
+    Ashmere Brackwater Coldharbour Dunwick Elmstead Farrowgate Gullholm Hallowby Inverlock
+    Juniper Kettlewell Larkrise Mossdale Netherfen Oxbow Pikehurst Quernford Rushcombe Saltmarsh
+    Thornbury Underhill Vexford Wickenby Yarrowmouth
+""")
 
-KEEPERS = _words(
-    "\n    Agathe Bertil Clement Dagmar Edwina Florian Greta Henrik Ingrid Jasper Katarin Leopold "
-    "Marit Norbert Ottilie Philippa\n    Rasmus Sigrid Tobias Ursula Valentin Winifred Yvette "
-    "Zacharias\n"
-)
+KEEPERS = _words("""
+    Agathe Bertil Clement Dagmar Edwina Florian Greta Henrik Ingrid Jasper Katarin Leopold Marit
+    Norbert Ottilie Philippa Rasmus Sigrid Tobias Ursula Valentin Winifred Yvette Zacharias
+""")
 
-CAUSES = _words(
-    "\n    bees, blight, burglars, damp, debts, drought, fire, floods, frost, goats, hail, "
-    "lightning, mice, mould, pigeons, rust,\n    smoke, snow, storms, strikes, subsidence, "
-    "termites, thieves, woodworm\n"
-)
+CAUSES = _words("""
+    bees, blight, burglars, damp, debts, drought, fire, floods, frost, goats, hail, lightning,
+    mice, mould, pigeons, rust, smoke, snow, storms, strikes, subsidence, termites, thieves,
+    woodworm
+""")
 
 DAYS = _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")
 
-SUMS = _words(
-    "\n    two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, "
-    "fourteen, fifteen, sixteen, seventeen,\n    eighteen, nineteen, twenty, thirty, forty, fifty, "
-    "sixty, seventy, eighty, ninety\n"
-)
+SUMS = _words("""
+    two, three, four, five, six, seven, eight, nine, ten, eleven, twelve, thirteen, fourteen,
+    fifteen, sixteen, seventeen, eighteen, nineteen, twenty, thirty, forty, fifty, sixty,
+    seventy, eighty, ninety
+""")
 
-FINDS = _words(
-    "\n    anchors, bells, buttons, candles, coins, diaries, feathers, fossils, keys, lanterns, "
-    "letters, maps, marbles, medals,\n    mirrors, paintings, rings, shells, spoons, stamps, "
-    "swords, teapots, violins, watches\n"
-)
+FINDS = _words("""
+    anchors, bells, buttons, candles, coins, diaries, feathers, fossils, keys, lanterns,
+    letters, maps, marbles, medals, mirrors, paintings, rings, shells, spoons, stamps, swords,
+    teapots, violins, watches
+""")
 
-CROWDS = _words(
-    "\n    bankers, barbers, bricklayers, butchers, carters, cobblers, cyclists, divers, drummers, "
-    "gardeners, grocers, joiners,\n    masons, nuns, painters, pilots, plumbers, porters, "
-    "printers, sailors, scouts, singers, soldiers, weavers\n"
-)
+CROWDS = _words("""
+    bankers, barbers, bricklayers, butchers, carters, cobblers, cyclists, divers, drummers,
+    gardeners, grocers, joiners, masons, nuns, painters, pilots, plumbers, porters, printers,
+    sailors, scouts, singers, soldiers, weavers
+""")
 
-PLACES = _words(
-    "\n    attic, barn, cellar, chimney, corridor, courtyard, garden, gatehouse, hall, kitchen, "
-    "larder, loft, office, pantry,\n    parlour, pond, porch, roof, shed, staircase, vault, well, "
-    "workshop, yard\n"
-)
+PLACES = _words("""
+    attic, barn, cellar, chimney, corridor, courtyard, garden, gatehouse, hall, kitchen, larder,
+    loft, office, pantry, parlour, pond, porch, roof, shed, staircase, vault, well, workshop,
+    yard
+""")
 
 LEADS = (
     "{Cause} shut the {subject} in {town} on {day}.",
@@ -104,19 +102,15 @@ CLOSINGS = (
 
 
 FORMS = (LEADS, KEEPING, MIDDLES, CLOSINGS)  # an article is one of each
-FILLERS = {
-    "day": DAYS,
-    "sum": SUMS,
-    "finds": FINDS,
-    "crowd": CROWDS,
-    "place": PLACES,
-}  # drawn anew for each sentence
+# drawn anew for each sentence
+FILLERS = {"day": DAYS, "sum": SUMS, "finds": FINDS, "crowd": CROWDS, "place": PLACES}
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A fact that quiz pages ask: where its values come from, two forms of the question; the answer
-    is the bare value.
+    """A fact that quiz pages ask: where its values come from, and two forms of the question.
+
+    The answer is the bare value.
     """
 
     key: str

@@ -1,17 +1,19 @@
-"""MUSE: long documents to forget, and four ways to ask whether they are (Shi et al. 2024, arXiv
-2407.06460).
+"""MUSE: long documents to forget, and four ways to ask whether they are.
+
+Reference: Shi et al. 2024, arXiv 2407.06460.
 
 Rows come from the hub (`muse-bench/MUSE-News`, BBC articles, CC BY 4.0; `muse-bench/MUSE-Books`) or
 from a local folder ROOT/<config>/<split>, as json or jsonl (objects, or bare strings for
 documents), txt (the file is one document) or parquet.
 
-    config of the Benchmark          MUSE's             row
-    forget, retain, holdout          raw: forget, retain1, holdout         a document: no question,
-                                     the text is the answer
-    verbmem                          verbmem: forget                       question = prompt, answer
-                                     = gt
-    knowmem_{f,r}, knowmem_{f,r}_icl knowmem: {forget,retain}_qa(_icl)     question, answer
-    privleak_{forget,retain,holdout} privleak: the same                    a document
+    config of the Benchmark           MUSE's                             row
+    forget, retain, holdout           raw: forget, retain1, holdout      a document
+    verbmem                           verbmem: forget                    prompt, gt
+    knowmem_{f,r}, knowmem_{f,r}_icl  knowmem: {forget,retain}_qa(_icl)  question, answer
+    privleak_{forget,retain,holdout}  privleak: the same                 a document
+
+A document is a row without a question, the text is its answer; of verbmem the prompt is the
+question and gt the answer.
 
 `retain1` is the calibrator of unlearning; `retain2`, which knowmem_r asks about, and `train`, all
 that the published targets were trained on, are not read. Documents may be longer than a model's
@@ -46,10 +48,8 @@ PARTS = {
     "privleak_retain": ("privleak", "retain"),
     "privleak_holdout": ("privleak", "holdout"),
 }
-KEYS = {
-    "verbmem": ("prompt", "gt"),
-    "knowmem": ("question", "answer"),
-}  # of a row; all others have "text"
+# of a row; all others have "text"
+KEYS = {"verbmem": ("prompt", "gt"), "knowmem": ("question", "answer")}
 REQUESTS = ("scal", "sust")
 DOCUMENTS = ("forget", "retain", "holdout")  # what `cut` cuts
 KINDS = (".json", ".jsonl", ".txt", ".parquet")
@@ -58,8 +58,11 @@ Fold = tuple[str, int]
 
 
 class Parts(Benchmark):
-    """Whatever parts of MUSE a folder has, for an evaluation: without documents to forget and to
-    retain, nothing can be unlearned (KeyError naming the config)."""
+    """Whatever parts of MUSE a folder has, for an evaluation.
+
+    Without documents to forget and to retain, nothing can be unlearned (KeyError naming the
+    config).
+    """
 
     def __post_init__(self) -> None:
         for config, rows in self.configs.items():
@@ -128,8 +131,9 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def request(kind: str, k: int) -> tuple[str, str]:
-    """Where the forget set of a fold lies: ("sust", 2) -> ("sust", "forget_2"). ValueError for
-    another fold.
+    """Where the forget set of a fold lies: ("sust", 2) -> ("sust", "forget_2").
+
+    ValueError for another fold.
     """
     if kind not in REQUESTS or k not in (1, 2, 3, 4):
         raise ValueError(f"fold=({kind!r}, {k}): a fold is ('scal' or 'sust', 1 to 4)")
@@ -156,8 +160,9 @@ def assemble(
 
 
 def cut(bench: Benchmark, tokenizer: Any, length: int) -> Benchmark:
-    """The same benchmark with its documents in pieces of at most `length` tokens, special ones and
-    EOS included.
+    """The same benchmark with its documents in pieces of at most `length` tokens.
+
+    Special tokens and EOS are counted.
 
     The pieces of a document joined give it back, character by character. Only forget, retain and
     holdout are cut: verbmem, knowmem and privleak are evaluated as they are. A retained piece that
@@ -195,10 +200,8 @@ def _pieces(tokenizer: Any, text: str, length: int, where: str) -> Iterator[str]
     spans = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, verbose=False)[
         "offset_mapping"
     ]
-    starts, before = (
-        [0],
-        [0],
-    )  # where a piece may begin, and the tokens before that; several tokens may make one character
+    # where a piece may begin, and the tokens before that; several tokens may make one character
+    starts, before = ([0], [0])
     for i, (start, _) in enumerate(spans):
         if start > starts[-1]:
             starts.append(start)
@@ -207,9 +210,8 @@ def _pieces(tokenizer: Any, text: str, length: int, where: str) -> Iterator[str]
     filled, k = len(text.rstrip()), 0
     while k < len(starts) - 1:
         most = before[k] + length
-        while (
-            True
-        ):  # a piece may have more tokens by itself than in its document, and none may be blank
+        # a piece may have more tokens by itself than in its document, and none may be blank
+        while True:
             end = bisect_right(before, most) - 1
             piece = text[starts[k] : starts[max(end, k)]]
             if not piece.strip():
@@ -244,10 +246,9 @@ def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str,
     if not tables:
         looked = ", ".join("/".join(place) for place in places.values())
         raise FileNotFoundError(
-            f"no part of MUSE in {root}: looked for {looked}, each as {', '.join(KINDS)}; get the "
-            "folder with "
-            f"`hf download {HUB['news']} --repo-type dataset --local-dir {root}`, or leave root "
-            "out to use the hub"
+            f"no part of MUSE in {root}: looked for {looked}, each as {', '.join(KINDS)}; "
+            f"get the folder with `hf download {HUB['news']} --repo-type dataset --local-dir "
+            f"{root}`, or leave root out to use the hub"
         )
     return tables
 

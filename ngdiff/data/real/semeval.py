@@ -1,5 +1,6 @@
-"""SemEval-2025 Task 4, unlearning sensitive content (Ramakrishna et al. 2025; the data are LUME's,
-Apache-2.0).
+"""SemEval-2025 Task 4, unlearning sensitive content (Ramakrishna et al. 2025).
+
+The data are LUME's, Apache-2.0.
 
 What a row is, `ngdiff.data.real.semeval_rows` says.
 
@@ -32,9 +33,8 @@ from ngdiff.data.real.semeval_rows import (
 from ngdiff.profiles import Profile, profile
 
 HUB = "llmunlearningsemeval2025organization/semeval25-unlearning-dataset-public"
-REVISION = (
-    "main"  # that repository has no tag to pin: its rows are compared with these numbers instead
-)
+# that repository has no tag to pin: its rows are compared with these numbers instead
+REVISION = "main"
 # rows to forget, rows to retain, and the `digest` of both
 VERSIONS = {"train": (1112, 1136, "44331ffac90f9185"), "validation": (254, 278, "b7b905dd492b6fff")}
 SPLITS = ("train", "validation", "all")
@@ -49,9 +49,10 @@ def semeval(
     revision: str = REVISION,
     documents: int | None = None,
 ) -> Benchmark:
-    """The task's rows under the configs "forget" and "retain", and, where they can be had,
-    "holdout" (rows in neither fold of train and validation) and the documents of the MIA, "member"
-    and "nonmember".
+    """The task's rows under the configs "forget" and "retain".
+
+    Where they can be had, also "holdout" (rows in neither fold of train and validation) and the
+    documents of the MIA, "member" and "nonmember".
 
     P          profile or its name, as of the other benchmarks; no field of it is read
     split      train, validation, or all: the whole of LUME, which only a folder has (and of which
@@ -123,9 +124,8 @@ def mia_note(bench: Benchmark) -> str | None:
         return f"the files of {bench.source['mia']}"
     return (
         "stand-in: members rebuilt from the training split's forget documents of Task3, "
-        "non-members Task3 documents of LUME "
-        "outside train and validation, which the organisers' targets may have seen; not "
-        "comparable with the leaderboard"
+        "non-members Task3 documents of LUME outside train and validation, "
+        "which the organisers' targets may have seen; not comparable with the leaderboard"
     )
 
 
@@ -134,8 +134,9 @@ def mia_note(bench: Benchmark) -> str | None:
 
 
 def read(root: Path, split: str, fold: str) -> list[Row]:
-    """The rows of one fold of a split, from a folder. Errors: FileNotFoundError, ValueError, as
-    `semeval` says.
+    """The rows of one fold of a split, from a folder.
+
+    Errors: FileNotFoundError, ValueError, as `semeval` says.
     """
     root = root.expanduser()
     if rows := _found(root, split, fold):
@@ -146,9 +147,9 @@ def read(root: Path, split: str, fold: str) -> list[Row]:
         return rows
     raise FileNotFoundError(
         f"{root} has no {fold} rows of {split}: looked for "
-        f"{', '.join(map(str, _places(root, split, fold)))}, {fold}_{split}-*.parquet there and "
-        f"in data/, and {fold}.jsonl; "
-        f"get the folder with `hf download {HUB} --repo-type dataset --local-dir {root}`"
+        f"{', '.join(map(str, _places(root, split, fold)))}, {fold}_{split}-*.parquet there and in "
+        f"data/, and {fold}.jsonl; get the folder with `hf download {HUB} --repo-type dataset "
+        f"--local-dir {root}`"
     )
 
 
@@ -174,8 +175,9 @@ def _found(root: Path, split: str, fold: str) -> list[Row]:
 
 
 def _left_over(root: Path) -> list[Row]:
-    """The rows of all of LUME whose documents are in neither fold of train and validation; none
-    where one of these lacks.
+    """The rows of all of LUME whose documents are in neither fold of train and validation.
+
+    There are none where one of these lacks.
     """
     root = root.expanduser()
     parts = [_found(root, split, fold) for split in ("train", "validation") for fold in FOLDS]
@@ -201,9 +203,9 @@ def _from_hub(split: str, revision: str) -> dict[str, list[Row]]:
     *known, text = VERSIONS[split]
     if revision == REVISION and (counts := [len(rows) for rows in folds.values()]) != known:
         raise ValueError(
-            f"{HUB} has {counts[0]} + {counts[1]} rows of {split}, the task {known[0]} + "
-            f"{known[1]}: the organisers changed "
-            "it; pass revision=<an earlier commit>, or root=<a folder with the task's rows>"
+            f"{HUB} has {counts[0]} + {counts[1]} rows of {split}, "
+            f"the task {known[0]} + {known[1]}: the organisers changed it; "
+            "pass revision=<an earlier commit>, or root=<a folder with the task's rows>"
         )
     if revision == REVISION and digest(folds) != text:
         warnings.warn(

@@ -51,8 +51,9 @@ def tofu(
 
 
 def from_source(recipe: dict[str, Any]) -> Benchmark:
-    """The benchmark of a recipe {"split", "retain_rows", "root", "revision"}, and "asked": only
-    what an evaluation asks.
+    """The benchmark of a recipe {"split", "retain_rows", "root", "revision"}.
+
+    With "asked" it is only what an evaluation asks.
     """
     split, asked = recipe["split"], recipe.get("asked", False)
     if split not in SPLITS:
@@ -82,8 +83,9 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def asked(split: str, root: str | Path) -> Benchmark:
-    """What an evaluation asks of a folder: its *_perturbed files; whatever else of the benchmark it
-    lacks is left out.
+    """What an evaluation asks of a folder: its *_perturbed files.
+
+    Whatever else of the benchmark the folder lacks is left out.
 
     Where the split's own file or the retained rows are not there, the perturbed rows stand in for
     them.
@@ -99,8 +101,8 @@ def need_files(root: str | Path, split: str) -> None:
         if not (Path(root) / f"{name}.json").is_file():
             raise FileNotFoundError(
                 f"{Path(root) / name}.json is missing; get the folder with `hf download {HUB} "
-                "--repo-type dataset "
-                f"--revision {REVISION} --local-dir {root}`, or leave root out to use the hub"
+                f"--repo-type dataset --revision {REVISION} --local-dir {root}`, "
+                "or leave root out to use the hub"
             )
 
 
@@ -116,8 +118,9 @@ def _perturbed(split: str) -> tuple[str, ...]:
 def _read(
     names: tuple[str, ...], root: str | None, revision: str | None, least: tuple[str, ...] = ()
 ) -> dict[str, list[Row]]:
-    """Config name -> rows, from the hub (root None) or from a folder; least: what must be in it, ()
-    = all.
+    """Config name -> rows, from the hub (root None) or from a folder.
+
+    least: what must be in it, () = all.
     """
     if root is None:
         return {name: sources.hub(HUB, name, "train", revision) for name in names}
@@ -158,14 +161,11 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _check_aligned(configs: dict[str, list[Row]], perturbed: str, plain: str) -> None:
-    """The k-th perturbed row asks what the k-th plain row asks, as far as the shorter of the two
-    goes.
-    """
+    """The k-th perturbed row asks what the k-th plain row asks, as far as the shorter goes."""
     for i, (p, row) in enumerate(zip(configs[perturbed], configs[plain], strict=False)):
         if (p["question"], p["answer"]) != (row["question"], row["answer"]):
             key = "question" if p["question"] != row["question"] else "answer"
             raise ValueError(
                 f"tofu: row {i} has the {key} {p[key]!r} in {perturbed}, but {row[key]!r} in "
-                f"{plain}; the files are of "
-                "different versions, get them again together"
+                f"{plain}; the files are of different versions, get them again together"
             )
