@@ -96,12 +96,12 @@ methods = [mine, "ngdiff", ng.methods.graddiff(0.9)]
 done = ng.study.compare(methods, bench, MICRO, seeds=(0,), rates=(1e-3,))
 """
 SHOW = """
-from ngdiff.figures import runs
+from ngdiff.figures import comparison
 from ngdiff.study import tables
 
 print(tables.runs(done, {"score": "score", "updates": "updates"}))
 print([claim["name"] for claim in done["claims"]])
-(ax,) = [ax for ax in runs.plane(done["matched"], done["levels"]).axes]
+(ax,) = [ax for ax in comparison.plane(done["matched"], done["levels"]).axes]
 print({line.get_label(): line.get_color() for line in ax.lines})
 """
 
