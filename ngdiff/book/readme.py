@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.book import build as book
-from ngdiff.methods.recipes import label, ordered
+from ngdiff.methods.lookup import label, ordered
 from ngdiff.store.rows import read_rows
 from ngdiff.study import plan as compare
 from ngdiff.study import protocol

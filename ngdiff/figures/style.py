@@ -16,8 +16,9 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ngdiff.methods import recipes
-from ngdiff.methods.recipes import label, ordered
+from ngdiff.methods import lookup
+from ngdiff.methods.lookup import label, ordered
+from ngdiff.methods.recipes import ngdiff
 from ngdiff.store.cache import atomic_write
 
 SHEET = Path(__file__).resolve().with_name("ngdiff.mplstyle")
@@ -31,13 +32,13 @@ FIT, FITTING = "#DCEBDD", "#3C7A42"  # where Eq. 7 holds, and a text on it
 
 def colour(method: str) -> str:
     """Return the method's colour; grey for a method that nobody knows."""
-    return recipes.look(method).colour
+    return lookup.look(method).colour
 
 
 def line(method: str) -> dict[str, Any]:
     """Return keywords of `plot` for the method: colour, dashes, label, and NGDiff on top."""
-    look = recipes.look(method)
-    ours = recipes.known(method) == recipes.ngdiff
+    look = lookup.look(method)
+    ours = lookup.known(method) == ngdiff
     return {
         "color": look.colour,
         "ls": look.dashes,

@@ -12,18 +12,20 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ngdiff.methods.definition import Defaults, Look, Method
+    from ngdiff.methods.lookup import method
     from ngdiff.methods.recipes import *  # noqa: F403
 
-    __all__ = ["Defaults", "Look", "Method"]
+    __all__ = ["Defaults", "Look", "Method", "method"]
 HANDED_ON = ("METHODS", "Defaults", "Look", "Method", "graddiff", "method", "tagged")
 
 
 def __getattr__(name: str) -> Any:
     if name.startswith("_") or find_spec(f"{__name__}.{name}"):  # a module is imported, not asked
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import ngdiff.methods.lookup as lookup
     import ngdiff.methods.recipes as recipes
 
-    value = getattr(recipes, name, None)
+    value = getattr(recipes, name, getattr(lookup, name, None))
     if name in HANDED_ON or isinstance(value, recipes.Method):
         return value
     raise AttributeError(

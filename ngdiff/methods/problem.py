@@ -18,7 +18,7 @@ from ngdiff.core.probe import evaluating
 from ngdiff.engine.engine import Engine, Make
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import Example, collate
-from ngdiff.methods import order, recipes
+from ngdiff.methods import lookup, order, recipes
 from ngdiff.methods.definition import Method
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import Objective, token_counts
@@ -82,7 +82,7 @@ class LMProblem:
         bound = object.__new__(LMProblem)
         bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
         bound.seed = seed
-        bound.method = method if isinstance(method, Method) else recipes.method(method)
+        bound.method = method if isinstance(method, Method) else lookup.method(method)
         if bound.method.retain.pairs:
             raise ValueError(
                 f"{bound.method.retain} pairs answers with refusals: it is a forget objective only"

@@ -13,12 +13,6 @@ fixed c.
 
 from __future__ import annotations
 
-import os
-import pkgutil
-import sys
-from collections.abc import Iterable
-from typing import Any
-
 from ngdiff.core import directions as rules
 from ngdiff.methods import baselines
 from ngdiff.methods.definition import Defaults, Look, Method
@@ -240,96 +234,3 @@ def named_objectives() -> dict[str, tuple[str, Objective]]:
             if pair not in found.values():
                 found[name] = pair
     return found
-
-
-# ----------------------------------------------------------------------------------------- by name
-def method(name: str | Any) -> Method:
-    """Return the method that a name, a value or a place stands for.
-
-    name: a key of `METHODS`; a `Method`; a direction rule, which works on cross-entropies (the
-    package's method where it has that rule); an objective, which NGDiff ascends; or "module:name",
-    such a value in a module of your own.
-    Errors: ValueError listing the known names, or saying what the place holds instead, and where a
-    method of yours bears the name of another one of the package.
-    """
-    if isinstance(name, str):
-        return METHODS[name] if name in METHODS else _at(name)
-    if isinstance(name, Method):
-        own = name
-    elif isinstance(name, Objective):
-        own = Method(f"NGDiff on {name}", rules.NGDiff(), forget=name)
-    elif callable(getattr(name, "weights", None)):
-        same = (m for m in METHODS.values() if m.plain and m.direction == name)
-        own = next(same, None) or Method(repr(name), name)
-    else:
-        raise ValueError(
-            f"{name!r} is no method: pass a Method, a direction rule or an objective, or the name "
-            "of one"
-        )
-    if own.key in METHODS and own != METHODS[own.key]:
-        raise ValueError(
-            f"{own.name!r} is the name of another method of the package: choose another name"
-        )
-    return METHODS.get(own.key, own)
-
-
-def _at(place: str) -> Method:
-    """Return the method at "module:name". Errors: ValueError where there is none."""
-    if ":" not in place:
-        raise ValueError(
-            f"unknown method {place!r}; choose one of: {', '.join(METHODS)}; or write module:name "
-            "for a Method of your own"
-        )
-    if not {"", os.getcwd()} & set(sys.path):
-        sys.path.insert(0, os.getcwd())  # a module beside the user, whatever started Python
-    try:
-        value = pkgutil.resolve_name(place)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"method {place!r}: {error}; write module:name, of a module that can be "
-            "imported from here"
-        ) from error
-    if isinstance(value, str):
-        raise ValueError(f"method {place!r} is the text {value!r}, and no Method")
-    return method(value() if isinstance(value, type) else value)
-
-
-_OWN: dict[str, tuple[str, Look]] = {}  # label and look of methods that are not the package's
-
-
-def remember(key: str, label: str, look: Look) -> None:
-    """Keep how tables and figures of this process name and draw a method of a user."""
-    _OWN[key] = label, look
-
-
-def known(name: str) -> Method | None:
-    """Return the package's method behind a key, a label or a rule's repr; None for any other."""
-    if name in METHODS:
-        return METHODS[name]
-    by_name = {m.name: m for m in METHODS.values()}
-    by_rule = {repr(m.direction): m for m in reversed(METHODS.values()) if m.plain}
-    return by_name.get(name) or by_rule.get(name)
-
-
-def label(name: str) -> str:
-    """Return what a method is called in legends and tables."""
-    found = known(name)
-    return found.name if found else _OWN.get(name, (name,))[0]
-
-
-def ordered(names: Iterable[str]) -> list[str]:
-    """Return methods in the order of every table; those of a user come last, by name."""
-    place = {key: i for i, key in enumerate(METHODS)}
-
-    def at(name: str) -> tuple[int, str]:
-        found = known(name)
-        return (place[found.key] if found else len(place), name)
-
-    return sorted(names, key=at)
-
-
-def look(name: str) -> Look:
-    """Return how a method is drawn; one that nobody knows is grey."""
-    found, own = known(name), {label: look for label, look in _OWN.values()}
-    grey = Look("#999999")
-    return found.look if found else _OWN.get(name, (name, own.get(name, grey)))[1]

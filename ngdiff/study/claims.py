@@ -11,7 +11,8 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from ngdiff.methods.recipes import label, tagged
+from ngdiff.methods.lookup import label
+from ngdiff.methods.recipes import tagged
 from ngdiff.study.intervals import Interval, Row, grouped, interval, mean, paired, select
 
 OURS = "ngdiff"

@@ -30,7 +30,8 @@ def compare(
     not reported (None: `Profile.rates`). targets: seeds of the models. folder: where the rows are
     saved. Every run is cached under its content, the code of your method included.
 
-    Print the result with `ngdiff.study.tables.runs`, draw it with `ngdiff.figures.comparison.plane`.
+    Print the result with `ngdiff.study.tables.runs`; draw it with
+    `ngdiff.figures.comparison.plane`.
     Errors: ValueError for an empty list, two methods of one name, and what a `Trial` refuses.
     """
     every = tuple(methods)

@@ -19,7 +19,8 @@ from typing import Any
 
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.methods.definition import Method
-from ngdiff.methods.recipes import method, tagged
+from ngdiff.methods.lookup import method
+from ngdiff.methods.recipes import tagged
 from ngdiff.profiles import Profile
 from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import protocol, trials

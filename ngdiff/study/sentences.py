@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from ngdiff.methods.recipes import label, ordered
+from ngdiff.methods.lookup import label, ordered
 from ngdiff.study.claims import OURS
 from ngdiff.study.intervals import mean, select
 

@@ -15,7 +15,7 @@ from typing import Any
 from ngdiff import zoo
 from ngdiff.engine.footprint import planned
 from ngdiff.evaluation.suites import SUITES
-from ngdiff.methods import recipes
+from ngdiff.methods import lookup
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows
 from ngdiff.study import claims
@@ -110,7 +110,7 @@ def means(rows: Iterable[Row], values: Iterable[str]) -> list[Row]:
     """A row for each method and rate, in the order of every table: `n` runs, means of the values
     over them, and `reached`, the share that ended at the hold-out level."""
     seen = [row | {"reached": float(row["stopped"] == "forget_level")} for row in rows]
-    order = recipes.ordered({r["method"] for r in seen})
+    order = lookup.ordered({r["method"] for r in seen})
     seen.sort(key=lambda r: (order.index(r["method"]), r["stepsize"]))
     keys = ("method", "stepsize", "lr", "label")
     found = claims.table(seen, [*values, "reached"], lambda r: tuple(r.get(key) for key in keys))
@@ -133,7 +133,7 @@ def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: i
 def run_name(row: Row, edges: Collection[float] = ()) -> str:
     """A run in a table: its method and rate, † where the rate is one of `edges`."""
     auto = row["stepsize"] == "autolr"
-    return (row.get("label") or recipes.label(row["method"])) + (
+    return (row.get("label") or lookup.label(row["method"])) + (
         " + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges)
     )
 

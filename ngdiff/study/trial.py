@@ -57,13 +57,13 @@ class Trial:
     mmlu: bool = False
 
     def __post_init__(self) -> None:
-        from ngdiff.methods import recipes
+        from ngdiff.methods import lookup
 
-        recipe = recipes.method(self.method)
-        own = recipe.key not in recipes.METHODS
+        recipe = lookup.method(self.method)
+        own = recipe.key not in lookup.METHODS
         if own:
             _need_hash(recipe)
-            recipes.remember(recipe.key, recipe.name, recipe.look)
+            lookup.remember(recipe.key, recipe.name, recipe.look)
         object.__setattr__(self, "method", recipe if own else recipe.key)
         P = profile(self.profile)
         if is_named(P):
@@ -81,9 +81,9 @@ class Trial:
     @property
     def recipe(self) -> Method:
         """The method itself."""
-        from ngdiff.methods import recipes
+        from ngdiff.methods import lookup
 
-        return recipes.method(self.method)
+        return lookup.method(self.method)
 
     def row(self) -> dict[str, Any]:
         """Return the settings as the fields of a row. A method of your own adds its look."""

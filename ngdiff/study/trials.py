@@ -12,9 +12,7 @@ the same number of steps, which compares how far each one walked.
 
 from __future__ import annotations
 
-import math
 import os
-import statistics
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -27,7 +25,6 @@ from typing import Any
 from cloudpickle import dumps, loads
 
 from ngdiff.data import Benchmark
-from ngdiff.evaluation.suites import TOFU, Suite
 from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import cache_dir, cached, found
 from ngdiff.store.code import fingerprint
@@ -35,6 +32,7 @@ from ngdiff.store.content import content_key
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 from ngdiff.store.slots import slot
 from ngdiff.store.values import content
+from ngdiff.study.outcome import scores, summary
 from ngdiff.study.setup import Setup
 from ngdiff.study.setup import benchmark as benchmark_of
 from ngdiff.study.trial import Trial, rule_of
@@ -136,37 +134,6 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
     return start.metrics, {**reference.metrics, "report": reference}
 
 
-def scores(metrics: Row, start: Row, reference: Row, suite: Suite = TOFU) -> Row:
-    """The comparison's score: harmonic mean of kept utility and achieved forgetting, both in [0,
-    1].
-
-    kept = min(1, U/U_start);  forgot = 1 − clip((S − S_ref)/(S_start − S_ref), 0, 1); U, S: utility
-                               and memory of the benchmark (`Suite.axes`; TOFU: model utility, the
-                               forget set's ROUGE-L recall).
-    ValueError where the start has no utility, or recalls no more of the forget set than the
-    reference does.
-    """
-    (utility, memory), (before, known), (_, ideal) = (
-        suite.axes(m) for m in (metrics, start, reference)
-    )
-    if not (before > 0 and known > ideal):
-        raise ValueError(
-            f"no score: the start has utility {before:.3g} and recalls {known:.3g} of the forget "
-            "set, against the "
-            f"reference's {ideal:.3g}; train it longer (Profile.training), there is nothing to "
-            "unlearn or to keep"
-        )
-    if not (math.isfinite(utility) and math.isfinite(memory)):
-        return {"kept": 0.0, "forgot": 0.0, "score": 0.0}  # a model of NaNs is worth nothing
-    kept = min(1.0, utility / before)
-    forgot = 1.0 - min(max((memory - ideal) / (known - ideal), 0.0), 1.0)
-    return {
-        "kept": kept,
-        "forgot": forgot,
-        "score": 2 * kept * forgot / (kept + forgot) if kept + forgot > 0 else 0.0,
-    }
-
-
 # ---------------------------------------------------------------------------------------- one trial
 def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     """The `Run` of a trial, not cached: the unlearned model itself."""
@@ -238,29 +205,13 @@ def _entry(trial: Trial, refresh: bool) -> Path:
             "convention": found.meta["convention"],
             **metrics,
             **scores(metrics, start, reference, suite),
-            **_summary(done.history),
+            **summary(done.history),
         }
         row["stamp"] = stamp(trial.row(), trial.seed, time.perf_counter() - began)
         write_rows(folder / "row.jsonl", [row])
         write_rows(folder / "history.parquet", done.rows())
 
     return cached(_root(), _key(trial), build, str(trial), refresh)
-
-
-def _summary(steps: Sequence[Any]) -> Row:
-    """Of the history: the share of updates that went against Eq. 7, and the rates used."""
-    taken = [i for i in steps if i.updated]
-    if not taken:
-        return {}
-    return {
-        "uphill_retain": sum(i.dR > 0 for i in taken) / len(taken),
-        "downhill_forget": sum(i.dF < 0 for i in taken) / len(taken),
-        "eta_first": taken[0].eta,
-        "eta_median": statistics.median(i.eta for i in taken),
-        "eta_last": taken[-1].eta,
-        "forget_ce_last": steps[-1].forget_ce,
-        "forwards": taken[-1].forwards,  # spent on probing
-    }
 
 
 def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, general: bool = False):

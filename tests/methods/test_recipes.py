@@ -14,9 +14,10 @@ from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff,
 from ngdiff.core.stepsize import Constant
 from ngdiff.methods.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp
 from ngdiff.methods.definition import SPARE, Defaults, Method
+from ngdiff.methods.lookup import label, look, method, ordered
 from ngdiff.methods.objectives import CE, KL, NPO, SimNPO
 from ngdiff.methods.problem import LMProblem
-from ngdiff.methods.recipes import METHODS, label, look, method, named_objectives, ordered, tagged
+from ngdiff.methods.recipes import METHODS, named_objectives, tagged
 from ngdiff.study.trial import STEPSIZES
 from tests.helpers import micro
 from tests.methods.test_problem import BENCH

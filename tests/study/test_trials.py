@@ -89,7 +89,7 @@ def ran(monkeypatch):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"method": "gpt"}, "unknown method 'gpt'; choose one of: gradascent, "),
+        ({"method": "gpt"}, "unknown method 'gpt'; choose one of: ngdiff, "),
         ({"stepsize": "adaptive"}, "unknown step-size rule 'adaptive'; choose one of: constant, "),
         ({"rule": "equal"}, "unknown comparison 'equal'; choose matched or fixed"),
         ({"profile": "huge"}, "unknown profile 'huge'; choose one of: tiny, small, paper"),
