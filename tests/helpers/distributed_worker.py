@@ -7,7 +7,6 @@ python distributed_worker.py FOLDER STAGE…      each stage in two fresh proces
 
 from __future__ import annotations
 
-import functools
 import os
 import signal
 import socket
@@ -117,18 +116,12 @@ def trained() -> LM:
 
 def target(adapted=False, dtype=torch.float64) -> LM:
     made = trained().copy()
-    for m in made.model.to(dtype).modules():
-        # float32 inside, whatever the model is
-        if type(m).__name__ == "LlamaRMSNorm" and dtype == torch.float64:
-            m.forward = functools.partial(_norm, m)
+    if dtype == torch.float64:
+        micro.double(made.model)
     if adapted:
         made = lora.adapt(made, 4)
         made.model.to(dtype)
     return made
-
-
-def _norm(m, x):
-    return m.weight * x * torch.rsqrt(x.square().mean(-1, keepdim=True) + m.variance_epsilon)
 
 
 def run(case: dict, path=None, steps=STEPS, **kw):

@@ -10,6 +10,7 @@ from functools import cache
 import numpy as np
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.lm.model import LM
@@ -62,6 +63,28 @@ def _model(tokenizer, seed: int, **shape) -> LlamaForCausalLM:
     model = LlamaForCausalLM(config)
     with torch.no_grad():  # sharper than the initialisation, so that predictions differ
         model.lm_head.weight.mul_(20)
+    return model
+
+
+# of a float32 loss or gradient of the models below: nine products of 32 terms one after the other
+ROUNDING = 9 * 32 * 2.0**-24
+
+
+class _Norm(LlamaRMSNorm):
+    """Llama's norm in the precision of what it is given; its own computes in float32 always."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        scale = torch.rsqrt(x.square().mean(-1, keepdim=True) + self.variance_epsilon)
+        return self.weight * x * scale
+
+
+def double(model: LlamaForCausalLM) -> LlamaForCausalLM:
+    """The model, moved to float64, norms included: what is equal but for rounding is equal to
+    1e-12, on any CPU. A float32 inside would turn a last bit of float64 into 1e-8 now and then.
+    """
+    for module in model.double().modules():
+        if type(module) is LlamaRMSNorm:
+            module.__class__ = _Norm
     return model
 
 
