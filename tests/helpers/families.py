@@ -22,7 +22,7 @@ DIMS = st.integers(2, 12)
 def gradients(draw, scale: float = 6.0, conflict: bool = False) -> tuple[Tensor, Tensor]:
     """Any two gradients: dimension 2–20, angle 1e-4–180°, norm ratio 10^±scale.
 
-    For ρ > 0 only, the angle is below 90°.
+    conflict: only ρ > 0, an angle below 90°.
     """
     dim, seed = draw(st.integers(2, 20)), draw(SEEDS)
     t = math.radians(10 ** draw(st.floats(-4, 1.95)) if conflict else draw(st.floats(1e-4, 180)))
