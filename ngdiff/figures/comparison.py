@@ -38,7 +38,7 @@ def plane(
     """
     fig, ax = style.subplots(1, 1, height=3.6)
     keys, marks = (x[0], y[0]), set()
-    for method in style.ordered({r["method"] for r in rows}):
+    for method in style.methods(rows):
         shade = style.colour(method)
         look = {"color": shade, "zorder": 3}
         for rule in ("constant", "autolr"):
@@ -103,7 +103,7 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "
     AutoLR from each start is an open mark: the mean over the rows of a start, its bar the range.
     """
     fig, ax = style.subplots(1, 1, height=3.2)
-    for method in style.ordered({r["method"] for r in grid}):
+    for method in style.methods(grid):
         line = sorted((r["lr"], r[value] or 0.0) for r in grid if r["method"] == method)
         ax.plot(*zip(*line, strict=True), marker="o", ms=3.5, **style.line(method))
     starts = sorted({r["lr"] for r in auto})
@@ -184,7 +184,7 @@ def rates(grid: Sequence[Row], title: str = "") -> Figure:
         (style.label(r["method"]), f"{r['lr']:g}"): (r["score"] or 0.0, _arrived([r]))
         for r in sorted(grid, key=lambda r: r["lr"])
     }
-    names = [style.label(m) for m in style.ordered({r["method"] for r in grid})]
+    names = [style.label(m) for m in style.methods(grid)]
     columns = list(dict.fromkeys(lr for _, lr in cell))
     values = [[cell.get((m, lr), (np.nan, True))[0] for lr in columns] for m in names]
     text = [[_bracketed(*cell[m, lr]) if (m, lr) in cell else "" for lr in columns] for m in names]

@@ -69,7 +69,7 @@ def trajectories(rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
                     _path(ax, row)
             _landmarks(ax, pair, box)
             ax.set_title(f"{pair['title']}, {rule}" if ax is line[0] else rule, fontsize=8.5)
-    handles = [Line2D([], [], **style.line(m)) for m in style.ordered({r["method"] for r in rows})]
+    handles = [Line2D([], [], **style.line(m)) for m in style.methods(rows)]
     for mark, text in (("o", "ended: aligned"), ("x", "not ended")):
         handles.append(Line2D([], [], ls="", marker=mark, color="0.5", ms=6, label=text))
     fig.legend(handles=handles, ncols=len(handles), **ABOVE)
@@ -114,7 +114,7 @@ def invariance(rows: Sequence[Row], pair: Row) -> Figure:
 
     rows: {method, by_R, by_F, path}.
     """
-    methods = style.ordered({r["method"] for r in rows})
+    methods = style.methods(rows)
     fig, axes = style.subplots(1, len(methods), height=2.9, squeeze=False)
     shades, marks = ("0.0", "0.35", "0.6"), ("o", "s", "^")
     for ax, method in zip(axes[0], methods, strict=True):

@@ -8,7 +8,7 @@ same colour.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,18 @@ house = plt.style.context(SHEET)
 GOOD, BAD = "#0072B2", "#D55E00"
 RETAIN, FORGET = GOOD, BAD  # R and F
 FIT, FITTING = "#DCEBDD", "#3C7A42"  # where Eq. 7 holds, and a text on it
+
+
+def methods(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the methods of some rows, in the order of every table.
+
+    A method of a user is drawn as its rows say.
+    """
+    found = {row["method"]: row for row in rows}
+    for key, row in found.items():
+        if row.get("colour"):
+            lookup.remember(key, row["label"], lookup.Look(row["colour"], row["dashes"]))
+    return ordered(found)
 
 
 def colour(method: str) -> str:

@@ -49,7 +49,7 @@ def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[R
     """
     fig, axes = style.subplots(1, 2 if published else 1, height=3.2, squeeze=False)
     ax = axes[0][0]
-    for method in style.ordered({r["method"] for r in rows}):
+    for method in style.methods(rows):
         colour = style.colour(method)
         ax.plot([], [], "o", color=colour, ms=5, label=style.label(method))
         for row in (r for r in rows if r["method"] == method):

@@ -42,6 +42,13 @@ def test_every_method_has_its_look_and_ngdiff_is_the_darkest() -> None:
     assert min(METHODS, key=lambda name: luminance(style.colour(name))) == "ngdiff"
 
 
+def test_a_saved_row_of_a_users_method_brings_its_look() -> None:
+    rows = [{"method": "theirs", "label": "Theirs", "colour": "#123456", "dashes": "--"}]
+    assert style.methods([*rows, {"method": "ngdiff"}]) == ["ngdiff", "theirs"]
+    look = style.line("theirs")
+    assert (look["label"], look["color"], look["ls"]) == ("Theirs", "#123456", "--")
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_method_is_found_by_each_of_its_names(name) -> None:
     label = style.label(name)
