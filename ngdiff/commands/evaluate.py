@@ -9,7 +9,6 @@ to write to.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import nullcontext
@@ -19,7 +18,10 @@ from typing import Any
 
 from ngdiff.data.benchmark import Benchmark, Prompt, form_of
 from ngdiff.evaluation.conventions import SUITES, convention
+from ngdiff.evaluation.report import plain
+from ngdiff.store import document
 from ngdiff.store.cache import probe_file, probe_writable
+from ngdiff.store.table import Column, Table
 
 DEFAULT = {"tofu": "forget10", "muse": "news", "semeval": "validation"}  # splits
 STAND_IN = "stand-in"  # data: the generated benchmark of the same schema
@@ -193,9 +195,8 @@ def _reference(job: Evaluation, bench: Benchmark) -> Any:
 
 def _print(metrics: dict[str, float], job: Evaluation) -> None:
     if job.json is None:
-        print(json.dumps(metrics, indent=1))
+        print(document.text(plain(metrics)), end="")
         return
-    width = max(map(len, metrics), default=0)
-    for name, value in metrics.items():
-        print(f"{name:{width}}  {value:.6g}")
+    rows = [{"metric": name, "value": value} for name, value in metrics.items()]
+    print(Table((Column("metric"), Column("value", format=".6g")), rows).text())
     print(f"wrote {job.json}", file=sys.stderr)

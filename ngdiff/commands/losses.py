@@ -17,11 +17,9 @@ under torch.manual_seed(0), over its norm.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Sequence
-from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +36,9 @@ from ngdiff.lm.tokens import Example
 from ngdiff.methods import baselines
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import CE, KL, NPO, Objective, SimNPO, token_counts
-from ngdiff.store.cache import atomic_write, probe_file
-from ngdiff.store.rows import stamp
+from ngdiff.store.cache import probe_file
+from ngdiff.store.document import text
+from ngdiff.store.rows import stamp, write_document
 
 OBJECTIVES: dict[
     str, tuple[str, Objective]
@@ -140,10 +139,6 @@ def command(
             file=sys.stderr,
         )
     found = losses(lm, before, sets[0], sets[1], rows, rule, names)
-    plain = {
-        name: {k: v if math.isfinite(v) else None for k, v in pair.items()}
-        for name, pair in found.items()
-    }
     config = {
         "model": model,
         "start": start,
@@ -153,13 +148,11 @@ def command(
         "convention": rule.name,
     }
     config |= {"prompt": prompt, "tokenizer": tokenizer}
-    result = {"objectives": plain, "stamp": stamp(config, None, time.perf_counter() - began)}
-    text = dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    result = {"objectives": found, "stamp": stamp(config, None, time.perf_counter() - began)}
     if json is None:
-        print(text, end="")
+        print(text(result), end="")
         return
-    with atomic_write(json) as temporary:
-        temporary.write_text(text, "utf-8")
+    write_document(json, result)
     print(f"wrote {json}", file=sys.stderr)
 
 

@@ -33,11 +33,7 @@ def write(report: Report, suite: str, folder: Path) -> list[Path]:
     if suite == "muse":
         from ngdiff.evaluation import muse
 
-        with atomic_write(folder / "MUSE_EVAL.json") as temporary:
-            temporary.write_text(
-                json.dumps(_plain(muse.open_unlearning(report)), indent=4, ensure_ascii=False),
-                "utf-8",
-            )
+        _save(folder / "MUSE_EVAL.json", muse.open_unlearning(report))
         return [muse.write(report, folder / "MUSE.json"), folder / "MUSE_EVAL.json"]
     if suite == "semeval":
         from ngdiff.evaluation import semeval
@@ -46,9 +42,14 @@ def write(report: Report, suite: str, folder: Path) -> list[Path]:
     log, (whole, summary) = tofu_log(report), open_unlearning(report)
     files = {"TOFU_EVAL.json": whole, "TOFU_SUMMARY.json": summary, "eval_log_aggregated.json": log}
     for name, content in files.items():
-        with atomic_write(folder / name) as temporary:
-            temporary.write_text(json.dumps(_plain(content), indent=4, ensure_ascii=False), "utf-8")
+        _save(folder / name, content)
     return [folder / name for name in files]
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON as the benchmarks' own code does, byte by byte, and not as our documents are."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(json.dumps(_plain(content), indent=4, ensure_ascii=False), "utf-8")
 
 
 def open_unlearning(report: Report) -> tuple[dict[str, Any], dict[str, float]]:

@@ -43,15 +43,7 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
             _losses(path / "mia_results", side) for side in ("member", "nonmember")
         )
     for split, rows in (("forget", forget), ("retain", retain)):
-        tasks = {row["task"] for row in rows}
-        if odd := sorted(tasks ^ set(terms.TASKS)):
-            what = ", ".join(
-                f"{task} is {'unknown' if task in tasks else 'missing'}" for task in odd
-            )
-            warnings.append(
-                f"{path}/{split}_*.csv: {what}; the aggregate is of other terms than the task's "
-                "twelve"
-            )
+        warnings += _odd_tasks(path, split, rows)
     accuracy = None if mmlu is None else mmlu_file.read(mmlu)
     if accuracy is not None and accuracy < mmlu_file.THRESHOLD:
         warnings.append(
@@ -66,6 +58,21 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
             f"{path}: no final score, so its aggregate-score is -1: it needs "
             f"{' and '.join(missing)} too"
         )
+    _check_defined(path, result)
+    return result, warnings
+
+
+def _odd_tasks(path: Path, split: str, rows: list[dict[str, Any]]) -> list[str]:
+    """A warning where the tasks of a split are not the three of the benchmark."""
+    tasks = {row["task"] for row in rows}
+    odd = sorted(tasks ^ set(terms.TASKS))
+    what = ", ".join(f"{task} is {'unknown' if task in tasks else 'missing'}" for task in odd)
+    place = f"{path}/{split}_*.csv"
+    return [f"{place}: {what}; the aggregate is of other terms than the task's twelve"] * bool(odd)
+
+
+def _check_defined(path: Path, result: dict[str, Any]) -> None:
+    """ValueError naming the first task without a row of a kind, whose score is NaN."""
     for split in ("forget", "retain"):
         for task, scores in result[f"{split}-set"].items():
             for name, value in scores.items() if isinstance(scores, dict) else ():
@@ -74,7 +81,6 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
                         f"{path}/{split}_*.csv: {task} has no {KINDS[name]} row, so the {name} is "
                         "undefined"
                     )
-    return result, warnings
 
 
 def _rows(folder: Path, split: str, warnings: list[str]) -> list[dict[str, Any]]:

@@ -25,6 +25,8 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ngdiff.store import document
+
 log = logging.getLogger("ngdiff")
 
 MANIFEST = "manifest.json"
@@ -76,6 +78,13 @@ def sha256(path: Path) -> str | None:
         return None
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def changed(folder: Path, digests: Mapping[str, str | None]) -> str | None:
+    """The first file, named relative to `folder`, whose bytes are not those of its sha256; None
+    where all are.
+    """
+    return next((name for name, hex in digests.items() if sha256(folder / name) != hex), None)
 
 
 # ----------------------------------------------------------------------------------- atomic writing
@@ -238,9 +247,8 @@ def _fault(entry: Path, key: str) -> str | None:
         manifest = json.loads((entry / MANIFEST).read_text("utf-8"))
         if manifest["key"] != key:
             return f"it was made for the key {manifest['key']}"
-        for name, digest in manifest["files"].items():
-            if sha256(entry / name) != digest:
-                return f"{name} has changed since it was saved"
+        if (name := changed(entry, manifest["files"])) is not None:
+            return f"{name} has changed since it was saved"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
@@ -266,7 +274,7 @@ def _build(entry: Path, key: str, build: Callable[[Path], None], what: str) -> N
             file.relative_to(temporary).as_posix(): sha256(file) for file in _files(temporary)
         }
         manifest = {"what": what, "key": key, "files": digests}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+        (temporary / MANIFEST).write_text(document.text(manifest), "utf-8")
 
 
 def found(root: Path, key: str) -> Path | None:
