@@ -196,11 +196,11 @@ def reproduce(
     `force` only ignores the ledger. `alone` runs one notebook after the other, each from an empty
     cache, for its cold time.
     """
-    root, start = (root or paths.need_checkout()).resolve(), time.perf_counter()
+    start, root = time.perf_counter(), (root or paths.need_checkout()).resolve()
     label = paths.run_label(profile, data, smoke)
-    config = {"profile": profile, "data": data, "seeds": seeds, "refresh": refresh}
-    config |= {"smoke": smoke, "label": label}
-    every = plan(root, profile, data, seeds, refresh, smoke)
+    given: dict[str, Any] = {"profile": profile, "data": data, "seeds": seeds}
+    given |= {"refresh": refresh, "smoke": smoke}
+    every, config = plan(root, **given), given | {"label": label}
     todo = choose(every, only)
     run = Reproduction(root, label, say, alone)
     for folder in (*run.outputs, run.ledger.path.parent, root / "report"):
@@ -209,7 +209,6 @@ def reproduce(
     cold = not any((cache_dir() / "trials").glob("*")) and not run.ledger.trusted
     old = comparison.committed_rows(root, label, run.ledger.path.parent / "committed")
     run.all(todo, jobs, force or refresh or alone)
-
     compared = comparison.compare(old, comparison.new_rows(root, label, run.ledger.files()))
     seconds = time.perf_counter() - start
     ran = [run.done[job.name] for job in todo]
@@ -221,8 +220,8 @@ def reproduce(
     again = ["ngdiff reproduce --profile", profile, *(["--data", data] if data else [])]
     for job, failure in run.failed.values():
         say("\n" + explain(job, failure, " ".join([*again, *["--smoke"] * smoke])))
-    good = len(run.done) - len(run.failed)
-    say(f"\n{good} of {len(todo)} notebooks in {seconds:.0f} s; report: {page}")
+    good = f"{len(run.done) - len(run.failed)} of {len(todo)} notebooks"
+    say(f"\n{good} in {seconds:.0f} s; report: {page}")
     return 1 if run.failed else 0
 
 

@@ -18,14 +18,13 @@ import json
 import logging
 import math
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from ngdiff.store import document
+from ngdiff.store import document, paths
 
 log = logging.getLogger("ngdiff")
 
@@ -81,9 +80,7 @@ def sha256(path: Path) -> str | None:
 
 
 def changed(folder: Path, digests: Mapping[str, str | None]) -> str | None:
-    """The first file, named relative to `folder`, whose bytes are not those of its sha256; None
-    where all are.
-    """
+    """The first file under `folder` whose bytes are not those of its sha256, None: all are."""
     return next((name for name, hex in digests.items() if sha256(folder / name) != hex), None)
 
 
@@ -117,10 +114,9 @@ def _tell(files: list[Path]) -> None:
     execution wrote.
     """
     if listed := os.environ.get("NGDIFF_WRITTEN"):
-        with open(
-            listed, "ab", buffering=0
-        ) as handle:  # one write: lines of processes that share it do not mix
-            handle.write(b"".join(os.fsencode(file.resolve()) + b"\n" for file in files))
+        lines = b"".join(os.fsencode(file.resolve()) + b"\n" for file in files)
+        with open(listed, "ab", buffering=0) as handle:
+            handle.write(lines)  # one write: lines of processes that share it do not mix
 
 
 def probe_writable(folder: Path) -> None:
@@ -139,8 +135,7 @@ def probe_writable(folder: Path) -> None:
             raise
         raise PermissionError(
             f"cannot write to {folder} ({error.strerror}): choose another output folder, or, for "
-            "the cache, "
-            "set the environment variable NGDIFF_CACHE to a folder you can write"
+            "the cache, set the environment variable NGDIFF_CACHE to a folder you can write"
         ) from error
 
 
@@ -215,14 +210,7 @@ def cache_dir() -> Path:
     """
     if chosen := os.environ.get("NGDIFF_CACHE"):
         return Path(chosen).expanduser()
-    here = Path.cwd()
-    for folder in (here, *here.parents):
-        project = folder / "pyproject.toml"
-        if project.is_file() and re.search(
-            r"""^name\s*=\s*["']ngdiff["']""", project.read_text("utf-8"), re.M
-        ):
-            return folder / ".cache" / "ngdiff"
-    return Path.home() / ".cache" / "ngdiff"
+    return (paths.checkout() or Path.home()) / ".cache" / "ngdiff"
 
 
 @contextlib.contextmanager
@@ -270,9 +258,7 @@ def _build(entry: Path, key: str, build: Callable[[Path], None], what: str) -> N
         _remove(leftover)
     with atomic_folder(entry) as temporary:
         build(temporary)
-        digests = {
-            file.relative_to(temporary).as_posix(): sha256(file) for file in _files(temporary)
-        }
+        digests = {f.relative_to(temporary).as_posix(): sha256(f) for f in _files(temporary)}
         manifest = {"what": what, "key": key, "files": digests}
         (temporary / MANIFEST).write_text(document.text(manifest), "utf-8")
 
