@@ -21,10 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from ngdiff.store.cache import atomic_write
 from ngdiff.store.code import fingerprint_of
 from ngdiff.store.content import content_key, sha256
-from ngdiff.store.rows import environment
+from ngdiff.store.rows import environment, write_document
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -95,10 +94,7 @@ def kernel_environment(cache: Path) -> dict[str, str]:
         "-f",
         "{connection_file}",
     ]
-    with atomic_write(spec) as temporary:
-        temporary.write_text(
-            json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}), "utf-8"
-        )
+    write_document(spec, {"argv": argv, "display_name": "Python 3", "language": "python"})
     package = str(Path(__file__).resolve().parent.parent)
     env = {
         key: value for key, value in os.environ.items() if key != "MPLBACKEND"
@@ -129,50 +125,54 @@ def run(
     out.parent.mkdir(parents=True, exist_ok=True)
     written = out.resolve().with_suffix(".written")
     written.unlink(missing_ok=True)
-    env = kernel_environment(cache) | {
-        "NGDIFF_JOBS": str(jobs),
-        "NGDIFF_WRITTEN": str(written),
-        **(extra or {}),
-    }
+    env = kernel_environment(cache) | {"NGDIFF_JOBS": str(jobs), "NGDIFF_WRITTEN": str(written)}
     spec = {
         "source": str(source.resolve()),
         "out": str(out.resolve()),
-        "parameters": dict(parameters),
+        "parameters": {**parameters},
     }
     command = [sys.executable, "-m", "ngdiff.book.execute", json.dumps(spec)]
-    start, cells, failure, done = time.perf_counter(), 0, None, False
+    start = time.perf_counter()
     with open(out.with_suffix(".log"), "w+", encoding="utf-8") as log:
-        pipes: dict[str, Any] = {
-            "stdout": subprocess.PIPE,
-            "stderr": log,
-            "stdin": subprocess.DEVNULL,
-        }
-        process = subprocess.Popen(command, text=True, env=env, cwd=source.parent, **pipes)
-        try:
-            assert process.stdout is not None
-            for line in process.stdout:
-                news = json.loads(line)
-                if "cell" in news:
-                    cells = news["of"]
-                    on_cell(news["cell"], cells)
-                failure = Failure(**news["failure"]) if "failure" in news else failure
-                done = done or "done" in news
-        finally:
-            if process.poll() is None:
-                process.terminate()
-            process.wait()
-        if not done and failure is None:
-            log.seek(0)
-            failure = Failure(
-                0, cells, "", f"exit code {process.returncode}: {log.read()[-500:].strip()}"
-            )
+        cells, failure = _followed(command, source.parent, env | dict(extra or {}), log, on_cell)
+    seconds = time.perf_counter() - start
     lines = written.read_bytes().splitlines() if written.exists() else []
-    return Outcome(
-        time.perf_counter() - start,
-        cells,
-        failure,
-        frozenset(Path(os.fsdecode(line)) for line in lines),
-    )
+    files = frozenset(Path(os.fsdecode(line)) for line in lines)
+    return Outcome(seconds, cells, failure, files)
+
+
+def _followed(
+    command: list[str],
+    folder: Path,
+    env: dict[str, str],
+    log: TextIO,
+    on_cell: Callable[[int, int], None],
+) -> tuple[int, Failure | None]:
+    """Run the child and listen to its lines; return the number of cells and the failure, if any.
+
+    Whatever stops the listening (Ctrl-C too) ends the child. log: an open file for its stderr.
+    """
+    cells, failure, done = 0, None, False
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": log, "stdin": subprocess.DEVNULL}
+    process = subprocess.Popen(command, text=True, env=env, cwd=folder, **pipes)
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            news = json.loads(line)
+            if "cell" in news:
+                cells = news["of"]
+                on_cell(news["cell"], cells)
+            failure = Failure(**news["failure"]) if "failure" in news else failure
+            done = done or "done" in news
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.wait()
+    if not done and failure is None:
+        log.seek(0)
+        why = f"exit code {process.returncode}: {log.read()[-500:].strip()}"
+        failure = Failure(0, cells, "", why)
+    return cells, failure
 
 
 def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:

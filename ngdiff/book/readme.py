@@ -7,13 +7,14 @@ README with a refill.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from ngdiff.book import build as book
 from ngdiff.methods.lookup import label, ordered
 from ngdiff.store.rows import read_rows
+from ngdiff.store.table import Column, Link, Table
 from ngdiff.study import plan as compare
 from ngdiff.study import protocol
 from ngdiff.study.claims import OURS
@@ -26,11 +27,6 @@ NOT_RUN = "not run"
 
 def _saved(path: Path) -> list[Row]:
     return read_rows(path) if path.exists() else []
-
-
-def _table(head: Iterable[str], align: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    lines = [head, align, *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def _decimals(x: float | None, n: int = 3) -> str:
@@ -58,8 +54,8 @@ def notebooks(root: Path) -> str:
     lines = []
     for source in (path for path in book.sources(root / "notebooks") if path.stem != "cell"):
         name = source.stem
-        time = f"{seconds[name]['seconds']:.0f}" if name in seconds else NOT_RUN
-        lines.append((f"[{name[:2]}](notebooks/{name}.ipynb)", book.header(source).question, time))
+        page, question = Link(name[:2], f"notebooks/{name}.ipynb"), book.header(source).question
+        lines.append({"page": page, "question": question, **seconds.get(name, {})})
     if not lines:
         return NOT_RUN
     device = ", ".join(
@@ -69,7 +65,8 @@ def notebooks(root: Path) -> str:
     if not all(r["alone"] for r in seconds.values()):
         how = "one `make reproduce` from an empty cache, two notebooks at a time"
     note = f"\n\nSeconds: {how} ({device})." if device else ""
-    return _table(("", "question", "seconds"), ("---", "---", "---:"), lines) + note
+    columns = (Column("page", ""), Column("question"), Column("seconds", None, ".0f", "right"))
+    return Table(columns, lines, missing=NOT_RUN).markdown() + note
 
 
 def claims(root: Path) -> str:
@@ -84,47 +81,49 @@ def claims(root: Path) -> str:
         r["name"].removeprefix("against "): r for r in claimed if r["name"].startswith("against ")
     }
 
-    def cells(method: str, rule: str) -> list[str]:
-        mine = select(rows, method=method, stepsize=rule)
+    def line(method: str, rule: str) -> Row:
         gap = gaps.get(method) if rule == "constant" else None
-        edge = ", end of the grid" if gap and gap["edge"] else ""
-        rate = f"{mine[0]['lr']:g}{edge}" if rule == "constant" else "AutoLR, untuned"
-        means = [
-            _decimals(average(mine, k)) for k in ("score", "model_utility", "forget_Q_A_ROUGE")
-        ]
-        updates = f"{average(mine, 'updates'):.0f}"
-        reached = f"{share(mine):.0%}"
-        every, both = (_gap(gap, prefix) if gap else "" for prefix in ("", "arrived_"))
-        both += f", n = {gap['arrived_n']}" if gap and 0 < gap["arrived_n"] < gap["n"] else ""
-        return [
-            label(method),
-            rate,
-            *means,
-            updates,
-            reached,
-            every,
-            both,
-            gap["verdict"] if gap else "",
-        ]
+        return _method(select(rows, method=method, stepsize=rule), gap)
 
     methods = ordered({r["method"] for r in rows})
-    lines = [cells(OURS, "autolr")]
-    lines += [cells(m, "constant") for m in methods]
-    lines += [cells(m, "autolr") for m in methods if m != OURS]
+    lines = [line(OURS, "autolr")]
+    lines += [line(m, "constant") for m in methods]
+    lines += [line(m, "autolr") for m in methods if m != OURS]
     pairs = len({(r["target_seed"], r["seed"]) for r in rows})
-    head = (
-        "method",
-        "rate",
-        "score",
-        "model utility",
-        "forget ROUGE-L",
-        "steps",
-        "reached",
-        f"(NGDiff + AutoLR) − it, all {pairs} pairs",
-        "the same, pairs that both arrived",
-        "verdict on these",
+    columns = (
+        Column("method", format=label),
+        Column("rate"),
+        Column("score", format=".3f", align="right"),
+        Column("model_utility", "model utility", ".3f", "right"),
+        Column("forget_Q_A_ROUGE", "forget ROUGE-L", ".3f", "right"),
+        Column("updates", "steps", ".0f", "right"),
+        Column("reached", format=".0%", align="right"),
+        Column("every", f"(NGDiff + AutoLR) − it, all {pairs} pairs"),
+        Column("both", "the same, pairs that both arrived"),
+        Column("verdict", "verdict on these"),
     )
-    return _table(head, ("---", "---", *["---:"] * 5, *["---"] * 3), lines)
+    return Table(columns, lines).markdown()
+
+
+def _method(mine: list[Row], gap: Row | None) -> Row:
+    """Return a line of `claims`: the runs of a method under one rule, and its claim if there is
+    one.
+    """
+    constant = mine[0]["stepsize"] == "constant"
+    edge = ", end of the grid" if gap and gap["edge"] else ""
+    means = {k: average(mine, k) for k in ("score", "model_utility", "forget_Q_A_ROUGE")}
+    both = _gap(gap, "arrived_") if gap else ""
+    both += f", n = {gap['arrived_n']}" if gap and 0 < gap["arrived_n"] < gap["n"] else ""
+    return {
+        "method": mine[0]["method"],
+        "rate": f"{mine[0]['lr']:g}{edge}" if constant else "AutoLR, untuned",
+        **means,
+        "updates": average(mine, "updates"),
+        "reached": share(mine),
+        "every": _gap(gap, "") if gap else "",
+        "both": both,
+        "verdict": gap["verdict"] if gap else "",
+    }
 
 
 def swings(root: Path) -> str:
@@ -136,12 +135,14 @@ def swings(root: Path) -> str:
     for r in (r for r in claimed if not r["name"].startswith("against ")):
         spread = f" [{r['low']:.3f}, {r['high']:.3f}]" if r["low"] is not None else ""
         spread += ", range" if r["kind"] == "range" else ""
-        lines.append((r["name"], r["what"], _decimals(r["mean"]) + spread, r["n"]))
-    return (
-        _table(("claim", "what", "mean [95 % interval]", "n"), ("---", "---", "---", "---:"), lines)
-        if lines
-        else NOT_RUN
+        lines.append(r | {"mean": _decimals(r["mean"]) + spread})
+    columns = (
+        Column("name", "claim"),
+        Column("what"),
+        Column("mean", "mean [95 % interval]"),
+        Column("n", align="right"),
     )
+    return Table(columns, lines).markdown() if lines else NOT_RUN
 
 
 def findings(root: Path) -> str:
@@ -165,55 +166,43 @@ def bench(root: Path) -> str:
     if not rows:
         return NOT_RUN
 
-    def ratio(r: Row, key: str) -> str:
-        upper = r.get(f"{key}_upper95") if key == "time_ratio_graddiff-two" else None
-        return _decimals(r.get(key)) + (f" (≤ {upper:.3f})" if upper else "")
-
-    def extra(r: Row) -> str:
-        return f"{r['peak_extra_bytes'] / 1e6:.1f} ({r['peak_extra_predicted_bytes'] / 1e6:.1f})"
-
-    every: list[
-        tuple[str, str, Callable[[Row], Any], str]
-    ] = [  # heading, alignment, cell, the key it needs
-        ("model", "---", lambda r: f"{r['size']} {_recipe(r)}", "precision"),
-        ("tokens", "---:", lambda r: r["tokens"], "tokens"),
-        (
-            "step",
-            "---",
-            lambda r: f"{r['variant']}: {r['outcome']}" if "outcome" in r else r["variant"],
-            "variant",
-        ),
-        (
-            "time ÷ two backwards (upper 95 %)",
-            "---:",
-            lambda r: ratio(r, "time_ratio_graddiff-two"),
-            "variant",
-        ),
-        *(
-            (f"÷ {n}", "---:", lambda r, k=k: ratio(r, f"time_ratio_{k}"), "variant")
-            for n, k in _OTHERS
-        ),
-        ("peak ÷ two", "---:", lambda r: ratio(r, "peak_ratio_graddiff-two"), "variant"),
-        *(
-            (f"÷ {n}", "---:", lambda r, k=k: ratio(r, f"peak_ratio_{k}"), "variant")
-            for n, k in _OTHERS
-        ),
-        ("peak − two, MB (predicted)", "---:", extra, "peak_extra_predicted_bytes"),
-        ("reads", "---:", lambda r: r["reads"], "reads"),
-        ("MFU", "---:", lambda r: f"{r['mfu']:.0%}", "mfu"),
-    ]
-    shown = [column for column in every if any(r.get(column[3]) is not None for r in rows)]
-    cells = [
-        [cell(r) if r.get(key) is not None else "–" for _, _, cell, key in shown] for r in rows
-    ]
     notes = dict.fromkeys(
         f"{r['parameters'] / 1e6:.1f}M parameters, {r['dtype']}, {r['rounds']} rounds, "
         f"{r['stamp']['device']}."
         for r in rows
         if "rounds" in r
     )
-    head, align, _, _ = zip(*shown, strict=True)
-    return _table(head, align, cells) + "\n\n" + " ".join(notes)
+    return Table(_STEPS, [_step(r) for r in rows]).shown().markdown() + "\n\n" + " ".join(notes)
+
+
+_OTHERS = {"graddiff-one": "one", "naive": "naive"}
+_STEPS = (
+    Column("model"),
+    Column("tokens", align="right"),
+    Column("step"),
+    Column("time", "time ÷ two backwards (upper 95 %)", align="right"),
+    *(Column(f"time_ratio_{k}", f"÷ {n}", ".3f", "right") for k, n in _OTHERS.items()),
+    Column("peak_ratio_graddiff-two", "peak ÷ two", ".3f", "right"),
+    *(Column(f"peak_ratio_{k}", f"÷ {n}", ".3f", "right") for k, n in _OTHERS.items()),
+    Column("extra", "peak − two, MB (predicted)", align="right"),
+    Column("reads", align="right"),
+    Column("mfu", "MFU", ".0%", "right"),
+)
+
+
+def _step(r: Row) -> Row:
+    """Return a line of `bench`: the row, with the cells that need several of its values."""
+    found = dict(r)
+    if "precision" in r:
+        found["model"] = f"{r['size']} {_recipe(r)}"
+    found["step"] = f"{r['variant']}: {r['outcome']}" if "outcome" in r else r["variant"]
+    if (ratio := r.get("time_ratio_graddiff-two")) is not None:
+        upper = r.get("time_ratio_graddiff-two_upper95")
+        found["time"] = _decimals(ratio) + (f" (≤ {upper:.3f})" if upper else "")
+    if r.get("peak_extra_predicted_bytes") is not None:
+        extra, predicted = (r[f"peak_extra{key}_bytes"] / 1e6 for key in ("", "_predicted"))
+        found["extra"] = f"{extra:.1f} ({predicted:.1f})"
+    return found
 
 
 def probes(root: Path) -> str:
@@ -245,9 +234,6 @@ def _sentence(root: Path, name: str, said: Callable[[list[Row]], str]) -> str:
         return NOT_RUN
     rows = read_rows(path)
     return said(rows).replace("{device}", rows[0]["stamp"]["device"])
-
-
-_OTHERS = (("one", "graddiff-one"), ("naive", "naive"))
 
 
 def _digits(size: str) -> float:

@@ -9,15 +9,15 @@ isolated.
     lr      = [1e-4, 1e-3]
     seeds   = [0, 1, 2]                         # one cell a seed
 
-A cell is done when its record names this cell's content key and the sha256 of the rows it wrote. A
-failing cell is recorded and stops no other; the rows are gathered when every cell is done.
+A cell is done when its ledger (`ngdiff.book.ledger`) has this cell's content key and the sha256 of
+the rows it wrote. A failing cell is recorded and stops no other; the rows are gathered when every
+cell is done.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import json
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -27,16 +27,18 @@ from typing import Any
 
 from ngdiff.book import build as book
 from ngdiff.book import execute
+from ngdiff.book.ledger import Ledger
 from ngdiff.store import paths
-from ngdiff.store.cache import atomic_write, probe_writable
-from ngdiff.store.content import content_key, sha256
+from ngdiff.store.cache import probe_writable
+from ngdiff.store.content import content_key
+from ngdiff.store.progress import Progress
 from ngdiff.store.rows import read_rows, write_rows
 
 
 @dataclass(frozen=True)
 class Cell:
     """One point of the grid; `folder` holds <key>.jsonl (rows), .ipynb (executed) and .json
-    (record).
+    (ledger).
     """
 
     parameters: dict[str, Any]
@@ -46,14 +48,13 @@ class Cell:
     def file(self, suffix: str) -> Path:
         return self.folder / f"{self.key}{suffix}"
 
+    def ledger(self) -> Ledger:
+        """Its ledger of one entry: a file a cell, since the tasks of an array run at once."""
+        return Ledger(self.file(".json"), self.folder).load({self.key: self.key})
+
     def done(self) -> bool:
-        """Whether the record is whole, of this key, and its rows have their bytes."""
-        try:
-            record = json.loads(self.file(".json").read_text("utf-8"))
-            rows = sha256(self.file(".jsonl"))
-            return record["key"] == self.key and record["error"] is None and record["rows"] == rows
-        except (OSError, ValueError, KeyError, TypeError):
-            return False
+        """Whether it ended well, from what its key says, and its rows have their bytes."""
+        return self.key in self.ledger().trusted
 
     def __str__(self) -> str:
         return " ".join(f"{k}={v}" for k, v in self.parameters.items() if k != "out")
@@ -126,21 +127,17 @@ def _check_values(where: str, values: list[Any]) -> None:
 
 def run_cell(cell: Cell, source: Path, root: Path) -> str | None:
     """Executes one cell and records how it ended; the error, None when it wrote its rows."""
-    cell.file(".json").unlink(missing_ok=True)
+    ledger = cell.ledger()
+    ledger.drop(cell.key)
     outcome = execute.run(source, cell.file(".ipynb"), cell.parameters, root / ".cache", jobs=1)
     error = f"cell {outcome.failure.cell}: {outcome.failure.error}" if outcome.failure else None
     if error is None and not cell.file(".jsonl").exists():
         error = f"{source.name} wrote nothing to its parameter `out`"
-    record = {
-        "key": cell.key,
-        "parameters": cell.parameters,
-        "error": error,
-        "seconds": round(outcome.seconds, 3),
-    }
-    with atomic_write(cell.file(".json")) as temporary:
-        temporary.write_text(
-            json.dumps(record | {"rows": sha256(cell.file(".jsonl"))}, indent=1), "utf-8"
-        )
+    seconds, about = round(outcome.seconds, 3), {"parameters": cell.parameters}
+    if error is None:
+        ledger.add(cell.key, cell.key, seconds, [cell.file(".jsonl").name], **about)
+    else:
+        ledger.fail(cell.key, cell.key, seconds, error, **about)
     return error
 
 
@@ -166,9 +163,10 @@ def sweep(
     say(f"{len(chosen)} cells, {len(chosen) - len(todo)} already done")
     failed: list[str] = []
     outcomes = execute.in_parallel(lambda cell: run_cell(cell, source, root), todo, jobs)
-    for k, (cell, error) in enumerate(outcomes, start=1):
+    progress = Progress("cell", len(todo), say)
+    for cell, error in outcomes:
         failed += [f"{cell}\n  {error}\n  as far as it got: {cell.file('.ipynb')}"] if error else []
-        say(f"[{k}/{len(todo)}] {cell}  {'FAILED' if error else 'done'}")
+        progress.event(f"{cell}  {'FAILED' if error else 'done'}")
     if index is None:
         gather(every, rows, say)
     for text in failed:

@@ -9,7 +9,6 @@ to write to.
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from contextlib import nullcontext
@@ -20,9 +19,12 @@ from typing import Any
 from ngdiff.data.benchmark import Benchmark, Prompt, form_of
 from ngdiff.evaluation import suites
 from ngdiff.evaluation.conventions import convention, names
+from ngdiff.evaluation.report import plain
 from ngdiff.evaluation.spelling import Which, which
 from ngdiff.evaluation.suites import Suite
+from ngdiff.store import document
 from ngdiff.store.cache import probe_file, probe_writable
+from ngdiff.store.table import Column, Table
 
 
 @dataclass(frozen=True)
@@ -213,9 +215,8 @@ def _reference(job: Evaluation, bench: Benchmark) -> Any:
 
 def _print(metrics: dict[str, float], job: Evaluation) -> None:
     if job.json is None:
-        print(json.dumps(metrics, indent=1))
+        print(document.text(plain(metrics)), end="")
         return
-    width = max(map(len, metrics), default=0)
-    for name, value in metrics.items():
-        print(f"{name:{width}}  {value:.6g}")
+    rows = [{"metric": name, "value": value} for name, value in metrics.items()]
+    print(Table((Column("metric"), Column("value", format=".6g")), rows).text())
     print(f"wrote {job.json}", file=sys.stderr)

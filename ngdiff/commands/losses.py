@@ -17,12 +17,10 @@ under torch.manual_seed(0), over its norm.
 
 from __future__ import annotations
 
-import math
 import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
-from json import dumps
 from typing import Any
 
 import torch
@@ -39,8 +37,9 @@ from ngdiff.lm.tokens import Example
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import Objective, token_counts
 from ngdiff.methods.recipes import named_objectives
-from ngdiff.store.cache import atomic_write, probe_file
-from ngdiff.store.rows import stamp
+from ngdiff.store.cache import probe_file
+from ngdiff.store.document import text
+from ngdiff.store.rows import stamp, write_document
 
 OBJECTIVES = named_objectives()  # name -> (rows, objective); those on retain rows are minimised
 
@@ -98,12 +97,10 @@ def command(asked: Comparison) -> None:
     if json is not None:
         probe_file(json)
     result = _compared(asked)
-    text = dumps(result, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     if json is None:
-        print(text, end="")
+        print(text(result), end="")
         return
-    with atomic_write(json) as temporary:
-        temporary.write_text(text, "utf-8")
+    write_document(json, result)
     print(f"wrote {json}", file=sys.stderr)
 
 
@@ -128,13 +125,9 @@ def _compared(asked: Comparison) -> dict[str, Any]:
             file=sys.stderr,
         )
     found = losses(lm, before, sets[0], sets[1], asked.rows, rule, names)
-    plain = {
-        name: {k: v if math.isfinite(v) else None for k, v in pair.items()}
-        for name, pair in found.items()
-    }
     config = asdict(asked) | {"convention": rule.name}
     config = {name: value for name, value in config.items() if name not in ("json", "device")}
-    return {"objectives": plain, "stamp": stamp(config, None, time.perf_counter() - began)}
+    return {"objectives": found, "stamp": stamp(config, None, time.perf_counter() - began)}
 
 
 def _phase(

@@ -14,9 +14,7 @@ writes.
 
 from __future__ import annotations
 
-import json
 import math
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -24,7 +22,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from ngdiff.commands.claim import CHECKPOINT, RUN, START, claim_folder, read
 from ngdiff.commands.job import PLACES, WHERE, Job
@@ -39,8 +36,10 @@ from ngdiff.evaluation.forward import loss
 from ngdiff.lm.lora import ADAPTER, adapt
 from ngdiff.lm.model import LM, load, save
 from ngdiff.methods.problem import LMProblem
-from ngdiff.store.cache import atomic_folder, atomic_write
-from ngdiff.store.rows import stamp, write_rows
+from ngdiff.store import document
+from ngdiff.store.cache import atomic_folder
+from ngdiff.store.progress import Progress, to_stderr
+from ngdiff.store.rows import stamp, write_document, write_rows
 
 ENDS = {
     "steps": "all its steps are made",
@@ -160,8 +159,7 @@ def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> floa
             raise ValueError(
                 f"the start model's loss on {job.holdout} is {level}: this model is broken already"
             )
-    with atomic_write(job.work / START) as temporary:
-        temporary.write_text(json.dumps({"settings": settings, "level": level}, indent=1), "utf-8")
+    write_document(job.work / START, {"settings": settings, "level": level})
     return level
 
 
@@ -195,32 +193,38 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
 
 
 # ---------------------------------------------------------------------------- during and after them
-class _Bar(tqdm):
-    """A bar of steps: losses, rate, outcome; the first process's alone. `before`: steps that an
+class _Bar:
+    """The line of steps: losses, rate, outcome; the first process's alone. `before`: steps that an
     earlier process made.
     """
 
     def __init__(self, steps: int, shown: bool) -> None:
-        super().__init__(
-            total=steps, disable=not shown, unit="step", file=sys.stderr, dynamic_ncols=True
-        )
+        self.shown = shown
         self.before: int | None = None
+        self.line = Progress("step", steps, to_stderr if shown else lambda text: None)
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.line.close()
 
     def say(self, text: str) -> None:
-        """A line above the bar, of the first process alone."""
-        if not self.disable:
-            self.write(text, file=sys.stdout)
+        """A line of results in place of the live one, of the first process alone."""
+        if self.shown:
+            self.line.close()
+            print(text, flush=True)
 
     def __call__(self, info: Info) -> None:
-        self.before = info.step if self.before is None else self.before
+        if self.before is None:
+            self.before = self.line.begun = info.step
         words = [
             f"retain {info.retain_ce:.4g}",
             f"forget {info.forget_ce:.4g}",
             f"η {info.eta:.2g}",
             info.stepsize,
         ]
-        self.set_postfix_str(" ".join([*filter(None, words), info.outcome]), refresh=False)
-        self.update(info.step + 1 - self.n)
+        self.line(info.step + 1, note=" ".join([*filter(None, words), info.outcome]))
 
 
 @contextmanager
@@ -269,7 +273,7 @@ def _finish(job: Job, done: Run, settings: dict[str, Any], level: float, before:
         with atomic_folder(job.folder) as temporary:
             save(done.model, temporary)
             write_rows(temporary / "history.jsonl", done.rows())
-            (temporary / RUN).write_text(json.dumps(row, indent=1), "utf-8")
+            (temporary / RUN).write_text(document.text(row), "utf-8")
         (job.work / CHECKPOINT).unlink(missing_ok=True)
         end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.core.info.Info')}"
         if done.stopped == "forget_level" and not updates:

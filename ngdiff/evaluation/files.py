@@ -36,7 +36,7 @@ def write_files(report: Report, folder: Path) -> list[Path]:
 
 
 def write_json(path: Path, content: Any) -> Path:
-    """Write a file as the benchmarks' own code writes its results; return its path."""
+    """Write JSON as the benchmarks' own code does, byte by byte, and not as our documents are."""
     with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(_plain(content), indent=4, ensure_ascii=False), "utf-8")
     return path

@@ -30,10 +30,11 @@ from ngdiff.evaluation.files import write_json
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import Items
 from ngdiff.evaluation.muse_score import document, mean, open_unlearning, score, write
-from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
+from ngdiff.evaluation.report import Report, check_reference, meta_of, speaker
 from ngdiff.lm.model import BARE
 from ngdiff.lm.tokens import Example, encode
 from ngdiff.store.content import content_key
+from ngdiff.store.progress import Progress, Say
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
@@ -284,7 +285,7 @@ def _generations(
         room = max(1, lm.context - new) if lm.context else max(len(ids) for ids, _ in pairs)
         cut[name] = sum(len(ids) > room for ids, _ in pairs)
         given = [muse_texts.last(lm, ids, room) for ids, _ in pairs]
-        tick = ticker(say, f"{lm.name}: {name}")
+        tick = Progress(f"  {lm.name}: {name}", len(given), say, last=False)
         generated = greedy(lm.model, given, how.stops(lm), new, budget or 16384, tick=tick)
         found[name] = {}
         for i, (row, (_, gt), ids) in enumerate(zip(rows, pairs, generated, strict=True)):

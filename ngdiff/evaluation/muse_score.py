@@ -17,7 +17,6 @@ its code.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,7 +26,7 @@ from ngdiff.evaluation import metrics
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.report import INFINITE, Report, plain
-from ngdiff.store.cache import atomic_write
+from ngdiff.store.rows import write_document
 
 TEXTS = {
     "verbmem": "verbmem_f",
@@ -135,9 +134,7 @@ def document(report: Report) -> dict[str, Any]:
 
 def write(report: Report, path: str | Path) -> Path:
     """Writes `document(report)` as JSON: the file is whole or is not there."""
-    with atomic_write(Path(path)) as temporary:
-        text = json.dumps(document(report), ensure_ascii=False, allow_nan=False, indent=1)
-        temporary.write_text(text + "\n", "utf-8")
+    write_document(Path(path), document(report))
     return Path(path)
 
 

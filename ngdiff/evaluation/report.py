@@ -7,16 +7,13 @@ from __future__ import annotations
 import json
 import math
 import os
-import sys
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ngdiff.store.cache import atomic_write
+from ngdiff.store.progress import Say, to_stderr
+from ngdiff.store.rows import write_document
 
-Say = Callable[[str], None]
 INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}
 
 
@@ -48,9 +45,7 @@ class Report:
         """
         content = {name: plain(getattr(self, name)) for name in ("metrics", "items", "meta")}
         content |= {} if stamp is None else {"stamp": plain(stamp)}
-        with atomic_write(Path(path)) as temporary:
-            text = json.dumps(content, ensure_ascii=False, allow_nan=False, indent=1)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_document(Path(path), content)
         return Path(path)
 
     @classmethod
@@ -76,7 +71,7 @@ def speaker(progress: bool | Say) -> Say:
     if callable(progress):
         return progress
     if progress and "PYTEST_CURRENT_TEST" not in os.environ:
-        return lambda line: print(line, file=sys.stderr, flush=True)
+        return to_stderr
     return lambda line: None
 
 
@@ -113,21 +108,6 @@ def check_reference(
             f"{bench.name} {bench.split}): "
             "evaluate the reference on these"
         )
-
-
-def ticker(say: Say, what: str, every: float = 10.0) -> Callable[[int, int], None]:
-    """A function of (done, all) that says so at most once in `every` seconds, and not at the
-    end.
-    """
-    last = time.monotonic()
-
-    def tick(done: int, total: int) -> None:
-        nonlocal last
-        if done < total and time.monotonic() - last >= every:
-            last = time.monotonic()
-            say(f"  {what} {done}/{total}")
-
-    return tick
 
 
 def plain(value: Any) -> Any:

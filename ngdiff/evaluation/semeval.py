@@ -29,9 +29,10 @@ from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import Items
-from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
+from ngdiff.evaluation.report import Report, check_reference, meta_of, speaker
 from ngdiff.lm.tokens import IGNORE
 from ngdiff.store.cache import atomic_folder
+from ngdiff.store.progress import Progress, Say
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row
@@ -225,7 +226,7 @@ def _continued(
     """Add kind, model_output and score to the items of the folds."""
     begun = time.perf_counter()
     prompts = [row.given for fold in FOLDS for row in encoded[fold]]
-    tick = ticker(say, f"{lm.name}: generations")
+    tick = Progress(f"  {lm.name}: generations", len(prompts), say, last=False)
     options = {"budget": how.budget, "tick": tick}
     generated = greedy(lm.model, prompts, how.stops(lm), max_new_tokens, **options)
     rows = [item for fold in FOLDS for item in found[fold].values()]

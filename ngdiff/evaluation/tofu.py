@@ -25,7 +25,8 @@ from ngdiff.evaluation.definition import Encoded
 from ngdiff.evaluation.files import write_files
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import UTILITY, Items, Row, Table
-from ngdiff.evaluation.report import Report, Say, check_reference, meta_of, speaker, ticker
+from ngdiff.evaluation.report import Report, check_reference, meta_of, speaker
+from ngdiff.store.progress import Progress, Say
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
@@ -225,7 +226,7 @@ def _table(subject: Subject, rows: Rows) -> Table:
                 if answer is not None:
                     wanted.setdefault((row["question"], answer), False)
     examples = [subject.encode(question, answer) for question, answer in wanted]
-    tick = ticker(say, f"{lm.name}: texts")
+    tick = Progress(f"  {lm.name}: texts", len(examples), say, last=False)
     hidden = subject.how.hidden(lm)
     moments = list(wanted.values())
     stats = forward.likelihood(lm.model, examples, moments, blind=hidden, tick=tick)
@@ -240,7 +241,7 @@ def _rouge(subject: Subject, rows: Rows, max_new_tokens: int) -> Items:
     asked = [(part, i, row) for part in parts for i, row in enumerate(rows[part])]
     encoded = [subject.answer(row) for _, _, row in asked]
     prompts, stop = [row.given for row in encoded], how.stops(lm, encoded)
-    tick = ticker(say, f"{lm.name}: generations")
+    tick = Progress(f"  {lm.name}: generations", len(prompts), say, last=False)
     options = {"blind": how.hidden(lm), "longest": how.longest, "tick": tick}
     generated = greedy(lm.model, prompts, stop, max_new_tokens, **options)
     found: Items = {f"{part}_Q_A_ROUGE": {} for part in parts}

@@ -24,6 +24,7 @@ from ngdiff.lm import lora
 from ngdiff.lm.hub import fetch, prompt_of, without_bars
 from ngdiff.lm.lora import ADAPTER, base_of, put_on
 from ngdiff.lm.tokens import Example, encode
+from ngdiff.store import document
 from ngdiff.store.cache import atomic_folder, probe_writable
 
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
@@ -183,6 +184,6 @@ def save(lm: LM, folder: str | Path) -> Path:
         lm.model.save_pretrained(temporary, state_dict=state)
         lm.tokenizer.save_pretrained(temporary)
         card = {"name": lm.name, "prompt": asdict(lm.prompt)}
-        (temporary / CARD).write_text(json.dumps(card, indent=1), "utf-8")
+        (temporary / CARD).write_text(document.text(card), "utf-8")
     lm.path = folder
     return folder

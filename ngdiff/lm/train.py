@@ -10,16 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import sys
-import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
 from ngdiff.lm.tokens import IGNORE, Example, collate
 from ngdiff.profiles import Training
+from ngdiff.store.progress import Progress
 
 FLOOR = 0.02  # last learning rate over the highest
 
@@ -76,34 +74,6 @@ def rate(step: int, steps: int, training: Training) -> float:
     return training.lr * (FLOOR + (1 - FLOOR) * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-@dataclass
-class Progress:
-    """A line of text every few seconds: epoch, loss, seconds left.
-
-    On a terminal it is overwritten.
-    """
-
-    what: str
-    epochs: int
-    every: float = 5.0
-    started: float = field(default_factory=time.monotonic)
-    shown: float = field(default_factory=time.monotonic)
-
-    def __call__(self, epoch: int, loss: Tensor) -> None:
-        """After `epoch` whole epochs; the last one is always shown."""
-        now = time.monotonic()
-        if now - self.shown < self.every and epoch < self.epochs:
-            return
-        self.shown, spent = now, now - self.started
-        left = spent / epoch * (self.epochs - epoch)
-        text = (
-            f"{self.what}: epoch {epoch}/{self.epochs}, loss {loss.item():.3f}, {spent:.0f} s, "
-            f"about {left:.0f} s left"
-        )
-        terminal = sys.stderr.isatty() and epoch < self.epochs
-        print(text.ljust(78), end="\r" if terminal else "\n", file=sys.stderr, flush=True)
-
-
 def fit(
     model: nn.Module,
     rows: Sequence[Example],
@@ -132,7 +102,7 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=training.lr, weight_decay=training.weight_decay, fused=True
     )
-    step, progress = 0, Progress(what, epochs)
+    step, progress = 0, Progress(f"{what}: epoch", epochs)
     model.eval()  # dropout off: the order of rows is the only randomness
     for epoch in range(1, epochs + 1):
         drawn = torch.randperm(len(replay), generator=generator)[:extra].tolist()
@@ -147,7 +117,7 @@ def fit(
             raise FloatingPointError(
                 f"{what}: the loss is {mean.item()} in epoch {epoch}: lower Training.lr"
             )
-        progress(epoch, mean)
+        progress(epoch, note=f"loss {mean.item():.3f}")
     return mean.item()
 
 

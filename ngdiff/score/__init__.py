@@ -15,14 +15,13 @@ is a ValueError (or FileNotFoundError) that names the file and the row.
 
 from __future__ import annotations
 
-import json
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ngdiff.store.cache import atomic_write
+from ngdiff.store.document import not_finite, text
+from ngdiff.store.rows import write_document
 
 # what each kind takes beside its file; the convention of the others is their name
 OPTIONS = {
@@ -74,28 +73,9 @@ def command(
     JSON has no NaN and no infinity: they become null, with a warning that names them.
     """
     values, warnings = score(kind, path, reference=reference, mmlu=mmlu, convention=convention)
-    text = (
-        json.dumps(_plain(values, "", warnings), ensure_ascii=False, allow_nan=False, indent=2)
-        + "\n"
-    )
-    for warning in warnings:
+    for warning in (*warnings, *(f"{what}, written as null" for what in not_finite(values))):
         print(f"warning: {warning}", file=sys.stderr)
     if json_out is None:
-        sys.stdout.write(text)
+        sys.stdout.write(text(values))
     else:
-        with atomic_write(json_out) as temporary:
-            temporary.write_text(text, "utf-8")
-
-
-def _plain(value: Any, where: str, warnings: list[str]) -> Any:
-    if isinstance(value, dict):
-        return {
-            name: _plain(inner, f"{where} {name}".strip(), warnings)
-            for name, inner in value.items()
-        }
-    if isinstance(value, list):
-        return [_plain(inner, f"{where} {i}", warnings) for i, inner in enumerate(value)]
-    if isinstance(value, float) and not math.isfinite(value):
-        warnings.append(f"{where} is {value}, written as null")
-        return None
-    return value
+        write_document(json_out, values)

@@ -44,11 +44,7 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
     if any(attack.glob("*member_*.csv")):
         member, nonmember = (_losses(attack, side) for side in ("member", "nonmember"))
     for split, rows in (("forget", forget), ("retain", retain)):
-        if what := _other_tasks(rows):
-            warnings.append(
-                f"{path}/{split}_*.csv: {what}; "
-                "the aggregate is of other terms than the task's twelve"
-            )
+        warnings += _odd_tasks(path, split, rows)
     accuracy = None if mmlu is None else mmlu_file.read(mmlu)
     if accuracy is not None and accuracy < mmlu_file.THRESHOLD:
         warnings.append(
@@ -61,26 +57,29 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
             f"{path}: no final score, so its aggregate-score is -1: "
             f"it needs {' and '.join(missing)} too"
         )
-    for split in ("forget", "retain"):
-        _check_defined(result[f"{split}-set"], f"{path}/{split}_*.csv")
+    _check_defined(path, result)
     return result, warnings
 
 
-def _other_tasks(rows: list[dict[str, Any]]) -> str:
-    """The tasks that are unknown or missing, in words; empty where they are the task's own."""
+def _odd_tasks(path: Path, split: str, rows: list[dict[str, Any]]) -> list[str]:
+    """A warning where the tasks of a split are not the three of the benchmark."""
     tasks = {row["task"] for row in rows}
     odd = sorted(tasks ^ set(terms.TASKS))
-    return ", ".join(f"{task} is {'unknown' if task in tasks else 'missing'}" for task in odd)
+    what = ", ".join(f"{task} is {'unknown' if task in tasks else 'missing'}" for task in odd)
+    place = f"{path}/{split}_*.csv"
+    return [f"{place}: {what}; the aggregate is of other terms than the task's twelve"] * bool(odd)
 
 
-def _check_defined(scores_of: dict[str, Any], where: str) -> None:
-    """Error: ValueError naming the first task that has no row of a kind."""
-    for task, scores in scores_of.items():
-        for name, value in scores.items() if isinstance(scores, dict) else ():
-            if math.isnan(value):
-                raise ValueError(
-                    f"{where}: {task} has no {KINDS[name]} row, so the {name} is undefined"
-                )
+def _check_defined(path: Path, result: dict[str, Any]) -> None:
+    """ValueError naming the first task without a row of a kind, whose score is NaN."""
+    for split in ("forget", "retain"):
+        for task, scores in result[f"{split}-set"].items():
+            for name, value in scores.items() if isinstance(scores, dict) else ():
+                if math.isnan(value):
+                    raise ValueError(
+                        f"{path}/{split}_*.csv: {task} has no {KINDS[name]} row, so the {name} is "
+                        "undefined"
+                    )
 
 
 def _rows(folder: Path, split: str, warnings: list[str]) -> list[dict[str, Any]]:

@@ -15,13 +15,13 @@ import fcntl
 import json
 import logging
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ngdiff.store.content import sha256
+from ngdiff.store import document
+from ngdiff.store.content import changed, sha256
 
 log = logging.getLogger("ngdiff")
 
@@ -153,12 +153,7 @@ def cache_dir() -> Path:
     """
     if chosen := os.environ.get("NGDIFF_CACHE"):
         return Path(chosen).expanduser()
-    here, named = Path.cwd(), re.compile(r"""^name\s*=\s*["']ngdiff["']""", re.M)
-    for folder in (here, *here.parents):
-        project = folder / "pyproject.toml"
-        if project.is_file() and named.search(project.read_text("utf-8")):
-            return folder / ".cache" / "ngdiff"
-    return Path.home() / ".cache" / "ngdiff"
+    return (paths.checkout() or Path.home()) / ".cache" / "ngdiff"
 
 
 @contextlib.contextmanager
@@ -185,9 +180,8 @@ def _fault(entry: Path, key: str) -> str | None:
         manifest = json.loads((entry / MANIFEST).read_text("utf-8"))
         if manifest["key"] != key:
             return f"it was made for the key {manifest['key']}"
-        for name, digest in manifest["files"].items():
-            if sha256(entry / name) != digest:
-                return f"{name} has changed since it was saved"
+        if (name := changed(entry, manifest["files"])) is not None:
+            return f"{name} has changed since it was saved"
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         return f"{type(error).__name__}: {error}"
     return None
@@ -213,7 +207,7 @@ def _build(entry: Path, key: str, build: Callable[[Path], None], what: str) -> N
         files = _files(temporary)
         digests = {file.relative_to(temporary).as_posix(): sha256(file) for file in files}
         manifest = {"what": what, "key": key, "files": digests}
-        (temporary / MANIFEST).write_text(json.dumps(manifest, indent=1), "utf-8")
+        (temporary / MANIFEST).write_text(document.text(manifest), "utf-8")
 
 
 def found(root: Path, key: str) -> Path | None:

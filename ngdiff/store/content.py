@@ -49,6 +49,13 @@ def content_key(*parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
+def changed(folder: Path, digests: Mapping[str, str | None]) -> str | None:
+    """Return the first file of a folder whose bytes are not those of its sha256; None where all
+    are.
+    """
+    return next((name for name, hex in digests.items() if sha256(folder / name) != hex), None)
+
+
 def sha256(path: Path) -> str | None:
     """The sha256 of a file's bytes in hex digits; None where there is no file."""
     if not path.is_file():

@@ -9,6 +9,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+OURS = re.compile(r"""^name\s*=\s*["']ngdiff["']""", re.M)  # in pyproject.toml
+
 
 def checkout(start: Path | None = None) -> Path | None:
     """The folder at or above `start` that holds ngdiff's pyproject.toml, else None.
@@ -18,7 +20,7 @@ def checkout(start: Path | None = None) -> Path | None:
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         project = folder / "pyproject.toml"
-        if project.is_file() and re.search(r'^name = "ngdiff"', project.read_text("utf-8"), re.M):
+        if project.is_file() and OURS.search(project.read_text("utf-8")):
             return folder
     return None
 

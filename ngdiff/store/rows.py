@@ -11,7 +11,6 @@ import datetime
 import functools
 import importlib.metadata
 import json
-import math
 import os
 import platform
 import re
@@ -21,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ngdiff.store import document
 from ngdiff.store.cache import atomic_write
 
 # what numbers and figures depend on
@@ -102,7 +102,8 @@ def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[s
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
-        **{"config": _plain(config), "seed": seed, "seconds": round(seconds, 3), "date": now},
+        **{"config": document.plain(config), "seed": seed},
+        **{"seconds": round(seconds, 3), "date": now},
         **_git(),
         **{"system": platform.platform(), "packages": environment()},
         **_device(),
@@ -110,22 +111,12 @@ def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[s
 
 
 # --------------------------------------------------------------------------------------------- rows
-def _plain(value: Any) -> Any:
-    """Python scalars, lists and string-keyed dicts; others become their repr.
-
-    A float that is not finite becomes None.
+def write_document(path: Path, value: Any) -> None:
+    """Saves one JSON document, spelled by `ngdiff.store.document`: the file is whole or as it
+    was.
     """
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, Mapping):
-        return {str(k): _plain(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
-    if hasattr(value, "tolist"):  # numpy and torch scalars and arrays
-        return _plain(value.tolist())
-    return str(value) if isinstance(value, Path) else repr(value)
+    with atomic_write(path) as temporary:
+        temporary.write_text(document.text(value), "utf-8")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -135,15 +126,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 
     NaN and infinities become null in both formats, read back as None: JSON has neither.
     """
-    path, plain = Path(path), [_plain(row) for row in rows]
+    path = Path(path)
     if path.suffix == ".jsonl":
         with atomic_write(path) as temporary:
-            lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) + "\n" for row in plain)
-            temporary.write_text("".join(lines), "utf-8")
+            temporary.write_text("".join(map(document.line, rows)), "utf-8")
     elif path.suffix == ".parquet":
         import pyarrow
         import pyarrow.parquet
 
+        plain = [document.plain(row) for row in rows]
         names = list(dict.fromkeys(name for row in plain for name in row))
         table = pyarrow.table({name: [row.get(name) for row in plain] for name in names})
         with atomic_write(path) as temporary:

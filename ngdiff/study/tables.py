@@ -18,6 +18,7 @@ from ngdiff.evaluation.suites import SUITES
 from ngdiff.methods import lookup
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows
+from ngdiff.store.table import Column, Table
 from ngdiff.study import claims
 
 Row = dict[str, Any]
@@ -62,18 +63,9 @@ def beside(
 
 def printed(table: Sequence[Mapping[str, Any]], keys: Sequence[str], columns: Sequence[str]) -> str:
     """The table as text: published, ours, difference."""
-    heads = [*keys, *(f"{c} published | ours | difference" for c in columns)]
-    return _aligned(
-        [heads, *([str(row[k]) for k in keys] + [_cell(row[c]) for c in columns] for row in table)]
-    )
-
-
-def _aligned(lines: Sequence[Sequence[str]]) -> str:
-    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
+    heads = {c: f"{c} published | ours | difference" for c in columns}
+    shown = (Column(c, head, _cell) for c, head in heads.items())
+    return Table((*map(Column, keys), *shown), table).text()
 
 
 FOOT = (
@@ -87,16 +79,9 @@ def grid(
     rows: Iterable[Row], columns: Mapping[str, str], name: Callable[[Row], str], width: int = 10
 ) -> str:
     """Rows against columns ({metric: heading}) as text; a dash where a row has no such metric."""
-    named = [(name(row), row) for row in rows]
-    first = max([24, *(len(label) for label, _ in named)]) + 2
-    lines = [" " * first + "".join(f"{heading:>{width}}" for heading in columns.values())]
-    for label, row in named:
-        cells = (row.get(column) for column in columns)
-        lines.append(
-            f"{label:{first}}"
-            + "".join(f"{'–' if c is None else format(c, '.3g'):>{width}}" for c in cells)
-        )
-    return "\n".join(lines)
+    metrics = (Column(c, head, ".3g", "right", width - 2) for c, head in columns.items())
+    named = [{**row, "run's name": name(row)} for row in rows]
+    return Table((Column("run's name", "", width=26), *metrics), named).text()
 
 
 def reported(done: Mapping[str, Sequence[Row]]) -> list[Row]:
@@ -208,4 +193,4 @@ def sheet(rows: Sequence[Row], notebook: str, data: str, options: str = "") -> s
         f"--only {notebook}{options}"
     )
     names = ("model", "target", "base", "disk_GB", "memory_GB", "gpu_hours")
-    return head + "\n" + _aligned([names, *([str(row[n]) for n in names] for row in rows)])
+    return head + "\n" + Table([*map(Column, names)], rows).text()

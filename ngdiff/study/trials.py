@@ -29,6 +29,7 @@ from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import cache_dir, cached, found
 from ngdiff.store.code import fingerprint
 from ngdiff.store.content import content_key
+from ngdiff.store.progress import Progress
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 from ngdiff.store.slots import slot
 from ngdiff.store.values import content
@@ -74,22 +75,19 @@ def run_all(
     """
     jobs = jobs or int(os.environ.get("NGDIFF_JOBS", "2"))
     rows: dict[Trial, Row] = {}
-    began = time.perf_counter()
     for trial in trials:
         if not refresh and found(_root(), _key(trial)):
             rows[trial] = run(trial)
     todo = list(dict.fromkeys(t for t in trials if t not in rows))
+    progress = Progress("  trial", len(todo), say)
     if todo:
         for shape in {(t.profile, t.split, t.data, t.target_seed) for t in todo}:
             levels(*shape)  # train and evaluate the models once, before the workers ask for them
         with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) as pool:
             futures = {pool.submit(_in_slot, dumps((run, t, refresh))): t for t in todo}
-            for n, future in enumerate(as_completed(futures), 1):
+            for future in as_completed(futures):
                 rows[futures[future]] = future.result()
-                say(
-                    f"  trial {n}/{len(todo)}  {time.perf_counter() - began:4.0f} s  "
-                    f"{futures[future]}"
-                )
+                progress.event(str(futures[future]))
     return [rows[t] for t in trials]
 
 

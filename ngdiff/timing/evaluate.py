@@ -26,6 +26,7 @@ from ngdiff.lm.pair import from_scratch
 from ngdiff.lm.train import one_thread
 from ngdiff.profiles import TinyLM, profile
 from ngdiff.store.cache import probe_file
+from ngdiff.store.table import Column, Table
 
 ROWS = {
     "forget_perturbed": 40,
@@ -131,6 +132,20 @@ def summary(rows: list[Row]) -> str:
     )
 
 
+def medians(rows: list[Row]) -> Table:
+    """CPU time of each part: median, least and most of its rounds."""
+    spent: dict[str, list[float]] = {}
+    for row in rows:
+        spent.setdefault(row["part"], []).append(row["cpu_seconds"])
+    found = [
+        {"part": part, "median": median(s), "least": min(s), "most": max(s), "rounds": len(s)}
+        for part, s in spent.items()
+    ]
+    heads = {"median": "CPU s, median", "least": "least", "most": "most"}
+    seconds = (Column(key, head, ".2f", "right") for key, head in heads.items())
+    return Table((Column("part"), *seconds, Column("rounds", align="right")), found)
+
+
 def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = None) -> list[Row]:
     """`ngdiff bench evaluate`: measure, print medians, and save the rows where `json` says."""
     if json is not None and Path(json).suffix != ".jsonl":
@@ -151,12 +166,7 @@ def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = N
         "rounds": rounds,
     }
     mark = stamp(used, 0, time.perf_counter() - began)
-    for name in dict.fromkeys(row["part"] for row in found):
-        spent = [row["cpu_seconds"] for row in found if row["part"] == name]
-        print(
-            f"{name:32} {median(spent):6.2f} s of CPU time (median of {len(spent)}, "
-            f"{min(spent):.2f} to {max(spent):.2f})"
-        )
+    print(medians(found).text())
     if json is not None:
         write_rows(Path(json), [row | {"stamp": mark} for row in found])
     return found

@@ -29,6 +29,7 @@ from ngdiff.engine.engine import Engine
 from ngdiff.methods.problem import LMProblem
 from ngdiff.methods.recipes import ngdiff
 from ngdiff.store.cache import probe_file
+from ngdiff.store.table import Column, Table
 
 Row = dict[str, Any]
 COUNT = ("accepted", "clipped_up", "clipped_down", "bounded")  # outcomes of a fit that counts
@@ -122,6 +123,19 @@ def compare(problem: LMProblem, probes: int, start: float = 1e-3, each: int = 5)
     return rows
 
 
+COLUMNS = (
+    Column("seed"),
+    Column("step", align="right"),
+    Column("float32", "η* float32", ".2e", "right"),
+    Column("bfloat16", "η* bfloat16", ".2e", "right"),
+    Column("radius_bfloat16", "at radius", ".1e", "right"),
+    Column("ratio_there", "ratio there", ".3f", "right"),
+    Column("ratio", "to float32's own", ".3f", "right"),
+    Column("outcome_float32", "float32"),
+    Column("outcome_bfloat16", "bfloat16"),
+)
+
+
 def table(probes: int = 20, json: Path | None = None) -> list[Row]:
     """`ngdiff bench probes`: compare on the tiny benchmark's target, print, and save the rows where
     `json` says.
@@ -140,16 +154,9 @@ def table(probes: int = 20, json: Path | None = None) -> list[Row]:
     began = time.perf_counter()
     rows = compare(LMProblem(bench, models.target(bench, P), batch_size=P.batch_size), probes)
     mark = stamp({"probes": probes}, 0, time.perf_counter() - began)
-    for row in rows:
-        print(
-            f"{row['seed']} {row['step']:3} η* float32 {row['float32']:.2e}, bfloat16 "
-            f"{row['bfloat16']:.2e} at radius "
-            f"{row['radius_bfloat16']:.1e}: ratio {row['ratio_there']:.3f} there, "
-            f"{row['ratio']:.3f} to float32's own; "
-            f"{row['outcome_float32']}, {row['outcome_bfloat16']}"
-        )
-        row["stamp"] = mark
+    print(Table(COLUMNS, rows).text())
     print(summary(rows))
+    rows = [row | {"stamp": mark} for row in rows]
     if json is not None:
         write_rows(Path(json), rows)
     return rows

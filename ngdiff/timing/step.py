@@ -20,6 +20,7 @@ import torch
 
 from ngdiff.store.cache import probe_file
 from ngdiff.store.rows import stamp, write_rows
+from ngdiff.store.table import Column, Table
 from ngdiff.timing.case import BASES, Case
 from ngdiff.timing.room import advice, capacity, needs
 from ngdiff.timing.turns import Row, measure
@@ -70,19 +71,48 @@ def _measured(case: Case, device: str) -> list[Row]:
     return rows
 
 
+def _megabytes(count: float) -> str:
+    return f"{count / 1e6:.1f}"
+
+
+def _interval(ends: Sequence[float]) -> str:
+    return "[{:.3f}, {:.3f}]".format(*ends)
+
+
+def _notice(r: Row) -> str:
+    """What stands after the numbers of a row, or in place of them."""
+    if "seconds_median" not in r:
+        return r["outcome"]
+    return f"{r['skipped']} steps changed nothing" if r["skipped"] else ""
+
+
+NAMES = {base: base.removeprefix("graddiff-") for base in BASES}
+COLUMNS = (
+    Column("variant", "", width=18),
+    Column("seconds_median", "s/step", ".3f", "right"),
+    Column("time_ratio_graddiff-two", "time ÷ two", ".3f", "right"),
+    Column("time_ratio_graddiff-two_range", "[range]", _interval, "right"),
+    Column("time_ratio_graddiff-two_upper95", "upper 95%", ".3f", "right"),
+    *(Column(f"time_ratio_{b}", f"÷ {NAMES[b]}", ".3f", "right") for b in BASES[1:]),
+    Column("peak_bytes", "peak MB", _megabytes, "right"),
+    *(Column(f"peak_ratio_{b}", f"÷ {NAMES[b]}", ".3f", "right") for b in BASES),
+    Column("reads", align="right"),
+    Column("mfu", "MFU", ".3f", "right"),
+    Column("notice", ""),
+)
+
+
 def table(rows: Sequence[Row]) -> str:
     """The rows as text, case by case: time and peak memory, each relative to GradDiff with two
     backwards, with one, and to naive; reads a step; model-FLOP utilisation."""
-    lines = [
-        f"{'':18}{'s/step':>9}{'time ÷ two':>12}{'[range]':>16}"
-        f"{'upper 95%':>10}{'÷ one':>8}{'÷ naive':>9}"
-        f"{'peak MB':>10}{'÷ two':>8}{'÷ one':>8}{'÷ naive':>9}{'reads':>7}{'MFU':>7}"
-    ]
+    noticed = [row | {"notice": _notice(row)} for row in rows]
+    heads, *lines = Table(COLUMNS, noticed, missing="-").lines()
+    shown, left = [heads], iter(lines)
     for _, group in itertools.groupby(rows, key=lambda r: r["stamp"]["config"]):
         mine = list(group)
-        lines += [_head(mine[0]), *map(_line, mine)]
-        lines += [_note(r) for r in mine if "peak_extra_predicted_bytes" in r]
-    return "\n".join(lines)
+        shown += [_head(mine[0]), *(next(left) for _ in mine)]
+        shown += [_note(r) for r in mine if "peak_extra_predicted_bytes" in r]
+    return "\n".join(shown)
 
 
 def _head(r: Row) -> str:
@@ -115,26 +145,6 @@ def _note(r: Row) -> str:
         f"{mb['peak_extra_simple']}, G = {G:.1f}, A_F = {A_F:.1f}; kernels: {r['kernels']}; "
         f"reads: {r['reads_by']}, "
         f"less {r['reads_model']} of the model's own"
-    )
-
-
-def _line(r: Row) -> str:
-    if "seconds_median" not in r:
-        return f"{r['variant']:18} {r['outcome']}"
-
-    def cell(key: str, width: int, decimals: int = 3, unit: float = 1.0) -> str:
-        return f"{'-' if r.get(key) is None else f'{r[key] / unit:.{decimals}f}':>{width}}"
-
-    spread = r.get("time_ratio_graddiff-two_range")
-    shown = f"[{spread[0]:.3f}, {spread[1]:.3f}]" if spread else "-"
-    times = cell("time_ratio_graddiff-one", 8) + cell("time_ratio_naive", 9)
-    peaks = "".join(cell(f"peak_ratio_{base}", 8 + (base == "naive")) for base in BASES)
-    skipped = f"  {r['skipped']} steps changed nothing" if r["skipped"] else ""
-    return (
-        f"{r['variant']:18}{cell('seconds_median', 9)}"
-        f"{cell('time_ratio_graddiff-two', 12)}{shown:>16}"
-        f"{cell('time_ratio_graddiff-two_upper95', 10)}{times}"
-        f"{cell('peak_bytes', 10, 1, 1e6)}{peaks}{r['reads']:7d}{cell('mfu', 7)}{skipped}"
     )
 
 

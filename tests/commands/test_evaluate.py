@@ -7,11 +7,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from ngdiff.commands import evaluate as command
 from ngdiff.commands.evaluate import Evaluation, run
 from ngdiff.data.benchmark import Prompt, form_of
 from ngdiff.data.made.authors import write as write_authors
@@ -273,3 +275,19 @@ def test_the_command_line(folder, tmp_path):
         [sys.executable, "-m", "ngdiff", "score", "tofu", str(out)], capture_output=True, text=True
     )
     assert done.returncode == 2 and str(out) in done.stderr and "Traceback" not in done.stderr
+
+
+def test_metrics_are_printed_as_a_table_or_as_strict_json(capsys, tmp_path):
+    found = {"model_utility": 1 / 3, "privleak": float("inf")}
+    job = Evaluation("model", "tofu", data="stand-in")
+    command._print(found, job)
+    assert json.loads(capsys.readouterr().out) == {
+        "model_utility": 1 / 3,
+        "privleak": {"infinite": 1},
+    }
+    command._print(found, replace(job, json=tmp_path / "out.json"))
+    assert capsys.readouterr().out.splitlines() == [
+        "metric         value",
+        "model_utility  0.333333",
+        "privleak       inf",
+    ]

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -420,6 +421,27 @@ def test_two_processes_are_one(given, tmp_path):
         and rows[0]["updates"] == rows[1]["updates"]
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
+
+
+def test_the_line_of_steps_counts_those_of_this_process_alone(capsys):
+    """Of a run that goes on at step 7; a process that is not the first says nothing."""
+
+    def info(step):
+        rates = {"retain_ce": 1.25, "forget_ce": 2.5, "eta": 1e-3}
+        return SimpleNamespace(step=step, stepsize="", outcome="ok", **rates)
+
+    for shown in (True, False):
+        with command._Bar(10, shown) as bar:
+            bar.say("memory: enough")
+            for step in (7, 8, 9):
+                bar(info(step))
+        assert bar.before == 7
+        printed = capsys.readouterr()
+        if shown:
+            assert printed.out == "memory: enough\n"
+            assert printed.err == "step 10/10, 0 s: retain 1.25 forget 2.5 η 0.001 ok\n"
+        else:
+            assert printed.out == printed.err == ""
 
 
 FAILING = """

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 from ngdiff.evaluation import Report
-from ngdiff.evaluation.report import ticker
 
 
 @pytest.fixture
@@ -53,12 +52,3 @@ def test_a_file_that_is_no_report_is_named(text, tmp_path):
     path.write_text(text)
     with pytest.raises(ValueError, match=r"broken\.json is not a report"):
         Report.from_json(path)
-
-
-def test_a_ticker_speaks_at_most_once_in_a_while_and_not_at_the_end():
-    lines: list[str] = []
-    often, seldom = ticker(lines.append, "rows", 0.0), ticker(lines.append, "never", 60.0)
-    for n in range(1, 4):
-        often(n, 3)
-        seldom(n, 3)
-    assert lines == ["  rows 1/3", "  rows 2/3"]

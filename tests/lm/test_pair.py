@@ -17,7 +17,7 @@ from ngdiff.data.benchmark import Benchmark, Prompt
 from ngdiff.lm import hub
 from ngdiff.lm import pair as models
 from ngdiff.lm.tokens import IGNORE, Example, collate, encode, train_tokenizer
-from ngdiff.lm.train import Progress, batches, fit, label_loss, rate
+from ngdiff.lm.train import batches, fit, label_loss, rate
 from ngdiff.profiles import TinyLM, Training, profile
 
 PROMPT = Prompt()
@@ -285,16 +285,13 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
         fit(lm.model, rows, (), 1, TRAINING, seed=0, pad_id=lm.pad_id, what="test")
 
 
-def test_progress_prints_lines_and_always_the_last(capsys):
-    progress = Progress("target", epochs=3, every=1000.0)
-    for epoch in (1, 2, 3):
-        progress(epoch, torch.tensor(1.25))
+def test_a_fit_says_at_its_end_how_it_went(capsys):
+    lm = _untrained()
+    rows = [lm.encode("Q?", "A")]
+    mean = fit(lm.model, rows, (), 3, TRAINING, seed=0, pad_id=lm.pad_id, what="target")
     printed = capsys.readouterr().err
-    assert (
-        printed.startswith("target: epoch 3/3, loss 1.250")
-        and printed.count("\n") == 1
-        and "\r" not in printed
-    )
+    assert printed.startswith("target: epoch 3/3, ") and "\r" not in printed
+    assert printed.endswith(f": loss {mean:.3f}\n") and printed.count("\n") == 1
 
 
 # -------------------------------------------------------------------------------- target, reference

@@ -382,7 +382,7 @@ def test_two_at_a_time_give_the_rows_of_one_by_one(monkeypatch, start):
     assert [numbers(row) for row in again] == [numbers(row) for row in serial]
     # really run, and each once
     assert again[0]["seconds"] != serial[0]["seconds"] and again[0] == again[2]
-    assert sorted(line.split(" s  ")[1] for line in lines) == sorted(map(str, wanted[:2]))
+    assert sorted(line.split(": ", 1)[1] for line in lines) == sorted(map(str, wanted[:2]))
     # nothing left to run
     assert trials.run_all(wanted, say=lines.append) == again and len(lines) == 2
     assert trials.run_all([]) == []

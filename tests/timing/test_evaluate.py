@@ -47,3 +47,13 @@ def test_another_suffix_is_refused():
 
     with pytest.raises(ValueError, match=r"rows are saved as .jsonl"):
         bench_evaluate.table(json=Path("rows.csv"))
+
+
+def test_the_printed_table_has_median_least_and_most_of_each_part():
+    spent = {"likelihood": (3.0, 1.0, 2.0), "generation": (0.25, 0.5)}
+    rows = [{"part": part, "cpu_seconds": s} for part, all in spent.items() for s in all]
+    assert bench_evaluate.medians(rows).text().splitlines() == [
+        "part        CPU s, median  least  most  rounds",
+        "likelihood           2.00   1.00  3.00       3",
+        "generation           0.38   0.25  0.50       2",
+    ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ngdiff.data.benchmark import Row
 from ngdiff.profiles import Profile
+from ngdiff.store.table import Column, Table
 
 _README = """---
 license: mit
@@ -40,15 +41,21 @@ def readme(tables: dict[str, list[Row]], P: Profile, seed: int) -> str:
         for config in tables
     )
     n_rows = len(tables["full"])
-    lines = ["| config | rows | share of full |", "| --- | ---: | ---: |"]
+    shown = []
     for config, rows in tables.items():
-        trained = config.startswith(("forget", "retain", "full"))
-        shown = trained and not config.endswith("perturbed")
-        share = f"{100 * len(rows) / n_rows:g} %" if shown else ""
-        lines.append(f"| {config} | {len(rows)} | {share} |")
+        trained = config.startswith(("forget", "retain", "full")) and not config.endswith(
+            "perturbed"
+        )
+        share = 100 * len(rows) / n_rows if trained else None
+        shown.append({"config": config, "rows": len(rows), "share": share})
+    columns = (
+        Column("config"),
+        Column("rows", align="right"),
+        Column("share", "share of full", "{:g} %".format, "right"),
+    )
     return _README.format(
         configs=configs,
-        table="\n".join(lines),
+        table=Table(columns, shown, missing="").markdown(),
         profile=P.name,
         seed=seed,
         n_authors=P.authors,

@@ -23,7 +23,6 @@ requests. Randomness: `random.Random(int).random()` only, as in `authors`.
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,7 +34,8 @@ from ngdiff.data.made.authors_words import LAST
 from ngdiff.data.made.news_words import ASKED, FILLERS, FORMS, THINGS
 from ngdiff.data.real.muse import PARTS, assemble, request, row_of
 from ngdiff.profiles import Profile, profile
-from ngdiff.store.cache import atomic_write, probe_writable
+from ngdiff.store.cache import probe_writable
+from ngdiff.store.rows import write_document
 
 # of the committed corpus: its unseen articles are as hard for the reference as those to forget
 SEED = 7
@@ -87,8 +87,7 @@ def write(folder: str | Path, P: str | Profile = "tiny", seed: int = SEED) -> No
     for (config, split), rows in generate(profile(P).authors, seed).items():
         path = Path(folder) / config / f"{split}.json"
         probe_writable(path.parent)
-        with atomic_write(path) as temporary:
-            temporary.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+        write_document(path, rows)
 
 
 def generate(n_articles: int, seed: int) -> Tables:
