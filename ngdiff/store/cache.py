@@ -20,7 +20,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ngdiff.store import document
+from ngdiff.store import document, paths
 from ngdiff.store.content import changed, sha256
 
 log = logging.getLogger("ngdiff")
