@@ -8,13 +8,14 @@
 # %% [markdown]
 # # 00 · Start here: a language model forgets some authors
 #
-# *You will* take a small language model that knows a population of fictitious authors by heart, make it forget some of
-# them, and check what it lost besides · *Needs* nothing · *Time* tiny: about two minutes, most of it training the model; paper: a
-# GPU · *Reproduces* the paper's setting, on generated data
+# *You will* take a small language model that knows a population of fictitious authors by heart,
+# make it forget some of them, and check what it lost besides · *Needs* nothing · *Time* tiny: about
+# two minutes, most of it training the model; paper: a GPU · *Reproduces* the paper's setting, on
+# generated data
 #
-# The whole companion in one page. Two losses pull on one model: the **retain loss** R, the cross-entropy on what it
-# should keep, is to fall; the **forget loss** F, the cross-entropy on what it should forget, is to *rise*. NGDiff steps
-# along the difference of the two unit gradients,
+# The whole companion in one page. Two losses pull on one model: the **retain loss** R, the
+# cross-entropy on what it should keep, is to fall; the **forget loss** F, the cross-entropy on what
+# it should forget, is to *rise*. NGDiff steps along the difference of the two unit gradients,
 #
 # $$d = \frac{g_R}{\lVert g_R\rVert} - \frac{g_F}{\lVert g_F\rVert}, \qquad \theta \leftarrow \theta - \eta\, d,$$
 #
@@ -40,8 +41,8 @@ print(
 
 # %% [markdown]
 # ## The result first
-# `start` knows everything. `reference` was trained without the forget rows: it is what perfect unlearning would return.
-# Both are trained here, once, and cached.
+# `start` knows everything. `reference` was trained without the forget rows: it is what perfect
+# unlearning would return. Both are trained here, once, and cached.
 
 # %%
 start, reference = ng.pair(bench, P)
@@ -98,8 +99,8 @@ for row in rows:
 
 # %% [markdown]
 # ## What it says now
-# The same questions, before and after. Read them: a forgotten author gets fluent sentences with the facts gone, sometimes
-# beside the question; a kept one mostly the old answer.
+# The same questions, before and after. Read them: a forgotten author gets fluent sentences with the
+# facts gone, sometimes beside the question; a kept one mostly the old answer.
 
 # %%
 shown = [("forget", row) for row in bench.forget[:3]] + [("keep", row) for row in bench.retain[:2]]
@@ -112,7 +113,8 @@ for i, (kind, row) in enumerate(shown):
 
 # %% [markdown]
 # ## One figure
-# Left, the forget loss climbs to the level of authors never seen, and the run stops there. Right, the retain loss.
+# Left, the forget loss climbs to the level of authors never seen, and the run stops there. Right,
+# the retain loss.
 
 # %%
 from ngdiff.figures import runs, style
@@ -125,9 +127,9 @@ fig
 
 # %% [markdown]
 # ## Predict, then run
-# What happens to the retain loss when the same number of steps is pure ascent on the forget loss (`GradAscent`, no
-# retain gradient at all)? Write a number down, then run the cell. (The rate is 1e-4, near what notebook 06 finds best for
-# ascent.)
+# What happens to the retain loss when the same number of steps is pure ascent on the forget loss
+# (`GradAscent`, no retain gradient at all)? Write a number down, then run the cell. (The rate is
+# 1e-4, near what notebook 06 finds best for ascent.)
 
 # %%
 updates = sum(info.updated for info in run.history)
@@ -142,7 +144,8 @@ print(
 # ## Exercise (5 minutes, ●○○)
 # How many of the forget questions does the model still answer word for word? Fill in `still_known`.
 #
-# *Hint 1*: `after[i]` is the answer to `bench.forget[i]["question"]`. *Hint 2*: a share is a count over a number of rows.
+# *Hint 1*: `after[i]` is the answer to `bench.forget[i]["question"]`. *Hint 2*: a share is a count
+# over a number of rows.
 
 # %% tags=["exercise-solution"]
 after = answers(run.model, [row["question"] for row in bench.forget], P.max_new_tokens)
@@ -179,12 +182,14 @@ assert data or last.retain_ce > 3 * report.metrics["loss_retain"], (
 
 # %% [markdown]
 # ## What you should see
-# The run ends because the forget loss reached the level of unseen authors; the retain loss rose by less than a tenth of
-# what the forget loss did. Pure ascent, in as many updates, leaves a retain loss more than three times as high (all
-# asserted). The numbers are those of the table, saved with their stamp.
+# The run ends because the forget loss reached the level of unseen authors; the retain loss rose by
+# less than a tenth of what the forget loss did. Pure ascent, in as many updates, leaves a retain
+# loss more than three times as high (all asserted). The numbers are those of the table, saved with
+# their stamp.
 #
 # ## Summary
-# Two losses, two unit gradients, one step; a stop at the level of the unknown; a rate that nobody chose.
+# Two losses, two unit gradients, one step; a stop at the level of the unknown; a rate that nobody
+# chose.
 #
 # ## The map
 # | notebook | question |
@@ -198,5 +203,6 @@ assert data or last.retain_ce > 3 * report.metrics["loss_retain"], (
 # | 10 | every table and figure, from saved rows alone |
 #
 # ## References
-# Bu, Jin, Vinzamuri, Ramakrishna, Chang, Cevher, Hong: *Unlearning as multi-task optimization*, NAACL 2025
-# (arXiv 2410.22086). Maini et al.: *TOFU*, 2024 (arXiv 2401.06121), whose schema and metrics are used here.
+# Bu, Jin, Vinzamuri, Ramakrishna, Chang, Cevher, Hong: *Unlearning as multi-task optimization*,
+# NAACL 2025 (arXiv 2410.22086). Maini et al.: *TOFU*, 2024 (arXiv 2401.06121), whose schema and
+# metrics are used here.

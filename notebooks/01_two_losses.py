@@ -8,18 +8,19 @@
 # %% [markdown]
 # # 01 · Two losses that disagree
 #
-# *You will* watch gradient ascent blow up, find which fixed weights c work and why they stop working, and measure a
-# conflict by an angle · *Needs* 00 is helpful, not necessary · *Time* tiny: about 15 s; paper: the same (no model here) ·
-# *Reproduces* the setting of the paper: two losses, static weights, the condition called Eq. 7
+# *You will* watch gradient ascent blow up, find which fixed weights c work and why they stop
+# working, and measure a conflict by an angle · *Needs* 00 is helpful, not necessary · *Time* tiny:
+# about 15 s; paper: the same (no model here) · *Reproduces* the setting of the paper: two losses,
+# static weights, the condition called Eq. 7
 #
-# Unlearning has a **retain loss** R that should stay low and a **forget loss** F that should rise. One vector θ has to
-# serve both, by steps θ ← θ − η·d along
+# Unlearning has a **retain loss** R that should stay low and a **forget loss** F that should rise.
+# One vector θ has to serve both, by steps θ ← θ − η·d along
 #
 # $$d = a\,g_R - b\,g_F, \qquad g_R = \nabla R,\; g_F = \nabla F.$$
 #
-# F is *ascended*, hence the minus sign, and hence **ρ = cos(g_R, g_F) > 0 is conflict**: where the gradients agree, what
-# raises F raises R. Every step should meet the paper's Eq. 7: ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩. To first order R then does not
-# rise and F does not fall.
+# F is *ascended*, hence the minus sign, and hence **ρ = cos(g_R, g_F) > 0 is conflict**: where the
+# gradients agree, what raises F raises R. Every step should meet the paper's Eq. 7: ⟨d, g_R⟩ ≥ 0 ≥
+# ⟨d, g_F⟩. To first order R then does not rise and F does not fall.
 
 # %% tags=["parameters"]
 profile = "tiny"
@@ -46,9 +47,10 @@ rows_folder, figures_folder = (
 
 # %% [markdown]
 # ## One complete result: two weights and a few facts
-# The smallest model that memorises: logistic regression with two weights. Four rows to keep, two to forget, every row
-# already multiplied by its label, so that a row is known when its margin ⟨row, θ⟩ is large. The loss is the
-# cross-entropy log(1 + e^(−margin)). First we train on all six, as any model is trained.
+# The smallest model that memorises: logistic regression with two weights. Four rows to keep, two to
+# forget, every row already multiplied by its label, so that a row is known when its margin ⟨row, θ⟩
+# is large. The loss is the cross-entropy log(1 + e^(−margin)). First we train on all six, as any
+# model is trained.
 
 # %%
 keep = torch.tensor([[1.0, 0.3], [0.9, -0.2], [1.2, 0.1], [0.7, 0.4]], dtype=torch.float64)
@@ -78,8 +80,9 @@ print(
 )
 
 # %% [markdown]
-# Now forget, with five choices of (a, b): ascent on F alone, three fixed weights d = c·g_R − (1−c)·g_F, and NGDiff, which
-# divides each gradient by its own length. `UnlearningStep` takes the two losses as callables and makes one update.
+# Now forget, with five choices of (a, b): ascent on F alone, three fixed weights d = c·g_R −
+# (1−c)·g_F, and NGDiff, which divides each gradient by its own length. `UnlearningStep` takes the
+# two losses as callables and makes one update.
 
 # %%
 methods = {
@@ -116,9 +119,10 @@ style.save(fig, figures_folder, "fig1_losses", "Logistic toy in float64; no seed
 fig
 
 # %% [markdown]
-# Read it from the left. For a long while the fixed weights do *nothing*: both gradients are tiny at a memorised minimum.
-# Then ascent finds the slope and falls off: F goes on rising far beyond a coin flip, and R goes with it. With c = 0.5 or
-# 0.9, at this rate, nothing at all is forgotten. NGDiff moves from the first step.
+# Read it from the left. For a long while the fixed weights do *nothing*: both gradients are tiny at
+# a memorised minimum. Then ascent finds the slope and falls off: F goes on rising far beyond a coin
+# flip, and R goes with it. With c = 0.5 or 0.9, at this rate, nothing at all is forgotten. NGDiff
+# moves from the first step.
 
 # %% tags=["check"]
 chance = math.log(2)
@@ -143,8 +147,9 @@ print({name: f"R = {r:.2g} at that step" for name, r in at_chance.items()})
 
 # %% [markdown]
 # ## Taken apart: why ascent blows up
-# Cross-entropy has no upper bound, so ascent has nowhere to arrive. On a quadratic one can see the speed. Let
-# F = ½(θ−f)'B(θ−f), the *convex* family. Ascent θ ← θ + ηB(θ−f) multiplies the distance from f:
+# Cross-entropy has no upper bound, so ascent has nowhere to arrive. On a quadratic one can see the
+# speed. Let F = ½(θ−f)'B(θ−f), the *convex* family. Ascent θ ← θ + ηB(θ−f) multiplies the distance
+# from f:
 #
 # $$\theta_t - f = (I + \eta B)^t(\theta_0 - f), \qquad F_t \ge (1 + \eta\lambda_{\min})^{2t} F_0 .$$
 
@@ -165,8 +170,9 @@ print(
 
 # %% [markdown]
 # ## What c does
-# Per unit of η, the step changes R by −⟨d, g_R⟩ and F by −⟨d, g_F⟩, both linear in c. Below some c the step raises R;
-# above another it lowers F. The figure has an angle of 60° between the gradients and three ratios κ = ‖g_F‖/‖g_R‖.
+# Per unit of η, the step changes R by −⟨d, g_R⟩ and F by −⟨d, g_F⟩, both linear in c. Below some c
+# the step raises R; above another it lowers F. The figure has an angle of 60° between the gradients
+# and three ratios κ = ‖g_F‖/‖g_R‖.
 
 
 # %%
@@ -206,8 +212,9 @@ fig
 #
 # $$\rho\,\kappa \;\le\; \frac{c}{1-c} \;\le\; \frac{\kappa}{\rho},$$
 #
-# and without conflict any c does. Two lines derive it: ⟨d, g_R⟩ = c‖g_R‖² − (1−c)ρ‖g_R‖‖g_F‖ ≥ 0, and the same for g_F.
-# `theorems.static_interval` checks the "exactly when" on whatever it is given, and raises where it fails.
+# and without conflict any c does. Two lines derive it: ⟨d, g_R⟩ = c‖g_R‖² − (1−c)ρ‖g_R‖‖g_F‖ ≥ 0,
+# and the same for g_F. `theorems.static_interval` checks the "exactly when" on whatever it is
+# given, and raises where it fails.
 
 # %%
 checked = 0
@@ -236,8 +243,9 @@ assert math.isclose(low, 1 / 3) and math.isclose(high, 2 / 3), (
 
 # %% [markdown]
 # ## Predict, then run
-# In the logistic model, c = 0.5 meets Eq. 7 at the start. Along NGDiff's run R becomes easier and F harder, so κ grows.
-# Does the band stay around 0.5? Write down a guess for where it is at the coin flip, then run the cell.
+# In the logistic model, c = 0.5 meets Eq. 7 at the start. Along NGDiff's run R becomes easier and F
+# harder, so κ grows. Does the band stay around 0.5? Write down a guess for where it is at the coin
+# flip, then run the cell.
 
 # %%
 ours = results.read_rows(rows_folder / "theory_losses.jsonl")[-1]
@@ -272,10 +280,12 @@ results.write_rows(rows_folder / "theory_01_summary.jsonl", summary)
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●○○)
-# Write the band as a function of the Gramian [[⟨g_R,g_R⟩, ⟨g_R,g_F⟩], [⟨g_R,g_F⟩, ⟨g_F,g_F⟩]]: the three numbers a
-# direction rule of this package sees. Return the smallest and the largest *c* (not the ratio).
+# Write the band as a function of the Gramian [[⟨g_R,g_R⟩, ⟨g_R,g_F⟩], [⟨g_R,g_F⟩, ⟨g_F,g_F⟩]]: the
+# three numbers a direction rule of this package sees. Return the smallest and the largest *c* (not
+# the ratio).
 #
-# *Hint 1*: ρκ = ⟨g_R,g_F⟩/‖g_R‖². *Hint 2*: what is κ/ρ in the same way? *Hint 3*: c = ratio/(1 + ratio).
+# *Hint 1*: ρκ = ⟨g_R,g_F⟩/‖g_R‖². *Hint 2*: what is κ/ρ in the same way? *Hint 3*: c = ratio/(1 +
+# ratio).
 
 
 # %% tags=["exercise-solution"]
@@ -306,18 +316,21 @@ print("right")
 
 # %% [markdown]
 # ## What you should see
-# - Fixed weights c = 0.5 and 0.9 never reach a coin flip on the forget rows; ascent and c = 0.1 do, late, and ascent ends
-#   with both losses above 10. NGDiff gets there first, with R *below* where it started; ascent, at its own coin flip, has
-#   multiplied R by more than 10.
+# - Fixed weights c = 0.5 and 0.9 never reach a coin flip on the forget rows; ascent and c = 0.1 do,
+#   late, and ascent ends with both losses above 10. NGDiff gets there first, with R *below* where
+#   it started; ascent, at its own coin flip, has multiplied R by more than 10.
 # - At 60° and equal norms the band is one third to two thirds.
-# - Along NGDiff's run c = 0.5 starts inside the band and is outside before the coin flip, where only c above 0.99 is left.
+# - Along NGDiff's run c = 0.5 starts inside the band and is outside before the coin flip, where
+#   only c above 0.99 is left.
 #
-# All of it is asserted above. It is one toy: rows that a straight line can separate, no sampling noise, plain SGD.
+# All of it is asserted above. It is one toy: rows that a straight line can separate, no sampling
+# noise, plain SGD.
 #
 # ## Summary
-# Ascent has no place to stop. A fixed c has to hit a band whose middle is κ = ‖g_F‖/‖g_R‖, and unlearning itself moves κ.
-# So the weights have to follow the norms: notebook 02.
+# Ascent has no place to stop. A fixed c has to hit a band whose middle is κ = ‖g_F‖/‖g_R‖, and
+# unlearning itself moves κ. So the weights have to follow the norms: notebook 02.
 #
 # ## References
-# Bu, Jin, Vinzamuri, Ramakrishna, Chang, Cevher, Hong: *Unlearning as multi-task optimization*, NAACL 2025 (arXiv
-# 2410.22086). Yao, Xu, Liu: *Large language model unlearning*, 2023 (arXiv 2310.10683), for ascent with a retain term.
+# Bu, Jin, Vinzamuri, Ramakrishna, Chang, Cevher, Hong: *Unlearning as multi-task optimization*,
+# NAACL 2025 (arXiv 2410.22086). Yao, Xu, Liu: *Large language model unlearning*, 2023 (arXiv
+# 2310.10683), for ascent with a retain term.

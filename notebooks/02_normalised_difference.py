@@ -8,11 +8,12 @@
 # %% [markdown]
 # # 02 · The normalised gradient difference
 #
-# *You will* derive NGDiff in four lines, implement it, prove its properties by assertion, and learn where they end ·
-# *Needs* 01 · *Time* tiny: about 15 s; paper: the same (no model here) · *Reproduces* the idea of the paper's Figure 2
-# (gradient space), drawn from our own numbers
+# *You will* derive NGDiff in four lines, implement it, prove its properties by assertion, and learn
+# where they end · *Needs* 01 · *Time* tiny: about 15 s; paper: the same (no model here) ·
+# *Reproduces* the idea of the paper's Figure 2 (gradient space), drawn from our own numbers
 #
-# Notebook 01 ended with a wish: weights that follow the norms. NGDiff divides each gradient by its own length,
+# Notebook 01 ended with a wish: weights that follow the norms. NGDiff divides each gradient by its
+# own length,
 #
 # $$d = \frac{g_R}{\lVert g_R\rVert} - \frac{g_F}{\lVert g_F\rVert}.$$
 
@@ -42,9 +43,10 @@ ones = torch.ones(2, dtype=torch.float64)  # the two loss values, for rules that
 
 # %% [markdown]
 # ## One complete result: gradient space
-# Each panel is a plane spanned by the two gradients, turned so that the bisector of g_R and −g_F points up. Green: every
-# d that meets Eq. 7, ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩. Grey: the cone of static scalarization; its d slides along the dashed line
-# as c goes from 0 to 1, filled where it lands in the green. NGDiff is the bisector, always in the middle.
+# Each panel is a plane spanned by the two gradients, turned so that the bisector of g_R and −g_F
+# points up. Green: every d that meets Eq. 7, ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩. Grey: the cone of static
+# scalarization; its d slides along the dashed line as c goes from 0 to 1, filled where it lands in
+# the green. NGDiff is the bisector, always in the middle.
 
 # %%
 rows = []
@@ -66,12 +68,15 @@ fig
 
 # %% [markdown]
 # ## Taken apart: the derivation
-# 1. Eq. 7 asks for ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩. Only *directions* of gradients enter: write u = g_R/‖g_R‖, v = g_F/‖g_F‖.
-# 2. Ask for the d that satisfies both inequalities with the same margin, and take it in their span: ⟨d, u⟩ = −⟨d, v⟩.
-#    With d = αu − βv that reads α − βρ = β − αρ, so (α − β)(1 + ρ) = 0, so **α = β** for ρ > −1 (at −1 the two agree
-#    anyway). Up to scale, d = u − v.
+# 1. Eq. 7 asks for ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩. Only *directions* of gradients enter: write u =
+#    g_R/‖g_R‖, v = g_F/‖g_F‖.
+# 2. Ask for the d that satisfies both inequalities with the same margin, and take it in their span:
+#    ⟨d, u⟩ = −⟨d, v⟩.
+# With d = αu − βv that reads α − βρ = β − αρ, so (α − β)(1 + ρ) = 0, so **α = β** for ρ > −1 (at −1
+# the two agree anyway). Up to scale, d = u − v.
 # 3. Then ⟨d, u⟩ = 1 − ρ and ⟨d, v⟩ = −(1 − ρ): never of the wrong sign, whatever the gradients.
-# 4. ‖d‖² = 2 − 2ρ: the length of d *is* the room that the conflict leaves. Where the gradients align (ρ = 1) d = 0.
+# 4. ‖d‖² = 2 − 2ρ: the length of d *is* the room that the conflict leaves. Where the gradients
+#    align (ρ = 1) d = 0.
 
 
 # %%
@@ -86,8 +91,8 @@ assert torch.allclose(normalised_difference(g_R, g_F), a * g_R - b * g_F, rtol=1
 print(f"weights a = {a:.4f} = 1/‖g_R‖, b = {b:.4f} = 1/‖g_F‖")
 
 # %% [markdown]
-# The package never forms u and v. A direction rule sees the Gramian, three numbers, and returns two: that is all a step
-# has to know, however large the model. The step then really is θ ← θ − η·d:
+# The package never forms u and v. A direction rule sees the Gramian, three numbers, and returns
+# two: that is all a step has to know, however large the model. The step then really is θ ← θ − η·d:
 
 # %%
 P = pair(angle=60, condition=10, dim=7, seed=seeds[0])
@@ -100,8 +105,8 @@ print(f"ρ = {info.cosine:.3f}; to first order R changes by {info.dR:+.4f} and F
 
 # %% [markdown]
 # ## Proved by assertion
-# `ngdiff.theory.theorems` has one function per statement. It takes gradients, checks the statement and raises with the numbers
-# where it fails. The tests call the same functions on many more.
+# `ngdiff.theory.theorems` has one function per statement. It takes gradients, checks the statement
+# and raises with the numbers where it fails. The tests call the same functions on many more.
 
 # %%
 count = 20 if smoke else 80
@@ -126,12 +131,14 @@ for name, error in worst.items():
 
 # %% [markdown]
 # ## It has relatives, and they agree
-# On the two tasks (R, −F) the same direction has been found from other wishes: IMTL-G asks for equal projections on all
-# tasks, ConFIG for equal cosines, MGDA applied to *unit* gradients for the shortest vector between them. Up to length,
-# these are one direction: the one that maximises the smaller of cos(d, g_R) and cos(d, −g_F).
+# On the two tasks (R, −F) the same direction has been found from other wishes: IMTL-G asks for
+# equal projections on all tasks, ConFIG for equal cosines, MGDA applied to *unit* gradients for the
+# shortest vector between them. Up to length, these are one direction: the one that maximises the
+# smaller of cos(d, g_R) and cos(d, −g_F).
 #
-# PCGrad (project the conflict away) and MGDA (the shortest vector, gradients as they are) meet Eq. 7 too. What they do
-# not share is indifference to scale: the larger gradient pulls PCGrad to its side, the smaller one MGDA.
+# PCGrad (project the conflict away) and MGDA (the shortest vector, gradients as they are) meet Eq.
+# 7 too. What they do not share is indifference to scale: the larger gradient pulls PCGrad to its
+# side, the smaller one MGDA.
 
 # %%
 relatives = {
@@ -171,8 +178,8 @@ assert cosines["MGDA"][2][0] > 0.8 > 0.1 > cosines["MGDA"][2][1], "MGDA to g_R, 
 
 # %% [markdown]
 # ## Why the weights must move
-# Left: the fixed c that meet Eq. 7, against ρ, for κ = 1. Right: the same band along an NGDiff run on a concave pair.
-# NGDiff's own share 1/‖g_R‖ : 1/‖g_F‖ stays inside by construction.
+# Left: the fixed c that meet Eq. 7, against ρ, for κ = 1. Right: the same band along an NGDiff run
+# on a concave pair. NGDiff's own share 1/‖g_R‖ : 1/‖g_F‖ stays inside by construction.
 
 # %%
 rho = torch.linspace(0.001, 0.999, 80, dtype=torch.float64)
@@ -220,9 +227,9 @@ print({f"c = {c}": f"outside from step {t}" for c, t in outside.items()})
 
 # %% [markdown]
 # ## Predict, then run: the optimizer has a say
-# Eq. 7 is about d. AdamW does not step along −d: it divides by the root of a running second moment, and it averages d
-# over steps. Guess the share of steps that raise R, or lower F, to first order: under SGD, under AdamW without its
-# average (β₁ = 0), and under AdamW as it comes.
+# Eq. 7 is about d. AdamW does not step along −d: it divides by the root of a running second moment,
+# and it averages d over steps. Guess the share of steps that raise R, or lower F, to first order:
+# under SGD, under AdamW without its average (β₁ = 0), and under AdamW as it comes.
 
 # %%
 optimizers = {
@@ -262,8 +269,9 @@ for family in ("concave", "convex"):
 rows = saved(rows_folder / "theory_adamw.jsonl", rows, config, time.perf_counter() - began)
 
 # %% [markdown]
-# In these runs it is the average over steps that breaks Eq. 7: yesterday's d is in today's step. The division alone can
-# break it as well. Adam's first step is the *sign* of d, and this pair of gradients shows it:
+# In these runs it is the average over steps that breaks Eq. 7: yesterday's d is in today's step.
+# The division alone can break it as well. Adam's first step is the *sign* of d, and this pair of
+# gradients shows it:
 
 # %%
 g_R = torch.tensor([0.8, 0.6], dtype=torch.float64)
@@ -273,9 +281,10 @@ print(f"⟨d, g_R⟩ = {d @ g_R:+.3f}, but ⟨sign d, g_R⟩ = {d.sign() @ g_R:+
 assert d @ g_R > 0 > d.sign() @ g_R
 
 # %% [markdown]
-# Without the average there is a cure: normalise in the metric of the step. If the step is −η P⁻¹g with a positive
-# diagonal P, take lengths as ‖g‖² = g'P⁻¹g and everything above holds again. Adam's P depends on the g it is given, so
-# the two weights solve one equation in one unknown; `geometry.own_metric` bisects it.
+# Without the average there is a cure: normalise in the metric of the step. If the step is −η P⁻¹g
+# with a positive diagonal P, take lengths as ‖g‖² = g'P⁻¹g and everything above holds again. Adam's
+# P depends on the g it is given, so the two weights solve one equation in one unknown;
+# `geometry.own_metric` bisects it.
 
 # %%
 v = torch.zeros(2, dtype=torch.float64)
@@ -297,11 +306,12 @@ for family in ("concave", "convex"):
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●●○)
-# Write PCGrad's weights (a, b) as a function of the Gramian. Each gradient loses its component along the other task
-# where they conflict: g_R becomes g_R − (⟨g_R, g_F⟩/‖g_F‖²)·g_F, −g_F likewise, and d is their sum.
+# Write PCGrad's weights (a, b) as a function of the Gramian. Each gradient loses its component
+# along the other task where they conflict: g_R becomes g_R − (⟨g_R, g_F⟩/‖g_F‖²)·g_F, −g_F
+# likewise, and d is their sum.
 #
-# *Hint 1*: collect what multiplies g_R. *Hint 2*: it is 1 + ρκ; what is ρκ in the Gramian? *Hint 3*: no conflict, no
-# projection.
+# *Hint 1*: collect what multiplies g_R. *Hint 2*: it is 1 + ρκ; what is ρκ in the Gramian? *Hint
+# 3*: no conflict, no projection.
 
 
 # %% tags=["exercise-solution"]
@@ -332,19 +342,20 @@ print("right")
 
 # %% [markdown]
 # ## What you should see
-# - NGDiff's cosines with g_R and −g_F are ½ and ½ at 60°, at every κ; a fixed c = 0.5 falls below −0.3 on one side when κ is
-#   10 or 0.1; PCGrad and MGDA stay at or above 0 and lean to opposite sides.
+# - NGDiff's cosines with g_R and −g_F are ½ and ½ at 60°, at every κ; a fixed c = 0.5 falls below
+#   −0.3 on one side when κ is 10 or 0.1; PCGrad and MGDA stay at or above 0 and lean to opposite
+#   sides.
 # - Along the run each fixed c starts inside the band and leaves it; NGDiff's share never does.
 # - Under SGD no step goes against Eq. 7; under AdamW more than a tenth of the steps raise R.
 #
 # All asserted.
 #
 # ## Summary
-# NGDiff is the bisector of g_R and −g_F. It meets Eq. 7 for any gradients and at any scale, with one margin for both, 1 − ρ.
-# This is a property of the direction, at one point, to first order: how far to go is the next question (03), where it leads
-# the one after (04).
+# NGDiff is the bisector of g_R and −g_F. It meets Eq. 7 for any gradients and at any scale, with
+# one margin for both, 1 − ρ. This is a property of the direction, at one point, to first order: how
+# far to go is the next question (03), where it leads the one after (04).
 #
 # ## References
-# Bu, Jin et al., NAACL 2025 (arXiv 2410.22086). Liu et al., *Towards impartial multi-task learning* (IMTL-G), ICLR 2021.
-# Liu et al., *ConFIG*, ICLR 2025. Yu et al., *Gradient surgery* (PCGrad), NeurIPS 2020. Désidéri 2012, and Sener & Koltun,
-# NeurIPS 2018 (MGDA).
+# Bu, Jin et al., NAACL 2025 (arXiv 2410.22086). Liu et al., *Towards impartial multi-task learning*
+# (IMTL-G), ICLR 2021. Liu et al., *ConFIG*, ICLR 2025. Yu et al., *Gradient surgery* (PCGrad),
+# NeurIPS 2020. Désidéri 2012, and Sener & Koltun, NeurIPS 2018 (MGDA).

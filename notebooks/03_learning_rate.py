@@ -8,12 +8,14 @@
 # %% [markdown]
 # # 03 · A learning rate that sets itself
 #
-# *You will* fit a parabola to the retain loss along the update, read the best rate off it, and see when the fit must not
-# be believed · *Needs* 02 · *Time* tiny: a minute after 00; paper: minutes on a GPU · *Reproduces* the idea of the
-# paper's automatic learning rate (GeN), and a learning-rate figure from our own runs
+# *You will* fit a parabola to the retain loss along the update, read the best rate off it, and see
+# when the fit must not be believed · *Needs* 02 · *Time* tiny: a minute after 00; paper: minutes on
+# a GPU · *Reproduces* the idea of the paper's automatic learning rate (GeN), and a learning-rate
+# figure from our own runs
 #
-# A step goes from θ to θ + ηu, where u is the update the optimizer is about to make, per unit of learning rate. Along
-# that line the retain loss is a function of one number, and near 0 it is a parabola:
+# A step goes from θ to θ + ηu, where u is the update the optimizer is about to make, per unit of
+# learning rate. Along that line the retain loss is a function of one number, and near 0 it is a
+# parabola:
 #
 # $$R(\theta + \eta u) \approx R + \eta\,R'(0) + \tfrac12 \eta^2 R''(0), \qquad \eta^\ast = -\frac{R'(0)}{R''(0)}.$$
 #
@@ -43,7 +45,8 @@ rows_folder, figures_folder = (
 
 # %% [markdown]
 # ## One complete result: a quadratic, solved in one step
-# The start conflicts (60°). One AutoLR step along NGDiff's direction lands on the minimum of R along that direction.
+# The start conflicts (60°). One AutoLR step along NGDiff's direction lands on the minimum of R
+# along that direction.
 
 # %%
 pair = ng.quadratics.pair(angle=60, condition=10, dim=4)
@@ -56,7 +59,8 @@ assert math.isclose(one.history[0].eta, best, rel_tol=1e-6)
 
 # %% [markdown]
 # ## Taken apart: three points make a parabola
-# Slope and curvature from R(−h), R(0), R(h). On a quadratic the answer does not depend on the probe radius h.
+# Slope and curvature from R(−h), R(0), R(h). On a quadratic the answer does not depend on the probe
+# radius h.
 
 
 # %%
@@ -104,8 +108,8 @@ fig
 
 # %% [markdown]
 # ## When not to believe it
-# A fit counts only if the update goes downhill and the curvature is positive and stands clear of rounding. Everything
-# else has a name, and the name is logged.
+# A fit counts only if the update goes downhill and the curvature is positive and stands clear of
+# rounding. Everything else has a name, and the name is logged.
 
 
 # %%
@@ -135,11 +139,12 @@ for name, f in gallery.items():
 
 # %% [markdown]
 # ## On the language model: what the probe looks at decides
-# Four variants of the rule, the same rows. *safe*: the step's rows plus three times as many fresh ones, and a search for
-# the order of magnitude at the first probe. *own rows*: only the rows the gradient came from: under SGD the update
-# goes downhill on them by construction, and the step is greedy. *no search*: starts at 1e-5 and may only double. *bare*:
-# the three-point formula with no checks, on the step's own rows. Which does not get anywhere? (One run each: a look, not
-# a comparison; the study of the defaults below has more.)
+# Four variants of the rule, the same rows. *safe*: the step's rows plus three times as many fresh
+# ones, and a search for the order of magnitude at the first probe. *own rows*: only the rows the
+# gradient came from: under SGD the update goes downhill on them by construction, and the step is
+# greedy. *no search*: starts at 1e-5 and may only double. *bare*: the three-point formula with no
+# checks, on the step's own rows. Which does not get anywhere? (One run each: a look, not a
+# comparison; the study of the defaults below has more.)
 
 # %%
 variants = {
@@ -174,8 +179,8 @@ for name, row in zip(grid, rows, strict=True):
 
 # %% [markdown]
 # ## Predict, then run: SGD beside AdamW
-# The line is linear in η for any optimizer whose step is. Which of the two needs the larger rate, and which keeps
-# Eq. 7 on the step it really takes?
+# The line is linear in η for any optimizer whose step is. Which of the two needs the larger rate,
+# and which keeps Eq. 7 on the step it really takes?
 
 # %%
 pairs = {
@@ -193,9 +198,9 @@ for opt, row in sides.items():
 
 # %% [markdown]
 # ## How the defaults were chosen
-# On order seeds that are never reported (100 to 102), from two starting rates a decade apart. `fresh`: how many new
-# retain rows the probe reads; `floor`: where an uphill fit stops shrinking the rate. The rows are committed;
-# `refresh=True` runs them again.
+# On order seeds that are never reported (100 to 102), from two starting rates a decade apart.
+# `fresh`: how many new retain rows the probe reads; `floor`: where an uphill fit stops shrinking
+# the rate. The rows are committed; `refresh=True` runs them again.
 
 # %%
 if refresh and not (smoke or data):
@@ -227,10 +232,11 @@ else:
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●●○)
-# One forward is enough when the slope is known exactly from gradients already in memory. Given R(0), R(h), h and the
-# slope s, compute η\*.
+# One forward is enough when the slope is known exactly from gradients already in memory. Given
+# R(0), R(h), h and the slope s, compute η\*.
 #
-# *Hint 1*: the parabola R(0) + s·η + ½c·η² passes through (h, R(h)). *Hint 2*: solve that for c; the minimum is at −s/c.
+# *Hint 1*: the parabola R(0) + s·η + ½c·η² passes through (h, R(h)). *Hint 2*: solve that for c;
+# the minimum is at −s/c.
 
 
 # %% tags=["exercise-solution"]
@@ -270,13 +276,15 @@ assert data or smoke or seen["no search"]["stopped"] == "steps", (
 
 # %% [markdown]
 # ## What you should see
-# On the quadratic, one probe from any radius gives the closed form (asserted). Under plain SGD no step goes against
-# Eq. 7, under AdamW some do. The safe variant scores within .01 of the best of the variants or better, and the one without
-# a search never reaches the hold-out level (all asserted).
+# On the quadratic, one probe from any radius gives the closed form (asserted). Under plain SGD no
+# step goes against Eq. 7, under AdamW some do. The safe variant scores within .01 of the best of
+# the variants or better, and the one without a search never reaches the hold-out level (all
+# asserted).
 #
 # ## Summary
-# Probe along the update really taken, from weights restored bit for bit; believe only fits that can be believed; look
-# at rows the gradient has not seen.
+# Probe along the update really taken, from weights restored bit for bit; believe only fits that can
+# be believed; look at rows the gradient has not seen.
 #
 # ## References
-# Bu & Xu, *Automatic gradient descent with generalized Newton's method*, ICLR 2025 (arXiv 2407.02772).
+# Bu & Xu, *Automatic gradient descent with generalized Newton's method*, ICLR 2025 (arXiv
+# 2407.02772).

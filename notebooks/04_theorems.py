@@ -8,9 +8,10 @@
 # %% [markdown]
 # # 04 · The theorems on quadratics
 #
-# *You will* check every statement behind NGDiff and its learning rate on problems small enough to solve with a pencil, and
-# find out which ones need an "if" · *Needs* 02, 03 · *Time* tiny: about 20 s; paper: the same (no model here) · *Reproduces*
-# the paper's statements on scalarization, Pareto points and monotone losses, as checks of our own
+# *You will* check every statement behind NGDiff and its learning rate on problems small enough to
+# solve with a pencil, and find out which ones need an "if" · *Needs* 02, 03 · *Time* tiny: about 20
+# s; paper: the same (no model here) · *Reproduces* the paper's statements on scalarization, Pareto
+# points and monotone losses, as checks of our own
 #
 # Two families of pairs, and every statement names its own. In both, R = ½(θ−r)'A(θ−r) with A ≻ 0.
 #
@@ -58,9 +59,10 @@ def described(name, P):
 
 # %% [markdown]
 # ## One complete result: where the rules walk
-# Four direction rules from one start θ₀, with a small rate, a large one, and AutoLR at every step. Thin lines: level sets
-# of R (solid) and F (dotted); grey: the Pareto front. ● the run ended by itself, because g_R and g_F had become parallel
-# (outcome `aligned`); × it had not ended after the last step drawn.
+# Four direction rules from one start θ₀, with a small rate, a large one, and AutoLR at every step.
+# Thin lines: level sets of R (solid) and F (dotted); grey: the Pareto front. ● the run ended by
+# itself, because g_R and g_F had become parallel (outcome `aligned`); × it had not ended after the
+# last step drawn.
 
 # %%
 pairs = {
@@ -95,8 +97,9 @@ style.save(
 fig
 
 # %% [markdown]
-# The same start, and different rules end at different points of the front; so does the *same* rule with different step
-# sizes. On the convex pair c = 0.5 walks out of the picture. "Which point" is a choice that the rule and its rate make.
+# The same start, and different rules end at different points of the front; so does the *same* rule
+# with different step sizes. On the convex pair c = 0.5 walks out of the picture. "Which point" is a
+# choice that the rule and its rate make.
 
 # %% tags=["check"]
 last = {
@@ -119,9 +122,9 @@ assert last["convex", "η = 0.02", "GradDiff(c=0.5)"].norm() > 3 * pairs["convex
 
 # %% [markdown]
 # ## Taken apart: the statements, one by one
-# `ngdiff.theory.theorems` has one function per statement, and the tests call the same functions. Each raises with its numbers
-# where the statement fails. We run them at random points of random pairs: start angle 1–179°, condition number up to
-# 1000, κ from 1/1000 to 1000, dimension 2 to 20.
+# `ngdiff.theory.theorems` has one function per statement, and the tests call the same functions.
+# Each raises with its numbers where the statement fails. We run them at random points of random
+# pairs: start angle 1–179°, condition number up to 1000, κ from 1/1000 to 1000, dimension 2 to 20.
 
 # %%
 count = 4 if smoke else 16
@@ -184,9 +187,10 @@ rows = saved(rows_folder / "theory_statements.jsonl", rows, config, time.perf_co
 
 # %% [markdown]
 # ## One step and its windows (5, 6)
-# On a quadratic the expansion has no remainder: R(θ−ηd) = R − η⟨g_R, d⟩ + ½η²d'Ad. So R falls exactly for
-# 0 < η < 2⟨g_R, d⟩/(d'Ad) = 2η\*, and a parabola through three probes finds η\* from any radius. A convex F rises for
-# *every* η; a concave one has a window of its own, and η\* knows nothing of it.
+# On a quadratic the expansion has no remainder: R(θ−ηd) = R − η⟨g_R, d⟩ + ½η²d'Ad. So R falls
+# exactly for 0 < η < 2⟨g_R, d⟩/(d'Ad) = 2η\*, and a parabola through three probes finds η\* from
+# any radius. A convex F rises for *every* η; a concave one has a window of its own, and η\* knows
+# nothing of it.
 
 # %%
 rows = []
@@ -225,11 +229,12 @@ print(
 )
 
 # %% [markdown]
-# Here the window of F is the shorter one: a step may lower R and still not forget. AutoLR's guarantee is about R.
+# Here the window of F is the shorter one: a step may lower R and still not forget. AutoLR's
+# guarantee is about R.
 #
 # ## Units do not matter (7)
-# Multiply R or F by 100: a change of units, not of the problem. NGDiff with AutoLR walks the same path. Multiply by a
-# power of two, and it is the same bit for bit. A fixed c walks somewhere else.
+# Multiply R or F by 100: a change of units, not of the problem. NGDiff with AutoLR walks the same
+# path. Multiply by a power of two, and it is the same bit for bit. A fixed c walks somewhere else.
 
 # %%
 P, rows = pair(100, 5, 1.0, 2, "convex", seed=1), []
@@ -255,9 +260,9 @@ assert theorems.invariance(P, 1024.0, 2.0**-9) == 0.0, "bit for bit"
 
 # %% [markdown]
 # ## Stationary, optimal, or neither (8)
-# "The minimiser of c·R − (1−c)·F is Pareto-optimal" needs a minimiser. The concave family has one for every c, and the
-# table above checked 200 rivals at each. On the convex family, with enough weight on F, there is none, and the sentence is
-# empty:
+# "The minimiser of c·R − (1−c)·F is Pareto-optimal" needs a minimiser. The concave family has one
+# for every c, and the table above checked 200 rivals at each. On the convex family, with enough
+# weight on F, there is none, and the sentence is empty:
 
 # %%
 P = pair(60, 4, 1.0, 2, "convex", seed=seeds[0])
@@ -268,9 +273,10 @@ except ValueError as error:
     print(error)
 
 # %% [markdown]
-# What a run of NGDiff reaches is a **stationary** point: some mixture of g_R and −g_F vanishes. On the concave family that is
-# also optimal, and we test it as a claim of its own. On the convex family it need not be: we walk along the level set of R
-# through the end point, and look for a larger F.
+# What a run of NGDiff reaches is a **stationary** point: some mixture of g_R and −g_F vanishes. On
+# the concave family that is also optimal, and we test it as a claim of its own. On the convex
+# family it need not be: we walk along the level set of R through the end point, and look for a
+# larger F.
 
 # %%
 ends = []
@@ -313,10 +319,12 @@ assert any(e["dominated"] for e in ends if e["family"] == "convex"), (
 
 # %% [markdown]
 # ## Predict, then run: does every run end aligned? (10)
-# As g_R and g_F become parallel, d shrinks to nothing and the exact rate is 0/0. The step calls this `aligned` and stops.
-# A tempting sentence: *every run on quadratics ends there*. Four settings: AutoLR at every step on well-conditioned pairs
-# (condition ≤ 10, κ within a factor 10), AutoLR up to condition 1000 and κ within a factor 1000, a constant rate 0.1 on the
-# well-conditioned ones, and the bare exact rate η\* without search, clip and bounds. In which will the sentence fail?
+# As g_R and g_F become parallel, d shrinks to nothing and the exact rate is 0/0. The step calls
+# this `aligned` and stops. A tempting sentence: *every run on quadratics ends there*. Four
+# settings: AutoLR at every step on well-conditioned pairs (condition ≤ 10, κ within a factor 10),
+# AutoLR up to condition 1000 and κ within a factor 1000, a constant rate 0.1 on the
+# well-conditioned ones, and the bare exact rate η\* without search, clip and bounds. In which will
+# the sentence fail?
 
 # %%
 settings = {  # rule, decades of condition, of κ to either side, and when a run is cut off
@@ -343,12 +351,13 @@ for name, (stepsize, decades, ratio, cap) in settings.items():
 rows = saved(rows_folder / "theory_ends.jsonl", rows, config, time.perf_counter() - began)
 
 # %% [markdown]
-# With AutoLR on well-conditioned pairs the sentence held for every run here. Elsewhere there are exceptions of three kinds. A
-# constant rate that is too large for the curvature circles around the front for good (`moving`; a slow run looks the same
-# at the cut). Close to the end (`stationary`: to 1e-6, not to the last bit) a run may be slow, or, on ill-conditioned pairs,
-# the parabola may be lost in rounding. And a line search on R alone may land on R's own minimum, where g_R = 0:
-# Pareto-stationary too, but nothing more is forgotten. What held in all: a run that stopped by itself was `aligned` and
-# stationary.
+# With AutoLR on well-conditioned pairs the sentence held for every run here. Elsewhere there are
+# exceptions of three kinds. A constant rate that is too large for the curvature circles around the
+# front for good (`moving`; a slow run looks the same at the cut). Close to the end (`stationary`:
+# to 1e-6, not to the last bit) a run may be slow, or, on ill-conditioned pairs, the parabola may be
+# lost in rounding. And a line search on R alone may land on R's own minimum, where g_R = 0:
+# Pareto-stationary too, but nothing more is forgotten. What held in all: a run that stopped by
+# itself was `aligned` and stationary.
 
 # %% tags=["check"]
 ended = {(r["setting"], r["family"]): r for r in rows}
@@ -379,11 +388,11 @@ results.write_rows(rows_folder / "theory_04_summary.jsonl", summary)
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●●○)
-# From R, F, the gradients and Hessians at a point, compute the largest η for which one NGDiff step neither raises R nor
-# lowers F. Return `math.inf` where there is no bound.
+# From R, F, the gradients and Hessians at a point, compute the largest η for which one NGDiff step
+# neither raises R nor lowers F. Return `math.inf` where there is no bound.
 #
-# *Hint 1*: R's bound is 2⟨g_R, d⟩/(d'H_R d). *Hint 2*: for F look at the sign of d'H_F d. *Hint 3*: the answer is the
-# smaller of two.
+# *Hint 1*: R's bound is 2⟨g_R, d⟩/(d'H_R d). *Hint 2*: for F look at the sign of d'H_F d. *Hint 3*:
+# the answer is the smaller of two.
 
 
 # %% tags=["exercise-solution"]
@@ -422,12 +431,14 @@ print("right")
 
 # %% [markdown]
 # ## What you should see
-# - The table of statements without an exception; errors are rounding, except in 6, where a second difference at a small
-#   radius loses digits and the check allows what it must lose.
-# - Rescaling by powers of two changes not one bit of NGDiff's path; a fixed c's path moves by more than 1 % of its length.
-# - Aligned ends are stationary to 1e-6, optimal on the concave family, and on the convex family some are dominated.
-# - With AutoLR, all runs on well-conditioned pairs end `aligned`; a constant rate on one pair circles, and the bare exact rate
-#   on another lands on R's minimum.
+# - The table of statements without an exception; errors are rounding, except in 6, where a second
+#   difference at a small radius loses digits and the check allows what it must lose.
+# - Rescaling by powers of two changes not one bit of NGDiff's path; a fixed c's path moves by more
+#   than 1 % of its length.
+# - Aligned ends are stationary to 1e-6, optimal on the concave family, and on the convex family
+#   some are dominated.
+# - With AutoLR, all runs on well-conditioned pairs end `aligned`; a constant rate on one pair
+#   circles, and the bare exact rate on another lands on R's minimum.
 #
 # All asserted.
 #
@@ -442,5 +453,5 @@ print("right")
 # | NGDiff ends stationary | where it ends by itself | optimal only with convexity of −F; the point depends on start and rate |
 #
 # ## References
-# Bu, Jin et al., NAACL 2025 (arXiv 2410.22086). Bu & Xu, GeN, ICLR 2025 (arXiv 2407.02772). Miettinen, *Nonlinear
-# multiobjective optimization*, 1999, for scalarization and Pareto points.
+# Bu, Jin et al., NAACL 2025 (arXiv 2410.22086). Bu & Xu, GeN, ICLR 2025 (arXiv 2407.02772).
+# Miettinen, *Nonlinear multiobjective optimization*, 1999, for scalarization and Pareto points.

@@ -8,9 +8,10 @@
 # %% [markdown]
 # # 05 · A tiny language model, end to end
 #
-# *You will* look into the benchmark, the models and one run of each of four methods: what is memorised, what is
-# forgotten, what it costs, and what the model says · *Needs* 00 · *Time* tiny: a minute or two after 00; paper: GPU
-# hours · *Reproduces* the paper's trajectories figure in shape, redrawn from our own runs
+# *You will* look into the benchmark, the models and one run of each of four methods: what is
+# memorised, what is forgotten, what it costs, and what the model says · *Needs* 00 · *Time* tiny: a
+# minute or two after 00; paper: GPU hours · *Reproduces* the paper's trajectories figure in shape,
+# redrawn from our own runs
 
 # %% tags=["parameters"]
 profile = "tiny"
@@ -38,8 +39,9 @@ before, ideal = trials.levels(profile, "", data, 0)
 
 # %% [markdown]
 # ## One complete result
-# Four methods, the same rows in the same order, each stopped when its batch's forget loss reaches the hold-out level.
-# NGDiff sets its own rate; the others run at 1e-4, near what notebook 06 finds best for each of them.
+# Four methods, the same rows in the same order, each stopped when its batch's forget loss reaches
+# the hold-out level. NGDiff sets its own rate; the others run at 1e-4, near what notebook 06 finds
+# best for each of them.
 
 # %%
 methods = ("ngdiff", "gradascent", "graddiff-0.5", "npo")
@@ -75,9 +77,9 @@ for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain
 
 # %% [markdown]
 # ## Taken apart: what is memorised
-# The start model answers the questions it was trained on word for word. Its loss on the hold-out authors is what
-# *not knowing* looks like, and the retain-only reference has about that loss on the forget rows (printed below): that is
-# why the hold-out level is the place to stop.
+# The start model answers the questions it was trained on word for word. Its loss on the hold-out
+# authors is what *not knowing* looks like, and the retain-only reference has about that loss on the
+# forget rows (printed below): that is why the hold-out level is the place to stop.
 
 
 # %%
@@ -99,9 +101,10 @@ print(
 
 # %% [markdown]
 # ## Why this population of authors
-# The invented population of seed 2 is the benchmark because the retain-only model, which knows neither set, finds its
-# hold-out authors about as hard as those to forget: only then can a membership AUC of ½ be reached. Other seeds, by their
-# references (the rows are committed; `refresh=True` trains these models again):
+# The invented population of seed 2 is the benchmark because the retain-only model, which knows
+# neither set, finds its hold-out authors about as hard as those to forget: only then can a
+# membership AUC of ½ be reached. Other seeds, by their references (the rows are committed;
+# `refresh=True` trains these models again):
 
 # %%
 if refresh and not (smoke or data):
@@ -136,9 +139,9 @@ for i in (0, 1):
 
 # %% [markdown]
 # ## Predict, then run
-# The condition of the theory, ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩, is about the raw direction. AdamW changes the direction. In what
-# share of the steps do you expect the *actual* update to raise the retain loss to first order, for NGDiff and for
-# GradAscent?
+# The condition of the theory, ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩, is about the raw direction. AdamW changes
+# the direction. In what share of the steps do you expect the *actual* update to raise the retain
+# loss to first order, for NGDiff and for GradAscent?
 
 # %%
 for row in rows:
@@ -146,8 +149,9 @@ for row in rows:
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●○○)
-# The conflict angle: from a history (a list of rows with `norm_R`, `norm_F`, `cosine`), compute the share of steps in
-# which retain and forget gradients conflict. Remember the sign: F is ascended, so **ρ > 0 is conflict**.
+# The conflict angle: from a history (a list of rows with `norm_R`, `norm_F`, `cosine`), compute the
+# share of steps in which retain and forget gradients conflict. Remember the sign: F is ascended, so
+# **ρ > 0 is conflict**.
 #
 # *Hint*: `cosine` is ρ; count the rows where it has the conflicting sign, over all rows.
 
@@ -185,13 +189,15 @@ assert all(
 
 # %% [markdown]
 # ## What you should see
-# The start answers at least 95 % of its own facts word for word, with a mean probability above .6; the retain-only model
-# knows fewer than half as many of the forgotten ones (asserted). The four methods end within a factor of two of the hold-out loss on the forget rows,
-# and of the four NGDiff has the lowest retain loss (both asserted); GradDiff(0.9) is not among them, see notebook 06.
+# The start answers at least 95 % of its own facts word for word, with a mean probability above .6;
+# the retain-only model knows fewer than half as many of the forgotten ones (asserted). The four
+# methods end within a factor of two of the hold-out loss on the forget rows, and of the four NGDiff
+# has the lowest retain loss (both asserted); GradDiff(0.9) is not among them, see notebook 06.
 #
 # ## Summary
-# Memorising shows in the gap between the loss on trained and on unseen authors; forgetting closes the gap; what a
-# method destroys on the way is what the next notebook compares.
+# Memorising shows in the gap between the loss on trained and on unseen authors; forgetting closes
+# the gap; what a method destroys on the way is what the next notebook compares.
 #
 # ## References
-# Maini et al., *TOFU* (arXiv 2401.06121); Zhang et al., *NPO* (arXiv 2404.05868); Bu et al. (arXiv 2410.22086).
+# Maini et al., *TOFU* (arXiv 2401.06121); Zhang et al., *NPO* (arXiv 2404.05868); Bu et al. (arXiv
+# 2410.22086).

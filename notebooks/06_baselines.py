@@ -8,18 +8,19 @@
 # %% [markdown]
 # # 06 · Baselines on equal terms
 #
-# *You will* compare every method at equal forgetting, with its own tuned learning rate, over several seeds, and read
-# what holds and what does not · *Needs* 00, 05 · *Time* tiny: a few minutes; the larger grid (`refresh=True`) about
-# three quarters of an hour on two cores; paper: GPU days · *Reproduces* the shape of the paper's comparison and
-# learning-rate ablation
+# *You will* compare every method at equal forgetting, with its own tuned learning rate, over
+# several seeds, and read what holds and what does not · *Needs* 00, 05 · *Time* tiny: a few
+# minutes; the larger grid (`refresh=True`) about three quarters of an hour on two cores; paper: GPU
+# days · *Reproduces* the shape of the paper's comparison and learning-rate ablation
 #
-# **The protocol was fixed before the first comparison; `data/results/LOG.md` lists it and every change since, with its
-# reason.** A run stops before the update at which its batch's forget loss reaches the hold-out level, or at the budget.
-# Each method's constant rate is chosen on a tuning seed that is not reported, among the rates that reach the level there:
-# a run that stops short forgot less and would not be matched. AutoLR is tuned on no run, but its defaults
-# were developed on this benchmark (the log says how, and on which seeds). Budget: the same number of steps, on the same
-# rows, for everyone; AutoLR's probes read more retain rows besides, and their forwards and the seconds are in the table.
-# Score: harmonic mean of kept utility and achieved forgetting.
+# **The protocol was fixed before the first comparison; `data/results/LOG.md` lists it and every
+# change since, with its reason.** A run stops before the update at which its batch's forget loss
+# reaches the hold-out level, or at the budget. Each method's constant rate is chosen on a tuning
+# seed that is not reported, among the rates that reach the level there: a run that stops short
+# forgot less and would not be matched. AutoLR is tuned on no run, but its defaults were developed
+# on this benchmark (the log says how, and on which seeds). Budget: the same number of steps, on the
+# same rows, for everyone; AutoLR's probes read more retain rows besides, and their forwards and the
+# seconds are in the table. Score: harmonic mean of kept utility and achieved forgetting.
 
 # %% tags=["parameters"]
 profile = "tiny"
@@ -43,11 +44,12 @@ print(plan)
 
 # %% [markdown]
 # ## One complete result
-# Each method runs at its tuned constant rate on the reported seeds, and NGDiff with AutoLR from its default start. Then
-# AutoLR runs from other starting rates. Then all run again with a fixed budget and no stop. All rows are saved.
+# Each method runs at its tuned constant rate on the reported seeds, and NGDiff with AutoLR from its
+# default start. Then AutoLR runs from other starting rates. Then all run again with a fixed budget
+# and no stop. All rows are saved.
 #
-# The rates were tuned before: the tuning runs are a committed part of the protocol (`data/protocol/`), and the command
-# `ngdiff reproduce --refresh` makes them again.
+# The rates were tuned before: the tuning runs are a committed part of the protocol
+# (`data/protocol/`), and the command `ngdiff reproduce --refresh` makes them again.
 
 # %%
 done = compare.carry_out(plan, rows_folder, refresh=refresh, **settings)
@@ -56,7 +58,8 @@ print({style.label(r["method"]): r["lr"] for r in done["matched"] if r["stepsize
 
 # %% [markdown]
 # ## The main table: matched forgetting
-# `reached`: the share of runs that reached the hold-out level within the budget; the others forgot less.
+# `reached`: the share of runs that reached the hold-out level within the budget; the others forgot
+# less.
 
 
 # %%
@@ -94,8 +97,8 @@ fig
 
 # %% [markdown]
 # ## What tuning saw
-# The committed tuning runs: the score at each constant rate on the tuning seed. In brackets: runs that the budget ended
-# before the hold-out level.
+# The committed tuning runs: the score at each constant rate on the tuning seed. In brackets: runs
+# that the budget ended before the hold-out level.
 
 # %%
 fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
@@ -104,7 +107,8 @@ fig
 
 # %% [markdown]
 # ## AutoLR from any start
-# Three decades of starting rate, mean and range over the reported seeds, beside the constant rates of the tuning seed.
+# Three decades of starting rate, mean and range over the reported seeds, beside the constant rates
+# of the tuning seed.
 
 # %%
 fig = comparison.quality(
@@ -117,11 +121,11 @@ fig
 
 # %% [markdown]
 # ## The claims, with intervals
-# Differences are paired: the same models, the same order of rows. Here there is one target, so an interval is the range of
-# three pairs, and "in every pair" says no more than that; the larger grid below has five targets and intervals over
-# them. The verdict is about the pairs in which both runs reached the hold-out level; a run that did not is in the first
-# interval with what it had forgotten when the budget ended. A rate at an end of the grid is marked: a better one may
-# lie outside.
+# Differences are paired: the same models, the same order of rows. Here there is one target, so an
+# interval is the range of three pairs, and "in every pair" says no more than that; the larger grid
+# below has five targets and intervals over them. The verdict is about the pairs in which both runs
+# reached the hold-out level; a run that did not is in the first interval with what it had forgotten
+# when the budget ended. A rate at an end of the grid is marked: a better one may lie outside.
 
 
 # %%
@@ -144,9 +148,10 @@ fig
 
 # %% [markdown]
 # ## Second table: a fixed budget
-# The same number of steps for everyone and no stop: this compares how far each method walked. Read it with the forget
-# loss beside the utility: with unit norms nothing slows down by itself, and NGDiff walks past the hold-out level. Pure
-# ascent runs at every rate here, since a slow one may only just have arrived.
+# The same number of steps for everyone and no stop: this compares how far each method walked. Read
+# it with the forget loss beside the utility: with unit norms nothing slows down by itself, and
+# NGDiff walks past the hold-out level. Pure ascent runs at every rate here, since a slow one may
+# only just have arrived.
 
 # %%
 show(
@@ -156,16 +161,16 @@ show(
 
 # %% [markdown]
 # ## Predict, then run
-# Eq. 7 says what the raw direction does. Under AdamW, in what share of the updates did the *actual* step raise the
-# retain loss to first order?
+# Eq. 7 says what the raw direction does. Under AdamW, in what share of the updates did the *actual*
+# step raise the retain loss to first order?
 
 # %%
 show(done["matched"], ("uphill_retain", "downhill_forget"))
 
 # %% [markdown]
 # ## The larger grid
-# Five rates, five seeds of the models, three of the order, every method with AutoLR too, and directions on other objectives. Its rows are
-# committed (`grid_*`); `refresh=True` runs it again.
+# Five rates, five seeds of the models, three of the order, every method with AutoLR too, and
+# directions on other objectives. Its rows are committed (`grid_*`); `refresh=True` runs it again.
 
 # %%
 if refresh and not (smoke or data):
@@ -177,7 +182,8 @@ if refresh and not (smoke or data):
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●○○)
-# Which baseline loses most against NGDiff + AutoLR, and which one wins? Read both names off the claims, by code.
+# Which baseline loses most against NGDiff + AutoLR, and which one wins? Read both names off the
+# claims, by code.
 #
 # *Hint*: a claim's `mean` is ours − theirs; `max` and `min` take a `key`.
 
@@ -210,13 +216,14 @@ assert data or smoke or max(r["kept"] for r in ascent) < 0.05, (
 
 # %% [markdown]
 # ## What you should see
-# At matched forgetting pure ascent keeps less than NGDiff; without a stop it keeps next to nothing at each of the live rates
-# (below 5 %), and NGDiff walks past the level of authors never seen (all asserted). For everything else the claims table above is the statement;
-# this page adds no number to it. Where an interval holds zero it says "undecided", and where another method wins it
-# says so.
+# At matched forgetting pure ascent keeps less than NGDiff; without a stop it keeps next to nothing
+# at each of the live rates (below 5 %), and NGDiff walks past the level of authors never seen (all
+# asserted). For everything else the claims table above is the statement; this page adds no number
+# to it. Where an interval holds zero it says "undecided", and where another method wins it says so.
 #
 # ## Summary
 # Equal forgetting, equal steps, tuned baselines, paired seeds. Anything less flatters somebody.
 #
 # ## References
-# The protocol is `ngdiff/study/plan.py`, what the rows say is `ngdiff/study/claims.py`; reasons and changes: `data/results/LOG.md`.
+# The protocol is `ngdiff/study/plan.py`, what the rows say is `ngdiff/study/claims.py`; reasons and
+# changes: `data/results/LOG.md`.

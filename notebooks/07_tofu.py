@@ -8,12 +8,14 @@
 # %% [markdown]
 # # 07 · TOFU
 #
-# *You will* run every method of TOFU's tables on one model, read all of the benchmark's metrics, see which published
-# conventions move them, and put published points beside our own · *Needs* 06 · *Time* tiny: minutes; paper: GPU hours (the
-# run sheet estimates them) · *Reproduces* the TOFU tables in form; of their numbers only those that were run
+# *You will* run every method of TOFU's tables on one model, read all of the benchmark's metrics,
+# see which published conventions move them, and put published points beside our own · *Needs* 06 ·
+# *Time* tiny: minutes; paper: GPU hours (the run sheet estimates them) · *Reproduces* the TOFU
+# tables in form; of their numbers only those that were run
 #
-# The tiny profile runs the generated authors, a stand-in in TOFU's own schema; with a local copy of TOFU
-# (`ngdiff reproduce --data FOLDER`) the same on a slice of its rows; the paper profile runs the hub's models and data.
+# The tiny profile runs the generated authors, a stand-in in TOFU's own schema; with a local copy of
+# TOFU (`ngdiff reproduce --data FOLDER`) the same on a slice of its rows; the paper profile runs
+# the hub's models and data.
 
 # %% tags=["parameters"]
 profile = "tiny"
@@ -44,9 +46,10 @@ before, ideal = trials.levels(profile, "", data, 0)
 
 # %% [markdown]
 # ## One complete result: every method of the tables, matched forgetting
-# As in notebook 06: a run stops when its batch's forget loss reaches the loss on authors never seen; a method's constant
-# rate is chosen on a tuning seed that is not reported, among those that arrived. Here one seed: this page is about the metrics, the
-# comparison with intervals is notebook 06. NGDiff also runs with AutoLR.
+# As in notebook 06: a run stops when its batch's forget loss reaches the loss on authors never
+# seen; a method's constant rate is chosen on a tuning seed that is not reported, among those that
+# arrived. Here one seed: this page is about the metrics, the comparison with intervals is notebook
+# 06. NGDiff also runs with AutoLR.
 
 # %%
 plan = compare.plan(
@@ -67,9 +70,9 @@ print(tables.runs(done, COLUMNS, width=13))
 print(tables.FOOT)
 
 # %% [markdown]
-# The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In brackets: runs that the
-# budget ended before the hold-out level. Where one of them scored higher than the chosen rate, the table above has a
-# line for it too.
+# The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In
+# brackets: runs that the budget ended before the hold-out level. Where one of them scored higher
+# than the chosen rate, the table above has a line for it too.
 
 # %%
 fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
@@ -88,9 +91,10 @@ fig
 
 # %% [markdown]
 # ## Taken apart: what each metric is made of
-# All likelihood metrics come from one forward pass per text. The truth ratio of a row is R = p(wrong answers)/p(paraphrase)
-# with length-normalised probabilities; forget quality is the p-value of a Kolmogorov–Smirnov test between the R of this model and
-# those of the retain-only one. Model utility is the harmonic mean of nine numbers, 0 as soon as one is 0:
+# All likelihood metrics come from one forward pass per text. The truth ratio of a row is R =
+# p(wrong answers)/p(paraphrase) with length-normalised probabilities; forget quality is the p-value
+# of a Kolmogorov–Smirnov test between the R of this model and those of the retain-only one. Model
+# utility is the harmonic mean of nine numbers, 0 as soon as one is 0:
 
 # %%
 from ngdiff.evaluation.items import UTILITY
@@ -104,10 +108,10 @@ print(
 
 # %% [markdown]
 # ## Published conventions
-# The benchmarks' own code sometimes does another thing than its definition says; numbers are only comparable under the same
-# convention. The start model under each of them (likelihoods only). *tofu* labels the answer tag too; *open-unlearning* adds
-# 1e-10 to denominators, begins the answer after the tokens of the prompt alone, and never lets extraction strength fall
-# below 1/n.
+# The benchmarks' own code sometimes does another thing than its definition says; numbers are only
+# comparable under the same convention. The start model under each of them (likelihoods only).
+# *tofu* labels the answer tag too; *open-unlearning* adds 1e-10 to denominators, begins the answer
+# after the tokens of the prompt alone, and never lets extraction strength fall below 1/n.
 
 # %%
 began = time.perf_counter()
@@ -137,9 +141,10 @@ print(tables.grid(conventions, ASKED, lambda r: r["convention"], width=13))
 
 # %% [markdown]
 # ## Published points beside ours
-# open-unlearning's repository publishes untuned runs of the paper profile's models: 10 epochs at lr 1e-5 without a stop. Ours are
-# tuned and stopped at the hold-out level, so a difference is one of protocols too. They stand beside the published ones where they
-# were run; where they were not, the table says so. Tiny and paper numbers never share a table.
+# open-unlearning's repository publishes untuned runs of the paper profile's models: 10 epochs at lr
+# 1e-5 without a stop. Ours are tuned and stopped at the hold-out level, so a difference is one of
+# protocols too. They stand beside the published ones where they were run; where they were not, the
+# table says so. Tiny and paper numbers never share a table.
 
 # %%
 POINTS = ("forget_quality", "model_utility", "forget_truth_ratio")
@@ -155,9 +160,9 @@ print(tables.printed(table, KEYS, POINTS))
 
 # %% [markdown]
 # ## Run sheet of the paper profile
-# What one full table takes, estimated and not measured: forget10, 10 epochs of 400 forget rows and as many retain rows, about
-# 90 tokens a row. With a model that has no published target, `ngdiff` fine-tunes target and retain-only model first
-# (5 epochs, lr 1e-5, batch 32).
+# What one full table takes, estimated and not measured: forget10, 10 epochs of 400 forget rows and
+# as many retain rows, about 90 tokens a row. With a model that has no published target, `ngdiff`
+# fine-tunes target and retain-only model first (5 epochs, lr 1e-5, batch 32).
 
 # %%
 MODELS = ("phi-1.5", "falcon-1b", "gpt2-xl", "llama-3.2-1b", "llama-2-7b", "mistral-7b")
@@ -170,8 +175,9 @@ print(tables.sheet(sheet, "07", "locuslab/TOFU"))
 
 # %% [markdown]
 # ## Published defaults
-# One table in `ngdiff.methods`. Our comparison takes weights and options from it, tunes the rate, stops at the hold-out level instead
-# of after so many epochs, and trains every parameter (published RMU: some layers).
+# One table in `ngdiff.methods`. Our comparison takes weights and options from it, tunes the rate,
+# stops at the hold-out level instead of after so many epochs, and trains every parameter (published
+# RMU: some layers).
 
 # %%
 for method in methods.METHODS.values():
@@ -185,8 +191,8 @@ for method in methods.METHODS.values():
 
 # %% [markdown]
 # ## Predict, then run
-# Pure fine-tuning on the retain rows ("Retain-only fine-tuning") never looks at what must be forgotten. Does it reach the
-# hold-out level?
+# Pure fine-tuning on the retain rows ("Retain-only fine-tuning") never looks at what must be
+# forgotten. Does it reach the hold-out level?
 
 # %%
 for row in done["matched"]:
@@ -198,8 +204,9 @@ for row in done["matched"]:
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●○○)
-# Which one of the nine numbers holds the start's model utility down most? A harmonic mean is ruled by its smallest
-# values: find the name in `nine` whose replacement by 1 raises the harmonic mean most.
+# Which one of the nine numbers holds the start's model utility down most? A harmonic mean is ruled
+# by its smallest values: find the name in `nine` whose replacement by 1 raises the harmonic mean
+# most.
 #
 # *Hint*: 9 / Σ 1/v; replacing v by 1 lowers the sum by 1/v − 1.
 
@@ -232,13 +239,14 @@ assert all(
 
 # %% [markdown]
 # ## What you should see
-# The start gives itself away on every anchor: privleak below −90, membership AUC above .95 (asserted), forget quality near
-# zero. What the methods do is in the table above and, with intervals, in notebook 06. Every published point that was not run here
-# says so.
+# The start gives itself away on every anchor: privleak below −90, membership AUC above .95
+# (asserted), forget quality near zero. What the methods do is in the table above and, with
+# intervals, in notebook 06. Every published point that was not run here says so.
 #
 # ## Summary
-# A number of TOFU is a number under a convention, on named rows, at a stated amount of forgetting. The table prints all
-# three.
+# A number of TOFU is a number under a convention, on named rows, at a stated amount of forgetting.
+# The table prints all three.
 #
 # ## References
-# Maini et al., *TOFU* (arXiv 2401.06121); open-unlearning (github.com/locuslab/open-unlearning); Bu et al. (arXiv 2410.22086).
+# Maini et al., *TOFU* (arXiv 2401.06121); open-unlearning (github.com/locuslab/open-unlearning); Bu
+# et al. (arXiv 2410.22086).

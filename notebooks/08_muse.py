@@ -9,13 +9,15 @@
 # %% [markdown]
 # # 08 · MUSE
 #
-# *You will* unlearn documents instead of questions, measure what is left word for word, as knowledge, and as membership, and
-# answer four forget requests in a row · *Needs* 06 · *Time* tiny: minutes; paper: GPU hours (the run sheet estimates them) ·
-# *Reproduces* the MUSE tables in form; of their numbers only those that were run
+# *You will* unlearn documents instead of questions, measure what is left word for word, as
+# knowledge, and as membership, and answer four forget requests in a row · *Needs* 06 · *Time* tiny:
+# minutes; paper: GPU hours (the run sheet estimates them) · *Reproduces* the MUSE tables in form;
+# of their numbers only those that were run
 #
-# The tiny profile runs a generated corpus of local news in MUSE's own schema (`ngdiff.data.news`): articles and quiz pages,
-# continuations, questions with in-context pairs, documents for the membership test, forget requests. It differs from MUSE in what the
-# module's first lines say. The paper profile reads the hub's MUSE-News and MUSE-Books.
+# The tiny profile runs a generated corpus of local news in MUSE's own schema (`ngdiff.data.news`):
+# articles and quiz pages, continuations, questions with in-context pairs, documents for the
+# membership test, forget requests. It differs from MUSE in what the module's first lines say. The
+# paper profile reads the hub's MUSE-News and MUSE-Books.
 
 # %% tags=["parameters"]
 profile = "tiny"
@@ -47,11 +49,13 @@ print({name: len(rows) for name, rows in bench.configs.items()})
 
 # %% [markdown]
 # ## One complete result: the methods of MUSE's table, matched forgetting
-# verbmem: the continuation of a forgotten article, ROUGE-L F1. knowmem: questions with in-context pairs, on forget and on
-# retain. privleak: how far the membership AUC is from the retain-only model's, in per cent; a memorising model is at −100,
-# 0 is the aim, above it the forget set stands out by how little it is known. Runs stop at the start's loss on unseen
-# documents; rates as in notebook 06, one model, means over the orders of the rows. score: harmonic mean of kept utility (knowmem_r
-# over the start's) and achieved forgetting (how far verbmem has come down to the retain-only model's).
+# verbmem: the continuation of a forgotten article, ROUGE-L F1. knowmem: questions with in-context
+# pairs, on forget and on retain. privleak: how far the membership AUC is from the retain-only
+# model's, in per cent; a memorising model is at −100, 0 is the aim, above it the forget set stands
+# out by how little it is known. Runs stop at the start's loss on unseen documents; rates as in
+# notebook 06, one model, means over the orders of the rows. score: harmonic mean of kept utility
+# (knowmem_r over the start's) and achieved forgetting (how far verbmem has come down to the
+# retain-only model's).
 
 # %%
 plan = compare.plan("smoke" if smoke else "muse", tuple(seeds), compare.RATES if P.lm else P.rates)
@@ -77,9 +81,9 @@ print(
 )
 
 # %% [markdown]
-# The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In brackets: runs that the
-# budget ended before the hold-out level. Where one of them scored higher than the chosen rate, the table above has a
-# line for it too.
+# The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In
+# brackets: runs that the budget ended before the hold-out level. Where one of them scored higher
+# than the chosen rate, the table above has a line for it too.
 
 # %%
 fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
@@ -100,7 +104,8 @@ fig
 
 # %% [markdown]
 # ## Taken apart: forgetting words, forgetting facts
-# The same article three ways: its text, a question on it, its membership score. The start and the retain-only model:
+# The same article three ways: its text, a question on it, its membership score. The start and the
+# retain-only model:
 
 # %%
 start, reference = ng.pair(bench, P)
@@ -123,9 +128,10 @@ for name, found in report.items():
 
 # %% [markdown]
 # ## Four requests in a row, and growing ones
-# *Sustainability*: the four parts of the forget set are asked for one after the other, each run going on from the last model.
-# *Scalability*: the start forgets one part, two, three, all four. NGDiff + AutoLR, stopped at the hold-out level each time; measured on
-# all four parts, those not yet asked for too.
+# *Sustainability*: the four parts of the forget set are asked for one after the other, each run
+# going on from the last model. *Scalability*: the start forgets one part, two, three, all four.
+# NGDiff + AutoLR, stopped at the hold-out level each time; measured on all four parts, those not
+# yet asked for too.
 
 
 # %%
@@ -192,7 +198,8 @@ print(tables.printed(table, KEYS, POINTS))
 
 # %% [markdown]
 # ## Run sheet of the paper profile
-# Estimated, not measured: the paper profile's steps of 32 forget and 32 retain pieces of 2048 tokens.
+# Estimated, not measured: the paper profile's steps of 32 forget and 32 retain pieces of 2048
+# tokens.
 
 # %%
 paper = ng.profile("paper")
@@ -207,7 +214,8 @@ print(tables.sheet(sheet, "08", "muse-bench/MUSE-News, muse-bench/MUSE-Books"))
 
 # %% [markdown]
 # ## Predict, then run
-# Matched forgetting stops at the loss of unseen documents. On which side of zero do you expect privleak there?
+# Matched forgetting stops at the loss of unseen documents. On which side of zero do you expect
+# privleak there?
 
 # %%
 for row in tables.means(tables.reported(done), ("privleak", "mia_min_k")):
@@ -218,11 +226,12 @@ for row in tables.means(tables.reported(done), ("privleak", "mia_min_k")):
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●●○)
-# privleak from scores: `report["target"].items` and `report["reference"].items` hold a Min-40 % score for each document of
-# `privleak_forget` and `privleak_holdout` (higher: less likely a member). With A = 1 − AUC, compute
-# (A − A_ret)/A_ret · 100.
+# privleak from scores: `report["target"].items` and `report["reference"].items` hold a Min-40 %
+# score for each document of `privleak_forget` and `privleak_holdout` (higher: less likely a
+# member). With A = 1 − AUC, compute (A − A_ret)/A_ret · 100.
 #
-# *Hint*: `ngdiff.evaluation.metrics.auc(member, nonmember)`; a memorising model has AUC 1, so A = 0.
+# *Hint*: `ngdiff.evaluation.metrics.auc(member, nonmember)`; a memorising model has AUC 1, so A =
+# 0.
 
 # %% tags=["exercise-solution"]
 from ngdiff.evaluation.items import column
@@ -257,11 +266,14 @@ assert smoke or last[-1] < before["verbmem_f"], (
 
 # %% [markdown]
 # ## What you should see
-# The start recites the forget set (verbmem above .9, the retain-only model below .5) and gives it away (privleak below −90); both
-# models know the retain set (all asserted). What is left after unlearning, and at what price in knowmem_r, is in the table.
+# The start recites the forget set (verbmem above .9, the retain-only model below .5) and gives it
+# away (privleak below −90); both models know the retain set (all asserted). What is left after
+# unlearning, and at what price in knowmem_r, is in the table.
 #
 # ## Summary
-# Words, facts and membership are measured apart: the table shows how far a run that is stopped by one loss has moved each of them.
+# Words, facts and membership are measured apart: the table shows how far a run that is stopped by
+# one loss has moved each of them.
 #
 # ## References
-# Shi et al., *MUSE* (arXiv 2407.06460); Shi et al., *Min-K% Prob* (arXiv 2310.16789); Bu et al. (arXiv 2410.22086).
+# Shi et al., *MUSE* (arXiv 2407.06460); Shi et al., *Min-K% Prob* (arXiv 2310.16789); Bu et al.
+# (arXiv 2410.22086).

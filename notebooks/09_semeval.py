@@ -9,14 +9,16 @@
 # %% [markdown]
 # # 09 · SemEval-2025 Task 4
 #
-# *You will* forget stories, invented people's private data and biographies at once, compute all twelve terms of the task, the
-# membership score and the final score, and see what holds a run down · *Needs* 06 · *Time* tiny: minutes; paper: GPU
-# hours (the run sheet estimates them) · *Reproduces* the task's tables in form; of their numbers only those that were run
+# *You will* forget stories, invented people's private data and biographies at once, compute all
+# twelve terms of the task, the membership score and the final score, and see what holds a run down
+# · *Needs* 06 · *Time* tiny: minutes; paper: GPU hours (the run sheet estimates them) ·
+# *Reproduces* the task's tables in form; of their numbers only those that were run
 #
-# The tiny profile runs generated dossiers in the task's own schema (`ngdiff.data.dossiers`; all people invented, those of Task3
-# too). With a copy of the real rows (`ngdiff reproduce --data LUME`) a slice of them goes through training, unlearning and the
-# evaluator as well; the paper profile reads the hub's models and needs that copy, since the hub's data has no row that a model has
-# never seen.
+# The tiny profile runs generated dossiers in the task's own schema (`ngdiff.data.dossiers`; all
+# people invented, those of Task3 too). With a copy of the real rows (`ngdiff reproduce --data
+# LUME`) a slice of them goes through training, unlearning and the evaluator as well; the paper
+# profile reads the hub's models and needs that copy, since the hub's data has no row that a model
+# has never seen.
 
 # %% tags=["parameters"]
 profile = "tiny"
@@ -55,11 +57,13 @@ for task in ("Task1", "Task2", "Task3"):
 
 # %% [markdown]
 # ## One complete result: the organisers' four baselines and NGDiff
-# `sc` rows continue a text and are judged by ROUGE-L recall, `qa` rows by exact match of the whole answer. Twelve terms: for each of three
-# tasks both, 1 − value on what is to be forgotten and the value on what is to be kept; their harmonic mean is the task aggregate. The membership
-# score is 1 − 2·|AUC − ½|. The final score also needs MMLU, so there is none here. Rates and stop as in notebook 06,
-# one model, means over the orders of the rows. The last column is what rates are tuned by, the harmonic mean of kept utility (of the
-# six retain values) and achieved forgetting (mean of the six forget values): no single zero makes it zero.
+# `sc` rows continue a text and are judged by ROUGE-L recall, `qa` rows by exact match of the whole
+# answer. Twelve terms: for each of three tasks both, 1 − value on what is to be forgotten and the
+# value on what is to be kept; their harmonic mean is the task aggregate. The membership score is 1
+# − 2·|AUC − ½|. The final score also needs MMLU, so there is none here. Rates and stop as in
+# notebook 06, one model, means over the orders of the rows. The last column is what rates are tuned
+# by, the harmonic mean of kept utility (of the six retain values) and achieved forgetting (mean of
+# the six forget values): no single zero makes it zero.
 
 # %%
 start, reference = ng.pair(bench, P)
@@ -104,9 +108,9 @@ print(tables.runs(done, SCORES))
 print(tables.FOOT)
 
 # %% [markdown]
-# The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In brackets: runs that the
-# budget ended before the hold-out level. Where one of them scored higher than the chosen rate, the table above has a
-# line for it too.
+# The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In
+# brackets: runs that the budget ended before the hold-out level. Where one of them scored higher
+# than the chosen rate, the table above has a line for it too.
 
 # %%
 fig = comparison.rates(done["tuning"], "tuning seed, one run a cell")
@@ -115,9 +119,11 @@ fig
 
 # %% [markdown]
 # ## Taken apart: what holds a run down
-# The task's report says that most entries failed on membership, not on the terms. One zero term makes the aggregate zero, and the membership score punishes both ends: a model that still knows its members (AUC near 1)
-# and one that was pushed past them (AUC near 0). Left: every run of this page, the tuning ones and those without a
-# stop too. Right: the task's own baselines (diamonds) and best entries (triangles) on OLMo-7B, as published.
+# The task's report says that most entries failed on membership, not on the terms. One zero term
+# makes the aggregate zero, and the membership score punishes both ends: a model that still knows
+# its members (AUC near 1) and one that was pushed past them (AUC near 0). Left: every run of this
+# page, the tuning ones and those without a stop too. Right: the task's own baselines (diamonds) and
+# best entries (triangles) on OLMo-7B, as published.
 
 # %%
 published = tables.published("semeval")
@@ -127,8 +133,9 @@ style.save(fig, figures_folder, "fig9_membership", style.caption(every))
 fig
 
 # %% [markdown]
-# Which terms hold the aggregate down? The smallest term of each method, by name and over its runs: if it is an exact-match term of the forget
-# set, the loss that stopped the run, a mean over *tokens*, was ruled by the long texts, while the short answers were still there.
+# Which terms hold the aggregate down? The smallest term of each method, by name and over its runs:
+# if it is an exact-match term of the forget set, the loss that stopped the run, a mean over
+# *tokens*, was ruled by the long texts, while the short answers were still there.
 
 # %%
 terms_of = {
@@ -146,9 +153,9 @@ for row in everyone:
 
 # %% [markdown]
 # ## MMLU and the final score
-# 5-shot accuracy over the questions of 57 subjects, through lm-eval (`pip install 'ngdiff[mmlu]'`) on the hub's questions. A 7B
-# entry must stay above 0.371. Where either cannot be had, this says so; a model of half a million parameters would guess
-# anyway.
+# 5-shot accuracy over the questions of 57 subjects, through lm-eval (`pip install 'ngdiff[mmlu]'`)
+# on the hub's questions. A 7B entry must stay above 0.371. Where either cannot be had, this says
+# so; a model of half a million parameters would guess anyway.
 
 # %%
 if general is None:
@@ -179,7 +186,8 @@ print({k: again[k] for k in ("harmonic-mean-task-aggregate", "mia_loss_acc", "ag
 
 # %% [markdown]
 # ## Real rows
-# A slice of LUME's training rows where a local copy is given: two documents of each task and fold, a model trained on them, NGDiff, the evaluator.
+# A slice of LUME's training rows where a local copy is given: two documents of each task and fold,
+# a model trained on them, NGDiff, the evaluator.
 
 # %%
 if lume.root:
@@ -221,7 +229,8 @@ else:
 
 # %% [markdown]
 # ## Published points beside ours
-# The organisers' baselines and the best entries, beside our runs of the paper profile's models where there are any.
+# The organisers' baselines and the best entries, beside our runs of the paper profile's models
+# where there are any.
 
 # %%
 POINTS = ("aggregate", "task_aggregate", "mia_final_score", "mmlu")
@@ -236,7 +245,8 @@ print(tables.printed(table, KEYS, POINTS))
 
 # %% [markdown]
 # ## Run sheet of the paper profile
-# Estimated, not measured: the paper profile's steps of 32 forget rows and as many retain rows, of about 150 tokens each.
+# Estimated, not measured: the paper profile's steps of 32 forget rows and as many retain rows, of
+# about 150 tokens each.
 
 # %%
 paper = ng.profile("paper")
@@ -252,8 +262,9 @@ print(tables.sheet(sheet, "09", "FOLDER, LUME's rows with all files", " --data F
 
 # %% [markdown]
 # ## Predict, then run
-# NGDiff weighs by gradient norms. Runs that arrived (no *) end at about the same forget loss. Is its membership AUC nearer to ½?
-# The distance is taken run by run: runs on both sides of ½ would look perfect in the mean.
+# NGDiff weighs by gradient norms. Runs that arrived (no *) end at about the same forget loss. Is
+# its membership AUC nearer to ½? The distance is taken run by run: runs on both sides of ½ would
+# look perfect in the mean.
 
 # %%
 missed = [row | {"miss": abs(row["mia_auc"] - 0.5)} for row in tables.reported(done)]
@@ -263,8 +274,8 @@ for row in tables.means(missed, ("mia_auc", "miss")):
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●○○)
-# The task aggregate by hand: from `done["levels"]`, the retain-only model's row, take the twelve `term_…` values and form
-# their harmonic mean.
+# The task aggregate by hand: from `done["levels"]`, the retain-only model's row, take the twelve
+# `term_…` values and form their harmonic mean.
 #
 # *Hint*: 12 / Σ 1/v.
 
@@ -296,11 +307,14 @@ assert smallest and all(r["mia_auc"] <= before["mia_auc"] for r in every), (
 
 # %% [markdown]
 # ## What you should see
-# The start has a zero aggregate and membership AUC near 1; the retain-only model is good at both (all asserted). The figure
-# shows on which side of ½ each run misses: some still know their members, some were pushed past them. No final score is printed without MMLU.
+# The start has a zero aggregate and membership AUC near 1; the retain-only model is good at both
+# (all asserted). The figure shows on which side of ½ each run misses: some still know their
+# members, some were pushed past them. No final score is printed without MMLU.
 #
 # ## Summary
-# Twelve terms under a harmonic mean, a two-sided membership score, general knowledge: the final score is the mean of the three.
+# Twelve terms under a harmonic mean, a two-sided membership score, general knowledge: the final
+# score is the mean of the three.
 #
 # ## References
-# Ramakrishna et al., *SemEval-2025 Task 4* (arXiv 2504.02883) and *LUME* (arXiv 2502.15097); Bu et al. (arXiv 2410.22086).
+# Ramakrishna et al., *SemEval-2025 Task 4* (arXiv 2504.02883) and *LUME* (arXiv 2502.15097); Bu et
+# al. (arXiv 2410.22086).

@@ -8,11 +8,13 @@
 # %% [markdown]
 # # 10 · Every table and figure, from saved rows alone
 #
-# *You will* rebuild every figure of a language-model run from the rows under `data/results/`, without any model · *Needs*
-# rows of the other notebooks · *Time* seconds · *Reproduces* the map of the paper's figures and tables
+# *You will* rebuild every figure of a language-model run from the rows under `data/results/`,
+# without any model · *Needs* rows of the other notebooks · *Time* seconds · *Reproduces* the map of
+# the paper's figures and tables
 #
-# A figure is a function of saved rows. What was not run says "not run"; nothing stands in for it. (The figures of the
-# theory are drawn from saved rows, `theory_*.jsonl`, in notebooks 01 to 04 themselves.)
+# A figure is a function of saved rows. What was not run says "not run"; nothing stands in for it.
+# (The figures of the theory are drawn from saved rows, `theory_*.jsonl`, in notebooks 01 to 04
+# themselves.)
 
 # %% tags=["parameters"]
 profile = "tiny"
@@ -47,8 +49,9 @@ for path in files:
 
 # %% [markdown]
 # ## One complete result: every figure of a language-model run, redrawn
-# From the rows of notebooks 00, 03 and 05 to 09 and of the committed grid, where they are. Those of 00 to 09 were saved
-# there; the grid's are saved here, and say in the report whether their rows are this run's or the committed ones.
+# From the rows of notebooks 00, 03 and 05 to 09 and of the committed grid, where they are. Those of
+# 00 to 09 were saved there; the grid's are saved here, and say in the report whether their rows are
+# this run's or the committed ones.
 
 # %%
 start, levels = saved("start.jsonl"), saved("levels.jsonl")
@@ -145,8 +148,8 @@ for name, fig in drawn.items():
 # | SemEval-2025 Task 4 (the task's paper): twelve terms, membership, baselines | 09 | `fig9_membership`, `semeval_*` | redrawn from generated dossiers; its models: need a GPU |
 #
 # ## The numbers a new run is compared with
-# `summary.jsonl` holds the numbers, each with the tolerance it was given before; the report of `make reproduce` sets the
-# committed and the new ones side by side.
+# `summary.jsonl` holds the numbers, each with the tolerance it was given before; the report of
+# `make reproduce` sets the committed and the new ones side by side.
 
 # %%
 sources = [
@@ -166,8 +169,8 @@ for row in summary:
 
 # %% [markdown]
 # ## Predict, then run
-# How many of the methods that were matched does NGDiff + AutoLR, tuned on nothing, beat, and how many beat it? Write two
-# numbers down, then run the cell.
+# How many of the methods that were matched does NGDiff + AutoLR, tuned on nothing, beat, and how
+# many beat it? Write two numbers down, then run the cell.
 
 # %%
 for prefix in ("", "grid_"):
@@ -188,8 +191,8 @@ for prefix in ("", "grid_"):
 
 # %% [markdown]
 # ## Exercise (5 minutes, ●○○)
-# From the saved rows of the live comparison, compute the mean number of updates of NGDiff + AutoLR and of GradDiff(0.9) at
-# its tuned rate. A row has `method`, `stepsize` and `updates`.
+# From the saved rows of the live comparison, compute the mean number of updates of NGDiff + AutoLR
+# and of GradDiff(0.9) at its tuned rate. A row has `method`, `stepsize` and `updates`.
 #
 # *Hint*: two methods times two conditions; a mean is a sum over a count.
 
@@ -220,8 +223,9 @@ print(f"updates: NGDiff + AutoLR {ours:.1f}, GradDiff(0.9) {theirs:.1f}")
 
 # %% [markdown]
 # ## What you should see
-# Every figure that has rows, and "not run" for what has none; a number has one row (asserted). Delete a file under
-# `data/results/<profile>/` (git brings it back), run this page again, and its figures are gone: nothing stands in.
+# Every figure that has rows, and "not run" for what has none; a number has one row (asserted).
+# Delete a file under `data/results/<profile>/` (git brings it back), run this page again, and its
+# figures are gone: nothing stands in.
 #
 # ## Summary
 # Rows are the result; a figure, a table and a sentence are views of them.

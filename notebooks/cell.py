@@ -1,9 +1,11 @@
 # %% [markdown]
 # # One cell of the grid
-# *You will* run one method with one step-size rule on one benchmark, for some seeds · *Needs* nothing ·
-# *Time* tiny: seconds a seed, after the models are trained once; paper: GPU hours · *Reproduces* one cell of the tables.
+# *You will* run one method with one step-size rule on one benchmark, for some seeds · *Needs*
+# nothing · *Time* tiny: seconds a seed, after the models are trained once; paper: GPU hours ·
+# *Reproduces* one cell of the tables.
 #
-# Batches execute this notebook (`ngdiff sweep grid.toml`); notebooks 05 and 06 call the same function.
+# Batches execute this notebook (`ngdiff sweep grid.toml`); notebooks 05 and 06 call the same
+# function.
 
 # %% tags=["parameters"]
 profile = "tiny"

@@ -158,6 +158,11 @@ class Reproduction:
             return _empty_cache(self.cache)
         return contextlib.nullcontext(slots.variable(self.cache / "slots", jobs))
 
+    def advise(self, again: str) -> None:
+        """Say of each failed notebook what went wrong and how to go on."""
+        for job, failure in self.failed.values():
+            self.say("\n" + explain(job, failure, again))
+
     def all(self, jobs: Sequence[Job], workers: int, force: bool) -> None:
         """Run the jobs; a failure of one stops no other."""
         known = self.root / "data" / "results" / self.label / TIMES
@@ -220,8 +225,7 @@ def reproduce(
     page = report.write(root, label, ran, run.ledger.files(), compared, config, seconds)
     say(f"\n{comparison.as_text(compared)}")
     again = ["ngdiff reproduce --profile", profile, *(["--data", data] if data else [])]
-    for job, failure in run.failed.values():
-        say("\n" + explain(job, failure, " ".join([*again, *["--smoke"] * smoke])))
+    run.advise(" ".join([*again, *["--smoke"] * smoke]))
     good = f"{len(run.done) - len(run.failed)} of {len(todo)} notebooks"
     say(f"\n{good} in {seconds:.0f} s; report: {page}")
     return 1 if run.failed else 0

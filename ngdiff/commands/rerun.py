@@ -50,14 +50,14 @@ class Rerun:
         from ngdiff.book.reproduce import reproduce
         from ngdiff.study import plan
 
-        rows = which(self.data)
+        P, rows = profile(self.profile), which(self.data)
         if self.data and not rows.place:
             raise ValueError(
                 f"--data {self.data} is generated: leave it out, or give a folder or hub"
             )
         rows.need("--data")
         if rows.root is not None:
-            rows.suite.need(rows.root, rows.suite.split(profile(self.profile)))
+            rows.suite.need(rows.root, rows.suite.split(P))
         seeds = _numbers(self.seeds, "--seeds")
         plan.plan("live", tuple(seeds or ()))  # refuses the tuning seed
         return reproduce(

@@ -487,7 +487,7 @@ def test_one_broken_process_ends_all(given, tmp_path):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--method", "nope"], "unknown method 'nope'; choose one of: gradascent"),
+        (["--method", "nope"], "unknown method 'nope'; choose one of: ngdiff"),
         (["--stepsize", "nope"], "unknown step-size rule 'nope'"),
         (["--stepsize", ""], "unknown step-size rule"),
         (["--stepsize", "autolr evry=5"], "write fields of AutoLR as name=value"),

@@ -212,7 +212,7 @@ def test_other_errors_pass():
 
 def test_the_start_of_kl_counts_its_second_copy():
     both = [ng.problem(bench(), model(), batch_size=2).bind(method, 0) for method in (ngdiff, kl)]
-    alone, beside = (memory.footprint(made, made.optimizer()).weights for made in both)
+    alone, beside = (memory.prepared(made, made.optimizer(), None).weights for made in both)
     assert beside == 2 * alone
 
 

@@ -27,6 +27,7 @@ from ngdiff.evaluation.conventions import CONVENTIONS
 from ngdiff.evaluation.muse import document, evaluate, open_unlearning, score, write
 from ngdiff.evaluation.muse_score import NAMES, TEXTS
 from ngdiff.evaluation.report import Report
+from ngdiff.evaluation.suites import suite
 from ngdiff.lm.model import LM
 from ngdiff.lm.tokens import IGNORE, Example, collate, train_tokenizer
 from ngdiff.profiles import profile
@@ -537,6 +538,15 @@ def test_open_unlearnings_names():
         < found["mia_min_k"]["holdout"]["agg_value"]
     )
     assert found["mia_min_k"]["auc"] == found["mia_min_k"]["agg_value"] == 1.0
+
+
+def test_the_files_of_a_report(tmp_path):
+    report = evaluate(random(), bench(), generate=False)
+    found = suite("muse").evaluator().write_files(report, tmp_path)
+    assert [path.name for path in found] == ["MUSE.json", "MUSE_EVAL.json"]
+    theirs = json.loads(found[1].read_text("utf-8"))
+    assert theirs["mia_min_k"]["auc"] == report.metrics["mia_min_k"]
+    assert json.loads(found[0].read_text("utf-8")) == document(report)
 
 
 # Requests -----------------------------------------------------------------------------------------

@@ -24,6 +24,7 @@ from ngdiff.data.real.semeval_rows import PROMPT
 from ngdiff.evaluation import Report, evaluate, terms
 from ngdiff.evaluation import semeval as evaluator
 from ngdiff.evaluation.conventions import convention
+from ngdiff.evaluation.suites import SEMEVAL
 from ngdiff.lm.model import LM
 from ngdiff.lm.pair import from_scratch
 from ngdiff.lm.tokens import collate, train_tokenizer
@@ -306,7 +307,7 @@ def test_rows_that_do_not_fit_are_named():
 @pytest.mark.parametrize("convention", ["ngdiff", "semeval"])
 def test_the_evaluators_folder_scores_to_the_same(tmp_path, convention):
     report = evaluate(memorised(), bench(), convention=convention, mmlu=0.4, max_new_tokens=16)
-    (folder,) = evaluator.write_files(report, tmp_path / "out")
+    (folder,) = SEMEVAL.evaluator().write_files(report, tmp_path / "out")
     names = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert names == {
         "forget_0.csv",
