@@ -30,7 +30,7 @@ smoke = False
 data = ""
 
 # %%
-from ngdiff.study import plan as compare, tables, trials
+from ngdiff.study import plan as plans, tables, trials
 from ngdiff.store import paths
 from ngdiff.figures import comparison, style
 
@@ -39,7 +39,7 @@ rows_folder, figures_folder = (
 )
 settings = {"profile": profile, "data": data}
 before, ideal = trials.levels(profile, "", data, 0)
-plan = compare.plan("smoke" if smoke else "real" if data else "live", tuple(seeds))
+plan = plans.plan("smoke" if smoke else "real" if data else "live", tuple(seeds))
 print(plan)
 
 # %% [markdown]
@@ -52,7 +52,7 @@ print(plan)
 # (`data/protocol/`), and the command `ngdiff reproduce --refresh` makes them again.
 
 # %%
-done = compare.carry_out(plan, rows_folder, refresh=refresh, **settings)
+done = plans.carry_out(plan, rows_folder, refresh=refresh, **settings)
 print({style.label(r["method"]): r["lr"] for r in done["matched"] if r["stepsize"] == "constant"})
 
 
@@ -174,8 +174,8 @@ show(done["matched"], ("uphill_retain", "downhill_forget"))
 
 # %%
 if refresh and not (smoke or data):
-    grid = compare.carry_out(
-        compare.plan("grid", tuple(seeds)), rows_folder, "grid_", refresh=True, **settings
+    grid = plans.carry_out(
+        plans.plan("grid", tuple(seeds)), rows_folder, "grid_", refresh=True, **settings
     )
     show(grid["matched"], MAIN)
     say(grid["claims"])

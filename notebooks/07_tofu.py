@@ -28,7 +28,7 @@ data = ""
 import time
 
 import ngdiff as ng
-from ngdiff.study import plan as compare, tables, trials
+from ngdiff.study import plan as plans, tables, trials
 from ngdiff import methods
 from ngdiff.evaluation.spelling import which
 from ngdiff.store import paths, rows as results
@@ -52,10 +52,8 @@ before, ideal = trials.levels(profile, "", data, 0)
 # 06. NGDiff also runs with AutoLR.
 
 # %%
-plan = compare.plan(
-    "smoke" if smoke else "real" if data and P.lm else "tofu", tuple(seeds), P.rates
-)
-done = compare.carry_out(plan, rows_folder, "tofu_", refresh, **settings)
+plan = plans.plan("smoke" if smoke else "real" if data and P.lm else "tofu", tuple(seeds), P.rates)
+done = plans.carry_out(plan, rows_folder, "tofu_", refresh, **settings)
 COLUMNS = {
     "forget_quality": "quality",
     "model_utility": "utility",
@@ -167,7 +165,7 @@ print(tables.printed(table, KEYS, POINTS))
 # %%
 MODELS = ("phi-1.5", "falcon-1b", "gpt2-xl", "llama-3.2-1b", "llama-2-7b", "mistral-7b")
 paper = ng.profile("paper")
-takes = compare.plan("tofu", tuple(seeds), paper.rates).runs
+takes = plans.plan("tofu", tuple(seeds), paper.rates).runs
 sheet = tables.run_sheet(
     "tofu", MODELS, takes, steps=paper.steps, tokens=64 * 90, trained=5 * 4000 * 90
 )

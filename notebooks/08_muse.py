@@ -31,7 +31,7 @@ import time
 
 import ngdiff as ng
 from ngdiff.evaluation.spelling import which
-from ngdiff.study import plan as compare, setup, tables, trials
+from ngdiff.study import plan as plans, setup, tables, trials
 from ngdiff.store import paths, rows as results
 from ngdiff.figures import comparison, style
 from ngdiff.figures import suites as pictures
@@ -58,8 +58,8 @@ print({name: len(rows) for name, rows in bench.configs.items()})
 # retain-only model's).
 
 # %%
-plan = compare.plan("smoke" if smoke else "muse", tuple(seeds), compare.RATES if P.lm else P.rates)
-done = compare.carry_out(plan, rows_folder, "muse_", refresh, **settings)
+plan = plans.plan("smoke" if smoke else "muse", tuple(seeds), plans.RATES if P.lm else P.rates)
+done = plans.carry_out(plan, rows_folder, "muse_", refresh, **settings)
 COLUMNS = {
     name: name
     for name in (
@@ -206,7 +206,7 @@ paper = ng.profile("paper")
 sheet = tables.run_sheet(
     "muse",
     ("llama-2-7b-news", "iclm-7b-books"),
-    compare.plan("muse", tuple(seeds), paper.rates).runs,
+    plans.plan("muse", tuple(seeds), paper.rates).runs,
     steps=paper.steps,
     tokens=2 * 32 * 2048,
 )

@@ -32,7 +32,7 @@ import time
 from dataclasses import replace
 
 import ngdiff as ng
-from ngdiff.study import plan as compare, tables, trials
+from ngdiff.study import plan as plans, tables, trials
 from ngdiff.store import paths, rows as results
 from ngdiff.evaluation.forward import loss
 from ngdiff.evaluation.mmlu import THRESHOLD, mmlu
@@ -80,11 +80,9 @@ if P.model:  # asked first: where it cannot be, no run waits for it
         )
     except (ModuleNotFoundError, ConnectionError) as error:
         why = str(error)
-plan = compare.plan(
-    "smoke" if smoke else "semeval", tuple(seeds), compare.RATES if P.lm else P.rates
-)
+plan = plans.plan("smoke" if smoke else "semeval", tuple(seeds), plans.RATES if P.lm else P.rates)
 plan = replace(plan, mmlu=general is not None)
-done = compare.carry_out(plan, rows_folder, "semeval_", refresh, **settings)
+done = plans.carry_out(plan, rows_folder, "semeval_", refresh, **settings)
 SHORT = {
     name: name.replace("Task", "T").replace("_regurgitation", " sc").replace("_knowledge", " qa")
     for name in TERMS
@@ -253,7 +251,7 @@ paper = ng.profile("paper")
 sheet = tables.run_sheet(
     "semeval",
     ("olmo-1b", "olmo-7b"),
-    compare.plan("semeval", tuple(seeds), paper.rates).runs,
+    plans.plan("semeval", tuple(seeds), paper.rates).runs,
     steps=paper.steps,
     tokens=2 * 32 * 150,
     trained=5 * 1136 * 150,

@@ -23,7 +23,7 @@ smoke = False
 data = ""
 
 # %%
-from ngdiff.study import claims, plan as compare, protocol
+from ngdiff.study import claims, plan as plans, protocol
 from ngdiff.store import paths, rows as results
 from ngdiff.figures import comparison, runs, style
 from ngdiff.figures import suites as pictures
@@ -74,7 +74,7 @@ for name, rows_file in (
         )
 parts = ("matched.parquet", "starts.parquet", "claims.jsonl", "levels.jsonl")
 for prefix, plan in (("", "live"), ("grid_", "grid")):
-    tuning = protocol.saved(compare.plan(plan, tuple(seeds)).tuning(profile=profile, data=data))
+    tuning = protocol.saved(plans.plan(plan, tuple(seeds)).tuning(profile=profile, data=data))
     found = [tuning, *(saved(f"{prefix}{part}") for part in parts)]
     if not all(found):
         print(f"{prefix or 'live '}comparison: not run")

@@ -189,7 +189,7 @@ def verdict(comparison: Sequence[Compared]) -> str:
         return "There are no numbers to compare, neither committed nor new."
     both = [item for item in comparison if item.committed and item.new]
     ok = sum(item.status == "ok" for item in both)
-    said = [f"{ok} of {len(both)} reproduced numbers are within tolerance."]
+    said = [f"{ok} of {len(both)} reproduced numbers are within tolerance."] if both else []
     missing = [item for item in comparison if item.new is None]
     grid = sum(item.long_grid for item in missing)
     if grid:

@@ -15,7 +15,7 @@ from ngdiff.book import build as book
 from ngdiff.methods.lookup import label, ordered
 from ngdiff.store.rows import read_rows
 from ngdiff.store.table import Column, Link, Table
-from ngdiff.study import plan as compare
+from ngdiff.study import plan as plans
 from ngdiff.study import protocol
 from ngdiff.study.claims import OURS
 from ngdiff.study.intervals import select
@@ -149,7 +149,7 @@ def findings(root: Path) -> str:
     """The grid in sentences (`ngdiff.study.sentences`)."""
     parts = ("matched.parquet", "starts.parquet", "fixed.parquet", "claims.jsonl")
     matched, *others = (_saved(root / "data/results/tiny" / f"grid_{name}") for name in parts)
-    files = [matched, protocol.saved(compare.plan("grid", ()).tuning(profile="tiny")), *others]
+    files = [matched, protocol.saved(plans.plan("grid", ()).tuning(profile="tiny")), *others]
     return "\n".join(f"- {line}" for line in sentences(*files)) if all(files) else NOT_RUN
 
 

@@ -33,6 +33,7 @@ from ngdiff.store.cache import probe_writable
 from ngdiff.store.content import content_key
 from ngdiff.store.progress import Progress
 from ngdiff.store.rows import read_rows, write_rows
+from ngdiff.store.values import content
 
 
 @dataclass(frozen=True)
@@ -107,9 +108,19 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
     for point in expand(text["grid"]):
         settings = declared | point | {"out": None, "refresh": None}
         texts = tuple((name, value) for name, value in settings.items() if isinstance(value, str))
-        key = content_key(base(texts), settings)
+        key = content_key(base(texts), settings, *_own(settings))
         made.append(Cell(point | {"out": str(folder / f"{key}.jsonl")}, key, folder))
     return made, root / text.get("rows", folder / "rows.jsonl")
+
+
+def _own(settings: Mapping[str, Any]) -> list[Any]:
+    """Return the content of a method "module:name", code included; [] for the package's."""
+    name = settings.get("method")
+    if not (isinstance(name, str) and ":" in name):
+        return []
+    from ngdiff.methods import lookup  # imports torch, which names of ours do not need
+
+    return [content(lookup.method(name))]
 
 
 def _check_values(where: str, values: list[Any]) -> None:

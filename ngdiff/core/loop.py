@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from ngdiff.core import checkpoint as ckpt
 from ngdiff.core import vector
-from ngdiff.core.step import Info, Phase, Stop, UnlearningStep
+from ngdiff.core.gradients import Phase
+from ngdiff.core.info import Info, Stop
+from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import StepSize
 
 Make = Callable[[Any], torch.optim.Optimizer]  # from parameters, or groups of them

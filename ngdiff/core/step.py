@@ -23,19 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import gradients as phases
+from ngdiff.core import gradients, sharding, vector
 from ngdiff.core import processes as procs
-from ngdiff.core import sharding, vector
 from ngdiff.core.directions import Direction
 from ngdiff.core.gradients import Loss, Phase, Swap
-from ngdiff.core.info import ForgetLevel, Info, RetainBound, Stop, no_weights, seen
+from ngdiff.core.info import Info, Stop, no_weights, seen
 from ngdiff.core.optimizers import Rates, accepted, parameters
 from ngdiff.core.point import Point, point_of
 from ngdiff.core.probe import UpdateLine, evaluating
 from ngdiff.core.processes import Processes
 from ngdiff.core.stepsize import State, StepSize
-
-__all__ = ["ForgetLevel", "Info", "Loss", "Phase", "RetainBound", "Stop", "UnlearningStep"]
 
 
 class UnlearningStep:
@@ -81,7 +78,10 @@ class UnlearningStep:
         self.optimizer, self.params = accepted(model, optimizer, stepsize)
         self.processes = processes or procs.of(self.module, self.params)
         self.direction, self.stepsize = direction, stepsize
-        self.memory, self.once = phases.mode(memory, measure, stepsize), phases.once(self.module)
+        self.memory, self.once = (
+            gradients.mode(memory, measure, stepsize),
+            gradients.once(self.module),
+        )
         self.stop, self.measure, self.dtype = tuple(stop), measure, dtype
         self.rates, self.held = Rates(self.optimizer), parameters(self.optimizer)
         self.tolerance = vector.square_precision(self.params)
@@ -96,14 +96,14 @@ class UnlearningStep:
         own, on which the step is greedy; AutoLR is better given these rows and about three times as
         many others.
         """
-        retain, forget = phases.losses_of(retain_loss), phases.losses_of(forget_loss)
-        probe = retain if probe_loss is None else phases.losses_of(probe_loss)
+        retain, forget = gradients.losses_of(retain_loss), gradients.losses_of(forget_loss)
+        probe = retain if probe_loss is None else gradients.losses_of(probe_loss)
         if [id(p) for p in self.params] != [id(p) for p in self.held if p.requires_grad]:
             changed = "parameters were frozen or unfrozen since this step was made"
             raise ValueError(f"{changed}: make a new UnlearningStep")
         grads = self.memory(self.params, self._clear, self.processes, self.once)
         losses, gram = grads.measure(retain, forget)
-        floors = torch.tensor([phases.noise_floor(retain), phases.noise_floor(forget)])
+        floors = torch.tensor([gradients.noise_floor(retain), gradients.noise_floor(forget)])
         info = self._decide(losses, gram, floors, early=grads.early)
         if self.measure:
             grads.keep_F()

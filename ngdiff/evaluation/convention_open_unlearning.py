@@ -112,9 +112,9 @@ class OpenUnlearning(Muse):
     # Training
 
     def objective(self, objective: Objective) -> Objective:
-        from ngdiff.methods import variants as published  # torch
+        from ngdiff.methods import variants  # torch
 
-        return published.variant(published.OPEN_UNLEARNING, objective)
+        return variants.variant(variants.OPEN_UNLEARNING, objective)
 
     def padding(self, lm: LM) -> int:
         hidden = self.hidden(lm)

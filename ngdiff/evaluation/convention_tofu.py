@@ -61,9 +61,9 @@ class TOFU(Convention):
         return TOFUTraining()
 
     def objective(self, objective: Objective) -> Objective:
-        from ngdiff.methods import variants as published  # torch
+        from ngdiff.methods import variants  # torch
 
-        return published.variant(published.TOFU, objective)
+        return variants.variant(variants.TOFU, objective)
 
 
 class TOFUTraining(TOFU):

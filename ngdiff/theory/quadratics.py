@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from ngdiff.core.directions import Direction
-from ngdiff.core.step import Info, UnlearningStep
+from ngdiff.core.info import Info
+from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import StepSize
 
 

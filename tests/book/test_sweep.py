@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,39 @@ def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
     assert batch.sweep(grid, root=repo, say=said.append) == 0
     assert [len(cell.file(".runs").read_text()) for cell in every] == [1, 2, 1]
     assert [json.loads(line)["seed"] for line in rows.read_text().splitlines()] == [0, 1, 2]
+
+
+OWN = """
+import ngdiff as ng
+from dataclasses import dataclass
+
+@dataclass(frozen=True)
+class Half:
+    def weights(self, gram, losses):
+        return gram.new_tensor([{share}, 1.0])
+
+mine = ng.Method("mine", Half())
+"""
+
+
+def test_a_method_of_a_user_counts_with_its_code(repo: Path, monkeypatch) -> None:
+    monkeypatch.chdir(repo)
+    monkeypatch.syspath_prepend(repo)
+    (repo / "notebooks/cell.py").write_text(CELL)
+    grid = repo / "grid.toml"
+    grid.write_text('[grid]\nmethod = ["own_rules:mine"]\n')
+    keys = []
+    for share in ("0.5", "0.25", "0.5"):
+        (repo / "own_rules.py").write_text(OWN.format(share=share))
+        monkeypatch.delitem(sys.modules, "own_rules", raising=False)
+        importlib.invalidate_caches()
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)
+        (cell,), _ = batch.cells(grid, repo / "notebooks/cell.py", repo)
+        keys.append(cell.key)
+    assert keys[0] == keys[2] != keys[1]
+    grid.write_text('[grid]\nmethod = ["own_rules:nothing"]\n')
+    with pytest.raises(ValueError, match="own_rules:nothing"):
+        batch.cells(grid, repo / "notebooks/cell.py", repo)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 import ngdiff as ng
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import GradDiff, NGDiff
-from ngdiff.core.step import ForgetLevel
+from ngdiff.core.info import ForgetLevel
 from ngdiff.core.stepsize import Constant
 from ngdiff.methods.problem import LMProblem
 from tests.helpers import micro

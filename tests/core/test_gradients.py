@@ -14,7 +14,8 @@ from torch import nn
 
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
-from ngdiff.core.step import ForgetLevel, RetainBound, UnlearningStep
+from ngdiff.core.info import ForgetLevel, RetainBound
+from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant, WarmupCosine
 from tests.core.test_step import BAD, Reads, bits, line_problem, same
 from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_step

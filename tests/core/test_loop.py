@@ -12,7 +12,8 @@ import torch
 import ngdiff as ng
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import GradAscent, GradDiff, LossNorm, NGDiff
-from ngdiff.core.step import ForgetLevel, RetainBound, UnlearningStep
+from ngdiff.core.info import ForgetLevel, RetainBound
+from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant, WarmupCosine
 from tests.helpers.twin import Lion, NetProblem
 

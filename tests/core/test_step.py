@@ -20,7 +20,8 @@ import ngdiff as ng
 from ngdiff.core import vector
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
-from ngdiff.core.step import ForgetLevel, RetainBound, UnlearningStep
+from ngdiff.core.info import ForgetLevel, RetainBound
+from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant, State, StepSize
 from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_direction, twin_step
 

@@ -19,8 +19,7 @@ from ngdiff.core.stepsize import Constant
 from ngdiff.evaluation.conventions import convention
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import IGNORE, Example
-from ngdiff.methods import refusals
-from ngdiff.methods import variants as published
+from ngdiff.methods import refusals, variants
 from ngdiff.methods.baselines import CEU, DPO, RMU, UNDIAL, WGA, RMURetain, SatImp, control
 from ngdiff.methods.definition import Method
 from ngdiff.methods.loss import forward
@@ -43,10 +42,10 @@ TOKENWISE = [
 ]
 HIDDEN = [RMU(), RMU(c=0.5, seed=3), RMURetain()]
 OPEN = [
-    published.PaddedKL(),
-    published.PaddedUNDIAL(),
-    published.BroadcastRMU(),
-    published.BroadcastRMURetain(),
+    variants.PaddedKL(),
+    variants.PaddedUNDIAL(),
+    variants.BroadcastRMU(),
+    variants.BroadcastRMURetain(),
 ]
 
 
@@ -272,7 +271,7 @@ def test_vocabulary_entries_that_are_masked_out_are_borne(objective):
 # -------------------------------------------------------------------------------- published defects
 @pytest.mark.parametrize(
     "objective",
-    [published.PaddedKL(), published.PaddedUNDIAL(beta=2.0)],
+    [variants.PaddedKL(), variants.PaddedUNDIAL(beta=2.0)],
     ids=lambda o: type(o).__name__,
 )
 def test_padded_objectives_are_what_flattened_logits_give(objective):
@@ -296,7 +295,7 @@ def test_padded_objectives_are_what_flattened_logits_give(objective):
             logits[:, :-1].reshape(-1, V), lowered.softmax(-1).reshape(-1, V)
         )
     assert ours == pytest.approx(wanted.item(), rel=1e-12)
-    right = published.KL() if isinstance(objective, KL) else UNDIAL(beta=2.0)
+    right = variants.KL() if isinstance(objective, KL) else UNDIAL(beta=2.0)
     seen, before = (Tokens(x, labels) for x in (logits, start))
     assert value(
         right, seen, labels, torch.cat(start_values("logp", before))
@@ -305,17 +304,15 @@ def test_padded_objectives_are_what_flattened_logits_give(objective):
 
 def test_a_missing_label_needs_a_vocabulary_of_a_hundred():
     with pytest.raises(ValueError, match="-100, indexes no entry of a vocabulary of 99"):
-        published.PaddedUNDIAL().relabel(LABELS, 99)
-    assert published.PaddedUNDIAL().relabel(LABELS, 100)[0, 0] == 0
+        variants.PaddedUNDIAL().relabel(LABELS, 99)
+    assert variants.PaddedUNDIAL().relabel(LABELS, 100)[0, 0] == 0
 
 
 @pytest.mark.parametrize("retain", [False, True])
 def test_broadcasting_is_mean_times_mean_and_wrong_on_unequal_lengths(retain):
     """Sums (B,) over counts (B, 1): the mean of a B×B matrix."""
     right, wrong = (
-        (RMURetain(), published.BroadcastRMURetain())
-        if retain
-        else (RMU(), published.BroadcastRMU())
+        (RMURetain(), variants.BroadcastRMURetain()) if retain else (RMU(), variants.BroadcastRMU())
     )
     start = torch.cat(start_values("hidden", activations())) + 0.5 if retain else None
     goal = start if retain else 2.0 * control(2).double()
@@ -332,16 +329,16 @@ def test_broadcasting_is_mean_times_mean_and_wrong_on_unequal_lengths(retain):
 
 def test_broadcasting_is_right_on_equal_lengths():
     labels = torch.tensor([[IGNORE, 0, 1, IGNORE], [IGNORE, IGNORE, 1, 2]])
-    both = [value(o, activations(labels), labels).item() for o in (RMU(), published.BroadcastRMU())]
+    both = [value(o, activations(labels), labels).item() for o in (RMU(), variants.BroadcastRMU())]
     assert both[0] == pytest.approx(both[1], rel=1e-14)
 
 
 def test_a_convention_keeps_the_settings_and_leaves_the_rest_alone():
     ours, muse, tofu, open_ = map(convention, ("ngdiff", "muse", "tofu", "open-unlearning"))
     assert ours.objective(UNDIAL(3.0)) == muse.objective(UNDIAL(3.0)) == UNDIAL(3.0)
-    assert open_.objective(UNDIAL(3.0)) == published.PaddedUNDIAL(3.0)
-    assert open_.objective(RMU(c=5.0, layer=3, seed=2)) == published.BroadcastRMU(5.0, 3, 2)
-    assert tofu.objective(KL()) == published.PaddedKL() and tofu.objective(RMU()) == RMU()
+    assert open_.objective(UNDIAL(3.0)) == variants.PaddedUNDIAL(3.0)
+    assert open_.objective(RMU(c=5.0, layer=3, seed=2)) == variants.BroadcastRMU(5.0, 3, 2)
+    assert tofu.objective(KL()) == variants.PaddedKL() and tofu.objective(RMU()) == RMU()
     assert all(open_.objective(o) == o for o in (CE(), DPO(), WGA(), SatImp(), CEU()))
 
 
@@ -731,7 +728,7 @@ def test_what_averages_over_padding_cannot_be_cut(target, objective):
 
 def test_padding_is_in_the_published_average(exact):
     """One more row, longer than the rest, changes what the others give."""
-    made = moved(exact, published.PaddedKL())
+    made = moved(exact, variants.PaddedKL())
     (phase,) = made.batch(0)[0]
     logits, start = (
         m(phase.batch["input_ids"], phase.batch["attention_mask"]).logits

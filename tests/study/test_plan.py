@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from ngdiff.study import claims
-from ngdiff.study import plan as compare
+from ngdiff.study import plan as plans
 from ngdiff.study.claims import OURS
 from ngdiff.study.intervals import Interval, interval, paired, select
 from ngdiff.study.plan import BASELINES, COMPOSED, RATES, STARTS, TUNING_SEED, plan
@@ -31,7 +31,7 @@ def row(method=OURS, stepsize="constant", lr=1e-3, seed=0, target_seed=0, score=
 
 # ------------------------------------------------------------------------------------------- trials
 def test_tuning_is_one_matched_trial_a_method_and_rate_on_the_tuning_seed():
-    trials = compare.tuning(("npo", OURS), profile="tiny", steps=7)
+    trials = plans.tuning(("npo", OURS), profile="tiny", steps=7)
     assert [(t.method, t.lr) for t in trials] == list(itertools.product(("npo", OURS), RATES))
     assert {(t.seed, t.target_seed, t.rule, t.stepsize, t.steps) for t in trials} == {
         (TUNING_SEED, 0, "matched", "constant", 7)
@@ -106,7 +106,7 @@ def test_an_unknown_plan_lists_the_known_ones():
 def test_every_trial_of_every_plan_is_a_valid_one(name):
     made = plan(name, SEEDS)
     reported = made.reported(dict.fromkeys(made.methods, 1e-3), "matched")
-    for trials in (compare.tuning(made.methods, made.rates), made.starts(), reported):
+    for trials in (plans.tuning(made.methods, made.rates), made.starts(), reported):
         assert trials and len(set(trials)) == len(trials)
 
 
@@ -118,8 +118,8 @@ def test_the_rate_with_the_best_score_is_taken_and_the_smaller_one_on_a_tie():
     ]
     rows += [row("kl", lr=lr, score=s) for lr, s in ((1e-4, 0.0), (1e-3, 0.0))]
     for order in (rows, rows[::-1]):
-        assert compare.tuned(order) == {"npo": 1e-3, "kl": 1e-4}
-    assert compare.tuned([]) == {}
+        assert plans.tuned(order) == {"npo": 1e-3, "kl": 1e-4}
+    assert plans.tuned([]) == {}
 
 
 def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
@@ -130,8 +130,8 @@ def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
     ]
     # none did
     rows += [row("kl", lr=lr, score=s, stopped="steps") for lr, s in ((1e-4, 0.3), (1e-3, 0.4))]
-    assert compare.tuned(rows) == {"npo": 1e-3, "kl": 1e-3}
-    assert compare.tuned(rows, arrived=False) == {"npo": 1e-4, "kl": 1e-3}
+    assert plans.tuned(rows) == {"npo": 1e-3, "kl": 1e-3}
+    assert plans.tuned(rows, arrived=False) == {"npo": 1e-4, "kl": 1e-3}
     # a method that the rule keeps from its best rate is reported at that rate too, where the plan
     # says so
     short = plan("muse", SEEDS).short(rows, profile="tiny")
@@ -409,11 +409,11 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch, name):
         ]
 
     levels = ({"model_utility": 0.5}, {"model_utility": 0.6, "report": object()})
-    monkeypatch.setattr(compare, "run_all", run_all)
+    monkeypatch.setattr(plans, "run_all", run_all)
     # every rate is tuned here
-    monkeypatch.setattr(compare.protocol, "committed", lambda wanted: {})
-    monkeypatch.setattr(compare.trials, "levels", lambda *shape: levels)
-    done = compare.carry_out(plan(name, SEEDS), tmp_path, "x_", profile="tiny")
+    monkeypatch.setattr(plans.protocol, "committed", lambda wanted: {})
+    monkeypatch.setattr(plans.trials, "levels", lambda *shape: levels)
+    done = plans.carry_out(plan(name, SEEDS), tmp_path, "x_", profile="tiny")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         [
             "x_claims.jsonl",

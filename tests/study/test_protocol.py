@@ -12,11 +12,11 @@ import pytest
 from ngdiff import profiles
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows
-from ngdiff.study import plan as compare
+from ngdiff.study import plan as plans
 from ngdiff.study import protocol, trials
 from ngdiff.study.trial import Trial
 
-WANTED = [Trial("npo", "constant", lr, compare.TUNING_SEED) for lr in (1e-4, 1e-3)]
+WANTED = [Trial("npo", "constant", lr, plans.TUNING_SEED) for lr in (1e-4, 1e-3)]
 
 
 @pytest.fixture
@@ -85,9 +85,7 @@ def test_the_committed_rates_cover_every_plan_of_the_pages(checkout: Path) -> No
     places = {"live": "", "grid": "", "tofu": "", "muse": "news", "semeval": "dossiers"}
     P = profiles.profile("tiny")
     for name, data in places.items():
-        rates = P.rates if name in ("tofu", "live") else compare.RATES
-        rows = protocol.saved(
-            compare.plan(name, (0, 1, 2), rates).tuning(profile="tiny", data=data)
-        )
+        rates = P.rates if name in ("tofu", "live") else plans.RATES
+        rows = protocol.saved(plans.plan(name, (0, 1, 2), rates).tuning(profile="tiny", data=data))
         assert rows, name
-        assert all(r["stamp"]["commit"] and r["seed"] == compare.TUNING_SEED for r in rows)
+        assert all(r["stamp"]["commit"] and r["seed"] == plans.TUNING_SEED for r in rows)

@@ -15,7 +15,7 @@ from ngdiff.methods.recipes import METHODS
 from ngdiff.profiles import profile
 from ngdiff.store import paths
 from ngdiff.store.rows import read_rows, write_rows
-from ngdiff.study import plan as compare
+from ngdiff.study import plan as plans
 from ngdiff.study import tables, trials
 from ngdiff.study.setup import Setup
 
@@ -176,12 +176,12 @@ def test_run_sheets_are_arithmetic():
 
 
 def test_a_plan_counts_its_runs():
-    plan = compare.Plan(
+    plan = plans.Plan(
         "x", ("npo", "kl"), (1e-4, 1e-3, 1e-2), (0, 1), starts_from=(), walked=(), mmlu=True
     )
     assert plan.runs == 2 * 3 + 2 * 2 + 2 + 1  # tuning, reported, AutoLR, AutoLR without a stop
     assert all(t.mmlu for t in plan.reported({"npo": 1e-4}, "matched"))
-    assert not any(t.mmlu for t in compare.tuning(plan.methods))
+    assert not any(t.mmlu for t in plans.tuning(plan.methods))
 
 
 def test_conventions_are_those_of_the_published_numbers_for_the_hubs_models_alone():
@@ -223,13 +223,13 @@ def test_rows_of_a_folder_count_as_those_of_the_hub(tmp_path, monkeypatch):
 
 def test_plans_of_the_benchmarks_pages():
     for name in ("tofu", "muse", "semeval"):
-        plan = compare.plan(name, (0, 1))
+        plan = plans.plan(name, (0, 1))
         assert (
             plan.seeds == ((0,) if name == "tofu" else (0, 1))
             and set(plan.methods) <= set(METHODS)
-            and compare.OURS in plan.methods
+            and plans.OURS in plan.methods
         )
-    assert set(compare.ORGANISERS) == {"gradascent", "graddiff-0.5", "kl", "npo"}
+    assert set(plans.ORGANISERS) == {"gradascent", "graddiff-0.5", "kl", "npo"}
 
 
 @pytest.mark.parametrize(
