@@ -39,6 +39,13 @@ class Model:
     gated: bool = False
 
 
+def _muse(name: str, base: str, corpus: str) -> Model:
+    """Return the row of MUSE's published pair of a corpus."""
+    pair = tuple(f"muse-bench/MUSE-{corpus}_{role}" for role in ("target", "retrain"))
+    ready = {f"muse {corpus}": (pair[0], pair[1])}
+    return Model(name, base, "llama", 6.7, tokenizer=MUSE_BASE, gated=True, ready=ready)
+
+
 _OPEN = "open-unlearning/tofu_Llama-3.2-1B-Instruct"
 _SEMEVAL = "llmunlearningsemeval2025organization"
 MODELS = {
@@ -72,24 +79,8 @@ MODELS = {
             gated=True,
             ready={"tofu": (f"{_OPEN}_full", f"{_OPEN}_{{retain}}")},
         ),
-        Model(
-            "llama-2-7b-news",
-            MUSE_BASE,
-            "llama",
-            6.7,
-            tokenizer=MUSE_BASE,
-            gated=True,
-            ready={"muse news": ("muse-bench/MUSE-news_target", "muse-bench/MUSE-news_retrain")},
-        ),
-        Model(
-            "iclm-7b-books",
-            "",
-            "llama",
-            6.7,
-            tokenizer=MUSE_BASE,
-            gated=True,
-            ready={"muse books": ("muse-bench/MUSE-books_target", "muse-bench/MUSE-books_retrain")},
-        ),
+        _muse("llama-2-7b-news", MUSE_BASE, "news"),
+        _muse("iclm-7b-books", "", "books"),
         Model(
             "olmo-1b",
             "allenai/OLMo-1B-0724-hf",

@@ -26,12 +26,13 @@ def _how(suite: Suite) -> Any:
     return typer.Option("--convention", help=f"{', '.join(names(suite.name))}.")
 
 
+OfTOFU = Annotated[str, _how(TOFU)]
+OfMUSE = Annotated[str, _how(MUSE)]
+
+
 @app.command("tofu")
 def score_tofu(
-    log: File,
-    reference: Reference = None,
-    convention: Annotated[str, _how(TOFU)] = "ngdiff",
-    json: Out = None,
+    log: File, reference: Reference = None, convention: OfTOFU = "ngdiff", json: Out = None
 ) -> None:
     """TOFU's eval_log_aggregated.json: model utility, and forget quality against a retain-only
     model's.
@@ -59,10 +60,7 @@ def score_semeval(
 
 @app.command("muse")
 def score_muse(
-    file: File,
-    reference: Reference = None,
-    convention: Annotated[str, _how(MUSE)] = "ngdiff",
-    json: Out = None,
+    file: File, reference: Reference = None, convention: OfMUSE = "ngdiff", json: Out = None
 ) -> None:
     """MUSE's responses and Min-40 % scores (the README says in which form)."""
     _score("muse", file, reference, None, convention, json)

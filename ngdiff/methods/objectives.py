@@ -152,8 +152,18 @@ class KL(Objective):
         return tokens.by_row(terms.sum(-1) + (line - line.detach()))
 
 
+class _EachRow(Objective):
+    """A mean over rows, whatever their length, with a positive field `beta`."""
+
+    def __post_init__(self) -> None:
+        positive(self)
+
+    def counts(self, labels: Tensor) -> Tensor:
+        return torch.ones(len(labels), dtype=torch.long, device=labels.device)
+
+
 @dataclass(frozen=True)
-class NPO(Objective):
+class NPO(_EachRow):
     """F = (2/β)·mean over rows of log σ(β(nll − nll_start)), nll summed over the answer; start: nll
     (rows,).
 
@@ -162,20 +172,13 @@ class NPO(Objective):
 
     beta: float = 0.1
     start: ClassVar[str | None] = "nll"
-    floor: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        positive(self)
-
-    def counts(self, labels: Tensor) -> Tensor:
-        return torch.ones(len(labels), dtype=torch.long, device=labels.device)
 
     def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
         return 2 / self.beta * fn.logsigmoid(self.beta * (tokens.by_row(tokens.nll) - start))
 
 
 @dataclass(frozen=True)
-class SimNPO(Objective):
+class SimNPO(_EachRow):
     """F = (2/β)·mean over rows of log σ(β(nll/n − δ)): NPO without a start model, on the mean NLL
     of the answer.
     """
@@ -183,13 +186,6 @@ class SimNPO(Objective):
     beta: float = 4.5
     delta: float = 0.0
     start: ClassVar[str | None] = None
-    floor: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        positive(self)
-
-    def counts(self, labels: Tensor) -> Tensor:
-        return torch.ones(len(labels), dtype=torch.long, device=labels.device)
 
     def sums(self, tokens: Tokens, start: Tensor | None) -> Tensor:
         mean = tokens.by_row(tokens.nll) / tokens.by_row(torch.ones_like(tokens.nll))

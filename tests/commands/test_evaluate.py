@@ -105,22 +105,10 @@ def test_a_reference_is_a_model_or_its_report(folder, tmp_path):
 @pytest.mark.parametrize("convention", ["ngdiff", "tofu", "open-unlearning"])
 def test_what_the_benchmarks_own_files_say_is_what_was_measured(folder, tmp_path, convention):
     """The report, its TOFU_EVAL.json and its eval_log_aggregated.json, scored again, to 1e-9."""
-    job = settings(
-        folder,
-        reference=str(folder / "reference"),
-        convention=convention,
-        files=tmp_path / "own",
-        max_new_tokens=8,
-    )
+    place, shared = str(folder / "reference"), {"convention": convention, "max_new_tokens": 8}
+    job = settings(folder, reference=place, files=tmp_path / "own", **shared)
     found = run(Evaluation(**job))
-    other = settings(
-        folder,
-        model=str(folder / "reference"),
-        convention=convention,
-        files=tmp_path / "ref",
-        max_new_tokens=8,
-    )
-    run(Evaluation(**other))
+    run(Evaluation(**settings(folder, model=place, files=tmp_path / "ref", **shared)))
     names = {"TOFU_EVAL.json", "TOFU_SUMMARY.json", "eval_log_aggregated.json"}
     assert names <= {p.name for p in (tmp_path / "own").iterdir()}
     summary = json.loads((tmp_path / "own" / "TOFU_SUMMARY.json").read_text())

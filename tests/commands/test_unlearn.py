@@ -30,7 +30,7 @@ from ngdiff.evaluation import evaluate
 from ngdiff.lm.model import load, save
 from ngdiff.methods.problem import LMProblem
 from ngdiff.store.rows import read_rows, write_rows
-from tests.helpers import micro
+from tests.helpers import killed, micro
 
 ROOT = Path(__file__).resolve().parents[2]
 # rounding is not amplified
@@ -279,20 +279,7 @@ def test_documents(given, tmp_path):
 
 
 # ----------------------------------------------------------------------------------------- going on
-KILLED = """
-import os, signal, sys
-from ngdiff.core import checkpoint
-real, calls = checkpoint.save_file, []
-def half(tensors, path, **kw):
-    calls.append(path)
-    real(tensors, path, **kw)
-    if len(calls) == 2:
-        os.truncate(path, os.path.getsize(path) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.save_file = half
-from ngdiff.commands.cli import main
-main()
-"""
+KILLED = killed.script(".", "from ngdiff.commands.cli import main; main()")
 
 
 def test_a_killed_run_goes_on_bit_for_bit(given, tmp_path):

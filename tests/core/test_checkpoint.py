@@ -23,7 +23,7 @@ from ngdiff.core.directions import GradDiff, NGDiff
 from ngdiff.core.info import ForgetLevel
 from ngdiff.core.stepsize import Constant
 from ngdiff.methods.problem import LMProblem
-from tests.helpers import micro
+from tests.helpers import killed, micro
 from tests.helpers.twin import Lion, NetProblem
 from tests.methods.test_problem import BENCH
 
@@ -198,28 +198,10 @@ def test_a_finished_run_stops_again_where_it_stopped(tmp_path):
     same(go(path, stop=stop, steps=60, rule=Constant(0.03)), first)
 
 
-SCRIPT = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import torch; torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-from ngdiff.core import checkpoint
-from tests.core import test_checkpoint
-
-real, calls = checkpoint.save_file, []
-def half(tensors, path, **kw):
-    calls.append(path)
-    real(tensors, path, **kw)
-    if len(calls) == 2:
-        os.truncate(path, os.path.getsize(path) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.save_file = half
-test_checkpoint.go({path!r})
-"""
-
-
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path):
     path = tmp_path / "run.safetensors"
-    script = SCRIPT.format(tests=str(Path(__file__).resolve().parents[2]), path=str(path))
+    run = f"from tests.core import test_checkpoint; test_checkpoint.go({str(path)!r})"
+    script = killed.script(str(Path(__file__).resolve().parents[2]), run)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     seen = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 import math
 
 import pytest
@@ -18,6 +17,7 @@ from ngdiff.core.info import ForgetLevel, RetainBound
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant, WarmupCosine
 from tests.core.test_step import BAD, Reads, bits, line_problem, same
+from tests.helpers.memory import peak_bytes
 from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_step
 
 NORMS = [GradAscent(), GradDiff(1.0), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff()]
@@ -445,16 +445,6 @@ def test_what_needs_the_retain_gradient_later_is_refused(options):
 
 
 # ------------------------------------------------------------------------------------------- memory
-def peak_bytes(run):
-    """The most bytes alive at once beyond the start, from the allocator's own events."""
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as recorded:
-        run()
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
-
-
 @pytest.mark.parametrize("parts", [1, 2])
 def test_recompute_holds_one_gradient_where_swap_holds_two(parts):
     """16 rows: activations A_F are an eighth of the gradients G, so that swap needs G − A_F more

@@ -5,7 +5,6 @@ outcome named.
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 import weakref
 from dataclasses import dataclass, replace
@@ -23,6 +22,8 @@ from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff,
 from ngdiff.core.info import ForgetLevel, RetainBound
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant, State, StepSize
+from ngdiff.engine.meters import READING
+from tests.helpers.memory import peak_bytes
 from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_direction, twin_step
 
 RULES = [GradAscent(), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff(), PCGrad(), MGDA()]
@@ -401,17 +402,7 @@ class Host(torch.Tensor):
 class Reads(TorchFunctionMode):
     """Counts device-to-host reads, as if every tensor lived on a device."""
 
-    names = (
-        "item",
-        "tolist",
-        "numpy",
-        "nonzero",
-        "__bool__",
-        "__float__",
-        "__int__",
-        "__index__",
-        "__array__",
-    )
+    names = READING
     count = 0
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -823,16 +814,6 @@ def test_state_dict_resumes_bit_for_bit(optimizer):
 
 
 # ------------------------------------------------------------------------------------------- memory
-def peak_bytes(run):
-    """The most bytes alive at once beyond the start, from the allocator's own events."""
-    with torch.profiler.profile(
-        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
-    ) as recorded:
-        run()
-    events = [e for e in recorded.profiler.kineto_results.events() if e.name() == "[memory]"]
-    return max(itertools.accumulate(e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())))
-
-
 @pytest.mark.parametrize("rule", [None, AutoLR(every=1)])
 def test_peak_memory_is_the_predicted_one(rule):
     """Beside GradDiff with two backwards: max(0, G − A_F) more, as the second gradient grows while

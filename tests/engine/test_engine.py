@@ -33,7 +33,7 @@ from ngdiff.engine.engine import Engine, blocks
 from ngdiff.engine.master import Master
 from ngdiff.lm.model import LM
 from ngdiff.methods.problem import LMProblem
-from tests.helpers import micro
+from tests.helpers import killed, micro
 from tests.methods.test_problem import BENCH, rows
 
 PLAIN = Engine()
@@ -397,14 +397,7 @@ def test_an_engine_is_its_repr():
     assert eval(repr(engine)) == engine and len({engine, Engine(), Engine()}) == 2
 
 
-SHAPES = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "vocab_size": 5000,
-}
-GPT = {"n_embd": 16, "n_layer": 3, "n_head": 2, "vocab_size": 5000}
+SHAPES, GPT = micro.shapes(5000)
 MODELS = {
     "Llama": SHAPES,
     "GPT2": GPT,
@@ -509,28 +502,15 @@ def test_adafactor_in_a_master_is_refused_where_the_rule_probes():
 # ----------------------------------------------------------------------------------- stop and go on
 ADAMW = lambda groups: torch.optim.AdamW(groups, lr=1e-3)  # noqa: E731
 RESUMED = {"engine": Engine(precision="bfloat16"), "optimizer": ADAMW, "steps": 7}
-SCRIPT = """
-import os, signal, sys
-sys.path.insert(0, {tests!r})
-import torch; torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-from ngdiff.core import checkpoint
-from tests.engine import test_engine
-
-real, calls = checkpoint.save_file, []
-def half(tensors, path, **kw):
-    calls.append(path)
-    real(tensors, path, **kw)
-    if len(calls) == 3:
-        os.truncate(path, os.path.getsize(path) // 2)
-        os.kill(os.getpid(), signal.SIGKILL)
-checkpoint.save_file = half
-test_engine.go(path={path!r}, **test_engine.RESUMED)
-"""
 
 
 def test_a_killed_bfloat16_run_goes_on_bit_for_bit(tmp_path):
     path = tmp_path / "run.safetensors"
-    script = SCRIPT.format(tests=str(Path(__file__).resolve().parents[2]), path=str(path))
+    run = (
+        "from tests.engine import test_engine; "
+        f"test_engine.go(path={str(path)!r}, **test_engine.RESUMED)"
+    )
+    script = killed.script(str(Path(__file__).resolve().parents[2]), run, at=3)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert done.returncode == -signal.SIGKILL, done.stderr
     seen = []

@@ -10,27 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from ngdiff.data.benchmark import Benchmark
 from ngdiff.evaluation import evaluate, forward
 from ngdiff.evaluation.generate import greedy, stop_tokens
-from ngdiff.lm.model import LM
 from ngdiff.lm.tokens import IGNORE, Example
 from tests.helpers import micro
-
-
-@pytest.fixture(name="lm", scope="module")
-def _lm() -> LM:
-    return micro.lm()
-
-
-@pytest.fixture(name="bench", scope="module")
-def _bench() -> Benchmark:
-    return micro.bench()
-
-
-@pytest.fixture(name="memorised", scope="module")
-def _memorised() -> LM:
-    return micro.memorised()
 
 
 def _examples(lm, bench) -> list[Example]:

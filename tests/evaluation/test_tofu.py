@@ -15,7 +15,6 @@ from sklearn.metrics import roc_auc_score
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.evaluation import Report, evaluate, forward, items, metrics
 from ngdiff.evaluation.conventions import convention
-from ngdiff.lm.model import LM
 from ngdiff.lm.tokens import IGNORE
 from tests.helpers import micro
 
@@ -44,26 +43,6 @@ NAMES = {
     ),
     *("loss_forget", "loss_retain", "loss_holdout"),
 }
-
-
-@pytest.fixture(name="lm", scope="module")
-def _lm() -> LM:
-    return micro.lm()
-
-
-@pytest.fixture(name="bench", scope="module")
-def _bench() -> Benchmark:
-    return micro.bench()
-
-
-@pytest.fixture(name="reference", scope="module")
-def _reference() -> LM:
-    return micro.reference()
-
-
-@pytest.fixture(name="memorised", scope="module")
-def _memorised() -> LM:
-    return micro.memorised()
 
 
 @pytest.fixture(scope="module")

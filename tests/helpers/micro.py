@@ -129,3 +129,10 @@ def slow(model, example: Example) -> tuple[np.ndarray, ...]:
     var = (log.exp() * log.square()).sum(-1) - mean.square()
     logp = log.gather(1, target[:, None])[:, 0]
     return logp.numpy(), (log.argmax(-1) == target).numpy(), mean.numpy(), var.numpy()
+
+
+def shapes(vocabulary: int) -> tuple[dict[str, int], dict[str, int]]:
+    """Return the smallest sizes of three layers, as Llama and its kin and as GPT-2 call them."""
+    llama = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 3}
+    llama |= {"num_attention_heads": 2, "vocab_size": vocabulary}
+    return llama, {"n_embd": 16, "n_layer": 3, "n_head": 2, "vocab_size": vocabulary}

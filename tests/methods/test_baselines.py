@@ -511,14 +511,7 @@ def test_pairs_are_of_forget_rows_only(target):
 
 
 # -------------------------------------------------------------------------------------- activations
-SHAPES = {
-    "hidden_size": 16,
-    "intermediate_size": 24,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 2,
-    "vocab_size": 500,
-}
-GPT = {"n_embd": 16, "n_layer": 3, "n_head": 2, "vocab_size": 500}
+SHAPES, GPT = micro.shapes(500)
 MODELS = {
     "Llama": SHAPES,
     "Mistral": SHAPES | {"num_key_value_heads": 2},
