@@ -147,11 +147,7 @@ print(tables.grid(conventions, ASKED, lambda r: r["convention"], width=13))
 # %%
 POINTS = ("forget_quality", "model_utility", "forget_truth_ratio")
 points = tables.published("tofu")
-ours = [
-    row
-    for name in sorted({r["model"] for r in points})
-    for row in tables.saved(f"paper-{name}", "tofu", name)
-]
+ours = tables.ours_beside(points, "tofu")
 KEYS = ("model", "method", "convention")
 table = tables.beside(points, ours, KEYS, POINTS)
 print(tables.printed(table, KEYS, POINTS))

@@ -187,11 +187,7 @@ fig
 # %%
 POINTS = ("knowmem_f", "verbmem_f", "privleak", "knowmem_r")
 points = tables.published("muse")
-ours = [
-    row
-    for name in sorted({r["model"] for r in points})
-    for row in tables.saved(f"paper-{name}", "muse", name)
-]
+ours = tables.ours_beside(points, "muse")
 KEYS = ("model", "method", "convention")
 table = tables.beside(points, ours, KEYS, POINTS)
 print(tables.printed(table, KEYS, POINTS))

@@ -61,6 +61,12 @@ def beside(
     return table
 
 
+def ours_beside(points: Iterable[Row], benchmark: str) -> list[Row]:
+    """Return our runs under the paper profile of the models that published points speak of."""
+    names = sorted({point["model"] for point in points})
+    return [row for name in names for row in saved(f"paper-{name}", benchmark, name)]
+
+
 def printed(table: Sequence[Mapping[str, Any]], keys: Sequence[str], columns: Sequence[str]) -> str:
     """The table as text: published, ours, difference."""
     heads = {c: f"{c} published | ours | difference" for c in columns}
