@@ -32,6 +32,8 @@ import torch
 from hypothesis import settings
 
 torch.set_num_threads(int(THREADS))
+# a forked child of a test has lost OpenMP's team of threads, and would wait for it for ever
+os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))
 settings.register_profile("ngdiff", deadline=None, derandomize=True, database=None)
 settings.load_profile("ngdiff")
 

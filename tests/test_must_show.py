@@ -100,11 +100,8 @@ def test_a_forget_gradient_that_vanished_gets_no_weight():
     saturated = Method("saturated", NGDiff(), forget=SimNPO(beta=1e4))
     done, before = run(saturated)
     first = done.history[0]
-    assert (first.outcome, first.b, first.norm_F) == (
-        "zero_forget",
-        0.0,
-        0.0,
-    ) and first.a * first.norm_R == 1
+    assert (first.outcome, first.b, first.norm_F) == ("zero_forget", 0.0, 0.0)
+    assert abs(first.a * first.norm_R - 1) <= 2**-52  # 1/x · x is off by one rounding at most
     assert not torch.equal(weights(done.model), before)
 
 

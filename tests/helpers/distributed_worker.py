@@ -284,6 +284,7 @@ def refused(folder: Path) -> None:
     keep(folder, "refused", found)
 
 
+THREADS = int(os.environ.get("NGDIFF_TEST_THREADS", "1"))
 STAGES = {f.__name__: f for f in (cases, products, refused, killed, resumed, launched)}
 
 
@@ -327,10 +328,11 @@ def launch(folder: Path, stages: list[str]) -> list[int]:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    torch.set_num_threads(int(os.environ.get("NGDIFF_TEST_THREADS", "1")))
+    torch.set_num_threads(1)  # OpenMP's team of threads does not survive a fork
     trained()
     for group in sys.argv[2:]:
         if "RANK" in os.environ:  # somebody else's launcher
+            torch.set_num_threads(THREADS)
             STAGES[group](folder)
         else:
             print(group, *launch(folder, group.split("+")), flush=True)
