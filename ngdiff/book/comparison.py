@@ -195,7 +195,7 @@ def verdict(comparison: Sequence[Compared]) -> str:
     if grid:
         said.append(f"{grid} belong to the long grid (--refresh) and were not run.")
     if rest := len(missing) - grid:
-        said.append(f"{rest} more were not run.")
+        said.append(f"{rest} {'more ' if said else ''}were not run.")
     if new := sum(item.committed is None for item in comparison):
         said.append(f"{new} are new: nothing is committed to compare them with.")
     return " ".join(said)

@@ -171,6 +171,8 @@ def sweep(
     probe_writable(rows.parent)
     chosen = every if index is None else [every[index]]
     todo = [cell for cell in chosen if not cell.done()]
+    for fault in filter(None, (cell.ledger().fault for cell in todo)):
+        say(fault)
     say(f"{len(chosen)} cells, {len(chosen) - len(todo)} already done")
     failed: list[str] = []
     outcomes = execute.in_parallel(lambda cell: run_cell(cell, source, root), todo, jobs)

@@ -178,7 +178,7 @@ def _attributes(column: Column, tag: str, text: str, status: str) -> str:
 
 MARKS = re.compile(
     r"[|*`~]"  # cells; emphasis; code; strikethrough
-    r"|\\(?=[!-/:-@\[-`{-~]|$)"  # what would itself escape
+    r"|\\(?=[!-/:-@\[-`{-~\r\n]|$)"  # what would itself escape, a line break too
     r"|(?<!\w)_|_(?!\w)"  # emphasis; inside a word an underscore is one
     r"|<(?=[A-Za-z/!?])"  # a tag
     r"|&(?=#?\w+;)"  # an entity
