@@ -120,6 +120,8 @@ class Reproduction:
         for job in kept:
             seconds = self.ledger.rows[job.name]["seconds"]
             self.done[job.name] = report.Ran(job.name, "still valid", seconds)
+        if self.ledger.fault:
+            self.say(self.ledger.fault)
         names = "".join(f"\n  {job.name}" for job in kept)
         self.say(
             f"{len(kept)} of {len(jobs)} notebooks are still valid{':' if kept else ''}{names}"
@@ -215,8 +217,7 @@ def reproduce(
     run = Reproduction(root, label, say, alone)
     for folder in (*run.outputs, run.ledger.path.parent, root / "report"):
         probe_writable(folder)
-    if run.ledger.load({job.name: job.key for job in every}).fault:
-        say(run.ledger.fault)
+    run.ledger.load({job.name: job.key for job in every})
     cold = not any((cache_dir() / "trials").glob("*")) and not run.ledger.trusted
     old = comparison.committed_rows(root, label, run.ledger.path.parent / "committed")
     run.all(todo, jobs, force or refresh or alone)

@@ -1,6 +1,4 @@
-"""A reproduction: run once, reused while valid, failures named, nothing half-done taken for
-done.
-"""
+"""A reproduction: run once, reused while valid, failures named, nothing half-done trusted."""
 
 from __future__ import annotations
 
@@ -66,9 +64,8 @@ def test_a_failing_notebook_is_named_and_stops_no_other(repo: Path) -> None:
         "1 of 2 notebooks" in text and (repo / "data/results/tiny/02_good_summary.jsonl").exists()
     )
     page = (repo / "report/tiny.html").read_text()
-    assert (
-        "FAILED" in page and "lost" in page and comparison.NOT_RUN in page
-    )  # the committed row is no result
+    # the committed row is no result
+    assert "FAILED" in page and "lost" in page and comparison.NOT_RUN in page
     said.clear()
     assert reproduce(root=repo, say=said.append) == 1, "a failed execution must not look valid"
 
@@ -89,10 +86,8 @@ def test_a_ledger_that_cannot_be_read_is_told_and_all_runs_again(repo: Path) -> 
 
 def test_files_belong_to_the_execution_that_wrote_them(repo: Path) -> None:
     head = "# %%\nimport pathlib, time\n\ndef wait(name):\n    end = time.monotonic() + 60\n"
-    head += (
-        "    while not pathlib.Path(name).exists():\n        assert time.monotonic() < end\n  "
-        "      time.sleep(0.05)\n\n"
-    )
+    head += "    while not pathlib.Path(name).exists():\n"
+    head += "        assert time.monotonic() < end\n        time.sleep(0.05)\n\n"
     touch = "# %%\npathlib.Path({!r}).touch()\n\n"
     write = WRITE.format(name="01_bad", value=1)
     add(
@@ -285,13 +280,11 @@ def test_seconds_of_a_warm_or_partial_run_are_not_saved(
     (repo / "cache/trials/key").mkdir(parents=True)
     assert reproduce(root=repo, say=[].append) == 0 and not times.exists()  # trials are cached
     (repo / "cache/trials/key").rmdir()
-    assert (
-        reproduce(root=repo, say=[].append) == 0 and not times.exists()
-    )  # the notebook is still valid
+    # the notebook is still valid
+    assert reproduce(root=repo, say=[].append) == 0 and not times.exists()
     (repo / ".cache/executed/tiny/ledger.json").unlink()
-    assert (
-        reproduce(root=repo, only=["00"], say=[].append) == 0 and not times.exists()
-    )  # not all of them
+    # not all of them
+    assert reproduce(root=repo, only=["00"], say=[].append) == 0 and not times.exists()
     (repo / ".cache/executed/tiny/ledger.json").unlink()
     assert reproduce(root=repo, say=[].append) == 0 and [r["alone"] for r in read_rows(times)] == [
         False
