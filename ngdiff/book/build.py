@@ -204,7 +204,7 @@ def _light(outputs: Iterable[NotebookNode], width: int, colours: int) -> list[No
 
 
 def add_outputs(nb: NotebookNode, executed: NotebookNode, name: str = "") -> None:
-    """Gives every code cell the light outputs of the executed cell with the same id.
+    """Give every code cell the light outputs of the executed cell with the same id.
 
     The pictures get smaller until the notebook is within BUDGET; ValueError naming it where that is
     not enough.
@@ -241,7 +241,7 @@ def bare(nb: NotebookNode) -> str:
 
 
 def targets(folder: Path) -> dict[Path, NotebookNode]:
-    """Every file the build makes and its notebook, without outputs."""
+    """Return every file the build makes and its notebook, without outputs."""
     made = {}
     for source in sources(folder):
         nb = notebook(source)
@@ -267,7 +267,7 @@ def stale(folder: Path) -> list[Path]:
 
 
 def _whole(executed: Path) -> bool:
-    """Whether this is a notebook that ran to its end."""
+    """Return whether this is a notebook that ran to its end."""
     try:
         run = nbformat.read(executed, as_version=4).metadata.get("papermill", {})
     except (OSError, nbformat.reader.NotJSONError):  # not there, or cut off by a kill

@@ -40,7 +40,7 @@ class Compared:
 
     @property
     def long_grid(self) -> bool:
-        """Whether the number comes from rows of the long grid, which run on `--refresh` only."""
+        """Return whether the number is of the long grid, which runs on `--refresh` only."""
         return any(name.startswith("grid_") for name in sources(self.committed or self.new or {}))
 
     @property
@@ -135,7 +135,7 @@ def new_rows(root: Path, label: str, files: Iterable[str]) -> dict[str, dict[str
 def compare(
     committed: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
 ) -> list[Compared]:
-    """Every number that either side has, in the committed order, new names last."""
+    """Return every number that either side has, in the committed order, new names last."""
     return [
         Compared(name, committed.get(name), new.get(name))
         for name in dict.fromkeys([*committed, *new])

@@ -54,7 +54,7 @@ class Ledger:
         except FileNotFoundError:
             pass
         except (OSError, ValueError, AttributeError) as error:
-            self.fault = f"{self.path} is damaged ({error}): what it told of runs again"
+            self.fault = f"{self.path} is damaged ({error}): its executions run again"
         return self
 
     def add(self, name: str, key: str, seconds: float, files: Iterable[str], **about: Any) -> None:

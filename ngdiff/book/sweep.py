@@ -50,11 +50,11 @@ class Cell:
         return self.folder / f"{self.key}{suffix}"
 
     def ledger(self) -> Ledger:
-        """Its ledger of one entry: a file a cell, since the tasks of an array run at once."""
+        """Return its ledger, a file a cell, since the tasks of an array run at once."""
         return Ledger(self.file(".json"), self.folder).load({self.key: self.key})
 
     def done(self) -> bool:
-        """Whether it ended well, from what its key says, and its rows have their bytes."""
+        """Return whether it ended well, from what its key says, and its rows have their bytes."""
         return self.key in self.ledger().trusted
 
     def __str__(self) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def _canonical(value: Any) -> Any:
-    """`value` as JSON with one spelling per content.
+    """Return `value` as JSON with one spelling per content.
 
     A dataclass carries its class name, and a mapping is sorted by key.
     """

@@ -89,7 +89,7 @@ def environment() -> dict[str, str]:
 
 
 def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[str, Any]:
-    """Where a number comes from: configuration, seed, commit, versions, device, date and seconds.
+    """Return where a number comes from: configuration, seed, commit, versions, device, seconds.
 
     The date is UTC, the seconds are of the wall clock.
     """

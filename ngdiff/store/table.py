@@ -203,12 +203,13 @@ GREEK = {
     **{"ω": "omega", "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Σ": "Sigma"},
     **{"Φ": "Phi", "Ψ": "Psi", "Ω": "Omega"},
 }
+# what a sign is in mathematics
 SIGNS = {
     **{"−": "-", "≤": r"\le", "≥": r"\ge", "≈": r"\approx", "≠": r"\ne", "∞": r"\infty"},
     **{"×": r"\times", "÷": r"\div", "±": r"\pm", "·": r"\cdot", "→": r"\to", "∈": r"\in"},
     **{"‖": r"\|", "∇": r"\nabla", "√": r"\surd", "½": r"\frac12", "²": "^2", "³": "^3"},
     **{letter: rf"\{name}" for letter, name in GREEK.items()},
-}  # in mathematics
+}
 LATEX = {
     **{letter: f"${name}$" for letter, name in SIGNS.items()},
     **{letter: f"\\{letter}" for letter in "#$%&_{}"},

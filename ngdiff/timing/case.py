@@ -85,7 +85,7 @@ class Case:
 
     @property
     def large(self) -> bool:
-        """True for a model with an output layer of its own and long rows."""
+        """Return True for a model with an output layer of its own and long rows."""
         return self.size in LARGE
 
     @property
@@ -101,7 +101,7 @@ class Case:
 
     @property
     def label(self) -> str:
-        """What distinguishes it, in a line and in the name of its file."""
+        """Return what distinguishes it, in a line and in the name of its file."""
         parts = [self.size, str(self.tokens)]
         if self.lora:
             parts.append(f"lora{self.lora}")

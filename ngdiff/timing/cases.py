@@ -46,8 +46,7 @@ CASES = {  # by device: what the performance targets ask for, each with what to 
 
 
 def suite(json_dir: Path, minutes: float = 8.0) -> list[Row]:
-    """`ngdiff bench suite`: the cases of this device, one process each, within `minutes` all told;
-    one table of all.
+    """Run `ngdiff bench suite`: the cases of this device within `minutes`, and one table of all.
 
     A case that fails is a row that says why, and the next smaller one takes its place.
     """

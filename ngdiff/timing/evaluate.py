@@ -74,7 +74,7 @@ def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
 
 @torch.inference_mode()
 def _plain(lm: Any, rows: dict[str, list[Row]]) -> None:
-    """Every text that a likelihood metric needs by a forward of its own, logits and all."""
+    """Take a forward for each text that a likelihood metric needs, logits and all."""
     asked = {
         (r["question"], a)
         for part in rows.values()
@@ -150,7 +150,7 @@ def medians(rows: list[Row]) -> Table:
 
 
 def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = None) -> list[Row]:
-    """`ngdiff bench evaluate`: measure, print medians, and save the rows where `json` says."""
+    """Run `ngdiff bench evaluate`: measure, print medians, and save the rows where `json` says."""
     probe_rows(json)
     if lume and not Path(lume).is_dir():
         raise FileNotFoundError(

@@ -75,7 +75,7 @@ def _interval(ends: Sequence[float]) -> str:
 
 
 def _notice(r: Row) -> str:
-    """What stands after the numbers of a row, or in place of them."""
+    """Return what stands after the numbers of a row, or in place of them."""
     if "seconds_median" not in r:
         return r["outcome"]
     return f"{r['skipped']} steps changed nothing" if r["skipped"] else ""

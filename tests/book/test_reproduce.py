@@ -77,7 +77,7 @@ def test_a_ledger_that_cannot_be_read_is_told_and_all_runs_again(repo: Path) -> 
     (kept / "ledger.json").write_text((kept / "ledger.json").read_text()[:40])  # cut off
     said: list[str] = []
     assert reproduce(root=repo, say=said.append) == 0 and count.read_text() == "2"
-    assert f"{kept / 'ledger.json'} is damaged" in said[0] and "runs again" in said[0]
+    assert f"{kept / 'ledger.json'} is damaged" in said[0] and "run again" in said[0]
     (kept / "ledger.json").rename(kept / "records.json")  # its name before
     said.clear()
     assert reproduce(root=repo, say=said.append) == 0 and count.read_text() == "3"

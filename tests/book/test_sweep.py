@@ -51,6 +51,22 @@ def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
     assert [json.loads(line)["seed"] for line in rows.read_text().splitlines()] == [0, 1, 2]
 
 
+def test_a_damaged_ledger_of_a_cell_is_told_and_the_cell_runs_again(repo: Path) -> None:
+    (repo / "notebooks/cell.py").write_text(CELL)
+    grid = repo / "grid.toml"
+    grid.write_text('rows = "rows.jsonl"\n[grid]\nlr = [0.1, 0.2]\n')
+    assert batch.sweep(grid, root=repo, say=[].append) == 0
+    every, _ = batch.cells(grid, repo / "notebooks/cell.py", repo)
+    ledger = every[1].file(".json")
+    for text in ("{", json.dumps({"key": every[1].key, "error": None, "rows": "0"})):
+        ledger.write_text(text)  # cut off; the form before `Ledger`
+        said: list[str] = []
+        assert batch.sweep(grid, root=repo, say=said.append) == 0
+        assert said[0].startswith(f"{ledger} is damaged (") and "run again" in said[0]
+        assert said[1] == "2 cells, 1 already done"
+    assert [len(cell.file(".runs").read_text()) for cell in every] == [1, 3]
+
+
 OWN = """
 import ngdiff as ng
 from dataclasses import dataclass
