@@ -26,7 +26,7 @@ def checkout(start: Path | None = None) -> Path | None:
 
 
 def need_checkout(start: Path | None = None) -> Path:
-    """Return `checkout`; raise FileNotFoundError, since the wheel has no notebooks."""
+    """Return `checkout`, or raise FileNotFoundError: the wheel has no notebooks."""
     if (root := checkout(start)) is None:
         raise FileNotFoundError(
             f"no ngdiff checkout at or above {start or Path.cwd()}: the notebooks are in the "
