@@ -17,7 +17,8 @@ from pathlib import Path
 import jupytext
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "ngdiff"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "ngdiff"
 # bottom up: a folder imports itself and what stands before it, lazily and for annotations too
 ORDER = (
     *("zoo", "profiles", "store", "core", "theory", "engine", "data", "lm", "methods"),
@@ -184,7 +185,6 @@ def test_help_is_light(arguments: list[str]) -> None:
 
 # -------------------------------------------------------------------------------------------- sizes
 FILE, FUNCTION, LINE = 300, 40, 100  # lines, lines without the docstring, columns
-ROOT = PACKAGE.parent
 
 
 def long_files() -> set[str]:

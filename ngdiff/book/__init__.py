@@ -1,3 +1,1 @@
-"""Notebooks as products: built, executed, reproduced, reported, and the README filled from their
-rows.
-"""
+"""Notebooks as products: built, executed, reproduced, reported; the README filled from rows."""

@@ -25,10 +25,8 @@ from nbformat import NotebookNode
 from ngdiff.store.cache import atomic_write
 
 SOLUTION = "exercise-solution"  # tag of a cell whose solution the exercise leaves out
-BEGIN, END = (
-    "# solution",
-    "# end solution",
-)  # lines around the part left out; without them all but leading comments
+# lines around the part left out; without them all but leading comments
+BEGIN, END = "# solution", "# end solution"
 BUDGET = 500_000  # bytes of one built notebook
 WIDTH = 900  # pixels; about 100 dpi at the width of a page
 TEXT = 20_000  # characters of one text output
@@ -40,17 +38,15 @@ METADATA = {
 
 # ------------------------------------------------------------------------------------------ sources
 def sources(folder: Path) -> list[Path]:
-    """The notebook sources NN_name.py of a folder, in their order, then cell.py where there is
-    one.
-    """
+    """Return the sources NN_name.py of a folder, in order, then cell.py if there is one."""
     return [*sorted(folder.glob("[0-9][0-9]_*.py")), *folder.glob("cell.py")]
 
 
 def notebook(source: Path) -> NotebookNode:
-    """The notebook of a py:percent file: without outputs, with stable ids and no metadata but tags
-    and its header.
+    """Return the notebook of a py:percent file, without outputs.
 
-    Raises ValueError where the file has no single cell tagged `parameters`.
+    Its ids are stable, and its metadata are tags and its header. Raises ValueError where the file
+    has no single cell tagged `parameters`.
     """
     read = jupytext.read(source, fmt="py:percent")
     own = {"ngdiff": read.metadata["ngdiff"]} if "ngdiff" in read.metadata else {}
@@ -104,27 +100,28 @@ def header(source: Path) -> Header:
 
 
 def _number(nb: NotebookNode, stem: str) -> None:
-    """Cell ids from notebook, kind and source (and the count of equal cells before): stable,
-    unique, position-free.
+    """Give each cell an id from notebook, kind, source and the count of equal cells before.
+
+    It is unique and does not change when cells around it do.
     """
     seen: dict[str, int] = {}
     for cell in nb.cells:
-        digest = hashlib.sha256(f"{stem}\0{cell.cell_type}\0{cell.source}".encode()).hexdigest()[
-            :12
-        ]
+        text = f"{stem}\0{cell.cell_type}\0{cell.source}"
+        digest = hashlib.sha256(text.encode()).hexdigest()[:12]
         count = seen[digest] = seen.get(digest, 0) + 1
         cell["id"] = digest if count == 1 else f"{digest}-{count}"
 
 
 def parameters(nb: NotebookNode, source: Path) -> dict[str, Any]:
-    """Names and default values of the one cell tagged `parameters`, which holds plain literal
-    assignments only.
+    """Return names and default values of the one cell tagged `parameters`.
+
+    Errors: ValueError where there is no single one, or one that holds more than literals.
     """
     cells = [cell for cell in nb.cells if "parameters" in cell.metadata.get("tags", ())]
     if len(cells) != 1:
         raise ValueError(
-            f"{source}: {len(cells)} cells are tagged parameters; write one `# %% "
-            'tags=["parameters"]`'
+            f"{source}: {len(cells)} cells are tagged parameters; "
+            'write one `# %% tags=["parameters"]`'
         )
     found = {}
     for statement in ast.parse(cells[0].source).body:
@@ -151,8 +148,9 @@ def exercise(nb: NotebookNode, stem: str) -> NotebookNode | None:
 
 
 def _hole(text: str) -> str:
-    """`text` with each part from a line BEGIN to END (or to the end) replaced by `...`, at its
-    indentation.
+    """Return `text` with each part from a line BEGIN to END replaced by `...`, at its indentation.
+
+    A part without an END goes to the end.
     """
     lines = text.splitlines()
     if not any(line.strip() == BEGIN for line in lines):
@@ -185,8 +183,9 @@ def _light_png(data: str, width: int, colours: int) -> str:
 
 
 def _light(outputs: Iterable[NotebookNode], width: int, colours: int) -> list[NotebookNode]:
-    """Outputs without stderr (progress, warnings), widgets and timing; pictures scaled down, long
-    texts cut.
+    """Return outputs without stderr (progress, warnings), widgets and timing.
+
+    Pictures are scaled down, long texts cut.
     """
     kept = []
     for output in copy.deepcopy(list(outputs)):
@@ -205,7 +204,7 @@ def _light(outputs: Iterable[NotebookNode], width: int, colours: int) -> list[No
 
 
 def add_outputs(nb: NotebookNode, executed: NotebookNode, name: str = "") -> None:
-    """Gives every code cell the light outputs of the executed cell with the same id.
+    """Give every code cell the light outputs of the executed cell with the same id.
 
     The pictures get smaller until the notebook is within BUDGET; ValueError naming it where that is
     not enough.
@@ -242,7 +241,7 @@ def bare(nb: NotebookNode) -> str:
 
 
 def targets(folder: Path) -> dict[Path, NotebookNode]:
-    """Every file the build makes and its notebook, without outputs."""
+    """Return every file the build makes and its notebook, without outputs."""
     made = {}
     for source in sources(folder):
         nb = notebook(source)
@@ -253,8 +252,9 @@ def targets(folder: Path) -> dict[Path, NotebookNode]:
 
 
 def stale(folder: Path) -> list[Path]:
-    """The built files that differ from a rebuild, outputs apart, or are missing, or have lost their
-    source.
+    """Return the built files that differ from a rebuild, outputs apart.
+
+    A missing one counts, and one that has lost its source.
     """
     made = targets(folder)
     there = {*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")}
@@ -267,7 +267,7 @@ def stale(folder: Path) -> list[Path]:
 
 
 def _whole(executed: Path) -> bool:
-    """Whether this is a notebook that ran to its end."""
+    """Return whether this is a notebook that ran to its end."""
     try:
         run = nbformat.read(executed, as_version=4).metadata.get("papermill", {})
     except (OSError, nbformat.reader.NotJSONError):  # not there, or cut off by a kill
@@ -276,8 +276,9 @@ def _whole(executed: Path) -> bool:
 
 
 def build(folder: Path, executed: Path | None = None) -> list[Path]:
-    """Writes every built notebook; outputs come from `executed`/NAME.ipynb, else from the file
-    being replaced.
+    """Write every built notebook and return their paths.
+
+    Outputs come from `executed`/NAME.ipynb, else from the file that is replaced.
     """
     made = targets(folder)
     for path, nb in made.items():

@@ -25,8 +25,9 @@ NOT_RUN = "not run"
 
 @dataclass(frozen=True)
 class Compared:
-    """One number: committed and new, None where a side has no row; ok, differs, new, not run, or
-    not compared.
+    """One number: committed and new, None where a side has no row.
+
+    Its status is ok, differs, new, not run, or not compared.
     """
 
     name: str
@@ -39,11 +40,8 @@ class Compared:
 
     @property
     def long_grid(self) -> bool:
-        """Whether the number comes from rows of the long grid, which run on `--refresh` only."""
-        source = (self.committed or self.new or {}).get("source") or []
-        return any(
-            name.startswith("grid_") for name in ([source] if isinstance(source, str) else source)
-        )
+        """Return whether the number is of the long grid, which runs on `--refresh` only."""
+        return any(name.startswith("grid_") for name in sources(self.committed or self.new or {}))
 
     @property
     def status(self) -> str:
@@ -57,6 +55,12 @@ class Compared:
         if self.tolerance is None:
             return "not compared"
         return "ok" if abs(new - old) <= self.tolerance else "differs"
+
+
+def sources(row: Mapping[str, Any]) -> list[str]:
+    """Return the names of the saved files that a summary row was computed from."""
+    source = row.get("source") or []
+    return [source] if isinstance(source, str) else source
 
 
 def _number(value: Any) -> bool:
@@ -73,8 +77,9 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def committed_rows(root: Path, label: str, backup: Path) -> dict[str, dict[str, Any]]:
-    """name -> summary row as committed; without git, as they were before the first run (kept in
-    `backup`).
+    """Return name -> summary row, as committed.
+
+    Without git they are as they were before the first run, kept in `backup`.
     """
     folder = f"data/results/{label}"
     top = _git(root, "rev-parse", "--show-toplevel")
@@ -117,10 +122,7 @@ def new_rows(root: Path, label: str, files: Iterable[str]) -> dict[str, dict[str
     folder, written = f"data/results/{label}", set(files)
 
     def fresh(row: Mapping[str, Any]) -> bool:
-        source = row.get("source") or []
-        return {
-            f"{folder}/{name}" for name in ([source] if isinstance(source, str) else source)
-        } <= written
+        return {f"{folder}/{name}" for name in sources(row)} <= written
 
     rows = [
         row
@@ -133,7 +135,7 @@ def new_rows(root: Path, label: str, files: Iterable[str]) -> dict[str, dict[str
 def compare(
     committed: Mapping[str, dict[str, Any]], new: Mapping[str, dict[str, Any]]
 ) -> list[Compared]:
-    """Every number that either side has, in the committed order, new names last."""
+    """Return every number that either side has, in the committed order, new names last."""
     return [
         Compared(name, committed.get(name), new.get(name))
         for name in dict.fromkeys([*committed, *new])
@@ -172,8 +174,7 @@ def table(comparison: Iterable[Compared]) -> Table:
 
 
 def as_text(comparison: Sequence[Compared]) -> str:
-    """Return the comparison for a terminal: the verdict first, then a table of the numbers outside
-    tolerance.
+    """Return the verdict, then a table of the numbers outside tolerance, for a terminal.
 
     The whole table stands in the HTML report.
     """
@@ -182,9 +183,7 @@ def as_text(comparison: Sequence[Compared]) -> str:
 
 
 def verdict(comparison: Sequence[Compared]) -> str:
-    """Return the comparison in sentences: how many numbers are within tolerance, what is new, what
-    was not run.
-    """
+    """Return the comparison in sentences: what is within tolerance, not run, new."""
     if not comparison:
         return "There are no numbers to compare, neither committed nor new."
     both = [item for item in comparison if item.committed and item.new]
@@ -195,7 +194,7 @@ def verdict(comparison: Sequence[Compared]) -> str:
     if grid:
         said.append(f"{grid} belong to the long grid (--refresh) and were not run.")
     if rest := len(missing) - grid:
-        said.append(f"{rest} more were not run.")
+        said.append(f"{rest} {'more ' if said else ''}were not run.")
     if new := sum(item.committed is None for item in comparison):
         said.append(f"{new} are new: nothing is committed to compare them with.")
     return " ".join(said)

@@ -1,8 +1,8 @@
-"""One notebook, executed by papermill in a process of its own, with a kernel that is this very
-interpreter.
+"""One notebook, executed by papermill in a process of its own.
 
-`run` starts `python -m ngdiff.book.execute`, which reports each cell as a line of JSON; notebooks,
-sweeps and smoke tests all go through it, and none can disturb another.
+The kernel is this very interpreter. `run` starts `python -m ngdiff.book.execute`, which reports
+each cell as a line of JSON; notebooks, sweeps and smoke tests all go through it, and none can
+disturb another.
 """
 
 from __future__ import annotations
@@ -42,8 +42,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Of one execution: wall seconds, cells in the notebook, the failure if there was one, the
-    files it wrote.
+    """What an execution came to: wall seconds, cells of the notebook, its failure, its files.
 
     files: resolved paths of what went through `atomic_write` in the kernel and the processes it
     started.
@@ -82,23 +81,17 @@ def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | 
 
 # ------------------------------------------------------------------------------------------- parent
 def kernel_environment(cache: Path) -> dict[str, str]:
-    """os.environ with a `python3` kernel that is sys.executable, first on JUPYTER_PATH; one thread,
-    no user files.
+    """Return os.environ with a `python3` kernel that is sys.executable, first on JUPYTER_PATH.
+
+    It has one thread and none of the user's files.
     """
     spec = cache / "jupyter" / "kernels" / "python3" / "kernel.json"
-    argv = [
-        sys.executable,
-        "-Xfrozen_modules=off",
-        "-m",
-        "ipykernel_launcher",
-        "-f",
-        "{connection_file}",
-    ]
+    argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher"]
+    argv += ["-f", "{connection_file}"]
     write_document(spec, {"argv": argv, "display_name": "Python 3", "language": "python"})
     package = str(Path(__file__).resolve().parent.parent)
-    env = {
-        key: value for key, value in os.environ.items() if key != "MPLBACKEND"
-    }  # the kernel draws inline
+    env = dict(os.environ)
+    env.pop("MPLBACKEND", None)  # the kernel draws inline
     env["JUPYTER_PATH"] = str(spec.parents[2])
     env["IPYTHONDIR"] = str(cache / "ipython")
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH", ""))))
@@ -176,8 +169,9 @@ def _followed(
 
 
 def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:
-    """(item, work(item)) as they finish, `workers` at a time; an error or Ctrl-C starts no further
-    item.
+    """Yield (item, work(item)) as they finish, `workers` at a time.
+
+    An error or Ctrl-C starts no further item.
     """
     with ThreadPoolExecutor(max_workers=workers) as pool:
         futures = {pool.submit(work, item): item for item in items}
@@ -220,14 +214,8 @@ def _execute(
         )
         injected = sum("injected-parameters" in _tags(cell) for cell in index[:stopped])
         message = f"{error.ename}: {error.evalue}"
-        say(
-            failure={
-                "cell": stopped + 1 - injected,
-                "of": total,
-                "source": error.source,
-                "error": message,
-            }
-        )
+        place = {"cell": stopped + 1 - injected, "of": total}
+        say(failure={**place, "source": error.source, "error": message})
     else:
         say(done=True)
 
@@ -242,8 +230,9 @@ def _tags(cell: Mapping[str, Any]) -> list[str]:
 
 
 def _die_with(parent: int) -> None:
-    """Ends this process, and so its kernel, soon after its parent was killed: no orphan writes over
-    a later run.
+    """End this process, and so its kernel, soon after its parent was killed.
+
+    No orphan writes over a later run.
     """
     while os.getppid() == parent:
         time.sleep(0.5)
@@ -256,9 +245,8 @@ def _child(text: str) -> None:
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # leave through the clean-up, which stops the kernel
+    # leave through the clean-up, which stops the kernel
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     spec = json.loads(text)
     say = functools.partial(_tell, pipe)
     _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"], say)

@@ -47,8 +47,7 @@ def plan(
     refresh: bool = False,
     smoke: bool = False,
 ) -> list[Job]:
-    """Return every notebook there is to run, each with those of the settings that its parameters
-    cell declares.
+    """Return every notebook there is to run, with the settings that its parameters cell declares.
 
     With `data` only notebooks that declare a `data` parameter.
     """
@@ -72,15 +71,11 @@ def plan(
 
 
 def _needs(source: Path, names: Sequence[str]) -> tuple[frozenset[str], bool]:
-    """Return the names that a notebook's header needs, of those there are, and whether it needs
-    all.
-    """
+    """Return those of the names that a notebook's header needs, and whether it needs all."""
     needs = book.header(source).needs
     if needs == ("all",):
         return frozenset(names) - {source.stem}, True
-    return frozenset(
-        name for name in names if name.startswith(needs)
-    ) if needs else frozenset(), False
+    return frozenset(name for name in names if name.startswith(needs)), False
 
 
 def choose(jobs: Sequence[Job], only: Sequence[str], kind: str = "") -> list[Job]:
@@ -100,11 +95,11 @@ def choose(jobs: Sequence[Job], only: Sequence[str], kind: str = "") -> list[Job
 def in_order(
     work: Callable[[Job], None], jobs: Sequence[Job], seconds: Mapping[str, float], workers: int
 ) -> None:
-    """Do the work for every job, `workers` at a time, each after those it needs; an error starts no
-    further job.
+    """Do the work for every job, `workers` at a time, each after those it needs.
 
-    Of the jobs that may start, the one goes first behind which the longest chain of work waits. A
-    need that is not among the jobs is taken as met. Errors: ValueError where needs form a circle.
+    An error starts no further job. Of the jobs that may start, the one goes first behind which the
+    longest chain of work waits. A need that is not among the jobs is taken as met. Errors:
+    ValueError where needs form a circle.
     """
     left = {job.name: job for job in jobs}
     urgency = _chains(left, seconds)
@@ -114,9 +109,8 @@ def in_order(
             while left or running:
                 busy = {*left, *running.values()}
                 ready = [job for name, job in left.items() if not (job.needs - {name}) & busy]
-                for job in sorted(ready, key=lambda job: -urgency[job.name])[
-                    : workers - len(running)
-                ]:
+                ready.sort(key=lambda job: -urgency[job.name])
+                for job in ready[: workers - len(running)]:
                     running[pool.submit(work, left.pop(job.name))] = job.name
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     del running[done]

@@ -11,53 +11,50 @@ from typing import Any
 from ngdiff.store.content import changed, sha256
 from ngdiff.store.rows import write_document
 
-FIELDS = ("key", "seconds", "files")  # of an entry; one of a failed execution has an `error` too
-
 
 @dataclass
 class Ledger:
-    """What the last executions were made from and wrote: {name: {key, seconds, files: {path:
-    sha256}}}, in one file.
+    """What the last executions were made from and wrote, in one file.
+
+    The file holds {name: {key, seconds, files: {path: sha256}}}; a failed one has an `error` too.
 
     An execution is still valid (`trusted`) while its key is the one of this run, it did not fail,
     and every file that it wrote has the same bytes. Executions may write the same file: what one
     wrote gets its new hash in every entry that is valid in this run. A file changed by anything
     else, a failed execution too, makes those that wrote it run again.
 
-    root: what the paths of files are relative to.
+    root: what the paths of files are relative to. fault: what to tell of a file that could not be
+    read; "" where it could, or where there is none.
     """
 
     path: Path
     root: Path
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     trusted: set[str] = field(default_factory=set)
+    fault: str = ""
 
     def load(self, keys: Mapping[str, str]) -> Ledger:
-        """Read the entries and return the ledger; trusted are those with this run's key whose files
-        still have their bytes.
+        """Read the entries and return the ledger.
+
+        Trusted are those with this run's key whose files still have their bytes. A file that is
+        damaged, or of another shape, has no entries, and `fault` says why.
 
         keys: of everything there is with these settings, chosen or not; an entry of another name is
         not trusted.
         """
+        self.rows, self.trusted, self.fault = {}, set(), ""
         try:
             rows = json.loads(self.path.read_text("utf-8"))
-            self.rows = {
-                name: row | {key: row[key] for key in FIELDS} for name, row in rows.items()
-            }
-            whole = {
-                name for name, row in self.rows.items() if changed(self.root, row["files"]) is None
-            }
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ):  # not there, or of another shape: no entries
-            self.rows, whole = {}, set()
-        good = {name for name, row in self.rows.items() if row.get("error") is None}
-        known = {name for name, row in self.rows.items() if row["key"] == keys.get(name)}
-        self.trusted |= good & known & whole
+            for name, row in rows.items():
+                _check(name, row)
+            good = {name for name, row in rows.items() if row.get("error") is None}
+            known = {name for name in good if rows[name]["key"] == keys.get(name)}
+            whole = {name for name in known if changed(self.root, rows[name]["files"]) is None}
+            self.rows, self.trusted = rows, whole
+        except FileNotFoundError:
+            pass
+        except (OSError, ValueError, AttributeError) as error:
+            self.fault = f"{self.path} is damaged ({error}): its executions run again"
         return self
 
     def add(self, name: str, key: str, seconds: float, files: Iterable[str], **about: Any) -> None:
@@ -100,3 +97,12 @@ class Ledger:
 
     def _save(self) -> None:
         write_document(self.path, self.rows)
+
+
+def _check(name: str, row: Any) -> None:
+    """Raise ValueError for an entry that is not of the shape that `Ledger` writes."""
+    kinds: dict[str, Any] = {"key": str, "seconds": (int, float), "files": dict}
+    if not isinstance(row, dict):
+        raise ValueError(f"the entry {name} is no mapping")
+    if wrong := [field for field, kind in kinds.items() if not isinstance(row.get(field), kind)]:
+        raise ValueError(f"the entry {name} has no {wrong[0]}, or not in a form that is known")

@@ -1,8 +1,7 @@
-"""The README's tables, filled in from saved rows: between `<!-- name -->` and `<!-- end name -->`
-nothing is typed.
+"""The README's tables, filled in from saved rows.
 
-A table whose rows are not there says "not run". `ngdiff book` fills them, a test compares the
-README with a refill.
+Between `<!-- name -->` and `<!-- end name -->` nothing is typed. A table whose rows are not there
+says "not run". `ngdiff book` fills them, a test compares the README with a refill.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 from ngdiff.book import build as book
 from ngdiff.methods.lookup import label, ordered
 from ngdiff.store.rows import read_rows
-from ngdiff.store.table import Column, Link, Table
+from ngdiff.store.table import DASH, Column, Link, Table
 from ngdiff.study import plan as plans
 from ngdiff.study import protocol
 from ngdiff.study.claims import OURS
@@ -30,26 +29,20 @@ def _saved(path: Path) -> list[Row]:
 
 
 def _decimals(x: float | None, n: int = 3) -> str:
-    return "–" if x is None else f"{x:.{n}f}"
+    return DASH if x is None else f"{x:.{n}f}"
 
 
 def _gap(row: Row, prefix: str) -> str:
-    """Mean and interval of a claim, or a dash where there is none."""
+    """Return mean and interval of a claim, or a dash where there is none."""
     middle, low, high = (row[f"{prefix}{key}"] for key in ("mean", "low", "high"))
-    return (
-        "–"
-        if middle is None
-        else f"{middle:+.3f}"
-        if low is None
-        else f"{middle:+.3f} [{low:+.3f}, {high:+.3f}]"
-    )
+    if middle is None:
+        return DASH
+    return f"{middle:+.3f}" + ("" if low is None else f" [{low:+.3f}, {high:+.3f}]")
 
 
 # ------------------------------------------------------------------------------------------- tables
 def notebooks(root: Path) -> str:
-    """Return the table of notebooks: number, question, seconds alone and cold (`ngdiff reproduce
-    --alone`).
-    """
+    """Return the table of notebooks: number, question, seconds (`ngdiff reproduce --alone`)."""
     seconds = {r["name"]: r for r in _saved(root / "data/results/tiny/times.jsonl")}
     lines = []
     for source in (path for path in book.sources(root / "notebooks") if path.stem != "cell"):
@@ -70,9 +63,7 @@ def notebooks(root: Path) -> str:
 
 
 def claims(root: Path) -> str:
-    """The grid's main table: each method at its tuned rate, NGDiff + AutoLR, and the paired
-    difference.
-    """
+    """Return the grid's main table: NGDiff + AutoLR, each method, the paired differences."""
     folder = root / "data/results/tiny"
     rows, claimed = _saved(folder / "grid_matched.parquet"), _saved(folder / "grid_claims.jsonl")
     if not (rows and claimed):
@@ -106,9 +97,7 @@ def claims(root: Path) -> str:
 
 
 def _method(mine: list[Row], gap: Row | None) -> Row:
-    """Return a line of `claims`: the runs of a method under one rule, and its claim if there is
-    one.
-    """
+    """Return a line of `claims`: a method's runs under one rule, and its claim if it has one."""
     constant = mine[0]["stepsize"] == "constant"
     edge = ", end of the grid" if gap and gap["edge"] else ""
     means = {k: average(mine, k) for k in ("score", "model_utility", "forget_Q_A_ROUGE")}
@@ -127,8 +116,9 @@ def _method(mine: list[Row], gap: Row | None) -> Row:
 
 
 def swings(root: Path) -> str:
-    """The other claims of the grid: swings over rates, AutoLR over its starting rates, what ascent
-    keeps.
+    """Return the grid's other claims.
+
+    They are swings over rates, AutoLR over its starting rates, and what ascent keeps.
     """
     claimed = _saved(root / "data/results/tiny/grid_claims.jsonl")
     lines = []
@@ -146,7 +136,7 @@ def swings(root: Path) -> str:
 
 
 def findings(root: Path) -> str:
-    """The grid in sentences (`ngdiff.study.sentences`)."""
+    """Return the grid in sentences (`ngdiff.study.sentences`)."""
     parts = ("matched.parquet", "starts.parquet", "fixed.parquet", "claims.jsonl")
     matched, *others = (_saved(root / "data/results/tiny" / f"grid_{name}") for name in parts)
     files = [matched, protocol.saved(plans.plan("grid", ()).tuning(profile="tiny")), *others]
@@ -154,8 +144,9 @@ def findings(root: Path) -> str:
 
 
 def bench(root: Path) -> str:
-    """`ngdiff bench`: a row a variant of each case; a column that no row has is left out, what one
-    row lacks is a dash.
+    """Return the table of `ngdiff bench`, a line a variant of each case.
+
+    A column that no row has is left out, what one row lacks is a dash.
     """
     rows = [
         r
@@ -206,7 +197,7 @@ def _step(r: Row) -> Row:
 
 
 def probes(root: Path) -> str:
-    """`ngdiff bench probes`, in a sentence."""
+    """Return `ngdiff bench probes` in a sentence."""
     from ngdiff.timing.probes import summary
 
     return _sentence(
@@ -217,7 +208,7 @@ def probes(root: Path) -> str:
 
 
 def evaluation(root: Path) -> str:
-    """`ngdiff bench evaluate`, in a sentence."""
+    """Return `ngdiff bench evaluate` in a sentence."""
     from ngdiff.timing.evaluate import summary
 
     return _sentence(
@@ -228,7 +219,7 @@ def evaluation(root: Path) -> str:
 
 
 def _sentence(root: Path, name: str, said: Callable[[list[Row]], str]) -> str:
-    """What a bench's saved rows say; {device} is where they were measured."""
+    """Return what a bench's saved rows say; {device} is where they were measured."""
     path = root / "data/results/bench" / f"{name}.jsonl"
     if not path.is_file():
         return NOT_RUN
@@ -237,12 +228,12 @@ def _sentence(root: Path, name: str, said: Callable[[list[Row]], str]) -> str:
 
 
 def _digits(size: str) -> float:
-    """Parameters by the name of a size: 10M, 7B."""
+    """Return how many parameters the name of a size says: 10M, 7B."""
     return float(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]]
 
 
 def _recipe(r: Row) -> str:
-    """How a benchmark's model is trained, from a row that says so."""
+    """Return how a benchmark's model is trained, from a row that says so."""
     if "precision" not in r:
         return ""
     how = [r["precision"], f"LoRA {r['lora']}" if r["lora"] else r["optimizer"]]
@@ -250,9 +241,7 @@ def _recipe(r: Row) -> str:
 
 
 def paper_map(root: Path) -> str:
-    """Figure or table of the paper → notebook → our file → status: the table that notebook 10
-    prints.
-    """
+    """Return the table that notebook 10 prints: figure of the paper, notebook, our file, status."""
     page = root / "notebooks/10_every_figure.py"
     lines = page.read_text("utf-8").splitlines() if page.exists() else []
     return "\n".join(line.removeprefix("# ") for line in lines if line.startswith("# |")) or NOT_RUN
@@ -265,8 +254,9 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
 
 
 def fill(text: str, root: Path) -> str:
-    """The README with every block made anew; ValueError naming a block whose two marks are not
-    there once each.
+    """Return the README with every block made anew.
+
+    Errors: ValueError naming a block whose two marks are not there once each.
     """
     for name, make in BLOCKS.items():
         first, last = f"<!-- {name} -->", f"<!-- end {name} -->"

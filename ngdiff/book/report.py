@@ -1,7 +1,7 @@
-"""The HTML report of a reproduction: figures, claims, committed against new, the stamp. One file,
-nothing to fetch.
+"""The HTML report of a reproduction: figures, claims, committed against new, the stamp.
 
-Only what a valid execution wrote is shown as new (`ngdiff.book.comparison`).
+It is one file that fetches nothing. Only what a valid execution wrote is shown as new
+(`ngdiff.book.comparison`).
 """
 
 from __future__ import annotations
@@ -30,9 +30,7 @@ RAN = (
 
 @dataclass(frozen=True)
 class Ran:
-    """One notebook of the run: `done`, `still valid` or `FAILED`, and the seconds its execution
-    took.
-    """
+    """One notebook of the run: done, still valid or FAILED, and the seconds it took."""
 
     name: str
     word: str
@@ -69,11 +67,9 @@ def _claims(paths: Sequence[Path]) -> str:
 
 
 def _figure(path: Path, rows: Path, written: set[Path]) -> str:
-    """The picture inside the page; its caption is the PNG's own text `Description`
-    (`figures.style.save`).
+    """Return the picture inside the page, captioned by its own text (`figures.style.save`).
 
-    Where one of its `Source` files (under `rows`) is not of this run, the caption begins by saying
-    so.
+    Where one of its `Source` files (under `rows`) is not of this run, the caption says so first.
     """
     from PIL import Image
 
@@ -81,14 +77,12 @@ def _figure(path: Path, rows: Path, written: set[Path]) -> str:
         caption, sources = image.info.get("Description", ""), image.info.get("Source", "").split()
     if any(rows / name not in written for name in sources):
         caption = f"From committed rows, not from this run. {caption}"
-    data = textwrap.fill(
-        base64.b64encode(path.read_bytes()).decode(), 4000
-    )  # a browser skips the line ends
+    # a browser skips the line ends
+    data = textwrap.fill(base64.b64encode(path.read_bytes()).decode(), 4000)
     text = html.escape(f"{path.stem}. {caption}" if caption else path.stem)
     picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
-    return (
-        f'<figure id="{html.escape(path.stem)}">{picture}\n<figcaption>{text}</figcaption></figure>'
-    )
+    name = html.escape(path.stem)
+    return f'<figure id="{name}">{picture}\n<figcaption>{text}</figcaption></figure>'
 
 
 def _figures(root: Path, label: str, files: Iterable[str]) -> str:
@@ -112,7 +106,7 @@ def write(
     config: Mapping[str, Any],
     seconds: float,
 ) -> Path:
-    """Writes report/<label>.html, whole or not at all, and returns its path."""
+    """Write report/<label>.html, whole or not at all, and returns its path."""
     files, made = set(files), stamp(config, None, seconds)
     claims = fresh_files(root / "data" / "results" / label, CLAIMS, root, files)
     seeds = "as in the notebooks" if config.get("seeds") is None else config["seeds"]

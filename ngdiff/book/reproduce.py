@@ -1,6 +1,6 @@
-"""`ngdiff reproduce`: every notebook through papermill, then one report; what is still valid is not
-run again.
+"""`ngdiff reproduce`: every notebook through papermill, then one report.
 
+What is still valid is not run again.
 A notebook is skipped when its last successful execution had the same content key (its source,
 parameters, the code it uses, the committed rates, the environment) and every file it wrote under
 data/results/ and figures/ still has those bytes. A notebook's files are those that its own
@@ -21,7 +21,6 @@ from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
 
-from ngdiff.book import build as book
 from ngdiff.book import comparison, execute, report
 from ngdiff.book.jobs import Job, choose, in_order, plan
 from ngdiff.book.ledger import Ledger
@@ -50,12 +49,13 @@ def explain(job: Job, failure: execute.Failure, again: str) -> str:
 
 
 class Running:
-    """The notebooks that run now, in one line (`ngdiff.store.progress`), and a line for each that
-    ended.
+    """A line of the notebooks that run now (`ngdiff.store.progress`), and one for each that ended.
+
+    begun: how many of the total are still valid, and do not run.
     """
 
-    def __init__(self, total: int, say: Say) -> None:
-        self.line = Progress("notebook", total, say, last=False)
+    def __init__(self, total: int, say: Say, begun: int = 0) -> None:
+        self.line = Progress("notebook", total, say, begun=begun, last=False)
         self.lock, self.stop = Lock(), Event()
         self.cells: dict[str, tuple[int, int, float]] = {}
 
@@ -113,20 +113,23 @@ class Reproduction:
         )
         return {file.relative_to(self.root).as_posix() for file in mine if file.is_file()}
 
-    def one(self, job: Job, force: bool, jobs: int) -> None:
-        """Run a job that is not still valid; its workers share `jobs` slots with those of all
-        others.
-        """
-        if job.name in self.ledger.trusted and not force and not job.always:
+    def reuse(self, jobs: Sequence[Job], force: bool) -> list[Job]:
+        """Take the outcomes of the jobs that are still valid, say which, and return the others."""
+        kept = [job for job in jobs if job.name in self.ledger.trusted and not job.always]
+        kept = [] if force else kept
+        for job in kept:
             seconds = self.ledger.rows[job.name]["seconds"]
             self.done[job.name] = report.Ran(job.name, "still valid", seconds)
-            self.running.end(
-                job.name,
-                len(book.notebook(job.source).cells),
-                0.0,
-                f"still valid ({seconds:.0f} s)",
-            )
-            return
+        if self.ledger.fault:
+            self.say(self.ledger.fault)
+        names = "".join(f"\n  {job.name}" for job in kept)
+        self.say(
+            f"{len(kept)} of {len(jobs)} notebooks are still valid{':' if kept else ''}{names}"
+        )
+        return [job for job in jobs if job.name not in self.done]
+
+    def one(self, job: Job, jobs: int) -> None:
+        """Run a job; its workers share `jobs` slots with those of all others."""
         with self.lock:
             self.ledger.drop(job.name)
         with self._environment(jobs) as extra:
@@ -151,8 +154,9 @@ class Reproduction:
                 self.ledger.add(job.name, job.key, outcome.seconds, self.kept(outcome.files))
 
     def _environment(self, jobs: int) -> contextlib.AbstractContextManager[dict[str, str]]:
-        """Return what a notebook's process needs in its environment: the shared slots, or an empty
-        cache of its own.
+        """Return what a notebook's process needs in its environment.
+
+        That is the shared slots, or an empty cache of its own.
         """
         if self.alone:
             return _empty_cache(self.cache)
@@ -164,14 +168,15 @@ class Reproduction:
             self.say("\n" + explain(job, failure, again))
 
     def all(self, jobs: Sequence[Job], workers: int, force: bool) -> None:
-        """Run the jobs; a failure of one stops no other."""
+        """Run the jobs that are not still valid; a failure of one stops no other."""
+        todo = self.reuse(jobs, force)
         known = self.root / "data" / "results" / self.label / TIMES
         seconds = (
             {row["name"]: row["seconds"] for row in read_rows(known)} if known.is_file() else {}
         )
         at_once = 1 if self.alone else workers
-        with Running(len(jobs), self.say) as self.running:
-            in_order(lambda job: self.one(job, force, workers), jobs, seconds, at_once)
+        with Running(len(jobs), self.say, len(jobs) - len(todo)) as self.running:
+            in_order(lambda job: self.one(job, workers), todo, seconds, at_once)
 
 
 @contextlib.contextmanager
@@ -195,9 +200,9 @@ def reproduce(
     root: Path | None = None,
     say: Say = print,
 ) -> int:
-    """Execute the notebooks, write report/<label>.html and return the exit code: 0, or 1 if a
-    notebook failed.
+    """Execute the notebooks, write report/<label>.html and return the exit code.
 
+    It is 0, or 1 if a notebook failed.
     `refresh` reaches the notebooks, which then also tune the rates and run their long grids again;
     `force` only ignores the ledger. `alone` runs one notebook after the other, each from an empty
     cache, for its cold time.
@@ -232,8 +237,7 @@ def reproduce(
 
 
 def _save_times(path: Path, ran: Sequence[report.Ran], alone: bool, made: dict[str, Any]) -> None:
-    """Save the seconds of the notebooks that ran to their end, beside those of others measured
-    before.
+    """Save the seconds of the notebooks that ran to their end, beside those measured before.
 
     Seconds measured alone and cold are better than those of a common run, and are kept when one
     follows.

@@ -1,5 +1,4 @@
-"""`ngdiff sweep`: a grid of cells, each one papermill execution of notebooks/cell.py; resumable and
-isolated.
+"""`ngdiff sweep`: a grid of cells, each one papermill execution of notebooks/cell.py.
 
     # notebooks/grid.toml is an example
     rows = "data/results/tiny/cells.jsonl"      # where the rows of all cells are gathered
@@ -38,8 +37,9 @@ from ngdiff.store.values import content
 
 @dataclass(frozen=True)
 class Cell:
-    """One point of the grid; `folder` holds <key>.jsonl (rows), .ipynb (executed) and .json
-    (ledger).
+    """One point of the grid.
+
+    folder: where its rows (<key>.jsonl), executed notebook (.ipynb) and ledger (.json) are.
     """
 
     parameters: dict[str, Any]
@@ -50,11 +50,11 @@ class Cell:
         return self.folder / f"{self.key}{suffix}"
 
     def ledger(self) -> Ledger:
-        """Its ledger of one entry: a file a cell, since the tasks of an array run at once."""
+        """Return its ledger, a file a cell, since the tasks of an array run at once."""
         return Ledger(self.file(".json"), self.folder).load({self.key: self.key})
 
     def done(self) -> bool:
-        """Whether it ended well, from what its key says, and its rows have their bytes."""
+        """Return whether it ended well, from what its key says, and its rows have their bytes."""
         return self.key in self.ledger().trusted
 
     def __str__(self) -> str:
@@ -62,9 +62,7 @@ class Cell:
 
 
 def expand(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Every combination of the grid's lists, in the order written; a seed becomes
-    `seeds=[seed]`.
-    """
+    """Return every combination of the grid's lists, in order; a seed becomes `seeds=[seed]`."""
     axes = {name: value if isinstance(value, list) else [value] for name, value in grid.items()}
     if empty := [name for name, values in axes.items() if not values]:
         raise ValueError(f"the grid's {empty[0]} is an empty list: give it a value or leave it out")
@@ -73,9 +71,9 @@ def expand(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
-    """The cells of a grid file and where their rows are gathered.
+    """Return the cells of a grid file and where their rows are gathered.
 
-    ValueError on a file that is no grid, and on a parameter that cell.py does not have.
+    Errors: ValueError on a file that is no grid, and on a parameter that cell.py does not have.
     """
     try:
         text = tomllib.loads(grid_file.read_text("utf-8"))
@@ -83,8 +81,8 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
         raise ValueError(f"{grid_file} is not TOML: {error}") from error
     if unknown := set(text) - {"rows", "grid"}:
         raise ValueError(
-            f"{grid_file}: unknown entry {sorted(unknown)[0]!r}; there are `rows` and the table "
-            "[grid]"
+            f"{grid_file}: unknown entry {sorted(unknown)[0]!r}; "
+            "there are `rows` and the table [grid]"
         )
     if not isinstance(text.get("grid"), dict):
         raise ValueError(
@@ -92,7 +90,9 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
         )
     where = text.get("rows", "rows.jsonl")
     if not (isinstance(where, str) and where.endswith((".jsonl", ".parquet"))):
-        raise ValueError(f"{grid_file}: rows = {where!r} is no name of a .jsonl or .parquet file")
+        raise ValueError(
+            f"{grid_file}: rows = {where!r}: write the name of a .jsonl or .parquet file"
+        )
     for name, value in text["grid"].items():
         _check_values(f"{grid_file}: {name}", value if isinstance(value, list) else [value])
     declared = book.parameters(book.notebook(source), source)
@@ -102,9 +102,8 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
         )
     folder = root / ".cache" / "sweep" / grid_file.stem
     made = []
-    base = functools.cache(
-        lambda texts: execute.execution_key(source, dict(texts))
-    )  # hashes the folders they name
+    # hashes the folders that the texts name
+    base = functools.cache(lambda texts: execute.execution_key(source, dict(texts)))
     for point in expand(text["grid"]):
         settings = declared | point | {"out": None, "refresh": None}
         texts = tuple((name, value) for name, value in settings.items() if isinstance(value, str))
@@ -124,7 +123,7 @@ def _own(settings: Mapping[str, Any]) -> list[Any]:
 
 
 def _check_values(where: str, values: list[Any]) -> None:
-    """ValueError for a value that no parameter can take, and for one that stands twice."""
+    """Raise ValueError for a value that no parameter can take, and for one that stands twice."""
     for value in values:
         if not isinstance(value, (bool, int, float, str)) or (
             isinstance(value, float) and not math.isfinite(value)
@@ -137,7 +136,7 @@ def _check_values(where: str, values: list[Any]) -> None:
 
 
 def run_cell(cell: Cell, source: Path, root: Path) -> str | None:
-    """Executes one cell and records how it ended; the error, None when it wrote its rows."""
+    """Execute a cell, record how it ended, return the error; None when it wrote its rows."""
     ledger = cell.ledger()
     ledger.drop(cell.key)
     outcome = execute.run(source, cell.file(".ipynb"), cell.parameters, root / ".cache", jobs=1)
@@ -159,8 +158,9 @@ def sweep(
     root: Path | None = None,
     say: Callable[[str], None] = print,
 ) -> int:
-    """Runs what is not done yet (`index`: that cell alone), gathers the rows; exit code 0, or 1 if
-    a cell failed.
+    """Run what is not done yet, gather the rows and return the exit code, 1 if a cell failed.
+
+    index: of the one cell to run, whose rows are not gathered.
     """
     root = root or paths.need_checkout()
     source = root / "notebooks" / "cell.py"
@@ -171,6 +171,8 @@ def sweep(
     probe_writable(rows.parent)
     chosen = every if index is None else [every[index]]
     todo = [cell for cell in chosen if not cell.done()]
+    for fault in filter(None, (cell.ledger().fault for cell in todo)):
+        say(fault)
     say(f"{len(chosen)} cells, {len(chosen) - len(todo)} already done")
     failed: list[str] = []
     outcomes = execute.in_parallel(lambda cell: run_cell(cell, source, root), todo, jobs)
@@ -186,8 +188,9 @@ def sweep(
 
 
 def gather(every: Sequence[Cell], rows: Path, say: Callable[[str], None]) -> None:
-    """Writes the rows of all cells to one file; while cells are not done it says how many and
-    leaves the file alone.
+    """Write the rows of all cells to one file.
+
+    While cells are not done, say how many and leave the file alone.
     """
     if missing := sum(not cell.done() for cell in every):
         say(f"{missing} of {len(every)} cells are not done: {rows} is left as it was")
@@ -197,7 +200,7 @@ def gather(every: Sequence[Cell], rows: Path, say: Callable[[str], None]) -> Non
 
 
 def slurm(grid_file: Path, count: int) -> str:
-    """An sbatch script, one array task a cell; afterwards `ngdiff sweep` alone gathers the rows."""
+    """Return an sbatch script, one array task a cell; `ngdiff sweep` then gathers the rows."""
     return f"""#!/bin/bash
 #SBATCH --job-name=ngdiff-{grid_file.stem}
 #SBATCH --array=0-{count - 1}

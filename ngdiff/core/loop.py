@@ -82,7 +82,7 @@ def unlearn(
     ends at `steps`, at a stop rule, or at a step without update (see `Info.outcome`).
     checkpoint: where weights, optimizer, rule and history are saved every `save_every` steps. A run
     found there goes on bit for bit; that of another run is refused. watch: a
-    `ngdiff.engine.footprint.Watch`.
+    `ngdiff.engine.watch.Watch`.
     """
     if steps < 0 or save_every < 1:
         raise ValueError(f"unlearn needs steps ≥ 0, save_every ≥ 1, got {steps} and {save_every}")

@@ -33,7 +33,7 @@ SLOTS = {"adamw": 2, "sgd": 0}  # float32 numbers an optimizer keeps for each tr
 
 
 def size(bytes_: float) -> str:
-    """In words."""
+    """Return a number of bytes in words."""
     return f"{bytes_ / 1e9:.2f} GB" if bytes_ >= 1e9 else f"{bytes_ / 1e6:.1f} MB"
 
 

@@ -19,21 +19,16 @@ import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
-# dense FLOP/s of bfloat16 and float32 (no TF32), by a part of the device's name, the first that
-# fits
+# dense FLOP/s of bfloat16 and float32 (no TF32), by the first of these in the device's name
 TOPS = {
-    **{
-        "B200": (2250e12, 80e12),
-        "H200": (989e12, 67e12),
-        "H100 PCIe": (756e12, 51e12),
-        "H100 NVL": (835e12, 60e12),
-    },
-    **{
-        "H100": (989e12, 67e12),
-        "A100": (312e12, 19.5e12),
-        "L40S": (362e12, 91.6e12),
-        "RTX 4090": (165e12, 82.6e12),
-    },
+    "B200": (2250e12, 80e12),
+    "H200": (989e12, 67e12),
+    "H100 PCIe": (756e12, 51e12),
+    "H100 NVL": (835e12, 60e12),
+    "H100": (989e12, 67e12),
+    "A100": (312e12, 19.5e12),
+    "L40S": (362e12, 91.6e12),
+    "RTX 4090": (165e12, 82.6e12),
 }
 CLOCK = {"cpu": "CPU time, one thread", "cuda": "device events"}
 READS_BY = {"cpu": "torch function calls", "cuda": "synchronisation warnings"}
@@ -69,7 +64,7 @@ def timed(step: Callable[[], Any], device: str) -> Callable[[], float]:
 
 
 def settle(device: str) -> None:
-    """Waits until the device has done all it was given."""
+    """Wait until the device has done all it was given."""
     if device == "cuda":
         torch.cuda.synchronize()
 
@@ -89,22 +84,16 @@ def allocated(run: Callable[[], Any], device: str) -> tuple[int, int]:
         before = torch.cuda.memory_allocated()
         result = run()
         torch.cuda.synchronize()
-        most, left = (
-            torch.cuda.max_memory_allocated() - before,
-            torch.cuda.memory_allocated() - before,
-        )
+        most, left = torch.cuda.max_memory_allocated(), torch.cuda.memory_allocated()
         del result
-        return most, left
+        return most - before, left - before
     with torch.autograd.profiler.profile(use_kineto=True, profile_memory=True) as profile:
         result = run()
     del result
     kineto: Any = profile.kineto_results  # raw: to parse all events takes longer than the run
     events = [e for e in kineto.events() if e.name() == "[memory]"]
-    alive = list(
-        itertools.accumulate(
-            (e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())), initial=0
-        )
-    )
+    events.sort(key=lambda e: e.start_ns())
+    alive = list(itertools.accumulate((e.nbytes() for e in events), initial=0))
     return max(alive), alive[-1]
 
 
@@ -128,7 +117,7 @@ class _Reads(TorchFunctionMode):
 
 
 def reads(run: Callable[[], Any], device: str) -> int:
-    """How often the host waited for a number.
+    """Return how often the host waited for a number.
 
     On CUDA every call that made it wait counts, blocking copies to the device too. On a CPU those
     calls count that would read if its tensors lived on a device.
@@ -162,16 +151,13 @@ def flops(model: Any, tokens: int, length: int) -> float:
     table, config = model.get_input_embeddings().weight, model.config
     tied = table is model.get_output_embeddings().weight
     weights = [p for p in model.parameters() if p is not table or tied]
-    N, N_0 = (
-        sum(p.numel() for p in weights if p.requires_grad == trained) for trained in (True, False)
-    )
-    return tokens * (
-        6.0 * N + 4.0 * N_0 + 12.0 * config.num_hidden_layers * config.hidden_size * length
-    )
+    N = sum(p.numel() for p in weights if p.requires_grad)
+    N_0 = sum(p.numel() for p in weights) - N
+    attention = 12.0 * config.num_hidden_layers * config.hidden_size * length
+    return tokens * (6.0 * N + 4.0 * N_0 + attention)
 
 
 def top(name: str, precision: str) -> float | None:
     """FLOP/s of a device by its name, dense; None for one that is not in TOPS."""
-    return next(
-        (found[precision == "float32"] for part, found in TOPS.items() if part in name), None
-    )
+    speeds = (found for part, found in TOPS.items() if part in name)
+    return next(speeds, (None, None))[precision == "float32"]

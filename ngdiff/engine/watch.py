@@ -1,5 +1,4 @@
-"""A run's memory, watched: the estimate before the first step, what happened after the last one,
-and, where memory runs out, what would fit.
+"""A run's memory, watched: what a step is estimated to take, what it took, and what would fit.
 
 One row is run forward to see what it keeps for its backward; a batch keeps that many times as its
 tokens are more. Bytes are counted from the allocator's own events, never from the process's size.
@@ -28,9 +27,7 @@ from ngdiff.engine.meters import allocated
 
 
 class Bound(Protocol):
-    """What the estimate asks of a problem that is bound to a method: LMProblem's batches, module
-    and engine.
-    """
+    """What the estimate asks of a problem that is bound to a method, as LMProblem's is."""
 
     module: torch.nn.Module
     engine: Engine
@@ -49,8 +46,9 @@ class Bound(Protocol):
 def prepared(
     problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | None = None
 ) -> Footprint:
-    """The estimate for a problem that is bound and prepared; fresh: of a step-size rule that
-    probes, None without one.
+    """Return the estimate for a problem that is bound and prepared.
+
+    fresh: of a step-size rule that probes, None without one.
     """
     params, device = problem.parameters, problem.parameters[0].device
     with torch.no_grad():
@@ -84,9 +82,11 @@ def prepared(
 
 
 def _activations(problem: Bound, forget: bool, device: torch.device) -> tuple[int, int, int, int]:
-    """Bytes that a batch's rows keep for the backward, without and with checkpointing, how many
-    microbatches, and the most bytes of their forward without a backward; from the longest row
-    alone."""
+    """Return what a batch's rows take, from its longest row alone.
+
+    That is: bytes kept for the backward, without and with checkpointing; how many microbatches;
+    the most bytes of a forward without a backward.
+    """
     phase, one = problem.batch(0)[forget], problem.longest(0, forget)
     tokens = [loss.batch["input_ids"].numel() for loss in (*phase, one)]
     times = max(tokens[:-1]) * len(phase) / tokens[-1]
@@ -102,21 +102,13 @@ def _activations(problem: Bound, forget: bool, device: torch.device) -> tuple[in
 
 
 def _slots(optimizer: torch.optim.Optimizer) -> int:
-    """Numbers that the optimizer keeps for each weight, found by a step of its like on a small
-    tensor.
-    """
+    """Return how many numbers the optimizer keeps a weight; its like takes a step to show it."""
     mine: Any = inner(optimizer)
     x = torch.zeros(64, requires_grad=True)
     known = inspect.signature(type(mine)).parameters
     try:
-        other = type(mine)(
-            [x],
-            **{
-                key: value
-                for key, value in mine.defaults.items()
-                if key in known and key != "fused"
-            },
-        )
+        options = {k: v for k, v in mine.defaults.items() if k in known and k != "fused"}
+        other = type(mine)([x], **options)
         x.grad = torch.ones_like(x)
         other.step()
         return sum(t.numel() == x.numel() for t in other.state[x].values() if isinstance(t, Tensor))
@@ -125,9 +117,11 @@ def _slots(optimizer: torch.optim.Optimizer) -> int:
 
 
 class Watch:
-    """Of a run (`unlearn(watch=)`): says the estimate before the first step, what happened after
-    the last one, and, where memory runs out, what would fit. On a CPU what happened is that of the
-    second step here, which the profiler slows down.
+    """The watch of a run (`unlearn(watch=)`).
+
+    It says the estimate before the first step and what happened after the last one. Where memory
+    runs out, it says what would fit. On a CPU what happened is that of the second step, which the
+    profiler slows down.
 
     Errors: MemoryError in the place of torch's own.
     """
@@ -137,9 +131,8 @@ class Watch:
 
     def begin(self, problem: Bound, optimizer: torch.optim.Optimizer, fresh: int | None) -> None:
         self.device, many = problem.parameters[0].device, problem.engine.processes.size
-        self.rows = -(
-            -min(problem.batch_size, max(len(problem.forget), len(problem.retain))) // many
-        )  # of this process
+        rows = min(problem.batch_size, max(len(problem.forget), len(problem.retain)))
+        self.rows = -(-rows // many)  # of this process
         with rng.again(rng.state()):  # with dropout its forwards draw, and the run must not notice
             self.found = prepared(problem, optimizer, fresh)
         self.say(f"  memory, estimated: {self.found}")
@@ -147,7 +140,7 @@ class Watch:
             torch.cuda.reset_peak_memory_stats(self.device)
 
     def step(self, run: Callable[[], Any]) -> Any:
-        """run(), watched."""
+        """Return run(), watched."""
         self.steps += 1
         with advised(self.found, self.device, self.rows):
             if self.device.type == "cuda":
@@ -163,9 +156,8 @@ class Watch:
 
     def end(self) -> None:
         if self.measured:
-            alike = (
-                self.found if self.device.type == "cuda" else replace(self.found, line=0)
-            )  # that step did not probe
+            # on a CPU that step did not probe
+            alike = self.found if self.device.type == "cuda" else replace(self.found, line=0)
             ratio = self.measured / alike.peak()
             self.say(
                 f"  memory, measured: {size(self.measured)} at the fullest, {ratio:.2f} of the "
@@ -175,13 +167,12 @@ class Watch:
 
 @contextmanager
 def advised(found: Footprint, device: torch.device, rows: int) -> Iterator[None]:
-    """An out-of-memory error inside says what would fit."""
+    """Make an out-of-memory error inside say what would fit."""
     try:
         yield
-    except (torch.OutOfMemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(
-            error
-        ):
+    except RuntimeError as error:  # a host's has no class of its own
+        full = isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+        if not full:
             raise
         limit = capacity(device)
         options = found.fitting(round(0.95 * limit), rows)
@@ -197,7 +188,7 @@ def advised(found: Footprint, device: torch.device, rows: int) -> Iterator[None]
 
 
 def capacity(device: torch.device) -> int:
-    """Bytes of the device, or of the machine."""
+    """Return the bytes of the device, or of the machine."""
     if device.type == "cuda":
         return torch.cuda.get_device_properties(device).total_memory
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -42,7 +42,7 @@ class Which:
     @property
     def real(self) -> str:
         """The spelling of real rows, which sets a run apart (`store.paths`); "" of generated."""
-        named = self.place and self.suite is not TOFU
+        named = self.place and (self.suite is not TOFU or ":" in self.place)
         return f"{self.suite.name}:{self.place}" if named else self.place
 
     @property

@@ -39,7 +39,7 @@ class Evaluator(Protocol):
 
     @property
     def evaluate(self) -> Callable[..., Report]:
-        """(lm, bench, reference, convention, **options) -> Report."""
+        """Return the function (lm, bench, reference, convention, **options) -> Report."""
 
     def write_files(self, report: Report, folder: Path) -> list[Path]:
         """Write the benchmark's own files into a folder; return their paths."""

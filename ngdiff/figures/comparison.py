@@ -62,7 +62,7 @@ def plane(
 
 
 def _arrived(rows: Sequence[Row]) -> bool:
-    """True where each run reached the hold-out level."""
+    """Return True where each run reached the hold-out level."""
     return all(r.get("stopped") == "forget_level" for r in rows)
 
 
@@ -87,7 +87,7 @@ def _levels(ax: Axes, levels: Sequence[Row], keys: tuple[str, str]) -> None:
 
 
 def _explained(marks: set[str]) -> str:
-    """What the marks of `plane` mean, a line each; only of those that are drawn."""
+    """Return what the marks that `plane` drew mean, a line each."""
     lines = ["● tuned constant rate", "○ AutoLR, untuned"]
     if marks & {"x", "+"}:
         lines.append("× constant, + AutoLR: not all arrived")
@@ -162,7 +162,7 @@ def _interval(ax: Axes, row: Row, prefix: str, y: float, lw: float, **look: Any)
 
 
 def _compared(rows: Sequence[Row]) -> str:
-    """What is subtracted from what, what the bars are and, where they differ, the marks."""
+    """Return what is subtracted from what, what the bars are and, where they differ, the marks."""
     n, kind = max((r["n"], r["kind"]) for r in rows)
     known = {"95 %": "95 % intervals over models", "range": f"bars: range of {n} pairs"}
     text = f"NGDiff + AutoLR − the other, tuned ({known.get(kind, f'n = {n}')})"

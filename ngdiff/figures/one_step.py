@@ -72,7 +72,7 @@ def _upright(g_R: np.ndarray, g_F: np.ndarray) -> np.ndarray:
 
 
 def _static(ax: Axes, c: float, d: np.ndarray, angle: float) -> None:
-    """Where a static c puts d: ● within `angle`, so that Eq. 7 holds, ○ outside."""
+    """Draw where a static c puts d: ● within `angle`, so that Eq. 7 holds, ○ outside."""
     x, y = d
     inside = abs(math.degrees(math.atan2(x, y))) <= angle / 2 + 1e-9
     shade, face = style.colour(f"GradDiff({c})"), None if inside else "white"

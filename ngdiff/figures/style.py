@@ -62,7 +62,7 @@ def line(method: str) -> dict[str, Any]:
 def subplots(
     rows: int, columns: int, height: float, width: float = WIDTH, **options: Any
 ) -> tuple[Figure, Any]:
-    """`plt.subplots` in the house style.
+    """Return `plt.subplots` in the house style.
 
     The figure is not kept by pyplot, so a notebook shows it once.
     """
@@ -151,7 +151,7 @@ def _mean(x: Sequence[float]) -> float:
 
 
 def caption(rows: Sequence[dict[str, Any]]) -> str:
-    """Where runs come from, from their rows: profile, data, seeds, device.
+    """Return where runs come from, from their rows: profile, data, seeds, device.
 
     Seeds are those of the order and of the models.
     """

@@ -20,7 +20,7 @@ MEMORIES = {
 
 @style.house
 def requests(rows: Sequence[Row], start: Row) -> Figure:
-    """What is left after forget requests: successive ones (left), growing ones (right).
+    """Draw what is left after forget requests: successive ones (left), growing ones (right).
 
     Growing ones begin from the start each time. rows: {"folds": "sust" | "scal", "k", and the
     metrics of MEMORIES}; start: the same metrics before any request.

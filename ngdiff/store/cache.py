@@ -121,7 +121,7 @@ def _files(folder: Path) -> list[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """`atomic_write` for a folder: give an empty temporary one.
+    """Give an empty temporary folder, as `atomic_write` gives a path.
 
     Every file of it is durable before the rename. A folder that stands at `path` is kept until the
     new one is complete, and is replaced by it.
@@ -172,7 +172,7 @@ def lock(path: Path, what: str) -> Iterator[None]:
 
 
 def _fault(entry: Path, key: str) -> str | None:
-    """What is wrong with a cache entry, in words.
+    """Return what is wrong with a cache entry, in words.
 
     None where every file is there with the bytes it was saved with.
     """

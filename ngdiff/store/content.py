@@ -12,7 +12,7 @@ from typing import Any
 
 
 def _canonical(value: Any) -> Any:
-    """`value` as JSON with one spelling per content.
+    """Return `value` as JSON with one spelling per content.
 
     A dataclass carries its class name, and a mapping is sorted by key.
     """
@@ -50,10 +50,13 @@ def content_key(*parts: Any) -> str:
 
 
 def changed(folder: Path, digests: Mapping[str, str | None]) -> str | None:
-    """Return the first file of a folder whose bytes are not those of its sha256; None where all
-    are.
+    """Return the first file of a folder whose bytes are not those of its sha256, else None.
+
+    A file without a sha256 counts as changed.
     """
-    return next((name for name, hex in digests.items() if sha256(folder / name) != hex), None)
+    return next(
+        (name for name, hex in digests.items() if hex is None or sha256(folder / name) != hex), None
+    )
 
 
 def sha256(path: Path) -> str | None:

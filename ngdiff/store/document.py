@@ -15,8 +15,9 @@ from typing import Any
 
 
 def plain(value: Any) -> Any:
-    """Return Python scalars, lists and string-keyed dicts; a float that is not finite becomes None,
-    another object its repr.
+    """Return `value` in Python scalars, lists and string-keyed dicts.
+
+    A float that is not finite becomes None, another object its repr.
     """
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -51,3 +52,5 @@ def not_finite(value: Any, where: str = "") -> Iterator[str]:
     elif isinstance(value, (list, tuple)):
         for i, inner in enumerate(value):
             yield from not_finite(inner, f"{where} {i}".strip())
+    elif hasattr(value, "tolist"):
+        yield from not_finite(value.tolist(), where)

@@ -26,7 +26,7 @@ def checkout(start: Path | None = None) -> Path | None:
 
 
 def need_checkout(start: Path | None = None) -> Path:
-    """`checkout`, or FileNotFoundError: the notebooks live in the repository, not in the wheel."""
+    """Return `checkout`, or raise FileNotFoundError: the wheel has no notebooks."""
     if (root := checkout(start)) is None:
         raise FileNotFoundError(
             f"no ngdiff checkout at or above {start or Path.cwd()}: the notebooks are in the "
@@ -39,7 +39,7 @@ PLAIN = "tofu"  # the benchmark of real rows that name none
 
 
 def kind(data: str) -> str:
-    """Which benchmark real rows are of, as their spelling says (`ngdiff.evaluation.spelling`).
+    """Return the benchmark of real rows, as their spelling says (`ngdiff.evaluation.spelling`).
 
     It is what stands before a colon, TOFU where nothing does; "" for no data. No file is read.
     """
@@ -48,9 +48,7 @@ def kind(data: str) -> str:
 
 
 def run_label(profile: str, data: str = "", smoke: bool = False) -> str:
-    """`tiny`, with real rows `tiny-tofu` (-muse, -semeval), and with `-smoke` at the end for a
-    smoke budget.
-    """
+    """Return a run's label: `tiny`, on real rows `tiny-tofu`, on a smoke budget `tiny-smoke`."""
     return profile + (f"-{kind(data)}" if data else "") + ("-smoke" if smoke else "")
 
 

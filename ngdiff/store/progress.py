@@ -12,15 +12,19 @@ On a terminal the line is written over and over; elsewhere one is printed every 
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
 from threading import Lock
 from types import TracebackType
+from typing import TextIO
+
+from ngdiff.store.table import displayed
 
 HEARTBEAT = 30.0  # seconds between two lines where the output is no terminal
 LIVE = 0.2  # where it is one
-WIDTH = 110  # of a live line, which must not wrap
+WIDTH = 80  # of a terminal that does not tell its own
 ERASE = "\r\033[K"  # back to the beginning of the line, and nothing right of it
 
 Say = Callable[[str], None]
@@ -36,6 +40,17 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def fitted(text: str, stream: TextIO) -> str:
+    """Return as much of a line as its terminal shows without wrapping it: what wraps, stays."""
+    try:
+        width = os.get_terminal_size(stream.fileno()).columns or WIDTH
+    except (OSError, ValueError):  # it has no file, or a closed one
+        width = WIDTH
+    while displayed(text) >= width:
+        text = text[:-1]
+    return text
 
 
 class Progress:
@@ -80,8 +95,8 @@ class Progress:
                 self._write(ERASE)
             elif ended or now - self.shown >= self.every:
                 self.shown = now
-                if self.live and not ended:
-                    self._write(f"{ERASE}{self.line(note)[:WIDTH]}")
+                if self.stream is not None and self.live and not ended:
+                    self._write(f"{ERASE}{fitted(self.line(note), self.stream)}")
                 else:
                     self._print(self.line(note))
 
@@ -92,8 +107,9 @@ class Progress:
             self._print(self.line(text))
 
     def line(self, note: str = "") -> str:
-        """Return the count, the time spent, the time left as far as the speed so far tells, and the
-        note.
+        """Return the count, the time spent and left, and the note.
+
+        The time left is what the speed so far tells.
         """
         spent = time.monotonic() - self.started
         made, left = self.done - self.begun, self.total - self.done

@@ -21,31 +21,27 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.store import document
-from ngdiff.store.cache import atomic_write
+from ngdiff.store.cache import atomic_write, probe_file
 
 # what numbers and figures depend on
 PACKAGES = (
-    *(
-        "ngdiff",
-        "torch",
-        "transformers",
-        "tokenizers",
-        "safetensors",
-        "datasets",
-        "accelerate",
-        "peft",
-    ),
-    *(
-        "numpy",
-        "scipy",
-        "scikit-learn",
-        "pandas",
-        "pyarrow",
-        "rouge-score",
-        "matplotlib",
-        "seaborn",
-        "papermill",
-    ),
+    "ngdiff",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "safetensors",
+    "datasets",
+    "accelerate",
+    "peft",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "pandas",
+    "pyarrow",
+    "rouge-score",
+    "matplotlib",
+    "seaborn",
+    "papermill",
 )
 
 
@@ -84,10 +80,7 @@ def _device() -> dict[str, Any]:
 
 
 def environment() -> dict[str, str]:
-    """Versions of Python and of the installed PACKAGES, and the machine.
-
-    {"python", "machine", package, …}.
-    """
+    """Versions of Python and of the installed PACKAGES, and the machine, by their names."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     for package in PACKAGES:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
@@ -96,35 +89,37 @@ def environment() -> dict[str, str]:
 
 
 def stamp(config: Mapping[str, Any], seed: int | None, seconds: float) -> dict[str, Any]:
-    """Where a number comes from: configuration, seed, commit, versions, device, date and seconds.
+    """Return where a number comes from: configuration, seed, commit, versions, device, seconds.
 
     The date is UTC, the seconds are of the wall clock.
     """
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
-    return {
-        **{"config": document.plain(config), "seed": seed},
-        **{"seconds": round(seconds, 3), "date": now},
-        **_git(),
-        **{"system": platform.platform(), "packages": environment()},
-        **_device(),
-    }
+    run = {"config": document.plain(config), "seed": seed, "seconds": round(seconds, 3)}
+    system = {"system": platform.platform(), "packages": environment()}
+    return {**run, "date": now, **_git(), **system, **_device()}
 
 
 # --------------------------------------------------------------------------------------------- rows
 def write_document(path: Path, value: Any) -> None:
-    """Saves one JSON document, spelled by `ngdiff.store.document`: the file is whole or as it
-    was.
-    """
+    """Save one JSON document (`ngdiff.store.document`): the file is whole or as it was."""
     with atomic_write(path) as temporary:
         temporary.write_text(document.text(value), "utf-8")
+
+
+def probe_rows(path: Path | None) -> None:
+    """Make sure that rows can be saved in this .jsonl, before any work starts; None: nowhere."""
+    if path is None:
+        return
+    if Path(path).suffix != ".jsonl":
+        raise ValueError(f"rows are saved as .jsonl, not {str(path)!r}: change the suffix")
+    probe_file(path)
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Save rows atomically, as .jsonl (a line a row) or .parquet.
 
-    A jsonl has floats to the last bit; in a parquet a missing key is null.
-
-    NaN and infinities become null in both formats, read back as None: JSON has neither.
+    A jsonl has floats to the last bit; in a parquet a missing key is null. NaN and infinities
+    become null in both formats, read back as None: JSON has neither.
     """
     path = Path(path)
     if path.suffix == ".jsonl":
@@ -159,7 +154,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
                 f"{path} is not a whole parquet file ({error}): make it again"
             ) from error
     if path.suffix != ".jsonl":
-        raise ValueError(f"rows are read from .jsonl or .parquet, not {path.name!r}")
+        raise ValueError(
+            f"rows are read from .jsonl or .parquet, not {path.name!r}: give a file of rows"
+        )
     rows = []
     with open(path, encoding="utf-8") as handle:
         for number, line in enumerate(handle, start=1):

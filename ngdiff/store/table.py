@@ -178,7 +178,7 @@ def _attributes(column: Column, tag: str, text: str, status: str) -> str:
 
 MARKS = re.compile(
     r"[|*`~]"  # cells; emphasis; code; strikethrough
-    r"|\\(?=[!-/:-@\[-`{-~]|$)"  # what would itself escape
+    r"|\\(?=[!-/:-@\[-`{-~\r\n]|$)"  # what would itself escape, a line break too
     r"|(?<!\w)_|_(?!\w)"  # emphasis; inside a word an underscore is one
     r"|<(?=[A-Za-z/!?])"  # a tag
     r"|&(?=#?\w+;)"  # an entity
@@ -203,12 +203,13 @@ GREEK = {
     **{"ω": "omega", "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda", "Σ": "Sigma"},
     **{"Φ": "Phi", "Ψ": "Psi", "Ω": "Omega"},
 }
+# what a sign is in mathematics
 SIGNS = {
     **{"−": "-", "≤": r"\le", "≥": r"\ge", "≈": r"\approx", "≠": r"\ne", "∞": r"\infty"},
     **{"×": r"\times", "÷": r"\div", "±": r"\pm", "·": r"\cdot", "→": r"\to", "∈": r"\in"},
     **{"‖": r"\|", "∇": r"\nabla", "√": r"\surd", "½": r"\frac12", "²": "^2", "³": "^3"},
     **{letter: rf"\{name}" for letter, name in GREEK.items()},
-}  # in mathematics
+}
 LATEX = {
     **{letter: f"${name}$" for letter, name in SIGNS.items()},
     **{letter: f"\\{letter}" for letter in "#$%&_{}"},

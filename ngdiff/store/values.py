@@ -46,8 +46,11 @@ def content(value: Any) -> Any:
 
 
 class _Walk:
-    """One description. Code that has been met before is named by its number, so that circles end;
-    so is a value that holds itself."""
+    """One description.
+
+    Code that has been met before is named by its number, and so is a value that holds itself: this
+    is where circles end.
+    """
 
     def __init__(self) -> None:
         self.met: dict[int, int] = {}

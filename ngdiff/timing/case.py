@@ -65,13 +65,8 @@ class Case:
         from ngdiff.core.gradients import MODES
         from ngdiff.engine.engine import PRECISIONS
 
-        known = (
-            ("size", SIZES),
-            ("precision", PRECISIONS),
-            ("optimizer", SLOTS),
-            ("memory", MODES),
-        )
-        for what, names in known:
+        known = {"size": SIZES, "precision": PRECISIONS, "optimizer": SLOTS, "memory": MODES}
+        for what, names in known.items():
             if getattr(self, what) not in names:
                 raise ValueError(
                     f"unknown {what} {getattr(self, what)!r}; choose one of: {', '.join(names)}"
@@ -86,11 +81,11 @@ class Case:
                 f"got {self.tokens} tokens a batch and {self.length or self.tokens} a row"
             )
         if min(self.lora, self.pairs, self.minutes) < 0:
-            raise ValueError("lora, pairs and minutes are 0 or more")
+            raise ValueError("lora, pairs and minutes are 0 or more: give no negative number")
 
     @property
     def large(self) -> bool:
-        """True for a model with an output layer of its own and long rows."""
+        """Return True for a model with an output layer of its own and long rows."""
         return self.size in LARGE
 
     @property
@@ -106,15 +101,12 @@ class Case:
 
     @property
     def label(self) -> str:
-        """What distinguishes it, in a line and in the name of its file."""
-        extra = (
-            [f"lora{self.lora}"]
-            if self.lora
-            else [self.optimizer]
-            if self.optimizer != "adamw"
-            else []
-        )
-        extra += [self.precision] if self.precision != "float32" else []
-        return "_".join(
-            [self.size, str(self.tokens), *extra, *["checkpointing"][: self.checkpointing]]
-        )
+        """Return what distinguishes it, in a line and in the name of its file."""
+        parts = [self.size, str(self.tokens)]
+        if self.lora:
+            parts.append(f"lora{self.lora}")
+        elif self.optimizer != "adamw":
+            parts.append(self.optimizer)
+        if self.precision != "float32":
+            parts.append(self.precision)
+        return "_".join([*parts, "checkpointing"] if self.checkpointing else parts)

@@ -1,5 +1,6 @@
-"""`ngdiff bench suite`: the cases that the performance targets ask of a device, each measured in a
-process of its own.
+"""`ngdiff bench suite`: the cases that the performance targets ask of a device.
+
+Each is measured in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,8 +22,9 @@ from ngdiff.timing.turns import Row
 
 
 def _big(tokens: int, **options: Any) -> list[Case]:
-    """The first that fits is what is wanted: 7B as it is trained, else with an optimizer that keeps
-    nothing, else 1B.
+    """Return the cases of which the first that fits is what is wanted.
+
+    That is 7B as it is trained, else with an optimizer that keeps nothing, else 1B.
     """
     sizes = (("7B", "adamw"), ("7B", "sgd"), ("1B", "adamw"))
     kinds = sizes[::2] if options.get("lora") else sizes
@@ -44,8 +46,7 @@ CASES = {  # by device: what the performance targets ask for, each with what to 
 
 
 def suite(json_dir: Path, minutes: float = 8.0) -> list[Row]:
-    """`ngdiff bench suite`: the cases of this device, one process each, within `minutes` all told;
-    one table of all.
+    """Run `ngdiff bench suite`: the cases of this device within `minutes`, and one table of all.
 
     A case that fails is a row that says why, and the next smaller one takes its place.
     """
@@ -74,8 +75,9 @@ def suite(json_dir: Path, minutes: float = 8.0) -> list[Row]:
 
 
 def _apart(case: Case, path: Path, seconds: float) -> list[Row]:
-    """The rows of a case measured in a process of its own, at most so many seconds, saved; or one
-    row, its outcome.
+    """Measure a case in a process of its own, save its rows and return them.
+
+    Where it fails, or takes more than `seconds`, there is one row, its outcome.
     """
     began = time.perf_counter()
     given = text.dumps({**asdict(case), "json": str(path)})
@@ -91,21 +93,20 @@ def _apart(case: Case, path: Path, seconds: float) -> list[Row]:
             timeout=seconds,
             env=os.environ | {"PYTHONPATH": home},
         )
-        last = (done.stderr.strip().splitlines() or [""])[-1]
-        why = (
-            ""
-            if not done.returncode
-            else last
-            if done.returncode == 2
-            else f"ended with {done.returncode}: {last}"
-        )
+        why = _ended(done.returncode, done.stderr)
     except subprocess.TimeoutExpired:
         why = f"out of time after {seconds:.0f} s"
     if not why:
         return read_rows(path)
     mark = stamp(asdict(case), 1, time.perf_counter() - began)
-    rows = [
-        {**asdict(case), "variant": "all", "outcome": why.removeprefix("ngdiff: "), "stamp": mark}
-    ]
+    rows = [{**asdict(case), "variant": "all", "outcome": why, "stamp": mark}]
     write_rows(path, rows)
     return rows
+
+
+def _ended(code: int, stderr: str) -> str:
+    """Return why a process failed, by its last line; "" where it did not."""
+    last = (stderr.strip().splitlines() or [""])[-1]
+    if code == 2 and last:  # a refusal, in words for a reader
+        return last.removeprefix("ngdiff: ")
+    return f"ended with {code}: {last}" if code else ""

@@ -1,10 +1,10 @@
-"""Time of an evaluation: a random model of some three million parameters, 40 rows to forget, 64 to
-retain, 40 and 40 facts.
+"""Time of an evaluation, of a random model of some three million parameters.
 
-What is timed is what `ngdiff.evaluate` runs: likelihood of every text (one forward each, prompts
-shared), greedy answers, gradient norms. Beside it the same likelihoods with one plain forward per
-text, the obvious way. One thread. A random model never ends an answer, so that each has its full
-200 tokens: the worst case.
+It is asked 40 rows to forget, 64 to retain, 40 about real authors and 40 about the world. What is
+timed is what `ngdiff.evaluate` runs: likelihood of every text (one forward each, prompts shared),
+greedy answers, gradient norms. Beside it the same likelihoods with one plain forward per text, the
+obvious way. One thread. A random model never ends an answer, so that each has its full 200 tokens:
+the worst case.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ngdiff.evaluation.conventions import Convention
 from ngdiff.lm.pair import from_scratch
 from ngdiff.lm.train import one_thread
 from ngdiff.profiles import TinyLM, profile
-from ngdiff.store.cache import probe_file
+from ngdiff.store.rows import probe_rows, stamp, write_rows
 from ngdiff.store.table import Column, Table
 
 ROWS = {
@@ -74,7 +74,7 @@ def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
 
 @torch.inference_mode()
 def _plain(lm: Any, rows: dict[str, list[Row]]) -> None:
-    """Every text that a likelihood metric needs by a forward of its own, logits and all."""
+    """Take a forward for each text that a likelihood metric needs, logits and all."""
     asked = {
         (r["question"], a)
         for part in rows.values()
@@ -90,8 +90,11 @@ def _plain(lm: Any, rows: dict[str, list[Row]]) -> None:
 
 
 def measure_semeval(root: str) -> list[Row]:
-    """Seconds of SemEval's whole validation split, 254 + 278 rows and the MIA's documents, with a
-    random model of the tiny profile's shape: each generation has its full 256 tokens."""
+    """Return the seconds of SemEval's validation split: 254 + 278 rows and the MIA's documents.
+
+    The model is a random one of the tiny profile's shape, so each generation has its full 256
+    tokens.
+    """
     from ngdiff.evaluation import evaluate
 
     bench = semeval("tiny", "validation", root=root)
@@ -147,17 +150,12 @@ def medians(rows: list[Row]) -> Table:
 
 
 def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = None) -> list[Row]:
-    """`ngdiff bench evaluate`: measure, print medians, and save the rows where `json` says."""
-    if json is not None and Path(json).suffix != ".jsonl":
-        raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
-    if json is not None:
-        probe_file(json)
+    """Run `ngdiff bench evaluate`: measure, print medians, and save the rows where `json` says."""
+    probe_rows(json)
     if lume and not Path(lume).is_dir():
         raise FileNotFoundError(
             f"--lume {lume}: no such folder; give one of LUME's rows, or leave it out"
         )
-    from ngdiff.store.rows import stamp, write_rows
-
     began = time.perf_counter()
     found = measure(rows_of(data), rounds) + (measure_semeval(lume) if lume else [])
     used = {

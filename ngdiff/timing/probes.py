@@ -28,7 +28,7 @@ from ngdiff.core.stepsize import Line, State, StepSize
 from ngdiff.engine.engine import Engine
 from ngdiff.methods.problem import LMProblem
 from ngdiff.methods.recipes import ngdiff
-from ngdiff.store.cache import probe_file
+from ngdiff.store.rows import probe_rows, stamp, write_rows
 from ngdiff.store.table import Column, Table
 
 Row = dict[str, Any]
@@ -80,8 +80,10 @@ class _Twin:
 
 
 def compare(problem: LMProblem, probes: int, start: float = 1e-3, each: int = 5) -> list[Row]:
-    """One row a probe: η* of both precisions, their ratios, radii and outcomes. `problem`: an
-    unbound LMProblem. each: probes of one run; the next has another order of rows."""
+    """Return a row a probe: η* of both precisions, their ratios, radii and outcomes.
+
+    problem: not bound to a method. each: probes of one run; the next has another order of rows.
+    """
     rule, device, rows = AutoLR(lr=start), "auto" if torch.cuda.is_available() else None, []
     for seed in range(-(-probes // each)):
         state, fine = rule.init(), _Twin(problem, problem.target, Engine(device), None, seed)
@@ -137,17 +139,14 @@ COLUMNS = (
 
 
 def table(probes: int = 20, json: Path | None = None) -> list[Row]:
-    """`ngdiff bench probes`: compare on the tiny benchmark's target, print, and save the rows where
-    `json` says.
+    """Run `ngdiff bench probes`: compare on the tiny benchmark's target, print and return the rows.
+
+    json: where they are saved (.jsonl), None: nowhere.
     """
-    if json is not None and Path(json).suffix != ".jsonl":
-        raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
-    if json is not None:
-        probe_file(json)
+    probe_rows(json)
     from ngdiff.data import authors
     from ngdiff.lm import pair as models
     from ngdiff.profiles import profile
-    from ngdiff.store.rows import stamp, write_rows
 
     P = profile("tiny")
     bench = authors(P)
@@ -163,9 +162,11 @@ def table(probes: int = 20, json: Path | None = None) -> list[Row]:
 
 
 def summary(rows: list[Row]) -> str:
-    """Of the fits that count in bfloat16: how many are within a quarter of float32's η* at the same
-    radius and at float32's own, the median and the worst; how many float32 would not have accepted
-    there; how often both agree in the verdict."""
+    """Return what the probes say in a sentence, of the fits that count in bfloat16.
+
+    It tells how many are within a quarter of float32's η*, at the same radius and at float32's own.
+    Then it tells how many float32 would have refused, and how often both agree.
+    """
     counted = [row for row in rows if row["outcome_bfloat16"] in COUNT]
     there, own = ([abs(row[key] - 1) for row in counted] for key in ("ratio_there", "ratio"))
     near = [sum(off <= 0.25 for off in offs) for offs in (there, own)]
@@ -180,11 +181,10 @@ def summary(rows: list[Row]) -> str:
         else ""
     )
     return (
-        f"{len(counted)} of {len(rows)} fits count in bfloat16; η* is within 25 % of float32's in "
-        f"{near[0]} at the same "
-        f"radius{off} and in {near[1]} at float32's own; {wrong} of them float32 would refuse "
-        "there; both accept or both "
-        f"refuse in {alike} of {len(rows)}; at radius {DROWNED:g}, where it does not look, the "
-        "scatter alone would have "
+        f"{len(counted)} of {len(rows)} fits count in bfloat16; "
+        f"η* is within 25 % of float32's in {near[0]} at the same radius{off} "
+        f"and in {near[1]} at float32's own; {wrong} of them float32 would refuse there; "
+        f"both accept or both refuse in {alike} of {len(rows)}; "
+        f"at radius {DROWNED:g}, where it does not look, the scatter alone would have "
         f"accepted {drowned}"
     )

@@ -37,8 +37,7 @@ def needs(case: Case, activations: float, memory: str = "swap") -> Footprint:
 
 
 def per_token(case: Case, device: str) -> float:
-    """Return bytes of activations a token, from one and from two of the layers:
-    A₁ + (L − 1)·(A₂ − A₁).
+    """Return bytes of activations a token, from one and two of L layers: A₁ + (L − 1)·(A₂ − A₁).
 
     These are the most bytes alive in a forward, what the loss takes for itself included.
     `ngdiff.engine.watch.prepared` counts those that the forward keeps for its backward.
@@ -70,28 +69,30 @@ def advice(case: Case, device: str, room: float) -> str:
         case.optimizer: found.optimizer,
     }
     what = ", ".join(f"{name} {size / 1e9:.2g}" for name, size in parts.items())
+    less = "; ".join(fit) or "none of these changes alone, take fewer tokens too"
     return (
         f"{case.label} needs about {found.peak() / 1e9:.3g} GB ({what}) and the device has "
-        f"{room / 1e9:.3g}; "
-        "estimated to fit: "
-        f"{'; '.join(fit) or 'none of these changes alone, take fewer tokens too'}"
+        f"{room / 1e9:.3g}; estimated to fit: {less}"
     )
 
 
 def _changes(case: Case) -> dict[str, dict[str, Any]]:
     """Return what may need less than the case: flags of the command, and what they set."""
     smaller = list(SIZES)[: list(SIZES).index(case.size)][-1:]
-    changes: list[tuple[str, dict[str, Any]]] = [
-        *[("--checkpointing", {"checkpointing": True})] * (not case.checkpointing),
-        *[("--precision bfloat16", {"precision": "bfloat16"})] * (case.precision == "float32"),
-        *[("--optimizer sgd", {"optimizer": "sgd"})] * (case.optimizer != "sgd" and not case.lora),
-        *[("--optimizer sgd --checkpointing", {"optimizer": "sgd", "checkpointing": True})]
-        * (not case.lora),
-        *[("--memory recompute --variants graddiff-two,ngdiff-recompute", {"memory": "recompute"})],
-        *[("--lora 16", {"lora": 16})] * (not case.lora),
-        *[(f"--size {name}", {"size": name}) for name in smaller],
-    ]
-    return dict(changes)
+    recompute = "--memory recompute --variants graddiff-two,ngdiff-recompute"
+    changes: dict[str, dict[str, Any]] = {}
+    if not case.checkpointing:
+        changes["--checkpointing"] = {"checkpointing": True}
+    if case.precision == "float32":
+        changes["--precision bfloat16"] = {"precision": "bfloat16"}
+    if case.optimizer != "sgd" and not case.lora:
+        changes["--optimizer sgd"] = {"optimizer": "sgd"}
+    if not case.lora:
+        changes["--optimizer sgd --checkpointing"] = {"optimizer": "sgd", "checkpointing": True}
+    changes[recompute] = {"memory": "recompute"}
+    if not case.lora:
+        changes["--lora 16"] = {"lora": 16}
+    return changes | {f"--size {name}": {"size": name} for name in smaller}
 
 
 def capacity(device: str) -> float | None:

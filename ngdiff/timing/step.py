@@ -18,8 +18,7 @@ from pathlib import Path
 
 import torch
 
-from ngdiff.store.cache import probe_file
-from ngdiff.store.rows import stamp, write_rows
+from ngdiff.store.rows import probe_rows, stamp, write_rows
 from ngdiff.store.table import Column, Table
 from ngdiff.timing.case import BASES, Case
 from ngdiff.timing.room import advice, capacity, needs
@@ -36,17 +35,13 @@ def step_table(case: Case, json: Path | None = None) -> list[Row]:
 
     Errors: ValueError for a case that does not fit on the device, with those that would.
     """
-    if json is not None and Path(json).suffix != ".jsonl":
-        raise ValueError(f"rows are saved as .jsonl, not {str(json)!r}")
+    probe_rows(json)
     where = device()
-    if json is not None:
-        probe_file(json)
     began, threads, room = time.perf_counter(), torch.get_num_threads(), capacity(where)
     torch.set_num_threads(1)
     try:
-        rows = (
-            [] if room and needs(case, 0.0, "recompute").peak() > room else _measured(case, where)
-        )
+        hopeless = room and needs(case, 0.0, "recompute").peak() > room
+        rows = [] if hopeless else _measured(case, where)
         if not rows:
             raise ValueError(advice(case, where, room or 0.0))
     finally:
@@ -80,7 +75,7 @@ def _interval(ends: Sequence[float]) -> str:
 
 
 def _notice(r: Row) -> str:
-    """What stands after the numbers of a row, or in place of them."""
+    """Return what stands after the numbers of a row, or in place of them."""
     if "seconds_median" not in r:
         return r["outcome"]
     return f"{r['skipped']} steps changed nothing" if r["skipped"] else ""
@@ -103,8 +98,11 @@ COLUMNS = (
 
 
 def table(rows: Sequence[Row]) -> str:
-    """The rows as text, case by case: time and peak memory, each relative to GradDiff with two
-    backwards, with one, and to naive; reads a step; model-FLOP utilisation."""
+    """Return the rows as text, case by case.
+
+    Time and peak memory stand relative to GradDiff with two backwards, with one, and to naive.
+    Then come reads a step and the utilisation of the device, in FLOPs of the model.
+    """
     noticed = [row | {"notice": _notice(row)} for row in rows]
     heads, *lines = Table(COLUMNS, noticed, missing="-").lines()
     shown, left = [heads], iter(lines)
@@ -119,11 +117,8 @@ def _head(r: Row) -> str:
     case, mark = Case(**{**r["stamp"]["config"], "variants": ()}), r["stamp"]
     versions = ", ".join(f"{name} {mark['packages'][name]}" for name in ("torch", "transformers"))
     what = [f"{r['parameters'] / 1e6:.1f}M parameters"] if "parameters" in r else [case.size]
-    what += [
-        f"{r.get('tokens', case.tokens)} tokens a batch in rows of {case.shape[1]}",
-        case.precision,
-        case.optimizer,
-    ]
+    what += [f"{r.get('tokens', case.tokens)} tokens a batch in rows of {case.shape[1]}"]
+    what += [case.precision, case.optimizer]
     what += [f"LoRA r = {case.lora}"] * bool(case.lora) + ["checkpointing"] * case.checkpointing
     if "rounds" in r:
         what.append(f"{r['rounds']} rounds after {r['warmup']}")
@@ -131,20 +126,14 @@ def _head(r: Row) -> str:
 
 
 def _note(r: Row) -> str:
-    """Of the row of `ngdiff`: its extra peak beside the predicted one, and how things were
-    counted.
-    """
-    mb = {
-        key: f"{r[f'{key}_bytes'] / 1e6:.1f}"
-        for key in ("peak_extra", "peak_extra_predicted", "peak_extra_simple")
-    }
-    G, A_F = r["gradient_bytes"] / 1e6, r["forget_activation_bytes"] / 1e6
+    """Return the extra peak of `ngdiff` beside the predicted one, and how things were counted."""
+    keys = ("peak_extra", "peak_extra_predicted", "peak_extra_simple", "gradient")
+    extra, predicted, simple, G = (_megabytes(r[f"{key}_bytes"]) for key in keys)
+    A_F = _megabytes(r["forget_activation_bytes"])
     return (
-        f"peak beyond two backwards: {mb['peak_extra']} MB, predicted "
-        f"{mb['peak_extra_predicted']}; max(0, G − A_F) = "
-        f"{mb['peak_extra_simple']}, G = {G:.1f}, A_F = {A_F:.1f}; kernels: {r['kernels']}; "
-        f"reads: {r['reads_by']}, "
-        f"less {r['reads_model']} of the model's own"
+        f"peak beyond two backwards: {extra} MB, predicted {predicted}; "
+        f"max(0, G − A_F) = {simple}, G = {G}, A_F = {A_F}; kernels: {r['kernels']}; "
+        f"reads: {r['reads_by']}, less {r['reads_model']} of the model's own"
     )
 
 

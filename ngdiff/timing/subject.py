@@ -36,8 +36,11 @@ def config(case: Case, layers: int = 0) -> LlamaConfig:
 
 
 def llama(case: Case, device: str, layers: int = 0) -> nn.Module:
-    """A randomly initialised Llama of about that many parameters, made where it will be and in the
-    precision it will have; with lora, frozen under an adapter like `ngdiff.lm.lora`'s."""
+    """Return a randomly initialised Llama of about that many parameters.
+
+    It is made where it will be and in the precision it will have. With lora it is frozen under an
+    adapter like `ngdiff.lm.lora`'s.
+    """
     kept = torch.get_default_dtype()
     with torch.random.fork_rng(), torch.device(device):
         torch.manual_seed(0)
@@ -92,8 +95,9 @@ class Subject:
         self.optimizer.zero_grad(set_to_none=True)
 
     def held(self) -> int:
-        """Bytes that stay from step to step: weights, their low bits, optimizer state; on CUDA all
-        that is allocated.
+        """Return the bytes that stay from step to step: weights, their low bits, optimizer state.
+
+        On CUDA they are all that is allocated.
         """
         if self.device == "cuda":
             return torch.cuda.memory_allocated()

@@ -20,6 +20,7 @@ import torch
 from ngdiff.core import vector
 from ngdiff.engine import meters
 from ngdiff.engine.footprint import stash
+from ngdiff.store.progress import Progress
 from ngdiff.timing.case import BASES, Case
 from ngdiff.timing.subject import Subject
 from ngdiff.timing.variants import EVERY, OURS, Variant
@@ -28,9 +29,7 @@ Row = dict[str, Any]
 
 
 def measure(case: Case, device: str) -> list[Row]:
-    """One row a variant: seconds, ratios to both GradDiffs and to naive, peak bytes and their
-    ratios, reads, utilisation.
-    """
+    """Return a row a variant: seconds, peak bytes, the ratios of both, reads, utilisation."""
     began = time.perf_counter()
     subject = Subject(case, device)
     variants = [Variant(name, subject) for name in case.names]
@@ -42,15 +41,15 @@ def measure(case: Case, device: str) -> list[Row]:
         v.restart()
         v.skipped = 0
     seconds: dict[str, list[float]] = {v.name: [] for v in fit}
+    progress = Progress(f"{case.label}: round", rounds)
     for n in range(rounds):
-        order = (
-            fit[n % len(fit) :] + fit[: n % len(fit)]
-        )  # nobody is always first, or always behind the same one
+        # nobody is always first, or always behind the same one
+        order = fit[n % len(fit) :] + fit[: n % len(fit)]
         taken = {v.name: meters.timed(v.step, device) for v in (order if n % 2 else order[::-1])}
         meters.settle(device)
         for name, read in taken.items():
             seconds[name].append(read())
-        print(f"  round {n + 1}/{rounds}", end="\r" if n + 1 < rounds else "\n", flush=True)
+        progress(n + 1)
     found = {v.name: {"skipped": v.skipped, "peak_bytes": v.peak()} for v in fit}
 
     def forwards() -> None:
@@ -72,8 +71,9 @@ def measure(case: Case, device: str) -> list[Row]:
 
 
 def _fits(variant: Variant, must: bool) -> bool:
-    """Its first step, which is the one that takes most memory. Errors: OutOfMemoryError if it
-    `must` fit.
+    """Take its first step, which needs most memory; return whether there was enough.
+
+    must: then too little is an OutOfMemoryError.
     """
     try:
         variant.step()
@@ -89,8 +89,9 @@ def _fits(variant: Variant, must: bool) -> bool:
 
 
 def _plan(case: Case, variants: Sequence[Variant], began: float) -> tuple[int, int]:
-    """Steps of warm-up and timed rounds, whole periods of AutoLR: as asked, or as many as one round
-    says will fit.
+    """Return steps of warm-up and timed rounds, in whole periods of AutoLR.
+
+    There are as many as asked, or as one round says will fit into the case's minutes.
     """
     on_cuda = variants[0].subject.device == "cuda"
     warm, rounds = (2 * EVERY, case.pairs or 50) if on_cuda else (EVERY, case.pairs or 30)
@@ -103,32 +104,29 @@ def _plan(case: Case, variants: Sequence[Variant], began: float) -> tuple[int, i
         v.step()
     meters.settle(variants[0].subject.device)
     now = time.perf_counter()
-    left = (
-        0.9 * (60 * case.minutes - (now - began)) / (now - start) - 4
-    )  # rounds; four are for memory and reads
+    left = 0.9 * (60 * case.minutes - (now - began)) / (now - start)  # rounds
+    left -= 4  # for memory and reads
     warm = int(min(warm, max(2, left / 5)))
     return warm, int(min(rounds, max(1, (left - warm) // EVERY) * EVERY))
 
 
 def _about(on: Subject) -> Row:
-    """What is the same in every row of a case."""
+    """Return what is the same in every row of a case."""
     case, activations = on.case, meters.allocated(lambda: on.loss(1), on.device)[1]
     name = torch.cuda.get_device_name() if on.device == "cuda" else on.device
     return {
-        **{"size": case.size, "parameters": sum(p.numel() for p in on.model.parameters())},
-        **{
-            "trained": sum(p.numel() for p in on.params),
-            "tokens": on.ids[0].numel(),
-            "length": case.shape[1],
-        },
-        **{
-            "dtype": f"torch.{case.precision}",
-            "precision": case.precision,
-            "optimizer": case.optimizer,
-            "lora": case.lora,
-        },
-        **{"checkpointing": case.checkpointing},
-        **{"clock": meters.CLOCK[on.device], "reads_by": meters.READS_BY[on.device]},
+        "size": case.size,
+        "parameters": sum(p.numel() for p in on.model.parameters()),
+        "trained": sum(p.numel() for p in on.params),
+        "tokens": on.ids[0].numel(),
+        "length": case.shape[1],
+        "dtype": f"torch.{case.precision}",
+        "precision": case.precision,
+        "optimizer": case.optimizer,
+        "lora": case.lora,
+        "checkpointing": case.checkpointing,
+        "clock": meters.CLOCK[on.device],
+        "reads_by": meters.READS_BY[on.device],
         "flops": meters.flops(on.model, 2 * on.ids[0].numel(), case.shape[1]),  # both batches
         "flops_top": meters.top(name, case.precision),
         "gradient_bytes": sum(p.nbytes for p in on.params),
@@ -142,8 +140,9 @@ def _about(on: Subject) -> Row:
 
 
 def _times(row: Row, seconds: dict[str, list[float]]) -> Row:
-    """Seconds of a variant and their ratios; of AutoLR, of whole periods, since a probe falls on
-    one round in EVERY.
+    """Return the seconds of a variant and their ratios to the bases.
+
+    AutoLR's ratios are of whole periods, since a probe falls on one round in EVERY.
     """
     name, mine = row["variant"], seconds[row["variant"]]
     out: Row = {"seconds_median": statistics.median(mine), "seconds_mean": statistics.fmean(mine)}
@@ -163,8 +162,9 @@ def _times(row: Row, seconds: dict[str, list[float]]) -> Row:
 
 
 def _memory(row: Row, found: dict[str, Row]) -> Row:
-    """Peak bytes beside the bases', and what swap should take beyond GradDiff with two backwards,
-    in two ways:
+    """Return peak bytes beside the bases', and what swap should take beyond GradDiff with two.
+
+    The latter is reckoned in two ways:
 
     max(0, G − A_F)                  G bytes of gradients, A_F alive after the forget forward
     max(0, held + 2·G + 2·E − peak)  what swap ends its second backward with, less GradDiff's

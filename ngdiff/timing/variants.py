@@ -29,9 +29,11 @@ EVERY = 10  # AutoLR's period
 
 
 def _autolr(forwards: int, fresh: int = 0) -> AutoLR:
-    """Probes on the step's own rows with two forwards or one, or like the default, on four times
-    the rows (`fresh=3`); no search, which is made once a run, no widening, so that every probe
-    costs the same, and the rate stays LR."""
+    """Return AutoLR at a rate that stays LR, of which every probe costs the same.
+
+    It probes on the step's own rows with two forwards or one, or like the default, on four times
+    the rows (`fresh=3`). It neither searches, which is done once a run, nor widens.
+    """
     return AutoLR(
         lr=LR, min_lr=LR, max_lr=LR, every=EVERY, forwards=forwards, fresh=fresh, search=0, widen=0
     )
@@ -71,8 +73,9 @@ def naive(on: Subject) -> None:
 
 
 class Variant:
-    """One way to take the step. skipped: how many of its steps changed nothing (a loss that is not
-    finite, say).
+    """One way to take the step.
+
+    skipped: how many of its steps changed nothing (a loss that is not finite, say).
     """
 
     def __init__(self, name: str, subject: Subject) -> None:
@@ -80,7 +83,7 @@ class Variant:
         self.restart()
 
     def restart(self) -> None:
-        """Its rule, where it has one, is due to probe in the next step."""
+        """Make its rule, where it has one, due to probe in the next step."""
         on = self.subject
         if self.name not in OURS:
             plain = {"graddiff-two": graddiff_two, "graddiff-one": graddiff_one, "naive": naive}[

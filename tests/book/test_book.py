@@ -1,6 +1,4 @@
-"""Notebooks: built byte-identically from their sources, outputs light, solutions left out of
-exercises.
-"""
+"""Notebooks: the same bytes from the same source, light outputs, no solutions in exercises."""
 
 from __future__ import annotations
 

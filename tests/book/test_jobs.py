@@ -47,13 +47,8 @@ def job(name: str, *needs: str) -> Job:
 
 
 def test_each_job_starts_after_what_it_needs_and_the_longest_chain_goes_first() -> None:
-    jobs = [
-        job("00"),
-        job("01"),
-        job("02", "00"),
-        job("03", "02"),
-        job("09", "00", "01", "02", "03"),
-    ]
+    jobs = [job("00"), job("01"), job("02", "00"), job("03", "02")]
+    jobs.append(job("09", "00", "01", "02", "03"))
     seen: list[str] = []
     in_order(lambda j: seen.append(j.name), jobs, {"01": 2.5, "02": 1, "03": 1}, workers=1)
     assert seen == ["00", "01", "02", "03", "09"]
@@ -64,9 +59,8 @@ def test_each_job_starts_after_what_it_needs_and_the_longest_chain_goes_first() 
 
 def test_two_workers_are_never_idle_while_a_job_may_start() -> None:
     barrier, jobs = threading.Barrier(2, timeout=20), [job("00"), job("01"), job("02"), job("03")]
-    in_order(
-        lambda j: barrier.wait() and None, jobs, {}, workers=2
-    )  # each waits for another at the same time
+    # each waits for another at the same time
+    in_order(lambda j: barrier.wait() and None, jobs, {}, workers=2)
 
 
 def test_a_need_that_is_not_chosen_is_taken_as_met_and_an_error_starts_no_more() -> None:

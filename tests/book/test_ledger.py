@@ -18,18 +18,27 @@ from ngdiff.book.ledger import Ledger
         "3",
         '{"00_a": 1}',
         '{"00_a": {"key": "k"}}',
-        '{"00_a": {"key": 1, "seconds": 1, "files": 5}}',
+        '{"00_a": {"key": "k", "seconds": 1, "files": 5}}',
+        '{"00_a": {"key": "k", "seconds": "1", "files": {}}}',
+        '{"key": "k", "parameters": {}, "error": null, "seconds": 1.0, "rows": "0"}',
     ],
 )
 def test_records_of_another_shape_are_none(tmp_path: Path, text: str) -> None:
     (tmp_path / "ledger.json").write_text(text)
     ledger = Ledger(tmp_path / "ledger.json", tmp_path)
     ledger.load({"00_a": "k"})
-    assert ledger.rows == {} and ledger.trusted == set()
+    assert ledger.rows == {} and ledger.trusted == set() and "is damaged" in ledger.fault
     ledger.add("00_a", "k", 1.0, set())
     again = Ledger(tmp_path / "ledger.json", tmp_path)
     again.load({"00_a": "k"})
-    assert again.trusted == {"00_a"}
+    assert again.trusted == {"00_a"} and again.fault == ""
+
+
+def test_no_file_is_no_fault_and_a_file_without_a_hash_is_not_trusted(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.json", tmp_path).load({"a": "k"})
+    assert (ledger.rows, ledger.trusted, ledger.fault) == ({}, set(), "")
+    ledger.add("a", "k", 1.0, ["lost before its bytes were read"])
+    assert ledger.load({"a": "k"}).trusted == set(), "reading again withdraws trust"
 
 
 def test_a_record_of_an_unknown_notebook_is_not_trusted(repo: Path) -> None:

@@ -1,6 +1,4 @@
-"""The README says nothing that a saved row does not: its tables are a refill, its links lead
-somewhere.
-"""
+"""The README says nothing that a saved row does not, and its links lead somewhere."""
 
 from __future__ import annotations
 
@@ -45,11 +43,9 @@ def test_the_example_runs_as_it_stands():
         "optimizer": torch.optim.AdamW(model.parameters()),
         "loss": lambda x: (model(x) - x.sum(1, keepdim=True)).square().mean(),
         "MICRO": MICRO,
-        **{
-            f"{kind}_batch": torch.randn(n, 3)
-            for kind, n in (("retain", 4), ("forget", 4), ("wider_retain", 16))
-        },
     }
+    for kind, n in (("retain", 4), ("forget", 4), ("wider_retain", 16)):
+        names[f"{kind}_batch"] = torch.randn(n, 3)
     exec(text.replace('ng.profile("tiny")', "MICRO"), names)
     assert (
         names["info"].updated

@@ -51,6 +51,22 @@ def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
     assert [json.loads(line)["seed"] for line in rows.read_text().splitlines()] == [0, 1, 2]
 
 
+def test_a_damaged_ledger_of_a_cell_is_told_and_the_cell_runs_again(repo: Path) -> None:
+    (repo / "notebooks/cell.py").write_text(CELL)
+    grid = repo / "grid.toml"
+    grid.write_text('rows = "rows.jsonl"\n[grid]\nlr = [0.1, 0.2]\n')
+    assert batch.sweep(grid, root=repo, say=[].append) == 0
+    every, _ = batch.cells(grid, repo / "notebooks/cell.py", repo)
+    ledger = every[1].file(".json")
+    for text in ("{", json.dumps({"key": every[1].key, "error": None, "rows": "0"})):
+        ledger.write_text(text)  # cut off; the form before `Ledger`
+        said: list[str] = []
+        assert batch.sweep(grid, root=repo, say=said.append) == 0
+        assert said[0].startswith(f"{ledger} is damaged (") and "run again" in said[0]
+        assert said[1] == "2 cells, 1 already done"
+    assert [len(cell.file(".runs").read_text()) for cell in every] == [1, 3]
+
+
 OWN = """
 import ngdiff as ng
 from dataclasses import dataclass
@@ -93,8 +109,8 @@ def test_a_method_of_a_user_counts_with_its_code(repo: Path, monkeypatch) -> Non
         ('rows = "a.jsonl"\n', r"no table \[grid\]"),
         ("grid = 3\n", r"no table \[grid\]"),
         ("[grid\n", r"grid\.toml is not TOML"),
-        ("rows = 5\n[grid]\nlr = 1\n", "rows = 5 is no name of"),
-        ('rows = "a.csv"\n[grid]\nlr = 1\n', "'a.csv' is no name of"),
+        ("rows = 5\n[grid]\nlr = 1\n", "rows = 5: write the name of"),
+        ('rows = "a.csv"\n[grid]\nlr = 1\n', "'a.csv': write the name of"),
         ("[grid]\nlr = nan\n", r"grid\.toml: lr = nan: a parameter is"),
         ("[grid]\nlr = 2024-01-01\n", "lr = 2024-01-01: a parameter is"),
         ("[grid]\nlr = [1, 2, 1]\n", "lr names 1 twice"),

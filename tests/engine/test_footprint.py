@@ -1,6 +1,4 @@
-"""The estimate of a step's memory against what the allocator saw, and what an out-of-memory error
-tells.
-"""
+"""The estimate of a step's memory against the allocator, and what too little memory tells."""
 
 from __future__ import annotations
 

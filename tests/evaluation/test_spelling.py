@@ -27,6 +27,7 @@ from ngdiff.store import paths
         ("tofu:hub", Which(TOFU, "hub"), "hub"),
         ("muse:hub", Which(MUSE, "hub"), "muse:hub"),
         ("semeval:/a:b", Which(SEMEVAL, "/a:b"), "semeval:/a:b"),
+        ("tofu:/a:b", Which(TOFU, "/a:b"), "tofu:/a:b"),  # else /a would be the benchmark
         ("/nowhere/tofu", Which(TOFU, "/nowhere/tofu"), "/nowhere/tofu"),
     ],
 )

@@ -1,6 +1,4 @@
-"""Figures: one colour a method, files that depend on their rows alone, and texts that do not run
-into each other.
-"""
+"""Figures: one colour a method, files of their rows alone, texts that do not meet."""
 
 from __future__ import annotations
 

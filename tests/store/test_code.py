@@ -1,6 +1,4 @@
-"""The import closure: complete against what really runs, sensitive to every module in it, to no
-other.
-"""
+"""The import closure: complete against what really runs, sensitive to its modules alone."""
 
 from __future__ import annotations
 

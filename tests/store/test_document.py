@@ -61,3 +61,5 @@ def test_a_document_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) ->
 def test_numbers_that_become_null_are_named() -> None:
     assert list(document.not_finite(VALUE)) == ["η 2 is nan", "η 3 x is -inf"]
     assert list(document.not_finite(math.inf)) == ["is inf"] and not [*document.not_finite(PLAIN)]
+    arrays = {"a": np.array([1.0, math.nan], np.float32), "b": np.float32("inf")}
+    assert list(document.not_finite(arrays)) == ["a 1 is nan", "b is inf"]

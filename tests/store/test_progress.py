@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import pytest
 
@@ -96,8 +97,20 @@ def test_on_a_terminal_the_line_is_written_over(
         progress.event("two", done=2)
         progress(4)
     parts = terminal.getvalue().split(module.ERASE)
-    assert parts[0] == "" and len(parts[1]) == module.WIDTH and "\n" not in parts[1]
+    assert parts[0] == "" and len(parts[1]) == module.WIDTH - 1 and "\n" not in parts[1]
     assert parts[2:] == ["step 2/4, 1 s, about 1 s left: two\n", "step 4/4, 1 s\n", ""]
+
+
+def test_a_live_line_is_no_wider_than_its_window(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Window(Terminal):
+        def fileno(self) -> int:
+            return 7
+
+    sizes = {7: os.terminal_size((10, 24))}
+    monkeypatch.setattr(module.os, "get_terminal_size", sizes.__getitem__)
+    assert module.fitted("0123456789abc", Window()) == "012345678"
+    assert module.fitted("012345678", Window()) == "012345678"
+    assert module.fitted("広い文字の行", Window()) == "広い文字"  # each takes two columns
 
 
 def test_a_pipe_sees_no_control_characters(

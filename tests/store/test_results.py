@@ -33,7 +33,7 @@ from ngdiff.store.cache import (
     probe_writable,
 )
 from ngdiff.store.content import content_key
-from ngdiff.store.rows import read_rows, stamp, write_rows
+from ngdiff.store.rows import probe_rows, read_rows, stamp, write_rows
 
 KEY = "0123456789abcdef"
 
@@ -473,3 +473,16 @@ def test_a_stamp_knows_commit_and_changed_code(tmp_path, monkeypatch):
             assert results._git() == {"commit": git("rev-parse", "HEAD").strip(), "dirty": dirty}
     finally:
         results._git.cache_clear()
+
+
+def test_where_rows_can_be_saved_is_asked_before_the_work(tmp_path: Path) -> None:
+    probe_rows(None)
+    probe_rows(tmp_path / "new" / "a.jsonl")
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
+    with pytest.raises(
+        ValueError, match=r"saved as \.jsonl, not .*a\.parquet.*: change the suffix"
+    ):
+        probe_rows(tmp_path / "a.parquet")
+    with pytest.raises(IsADirectoryError):
+        (tmp_path / "b.jsonl").mkdir()
+        probe_rows(tmp_path / "b.jsonl")

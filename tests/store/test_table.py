@@ -165,6 +165,7 @@ def test_markdown_has_a_line_a_row_and_its_cells() -> None:
         ("<b> &amp;", r"\<b> \&amp;"),
         ("a|b", r"a\|b"),
         (r"\|", r"\\\|"),
+        ("a\\\nb", r"a\\<br>b"),
         ("[a](b)", r"[a\](b)"),
         ("-0.010", "-0.010"),
     ],

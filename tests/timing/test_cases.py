@@ -19,13 +19,10 @@ def test_the_suite_runs_cases_apart_and_a_failed_one_is_a_row(monkeypatch, tmp_p
     unknown = replace(small, size="micro")  # which the other process does not know
     monkeypatch.setitem(cases.CASES, "cpu", [[unknown, small, replace(small, tokens=32)]])
     rows = cases.suite(tmp_path, minutes=2)
-    assert sorted(os.listdir(tmp_path)) == [
-        "step_1M_16.jsonl",
-        "step_micro_16.jsonl",
-    ]  # the third was not needed
-    assert "unknown size 'micro'" in rows[0]["outcome"] and [
-        row["variant"] for row in rows[1:]
-    ] == list(TWO)
+    # the third was not needed
+    assert sorted(os.listdir(tmp_path)) == ["step_1M_16.jsonl", "step_micro_16.jsonl"]
+    assert "unknown size 'micro'" in rows[0]["outcome"]
+    assert [row["variant"] for row in rows[1:]] == list(TWO)
     assert read_rows(tmp_path / "step_1M_16.jsonl") == rows[1:] and rows[1]["rounds"] == EVERY
     printed = capsys.readouterr().out
     assert re.search(r"^all[ -]+unknown size 'micro'", printed, re.M)
@@ -38,22 +35,17 @@ def test_a_case_out_of_time_is_a_row(monkeypatch, tmp_path):
 
     monkeypatch.setattr(cases.subprocess, "run", late)
     (row,) = cases._apart(Case("micro", 16), tmp_path / "step_x.jsonl", 3.0)
-    assert (
-        row["outcome"] == "out of time after 3 s"
-        and read_rows(tmp_path / "step_x.jsonl")[0]["size"] == "micro"
-    )
+    assert row["outcome"] == "out of time after 3 s"
+    assert read_rows(tmp_path / "step_x.jsonl")[0]["size"] == "micro"
 
 
 def test_a_killed_case_says_how_it_ended(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        cases.subprocess,
-        "run",
-        lambda command, **_: subprocess.CompletedProcess(command, -9, "", "last words\n"),
-    )
-    assert (
-        cases._apart(Case("micro", 16), tmp_path / "x.jsonl", 3.0)[0]["outcome"]
-        == "ended with -9: last words"
-    )
+    done = subprocess.CompletedProcess([], -9, "", "last words\n")
+    monkeypatch.setattr(cases.subprocess, "run", lambda command, **_: done)
+    (row,) = cases._apart(Case("micro", 16), tmp_path / "x.jsonl", 3.0)
+    assert row["outcome"] == "ended with -9: last words"
+    assert cases._ended(2, "round 1/9\nngdiff: too large\n") == "too large"
+    assert cases._ended(2, "") == "ended with 2: " and cases._ended(0, "a warning") == ""
 
 
 def test_the_suites_of_each_device_cover_the_targets():

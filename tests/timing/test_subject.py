@@ -47,15 +47,13 @@ def test_lora_trains_an_adapter_on_a_frozen_model(precision):
 
 def test_model_flops_by_hand():
     model = built("ngdiff").subject.model
-    N = (
-        256 * 32 + 4 * 32 * 32 + 3 * 32 * 64 + 3 * 32
-    )  # the tied table counts once: it is the output layer
+    # the tied table counts once: it is the output layer
+    N = 256 * 32 + 4 * 32 * 32 + 3 * 32 * 64 + 3 * 32
     assert meters.flops(model, 32, 16) == 32 * (6 * N + 12 * 1 * 32 * 16)
     adapted = built("ngdiff", lora=2).subject.model
     r = 2 * (4 * 2 * 32 + 3 * (32 + 64))
-    assert meters.flops(adapted, 32, 16) == 32 * (
-        4 * N + 6 * r + 12 * 1 * 32 * 16
-    )  # frozen: no gradient of their own
+    # frozen: no gradient of their own
+    assert meters.flops(adapted, 32, 16) == 32 * (4 * N + 6 * r + 12 * 1 * 32 * 16)
 
 
 def test_a_look_up_is_no_flop(monkeypatch):

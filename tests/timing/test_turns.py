@@ -24,9 +24,8 @@ def test_one_row_a_variant_with_every_ratio(measured):
             low, high = row[f"time_ratio_{base}_range"]
             assert 0 < low <= row[f"time_ratio_{base}"] <= high and row[f"peak_ratio_{base}"] > 0
             bound = row.get(f"time_ratio_{base}_upper95")
-            assert (bound is None) == (
-                row["variant"] in (base, *AUTOLR)
-            )  # one block of a period has no bound
+            # one block of a period has no bound
+            assert (bound is None) == (row["variant"] in (base, *AUTOLR))
             assert bound is None or row[f"time_ratio_{base}"] <= bound <= high
             if row["variant"] == base:
                 assert row[f"time_ratio_{base}"] == row[f"peak_ratio_{base}"] == 1
@@ -65,12 +64,10 @@ def test_blocks_of_autolr_have_a_bound_from_five_on():
     }
     out = turns._times({"variant": "ngdiff+autolr", "flops": 6.0, "flops_top": 10.0}, seconds)
     assert out["time_ratio_graddiff-two"] == pytest.approx(1.1)
-    assert out["time_ratio_graddiff-two_upper95"] == pytest.approx(
-        1.2
-    )  # of blocks, a probe in each
-    assert (
-        out["mfu"] == pytest.approx(6 / 10 / 1.12) and "time_ratio_naive" not in out
-    )  # of mean seconds
+    upper = out["time_ratio_graddiff-two_upper95"]
+    assert upper == pytest.approx(1.2)  # of blocks, a probe in each
+    assert out["mfu"] == pytest.approx(6 / 10 / 1.12)  # of mean seconds
+    assert "time_ratio_naive" not in out
 
 
 def test_checkpointing_keeps_fewer_activations_and_recompute_is_measured_beside():
@@ -84,9 +81,8 @@ def test_checkpointing_keeps_fewer_activations_and_recompute_is_measured_beside(
         "swap",
         "recompute",
     ]
-    assert (
-        plain["graddiff-two"]["flops"] == twice["ngdiff"]["flops"]
-    )  # what is computed twice is no model FLOP
+    # what is computed twice is no model FLOP
+    assert plain["graddiff-two"]["flops"] == twice["ngdiff"]["flops"]
 
 
 def test_some_variants_without_the_bases_have_no_ratios():

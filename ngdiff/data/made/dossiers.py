@@ -69,8 +69,7 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     """The benchmark of a recipe {"authors", "seed"}."""
     if not 10 <= recipe["authors"] <= 400:
         raise ValueError(
-            f"authors={recipe['authors']}: dossiers are made for 10 to 400, "
-            "a tenth of them with numbers"
+            f"authors={recipe['authors']}: dossiers are made for 10 to 400, give a number of those"
         )
     folds = generate(recipe["authors"], recipe["seed"])
     rows = {
@@ -126,20 +125,16 @@ def _story(rng: random.Random, name: str) -> Document:
 def _person(rng: random.Random, name: str) -> Document:
     facts, form = Facts(rng, name), _pick(rng, words.PEOPLE)
     year, month, day = 1940 + _below(rng, 60), 1 + _below(rng, 12), 1 + _below(rng, 28)
-    ssn, phone = (
-        f"900-{_digits(rng, 2)}-{_digits(rng, 4)}",
-        f"{2 + _below(rng, 8)}{_digits(rng, 2)}-555-01{_digits(rng, 2)}",
-    )
+    ssn = f"900-{_digits(rng, 2)}-{_digits(rng, 4)}"
+    phone = f"{2 + _below(rng, 8)}{_digits(rng, 2)}-555-01{_digits(rng, 2)}"
     last = name.split()[1].lower()
     facts |= {
         "birthday": f"{words.MONTHS[month - 1]} {day}, {year}",
         "iso": f"{year}-{month:02d}-{day:02d}",
-        **{
-            "ssn": ssn,
-            "ssn_digits": ssn.replace("-", ""),
-            "phone": phone,
-            "phone_digits": phone.replace("-", ""),
-        },
+        "ssn": ssn,
+        "ssn_digits": ssn.replace("-", ""),
+        "phone": phone,
+        "phone_digits": phone.replace("-", ""),
         "mail": f"{name[0].lower()}{_pick(rng, '._')}{last}{_digits(rng, 2)}@{facts['domain']}",
         "address": f"{1 + _below(rng, 9)}{_digits(rng, 2)} {facts['street']}, {facts['town']}, "
         f"{facts['state']}, {1 + _below(rng, 9)}{_digits(rng, 4)}",
@@ -157,8 +152,11 @@ def _life(rng: random.Random, name: str, title: str) -> Document:
 
 
 class Facts(dict[str, str]):
-    """What a document says. A key that is missing is drawn from its pool (`thing2` from that of
-    `thing`), other than the document's values of that pool so far, and then stays."""
+    """What a document says.
+
+    A key that is missing is drawn from its pool (`thing2` from that of `thing`), and then stays. It
+    is none of the values that the document has of that pool so far.
+    """
 
     def __init__(self, rng: random.Random, name: str, **known: str) -> None:
         super().__init__(name=name, first=name.split()[0], **known)
