@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
-from ngdiff.store.code import fingerprint_of
+from ngdiff.store.code import HOME, fingerprint_of
 from ngdiff.store.content import content_key, sha256
 from ngdiff.store.rows import environment, write_document
 
@@ -95,7 +95,7 @@ def kernel_environment(cache: Path) -> dict[str, str]:
         "{connection_file}",
     ]
     write_document(spec, {"argv": argv, "display_name": "Python 3", "language": "python"})
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(HOME.parent)
     env = {
         key: value for key, value in os.environ.items() if key != "MPLBACKEND"
     }  # the kernel draws inline
