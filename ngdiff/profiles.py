@@ -148,7 +148,16 @@ def profile(name: str | Profile) -> Profile:
 
 def is_named(P: Profile) -> bool:
     """Return whether its name stands for this very profile."""
+    return _known(P.name) == P
+
+
+def label_of(P: Profile) -> str:
+    """Return what rows call a profile: its name, or "tiny (changed)" where that is another's."""
+    return P.name if _known(P.name) in (P, None) else f"{P.name} (changed)"
+
+
+def _known(name: str) -> Profile | None:
     try:
-        return profile(P.name) == P
+        return profile(name)
     except ValueError:
-        return False
+        return None

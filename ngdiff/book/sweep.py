@@ -119,7 +119,7 @@ def _own(settings: Mapping[str, Any]) -> list[Any]:
         return []
     from ngdiff.methods import lookup  # imports torch, which names of ours do not need
 
-    return [content(lookup.method(name))]
+    return [content(lookup.method(name).parts)]
 
 
 def _check_values(where: str, values: list[Any]) -> None:

@@ -57,7 +57,10 @@ class Job:
     stop_level: float | None = field(
         default=None, metadata={"help": "Stop at this forget loss, nats per token."}
     )
-    method: str = field(default="ngdiff", metadata={"help": "ngdiff, graddiff-0.9, npo, kl, …"})
+    method: str = field(
+        default="ngdiff",
+        metadata={"help": "ngdiff, graddiff-0.9, npo, kl, …; or module:name of yours."},
+    )
     stepsize: str = field(
         default="autolr",
         metadata={"help": 'autolr, constant, linear, cosine; or "autolr every=5".'},
@@ -214,7 +217,7 @@ class Job:
         ):  # shards hold float32 weights, others bfloat16 and the low bits
             mine["sharded"] = self.engine.sharded
         if self.recipe.key not in methods.METHODS:  # a method of the user: its code counts
-            mine["method"] = content_key(content(self.recipe))
+            mine["method"] = content_key(content(self.recipe.parts))
         return mine | {"model": self.place, "rows": bench.fingerprint}
 
 

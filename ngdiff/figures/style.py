@@ -160,10 +160,14 @@ def caption(rows: Sequence[dict[str, Any]]) -> str:
         every = [{**r["stamp"], **r["stamp"]["config"], **r}.get(key) for r in rows]
         return sorted({found for found in every if found is not None})
 
-    data = (
-        ", ".join("TOFU" if d else "generated authors" for d in all_of("data"))
-        or "generated authors"
-    )
+    def data_of(row: dict[str, Any]) -> str:
+        row = {**row["stamp"]["config"], **row}
+        titles = {"authors": "generated authors", "tofu": "TOFU"}
+        if name := row.get("benchmark"):  # of a Benchmark that was passed as it is
+            return titles.get(name, name)
+        return titles["tofu" if row.get("data") else "authors"]
+
+    data = ", ".join(sorted({data_of(row) for row in rows}))
     seeds, targets = (", ".join(map(str, all_of(key))) for key in ("seed", "target_seed"))
     devices = ", ".join(sorted({r["stamp"]["device"] for r in rows}))
     profile = ", ".join(all_of("profile"))

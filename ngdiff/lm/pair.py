@@ -33,7 +33,7 @@ from ngdiff.lm.tokens import train_tokenizer
 from ngdiff.lm.train import fit, one_thread
 from ngdiff.profiles import Profile, TinyLM, Training, profile
 from ngdiff.store.cache import cache_dir, cached, found, probe_writable
-from ngdiff.store.code import fingerprint
+from ngdiff.store.code import HOME, fingerprint
 from ngdiff.store.content import content_key
 from ngdiff.store.slots import slot
 
@@ -215,7 +215,7 @@ def pair(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> tuple[LM
 
 def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
     """Both models in processes of one thread each; what they print appears here line by line."""
-    root = str(Path(__file__).resolve().parent.parent)
+    root = str(HOME.parent)
     path = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     environment = {
         **os.environ,

@@ -29,6 +29,17 @@ def __getattr__(name: str) -> Any:
     if name in HANDED_ON or isinstance(value, recipes.Method):
         return value
     raise AttributeError(
-        f"module {__name__!r} has no attribute {name!r}; it has {', '.join(recipes.METHODS)} (with "
-        "_ for a hyphen) and graddiff(c)"
+        f"module {__name__!r} has no attribute {name!r}; it has {', '.join(_named())} and "
+        "graddiff(c); METHODS has all of them by key"
     )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *HANDED_ON, *_named()})
+
+
+def _named() -> list[str]:
+    """Return the names of the package's methods, as attributes of this module."""
+    import ngdiff.methods.recipes as recipes
+
+    return [name for name, value in vars(recipes).items() if isinstance(value, recipes.Method)]

@@ -16,7 +16,7 @@ from typing import Any
 from ngdiff.core.directions import Direction
 from ngdiff.methods.objectives import CE, Objective
 
-# of methods that choose no colour: told apart from each other and from those of the package
+# one of these is the colour of a method that chooses none: no method of the package has it
 SPARE = ("#1B9E77", "#7570B3", "#E7298A", "#66A61E", "#A6761D", "#D95F02", "#1F78B4", "#6A3D9A")
 
 
@@ -60,6 +60,8 @@ class Method:
     any.
 
     Two methods are equal where name, objectives, rule and `trains` are.
+    Errors: ValueError for an empty name, a direction without `weights`, and a retain or forget part
+    that is no objective.
     """
 
     name: str
@@ -75,11 +77,27 @@ class Method:
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise ValueError("a method needs a name: tables and figures show it")
+        if isinstance(self.direction, type) or not hasattr(self.direction, "weights"):
+            raise ValueError(
+                f"{self.name}: the direction is {self.direction!r}: give a value that has "
+                "weights(gram, losses), such as ng.NGDiff()"
+            )
+        for part in ("retain", "forget"):
+            if not isinstance(getattr(self, part), Objective):
+                raise ValueError(
+                    f"{self.name}: {part} is {getattr(self, part)!r}: give an objective, such as "
+                    "ng.objectives.NPO()"
+                )
         if not self.key:
             object.__setattr__(self, "key", key_of(self.name))
         if not self.look.colour:
             colour = SPARE[sum(self.key.encode()) % len(SPARE)]
             object.__setattr__(self, "look", Look(colour, self.look.dashes))
+
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """Return what decides a run: all but how the method is shown and where it belongs."""
+        return self.name, self.direction, self.retain, self.forget, self.trains
 
     @property
     def plain(self) -> bool:

@@ -20,28 +20,41 @@ def method(name: str | Any) -> Method:
     name: a key of `METHODS`; a `Method`; a direction rule, which works on cross-entropies (the
     package's method where it has that rule); an objective, which NGDiff ascends; or "module:name",
     such a value in a module of your own.
-    Errors: ValueError listing the known names, or saying what the place holds instead, and where a
-    method of yours bears the name of another one of the package.
+    Errors: ValueError listing the known names, or saying what the place holds instead, for a class
+    in place of a value, and where a method of yours bears the name of another one of the package.
     """
     if isinstance(name, str):
         return METHODS[name] if name in METHODS else _at(name)
+    if isinstance(name, type):
+        raise ValueError(f"{name.__name__} is a class: pass a value of it, {name.__name__}(…)")
     if isinstance(name, Method):
         own = name
     elif isinstance(name, Objective):
-        own = Method(f"NGDiff on {name}", NGDiff(), forget=name)
+        own = Method(f"NGDiff on {_shown(name)}", NGDiff(), forget=name)
     elif callable(getattr(name, "weights", None)):
         same = (m for m in METHODS.values() if m.plain and m.direction == name)
-        own = next(same, None) or Method(repr(name), name)
+        own = next(same, None) or Method(_shown(name), name)
     else:
         raise ValueError(
             f"{name!r} is no method: pass a Method, a direction rule or an objective, or the name "
             "of one"
         )
-    if own.key in METHODS and own != METHODS[own.key]:
+    by_name = {m.name: m for m in METHODS.values()}
+    ours = METHODS.get(own.key) or by_name.get(own.name, own)
+    if own != ours:
         raise ValueError(
-            f"{own.name!r} is the name of another method of the package: choose another name"
+            f"{own.name!r} (key {own.key}) is the name of another method of the package: choose "
+            "another name"
         )
-    return METHODS.get(own.key, own)
+    return ours
+
+
+def _shown(value: Any) -> str:
+    """Return the repr of a rule or an objective; its class's name where Python's own repr would
+    show an address.
+    """
+    named = type(value).__repr__ is not object.__repr__
+    return repr(value) if named else type(value).__name__
 
 
 def _at(place: str) -> Method:
@@ -62,7 +75,12 @@ def _at(place: str) -> Method:
         ) from error
     if isinstance(value, str):
         raise ValueError(f"method {place!r} is the text {value!r}, and no Method")
-    return method(value() if isinstance(value, type) else value)
+    try:
+        return method(value() if isinstance(value, type) else value)
+    except TypeError as error:  # a class whose fields have no defaults
+        raise ValueError(
+            f"method {place!r}: {error}; write a value of it into the module, and its name here"
+        ) from error
 
 
 _OWN: dict[str, tuple[str, Look]] = {}  # label and look of methods that are not the package's

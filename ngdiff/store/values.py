@@ -11,22 +11,22 @@ version, everything else by its byte code.
 
 from __future__ import annotations
 
+import copyreg
 import dataclasses
 import dis
+import functools
 import hashlib
+import pickle
 import sys
-import sysconfig
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
 
 from ngdiff.store import code
 
-LIBRARY = tuple(
-    {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-)
+INSTALLED = {"site-packages", "dist-packages"}  # folders of installed libraries
 # of a class: what Python adds by itself
 ADDED = {
     *("__module__", "__dict__", "__weakref__", "__doc__", "__annotations__", "__slotnames__"),
@@ -35,12 +35,13 @@ ADDED = {
     *("__annotate__", "__annotate_func__", "__annotations_cache__", "__getstate__"),
 }
 GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME")
+PLAIN = (type(None), bool, int, str)
 
 
 def content(value: Any) -> Any:
     """Return a description of the value in lists, texts and numbers.
 
-    Errors: TypeError for a value that cannot be described, such as an open file.
+    Errors: ValueError for a value that cannot be described, such as an open file.
     """
     return _Walk().of(value)
 
@@ -58,11 +59,11 @@ class _Walk:
         self.kept: list[Any] = []  # so that no id is used twice
 
     def of(self, value: Any) -> Any:
-        if value is None or isinstance(value, (bool, int, str)):
+        if type(value) in PLAIN:
             return value
-        if isinstance(value, (float, complex)):
+        if type(value) in (float, complex):
             return ["number", repr(value)]
-        if isinstance(value, (bytes, bytearray)):
+        if type(value) in (bytes, bytearray):
             return ["bytes", value.hex()]
         if isinstance(value, Path):
             return ["path", str(value)]
@@ -80,10 +81,12 @@ class _Walk:
 
     def part(self, value: Any) -> Any:
         """Return the description of a value that may hold others."""
+        if (describe := self.CONTAINERS.get(type(value))) is not None:
+            return describe(self, value)
         for kind, describe in self.KINDS.items():
             if isinstance(value, kind):
                 return describe(self, value)
-        return self.array(value) if hasattr(value, "__array__") else self.instance(value)
+        return self.array(value) if _array(value) else self.instance(value)
 
     def a_list(self, value: Any) -> Any:
         return [type(value).__name__, *map(self.of, value)]
@@ -92,13 +95,22 @@ class _Walk:
         return ["dict", *([self.of(k), self.of(v)] for k, v in value.items())]
 
     def a_set(self, value: Any) -> Any:
-        return ["set", *sorted(map(self.of, value), key=repr)]
+        """Describe each member as if it came first: a set has another order in each process."""
+        members = []
+        for member in value:
+            apart = _Walk()
+            apart.met, apart.inside, apart.kept = dict(self.met), [*self.inside], self.kept
+            members.append(apart.of(member))
+        return ["set", *sorted(members, key=repr)]
 
     def wrapped(self, value: Any) -> Any:
         return [type(value).__name__, self.of(value.__func__)]
 
     def a_property(self, value: Any) -> Any:
         return ["property", *map(self.of, (value.fget, value.fset, value.fdel))]
+
+    def cached(self, value: Any) -> Any:
+        return ["cached property", self.of(value.func)]
 
     def slot(self, value: Any) -> Any:
         return ["slot", value.__name__]
@@ -109,7 +121,10 @@ class _Walk:
     def code(self, code: types.CodeType) -> Any:
         names = [i.argval for i in dis.get_instructions(code) if isinstance(i.argval, str)]
         constants = [c for c in code.co_consts if c != _docstring(code)]
-        return ["code", code.co_code.hex(), names, *map(self.of, constants)]
+        starred = code.co_flags & 12  # *args, **kwargs
+        counts = [code.co_argcount, code.co_posonlyargcount, code.co_kwonlyargcount, starred]
+        text = [code.co_code.hex(), code.co_exceptiontable.hex()]
+        return ["code", *text, counts, code.co_varnames, names, *map(self.of, constants)]
 
     def module(self, module: types.ModuleType) -> Any:
         if (elsewhere := _elsewhere(module.__name__)) is not None:
@@ -118,19 +133,21 @@ class _Walk:
         return ["module", module.__name__, *([k, self.of(v)] for k, v in values)]
 
     def function(self, function: types.FunctionType) -> Any:
-        if (elsewhere := _elsewhere(function.__module__)) is not None:
-            return ["function", function.__qualname__, *elsewhere]
+        """Describe a function. A decorator of a library lends its code to a function that bears
+        your module's name, and one of yours to a function that bears a library's.
+        """
+        written = function.__globals__.get("__name__")
+        theirs, named = (_elsewhere(name or "__main__") for name in (written, function.__module__))
+        if theirs is not None and named is not None:
+            return ["function", function.__qualname__, *named]
         cells = [_cell(cell) for cell in function.__closure__ or ()]
-        defaults = [function.__defaults__, function.__kwdefaults__]
+        held = (*cells, function.__defaults__, function.__kwdefaults__, function.__dict__)
+        if theirs is not None:
+            return ["function", function.__qualname__, *theirs, *map(self.of, held)]
         names = sorted(_globals(function.__code__) & function.__globals__.keys())
         reads = [[name, self.of(function.__globals__[name])] for name in names]
-        return [
-            "function",
-            function.__qualname__,
-            self.of(function.__code__),
-            *map(self.of, (*cells, *defaults)),
-            reads,
-        ]
+        body = self.of(function.__code__)
+        return ["function", function.__qualname__, body, *map(self.of, held), reads]
 
     def cls(self, cls: type) -> Any:
         if (elsewhere := _elsewhere(cls.__module__)) is not None:
@@ -140,18 +157,22 @@ class _Walk:
             for name, member in vars(cls).items()
             if name not in ADDED and not _generated(member)
         }
-        fields = getattr(cls, "__dataclass_fields__", {})
+        fields = getattr(cls, "__dataclass_fields__", {}).values()
         return [
             "class",
             cls.__qualname__,
-            *map(self.of, cls.__bases__),
+            repr(vars(cls).get("__dataclass_params__")),
+            *map(self.of, (type(cls), *cls.__bases__)),
             *([name, self.of(members[name])] for name in sorted(members)),
-            *([name, self.of(field.default)] for name, field in fields.items()),
+            *([f.name, *map(self.of, (f.default, f.default_factory))] for f in fields),
         ]
 
     def array(self, value: Any) -> Any:
+        kind, shape = str(value.dtype), list(value.shape)
+        if kind == "object":
+            return ["array", kind, shape, self.of(value.tolist())]
         numbers = repr(value.tolist()).encode()  # of an array or a tensor, every digit
-        return ["array", str(value.dtype), list(value.shape), hashlib.sha256(numbers).hexdigest()]
+        return ["array", kind, shape, hashlib.sha256(numbers).hexdigest()]
 
     def instance(self, value: Any) -> Any:
         cls = self.of(type(value))
@@ -159,33 +180,42 @@ class _Walk:
             fields = dataclasses.fields(value)
             return ["value", cls, *([f.name, self.of(getattr(value, f.name))] for f in fields)]
         try:
-            made = value.__reduce_ex__(2)
-        except TypeError as error:
-            raise TypeError(
-                f"the content of a {type(value).__name__} cannot be described: keep plain values "
-                "in the fields of a method, such as numbers, texts and tensors"
+            reduce = copyreg.dispatch_table.get(type(value))
+            made = reduce(value) if reduce else value.__reduce_ex__(2)
+        except (TypeError, RuntimeError, pickle.PickleError) as error:
+            raise ValueError(
+                f"the content of a {type(value).__name__} cannot be described: keep plain values, "
+                "such as numbers, texts and tensors, in the fields of a method and in the "
+                "variables that its code reads"
             ) from error
-        if isinstance(made, str):
-            return ["value", cls, getattr(value, "__module__", None), made]
-        return ["value", cls, *([self.of(list(p)) if _lazy(p) else self.of(p)] for p in made[1:])]
+        if isinstance(made, str):  # of a function that is cached: the function
+            inner = self.of(getattr(value, "__wrapped__", None))
+            return ["value", cls, getattr(value, "__module__", None), made, inner]
+        parts = (list(p) if isinstance(p, Iterator) else p for p in made[1:])
+        return ["value", cls, *map(self.of, parts)]
 
+    CONTAINERS: ClassVar[dict[type, Callable[[_Walk, Any], Any]]] = {
+        **dict.fromkeys((list, tuple), a_list),
+        **dict.fromkeys((dict, types.MappingProxyType), a_dict),
+        **dict.fromkeys((set, frozenset), a_set),
+    }  # a class of your own that inherits from these is an instance, with its code
     KINDS: ClassVar[dict[Any, Callable[[_Walk, Any], Any]]] = {
-        (list, tuple): a_list,
-        dict: a_dict,
-        (set, frozenset): a_set,
         types.CodeType: code,
         types.ModuleType: module,
         types.FunctionType: function,
         type: cls,
         (staticmethod, classmethod): wrapped,
         property: a_property,
+        functools.cached_property: cached,
         types.MemberDescriptorType: slot,
         types.MethodType: method,
     }
 
 
-def _lazy(value: Any) -> bool:
-    return hasattr(value, "__next__")
+def _array(value: Any) -> bool:
+    """Return whether a value is an array or a number of numpy, or a tensor of torch."""
+    top = type(value).__module__.partition(".")[0]
+    return top in ("numpy", "torch") and hasattr(value, "tolist") and hasattr(value, "dtype")
 
 
 def _docstring(code: types.CodeType) -> str | None:
@@ -211,7 +241,7 @@ def _cell(cell: types.CellType) -> Any:
 def _generated(member: Any) -> bool:
     """Return whether a method was written by `dataclass`; its fields say the same."""
     made = getattr(member, "__wrapped__", member)
-    return getattr(getattr(made, "__code__", None), "co_filename", "") == "<string>"
+    return "__create_fn__" in getattr(getattr(made, "__code__", None), "co_qualname", "")
 
 
 def _elsewhere(module: str | None) -> list[str] | None:
@@ -223,10 +253,9 @@ def _elsewhere(module: str | None) -> list[str] | None:
     if top == code.HOME.name:
         return [name, code.fingerprint(name)]
     file = getattr(sys.modules.get(name), "__file__", None)
-    known = top in sys.stdlib_module_names
-    if not known and not (file and file.startswith(LIBRARY)):
+    if top not in sys.stdlib_module_names and not (file and INSTALLED & {*Path(file).parts}):
         return None
     try:
         return [name, version(top)]
-    except PackageNotFoundError:
-        return [name, sys.version.split()[0]]
+    except PackageNotFoundError:  # of the standard library, or installed under another name
+        return [name, str(getattr(sys.modules.get(top), "__version__", sys.version.split()[0]))]

@@ -16,4 +16,11 @@ def __getattr__(name: str) -> Any:
         from ngdiff.study.comparison import compare
 
         return compare
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    raise AttributeError(
+        f"module {__name__!r} has no attribute {name!r}; it has compare, and modules: write "
+        "import ngdiff.study.tables before the first use of one"
+    )
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "compare"})

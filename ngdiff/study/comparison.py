@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.profiles import Profile, profile
 from ngdiff.study.intervals import Row
 from ngdiff.study.plan import Methods, Plan, carry_out
+
+EXAMPLES = {"method": "ng.methods.ngdiff", "seed": "0", "rate": "1e-3", "target": "0"}
 
 
 def compare(
@@ -19,7 +21,7 @@ def compare(
     *,
     rates: Sequence[float] | None = None,
     targets: Sequence[int] = (0,),
-    folder: Path | None = None,
+    folder: Path | str | None = None,
 ) -> dict[str, list[Row]]:
     """Compare methods on equal terms and return the rows of every part (`carry_out`).
 
@@ -32,16 +34,25 @@ def compare(
 
     Print the result with `ngdiff.study.tables.runs`; draw it with
     `ngdiff.figures.comparison.plane`.
-    Errors: ValueError for an empty list, two methods of one name, and what a `Trial` refuses.
+    Errors: ValueError for no method, seed or rate, two methods of one name, and what a `Trial`
+    refuses.
     """
-    every = tuple(methods)
-    if not every:
-        raise ValueError("compare needs at least one method, such as ng.methods.ngdiff")
-    P, first = profile(P), every[0]
+    if isinstance(methods, str) or not isinstance(methods, Iterable):
+        raise ValueError(f"compare takes a list of methods: write [{methods}]")
+    P, every = profile(P), tuple(methods)
+    rates = tuple(P.rates if rates is None else rates)
+    given = {"method": every, "seed": tuple(seeds), "rate": rates, "target": tuple(targets)}
+    for what, values in given.items():
+        if not values:
+            raise ValueError(
+                f"compare needs at least one {what}, such as {EXAMPLES[what]}; leave the argument "
+                "out where it has a default"
+            )
+    first = every[0]
     plan = Plan(
         "compare",
         every,
-        tuple(rates or P.rates),
+        rates,
         tuple(seeds),
         (first,),
         starts_from=(),
@@ -49,4 +60,4 @@ def compare(
         ours=first,
         rules=("matched",),
     )
-    return carry_out(plan, folder, profile=P, data=bench)
+    return carry_out(plan, None if folder is None else Path(folder), profile=P, data=bench)

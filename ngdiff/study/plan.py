@@ -89,8 +89,9 @@ class Plan:
             raise ValueError(
                 f"seed {TUNING_SEED} chooses the rates and is never reported: leave it out of seeds"
             )
-        keys = [method(m).key for m in self.methods]
-        if twice := {key for key in keys if keys.count(key) > 1}:
+        known = [method(m) for m in self.methods]
+        keys, names = [m.key for m in known], [m.name for m in known]
+        if twice := {name for all_ in (keys, names) for name in all_ if all_.count(name) > 1}:
             raise ValueError(
                 f"two methods are called {', '.join(sorted(twice))}: give each a name of its own"
             )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
-from ngdiff.profiles import Profile, is_named, profile
+from ngdiff.profiles import Profile, is_named, label_of, profile
 
 if TYPE_CHECKING:  # a command's help reads the names here, and torch takes seconds
     from ngdiff.data.benchmark import Benchmark
@@ -68,6 +68,10 @@ class Trial:
         P = profile(self.profile)
         if is_named(P):
             object.__setattr__(self, "profile", P.name)
+        if self.split and not isinstance(self.data, str) and self.split != self.data.split:
+            raise ValueError(
+                f"the benchmark's split is {self.data.split}, not {self.split}: leave split out"
+            )
         rule_of(self.stepsize, self.lr, 1)
         if self.rule not in ("matched", "fixed"):
             raise ValueError(f"unknown comparison {self.rule!r}; choose matched or fixed")
@@ -86,14 +90,23 @@ class Trial:
         return lookup.method(self.method)
 
     def row(self) -> dict[str, Any]:
-        """Return the settings as the fields of a row. A method of your own adds its look."""
+        """Return the settings as the fields of a row. A method of your own adds its look, a
+        Benchmark its name and split.
+        """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        fields |= {"method": self.recipe.key, "profile": profile(self.profile).name}
-        fields |= {} if isinstance(self.data, str) else {"data": self.data.name}
-        if not isinstance(self.method, str):
-            look = self.method.look
-            fields |= {"label": self.method.name, "colour": look.colour, "dashes": look.dashes}
-        return fields
+        fields |= {"method": self.recipe.key, "profile": label_of(profile(self.profile))}
+        if not isinstance(self.data, str):
+            name = self.data.name
+            fields |= {"data": name, "split": self.data.split, "benchmark": name}
+        return fields | self.look
+
+    @property
+    def look(self) -> dict[str, str]:
+        """Return the fields of a row that show a method of your own; none for the package's."""
+        if isinstance(self.method, str):
+            return {}
+        look = self.method.look
+        return {"label": self.method.name, "colour": look.colour, "dashes": look.dashes}
 
     def __str__(self) -> str:
         return (

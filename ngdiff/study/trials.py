@@ -43,8 +43,8 @@ benchmark = lru_cache(maxsize=4)(benchmark_of)
 
 
 def run(trial: Trial, refresh: bool = False) -> Row:
-    """Return the trial's row, from the cache unless `refresh`."""
-    return read_rows(_entry(trial, refresh) / "row.jsonl")[0]
+    """Return the trial's row, from the cache unless `refresh`, with the settings as given here."""
+    return read_rows(_entry(trial, refresh) / "row.jsonl")[0] | trial.row()
 
 
 def history(trial: Trial) -> list[Row]:
@@ -248,7 +248,7 @@ def population(trial: Trial) -> str:
 
 def _settings(trial: Trial) -> list[Any]:
     """Return the trial as it enters a key: steps written out, rows and profile by their content
-    (`population`), a method of a user by its own content, code included.
+    (`population`), a method of a user by its own content, code included and its look left out.
     """
     named = isinstance(trial.method, str)
     plain = replace(
@@ -256,9 +256,10 @@ def _settings(trial: Trial) -> list[Any]:
         method=trial.method if named else "ngdiff",
         profile=trial.profile if isinstance(trial.profile, str) else "tiny",
         data="",
+        split=trial.split if isinstance(trial.data, str) else "",
         steps=_steps(trial),
     )
-    return [plain] if named else [plain, content(trial.recipe)]
+    return [plain] if named else [plain, content(trial.recipe.parts)]
 
 
 def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:

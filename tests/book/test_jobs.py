@@ -98,3 +98,9 @@ def test_the_committed_rates_are_part_of_the_key(repo: Path) -> None:
     keys |= {plan(repo, "tiny")[0].key}
     write_rows(repo / "data/protocol/tiny/authors.parquet", [{"lr": 1e-4}])
     assert len(keys | {plan(repo, "tiny")[0].key}) == 3
+
+
+def test_a_kernel_imports_this_very_package(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    path = execute.kernel_environment(tmp_path)["PYTHONPATH"]
+    assert path == f"{Path(execute.__file__).parents[2]}:/elsewhere"

@@ -377,6 +377,18 @@ def test_a_failed_training_of_the_pair_says_why(fresh, tmp_path, monkeypatch):
         models.pair(BENCH, P)
 
 
+def test_the_processes_that_train_import_this_very_package(fresh, tmp_path, monkeypatch):
+    """Another checkout's code would train under a key that nobody asks for."""
+    told = tmp_path / "python"
+    told.write_text("#!/bin/sh\necho path $PYTHONPATH >&2\nexit 1\n")
+    told.chmod(0o755)
+    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
+    monkeypatch.setattr(models.sys, "executable", str(told))
+    home = Path(models.__file__).parents[2]
+    with pytest.raises(RuntimeError, match=f"path {home}:/elsewhere"):
+        models.pair(BENCH, P)
+
+
 def test_a_row_longer_than_the_context_is_refused_before_training(fresh, monkeypatch):
     monkeypatch.setattr(models, "fit", None)
     with pytest.raises(ValueError, match="the model's context is 8"):

@@ -164,12 +164,47 @@ MINE = Method("mine", GradDiff(0.3))
         ("math:nothing", "nothing"),
         ("math:pi", "no method"),
         (Method("NGDiff", GradDiff(0.5)), "name of another method"),
+        (Method("CE-U", GradDiff(0.5)), "name of another method"),  # a label, not a key
+        (NGDiff, r"NGDiff is a class: pass a value of it, NGDiff\("),
+        ("ngdiff.methods.definition:Method", "write a value of it into the module"),
     ],
     ids=lambda x: str(x)[:12],
 )
 def test_what_is_no_method_is_refused(wrong, words):
     with pytest.raises(ValueError, match=words):
         method(wrong)
+
+
+class Unnamed:
+    """A rule without a repr of its own."""
+
+    def weights(self, gram, losses): ...
+
+
+def test_a_rule_without_a_repr_is_called_by_its_class():
+    assert method(Unnamed()).name == "Unnamed"
+    assert method(Method("CE-U", GradAscent(), forget=CEU())) is methods.ceu
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"direction": NGDiff}, "mine: the direction is .*such as ng.NGDiff"),
+        ({"direction": NPO()}, "mine: the direction is NPO"),
+        ({"direction": NGDiff(), "forget": "npo"}, "mine: forget is 'npo': give an objective"),
+    ],
+)
+def test_parts_that_are_none_are_refused(parts, words):
+    with pytest.raises(ValueError, match=words):
+        Method("mine", **parts)
+
+
+def test_a_missing_attribute_lists_those_there_are():
+    with pytest.raises(AttributeError, match=r"it has ngdiff, ngdiff_npo, .*graddiff\(c\)"):
+        _ = methods.ngdif
+    assert {"ngdiff", "graddiff", "Method", "retain_ft"} <= set(dir(methods))
+    with pytest.raises(AttributeError, match=r"write import ngdiff.study.tables"):
+        _ = ng.study.nothing
 
 
 def test_a_method_of_a_user_comes_last_and_has_a_colour():

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import textwrap
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nbformat
 import pytest
 from nbclient import NotebookClient
 
 import ngdiff as ng
+from ngdiff.figures import style
 from ngdiff.methods.definition import SPARE
 from ngdiff.study import trials
 from ngdiff.study.plan import Plan
@@ -50,6 +51,25 @@ def test_a_method_is_known_by_its_content(monkeypatch):
     assert first != key(MINE), "a global that the rule reads"
 
 
+def test_how_a_method_is_shown_makes_no_run_again():
+    other = ng.Method("mine", Half(), look=ng.methods.Look("#654321"), tags=("baseline",))
+    assert key(other) == key(MINE) and Trial(other, **SETTINGS).row()["colour"] == "#654321"
+
+
+def test_a_row_says_what_it_was_made_on():
+    """A Benchmark and a changed profile are not called what a name would stand for."""
+    bench = ng.data.authors(MICRO)
+    row = Trial(profile=MICRO, data=bench).row()
+    assert (row["benchmark"], row["split"], row["profile"]) == ("authors", bench.split, "micro")
+    changed = replace(ng.profile("tiny"), steps=3)
+    assert Trial(profile=changed).row()["profile"] == "tiny (changed)"
+    stamped = {"stamp": {"config": {}, "device": "cpu"}, **row}
+    assert style.caption([stamped]).startswith("Profile micro, generated authors; seeds 0")
+    assert trials.setting(Trial(profile=MICRO, data=bench)) == trials.setting(Trial(profile=MICRO))
+    with pytest.raises(ValueError, match="leave split out"):
+        Trial(data=bench, split="forget05")
+
+
 def test_what_is_the_packages_is_called_so():
     assert Trial(ng.NGDiff()) == Trial("ngdiff") == Trial(ng.methods.ngdiff)
     assert Trial(ng.methods.graddiff(0.9)) == Trial("graddiff-0.9")
@@ -74,8 +94,24 @@ def test_what_cannot_be_compared_is_refused():
         Trial(ng.Method("mine", Changing()))
     with pytest.raises(ValueError, match="two methods are called mine"):
         Plan("x", (MINE, ng.Method("mine", Half(2.0))), (1e-3,), (0,))
-    with pytest.raises(ValueError, match="at least one method"):
-        ng.study.compare([])
+    with pytest.raises(ValueError, match="two methods are called mine"):
+        Plan("x", (MINE, ng.Method("mine", Half(2.0), key="other")), (1e-3,), (0,))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"methods": []}, "at least one method"),
+        ({"methods": "ngdiff"}, r"a list of methods: write \[ngdiff\]"),
+        ({"methods": MINE}, "a list of methods"),
+        ({"methods": [MINE], "rates": ()}, "at least one rate"),
+        ({"methods": [MINE], "seeds": ()}, "at least one seed"),
+        ({"methods": [MINE], "seeds": (0, 100)}, "leave it out of seeds"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_refused(given, words):
+    with pytest.raises(ValueError, match=words):
+        ng.study.compare(**given)
 
 
 CELL = """
