@@ -89,16 +89,9 @@ def kernel_environment(cache: Path) -> dict[str, str]:
     argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher"]
     argv += ["-f", "{connection_file}"]
     write_document(spec, {"argv": argv, "display_name": "Python 3", "language": "python"})
-<<<<<<< HEAD
-    package = str(Path(__file__).resolve().parent.parent)
+    package = str(HOME.parent)
     env = dict(os.environ)
     env.pop("MPLBACKEND", None)  # the kernel draws inline
-=======
-    package = str(HOME.parent)
-    env = {
-        key: value for key, value in os.environ.items() if key != "MPLBACKEND"
-    }  # the kernel draws inline
->>>>>>> rv1
     env["JUPYTER_PATH"] = str(spec.parents[2])
     env["IPYTHONDIR"] = str(cache / "ipython")
     env["PYTHONPATH"] = os.pathsep.join(filter(None, (package, env.get("PYTHONPATH", ""))))
