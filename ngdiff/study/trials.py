@@ -19,6 +19,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import lru_cache
 from multiprocessing import get_context
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from ngdiff.study.setup import benchmark as benchmark_of
 from ngdiff.study.trial import Trial, rule_of
 
 Row = dict[str, Any]
+NEEDED = (__name__, "ngdiff.lm.pair", "ngdiff.methods.problem", "ngdiff.evaluation.tofu")
 benchmark = lru_cache(maxsize=4)(benchmark_of)
 
 
@@ -83,12 +85,22 @@ def run_all(
     if todo:
         for shape in {(t.profile, t.split, t.data, t.target_seed) for t in todo}:
             levels(*shape)  # train and evaluate the models once, before the workers ask for them
-        with ProcessPoolExecutor(jobs, get_context("spawn"), _one_thread) as pool:
+        with ProcessPoolExecutor(jobs, _workers(), _one_thread) as pool:
             futures = {pool.submit(_in_slot, dumps((run, t, refresh))): t for t in todo}
             for future in as_completed(futures):
                 rows[futures[future]] = future.result()
                 progress.event(str(futures[future]))
     return [rows[t] for t in trials]
+
+
+def _workers() -> BaseContext:
+    """Return how workers start: forked from one server that has imported what a trial needs.
+
+    The server is a fresh process. It has run nothing but imports, so that a fork of it is safe.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(list(NEEDED))
+    return context
 
 
 def _in_slot(packed: bytes) -> Row:

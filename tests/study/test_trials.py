@@ -371,9 +371,9 @@ def test_scores_by_hand(utility, rouge, kept, forgot):
 
 
 # ------------------------------------------------------------------------------------- many at once
-@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("start", ["fork", pytest.param("forkserver", marks=pytest.mark.slow)])
 def test_two_at_a_time_give_the_rows_of_one_by_one(monkeypatch, start):
-    """`run_all` spawns, and each process then imports all; forked ones do the same work at once."""
+    """`run_all` forks from a server that imports all first; plain forks do the same at once."""
     monkeypatch.setattr(trials, "get_context", lambda _: multiprocessing.get_context(start))
     wanted = [trial(seed=1), trial(seed=1, method="npo"), trial(seed=1)]
     serial = [trials.run(t) for t in wanted]
