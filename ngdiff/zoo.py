@@ -39,6 +39,16 @@ class Model:
     gated: bool = False
 
 
+_OPEN = "open-unlearning/tofu_Llama-3.2-1B-Instruct"
+_SEMEVAL = "llmunlearningsemeval2025organization"
+
+
+def _olmo(name: str, base: str, billions: float, target: str) -> Model:
+    """Return the row of a target that SemEval-2025 Task 4's organisers trained."""
+    ready = {"semeval": (f"{_SEMEVAL}/{target}-semeval25-unlearning", None)}
+    return Model(name, base, "olmo", billions, tokenizer=base, ready=ready)
+
+
 def _muse(name: str, base: str, corpus: str) -> Model:
     """Return the row of MUSE's published pair of a corpus."""
     pair = tuple(f"muse-bench/MUSE-{corpus}_{role}" for role in ("target", "retrain"))
@@ -46,8 +56,6 @@ def _muse(name: str, base: str, corpus: str) -> Model:
     return Model(name, base, "llama", 6.7, tokenizer=MUSE_BASE, gated=True, ready=ready)
 
 
-_OPEN = "open-unlearning/tofu_Llama-3.2-1B-Instruct"
-_SEMEVAL = "llmunlearningsemeval2025organization"
 MODELS = {
     m.name: m
     for m in (
@@ -81,22 +89,8 @@ MODELS = {
         ),
         _muse("llama-2-7b-news", MUSE_BASE, "news"),
         _muse("iclm-7b-books", "", "books"),
-        Model(
-            "olmo-1b",
-            "allenai/OLMo-1B-0724-hf",
-            "olmo",
-            1.2,
-            tokenizer="allenai/OLMo-1B-0724-hf",
-            ready={"semeval": (f"{_SEMEVAL}/olmo-1B-model-semeval25-unlearning", None)},
-        ),
-        Model(
-            "olmo-7b",
-            "allenai/OLMo-7B-0724-Instruct-hf",
-            "olmo",
-            6.9,
-            tokenizer="allenai/OLMo-7B-0724-Instruct-hf",
-            ready={"semeval": (f"{_SEMEVAL}/olmo-finetuned-semeval25-unlearning", None)},
-        ),
+        _olmo("olmo-1b", "allenai/OLMo-1B-0724-hf", 1.2, "olmo-1B-model"),
+        _olmo("olmo-7b", "allenai/OLMo-7B-0724-Instruct-hf", 6.9, "olmo-finetuned"),
     )
 }
 

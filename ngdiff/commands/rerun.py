@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from ngdiff.evaluation.spelling import which
@@ -60,17 +60,7 @@ class Rerun:
             rows.suite.need(rows.root, rows.suite.split(P))
         seeds = _numbers(self.seeds, "--seeds")
         plan.plan("live", tuple(seeds or ()))  # refuses the tuning seed
-        return reproduce(
-            profile=self.profile,
-            data=self.data,
-            seeds=seeds,
-            refresh=self.refresh,
-            force=self.force,
-            smoke=self.smoke,
-            only=self.only,
-            jobs=self.jobs,
-            alone=self.alone,
-        )
+        return reproduce(**asdict(self) | {"seeds": seeds})
 
 
 def _numbers(text: str | None, option: str) -> list[int] | None:
