@@ -54,7 +54,7 @@ def notebooks(root: Path) -> str:
     device = ", ".join(
         sorted({f"{r['stamp']['device']}, {r['stamp']['cpus']} cores" for r in seconds.values()})
     )
-    how = "each notebook alone, from an empty cache, its models trained in them"
+    how = "each notebook alone, from an empty cache, the training of its models included"
     if not all(r["alone"] for r in seconds.values()):
         how = "one `make reproduce` from an empty cache, two notebooks at a time"
     note = f"\n\nSeconds: {how} ({device})." if device else ""
