@@ -4,6 +4,7 @@ stop where they should.
 
 from __future__ import annotations
 
+import importlib.util
 import multiprocessing
 import os
 import signal
@@ -386,3 +387,9 @@ def test_two_at_a_time_give_the_rows_of_one_by_one(monkeypatch, start):
     # nothing left to run
     assert trials.run_all(wanted, say=lines.append) == again and len(lines) == 2
     assert trials.run_all([]) == []
+
+
+def test_what_workers_import_beforehand_is_there():
+    """A server that cannot import a name says nothing: its workers would only be slow."""
+    for name in trials.NEEDED:
+        assert importlib.util.find_spec(name), name
