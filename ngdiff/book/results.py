@@ -157,6 +157,7 @@ def stopless(root: Path) -> str:
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "short": _said(_in_short),
+    "setup": _said(sentences.setup),
     "verdicts": _said(sentences.verdicts),
     "first-rule": _said(sentences.first_rule),
     "claims": claims,

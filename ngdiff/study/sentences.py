@@ -22,11 +22,14 @@ OURSELVES = f"{label(OURS)} + AutoLR"
 
 @dataclass(frozen=True)
 class Grid:
-    """The saved rows of the larger grid, a field a file.
+    """The saved rows of the larger grid, a field for each file.
 
-    matched: runs that stop at the hold-out level. tuning: the runs that rates were chosen from.
-    starts: our method with AutoLR from each starting rate. fixed: runs without a stop. claimed: the
-    claims. levels: the start and the retain-only model of each seed of the models.
+    matched: runs that stop at the hold-out level.
+    tuning: the runs that rates were chosen from.
+    starts: our method with AutoLR from each starting rate.
+    fixed: runs without a stop.
+    claimed: the claims.
+    levels: the start and the retain-only model of each seed of the models.
     """
 
     matched: Rows
@@ -82,6 +85,10 @@ def _list(methods: Iterable[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "no method"
 
 
+def _tuned(methods: list[str]) -> str:
+    return f"tuned {_list(methods)}" if methods else "no tuned method"
+
+
 # ----------------------------------------------------------------------------------------- in short
 def in_short(grid: Grid) -> list[str]:
     """Return five sentences, what went badly first."""
@@ -89,11 +96,11 @@ def in_short(grid: Grid) -> list[str]:
     spread = grid.claim("AutoLR over starting rates")["mean"]
     low, high = _swings(grid.tuning)
     return [
-        f"{OURSELVES} scored lower than {_list(grid.methods('tuned'))}.",
-        f"With AutoLR, {_list(_failing(grid))} failed: fewer than half of the runs reached the "
+        f"{OURSELVES} scored lower than {_tuned(grid.methods('tuned'))}.",
+        f"AutoLR failed with {_list(_failing(grid))}: fewer than half of the runs reached the "
         "stop.",
         _too_far(grid),
-        f"{OURSELVES} scored higher than {_list(grid.methods('NGDiff + AutoLR'))}.",
+        f"{OURSELVES} scored higher than {_tuned(grid.methods('NGDiff + AutoLR'))}.",
         f"Starting rates from {first:g} to {last:g} moved its score by {spread:.3f}. Constant "
         f"rates moved a method's score by {low[0]:.2f} to {high[0]:.2f}.",
     ]
@@ -124,6 +131,18 @@ def _too_far(grid: Grid) -> str:
 
 
 # ------------------------------------------------------------------------------- longer, for a page
+def setup(grid: Grid) -> str:
+    """Return how many runs there are, how long they are at most, and which rates were tried."""
+    models, orders = ({r[key] for r in grid.matched} for key in ("target_seed", "seed"))
+    rates = sorted({r["lr"] for r in grid.tuning})
+    return (
+        f"Here are {len(models)} models and {len(orders)} orders of the rows, so "
+        f"{len(grid.ours)} runs of each method under each rule. A run makes "
+        f"{max(r['updates'] for r in grid.matched)} updates at most. The constant rates are "
+        f"{', '.join(f'{rate:g}' for rate in rates)}."
+    )
+
+
 def verdicts(grid: Grid) -> str:
     """Return who is better than whom, on the pairs of runs that both reached the level."""
     above = [m for m, r in grid.against.items() if r["low"] is not None and r["low"] > 0]
@@ -162,8 +181,8 @@ def autolr(grid: Grid) -> str:
     ahead = [m for m in score if score[m] > score[OURS]]
     failing = _failing(grid)
     said = [
-        f"{len(ahead)} other methods have a higher mean score than NGDiff when all of them use "
-        f"AutoLR: {_list(ahead)}."
+        f"{len(ahead)} other method{'s have' if len(ahead) > 1 else ' has'} a higher mean score "
+        f"than NGDiff when all of them use AutoLR: {_list(ahead)}."
         if ahead
         else "No other method has a higher mean score than NGDiff when all of them use AutoLR.",
         f"With {_list(failing)} fewer than half of the runs reach the level." if failing else "",
