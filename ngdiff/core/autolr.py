@@ -1,92 +1,147 @@
 """AutoLR: the learning rate that sets itself, from a parabola of the retain loss along the update.
 
-The parabola and its noise are in `ngdiff.core.parabola`; this file is the policy: when to look, how
-far, and what to make of what is seen. It follows GeN (Bu & Xu, "Automatic gradient descent with
-generalized Newton's method", ICLR 2025, arXiv 2407.02772).
+Where the rule comes from. Unlearning wants the least rise of R for a given rise of F. A step of
+rate η costs ΔR = sη + ½cη² and gains ΔF = fη, with s and c the slope and the curvature of R, and f
+the slope of F. The cheapest path to ΣΔF = G has (s + cη)/f = λ at every step, one price for all:
+
+    η = η* + λf/c,   η* = −s/c.
+
+λ = 0 is GeN's rule (Bu & Xu, ICLR 2025, arXiv 2407.02772), which minimises R. It stalls where
+unlearning starts: a model that knows its rows by heart is at a minimum of R, s is sampling noise,
+and η* is near 0 or below. A price λ > 0 is a rise of R that a step may cost, e = ½λ²f²/c from a
+level line. AutoLR sets e as a share of R, which is free of the scale of both losses:
+
+    η = max(η*, √(2e/c)) where R falls at first,   sη + ½cη² = e where it rises.
+
+The parabola and its noise are in `ngdiff.core.parabola`; this file is the policy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
+from ngdiff.core.info import Info
 from ngdiff.core.parabola import Fit, exact_sum, fit
 from ngdiff.core.stepsize import Line, State, StepSize
+
+REACH = 10**0.5  # how far beyond its radius, or within it, a parabola is believed
+LOOKS = 10  # radii that the search tries at most
+AGAIN = 3  # radii that a later probe tries at most
+BLUR = 0.5  # the part of the way to a probe that rounding of the weights may be
+LEAST, MOST = 1e-12, 1e6  # of rates and radii
+Wants = Callable[[Fit], float]  # the rate that a fit wants
 
 
 @dataclass(frozen=True)
 class AutoLR(StepSize):
-    """Learning rate from a parabola of the retain loss along the actual update.
+    """Learning rate from a parabola of the retain loss along the optimizer's actual update u.
 
-    η* = −R′(0)/R″(0), R(η) = R(θ + η·u), u the optimizer's own update per unit rate, every `every`
-    steps. On a quadratic under SGD one probe gives the exact minimiser ⟨g_R, d⟩/(d'H_R d) from any
-    radius.
+    R(θ + ηu) ≈ R + sη + ½cη² is fitted at η = ±h, h the present rate. The next rate is the
+    minimiser η* = −s/c, or the rate at which R has risen by e if that is larger; the module says
+    why. On a quadratic under SGD one probe gives both exactly. e = `slack`·(t + 1)·R at update t:
+    the first steps may cost least, and a run that takes long may cost more.
 
-    The safe default looks at the step's retain rows and `fresh` times as many new ones. Its own
-    rows alone make the step greedy: under SGD it goes downhill on them by construction. The first
-    probe searches the order of magnitude, and so do later ones until one is found. Afterwards a
-    probe moves the rate by at most a factor `clip`. The rate stays within [min_lr, max_lr].
-    `AutoLR.paper()` is the bare formula instead.
+    A parabola is believed from h/√10 to √10·h. The first probe searches: it moves h until the rate
+    is within that reach. A later probe moves the rate by at most √10 upwards and by 10 downwards.
+    The next probe is 1, 2, 4, … up to `every` updates away while the rate stays within reach, and
+    one update away when it does not.
 
-    Outcomes, logged every step: `held` (no probe due), `accepted`, `clipped_up`, `clipped_down`,
-    `bounded`, and for a fit that does not count `uphill`, `skewed`, `concave`, `noise`,
-    `nonfinite`. On concave and noise η grows by `clip`: the loss falls and shows no bend yet. On
-    the others it shrinks by `shrink`. Uphill stops shrinking at `floor` times the rate that the
-    search found: a shorter step along a rising line still rises, and a rate that decays to nothing
-    only stalls the forgetting.
+    Between probes the step's own R is watched. When it has risen by more than R itself since the
+    last probe, the rate is cut and the next update probes. (One steep direction of curvature λ
+    multiplies R by g = (ηλ − 1)² a step; the cut to η/(1 + √g) = 1/λ ends that growth.)
 
-    lr: the starting rate; its order of magnitude does not matter when `search` is on.
-    forwards: of a probe, beside R(0): 2, or 1 with the exact slope.
-    search: how many radii the search tries at most; 0 for no search.
-    radius: probe distance in rate units; None is the current η.
-    widen: how often a radius at which the curvature is noise grows tenfold.
-    z: standard errors by which the curvature must stand clear of its scatter over rows.
-    blur: the part of the way to a probe that rounding of the weights may be (bfloat16). The radius
-    grows until it is less, whatever η is.
-    bare: the formula alone, as in `paper()`.
+    Outcomes, logged every step: `held` (no probe due), `accepted` (the rate is within reach),
+    `clipped_up`, `clipped_down` (it is not), `cut`, and where no radius showed anything: `flat` (R
+    does not move; the rate stays) or `nonfinite` (the rate falls by 100).
+
+    lr: the rate at which the search starts; its order of magnitude does not matter.
+    slack: share of R that the first step may cost; update t may cost t + 1 times as much.
+    every: most updates between two probes.
+    fresh: rows that a probe looks at, in multiples of the step's own, none of which the step has
+    seen. Its own rows (0) make the rate greedy: the update goes downhill on them by construction.
 
     Errors: ValueError for fields out of range.
     """
 
     lr: float = 1e-3
-    every: int = 10
-    forwards: int = 2
+    slack: float = 0.001
+    every: int = 32
     fresh: int = 3
-    clip: float = 2.0
-    shrink: float = 0.5
-    floor: float = 0.5
-    search: int = 8
-    radius: float | None = None
-    min_lr: float = 1e-8
-    max_lr: float = 1e2
-    widen: int = 2
-    z: float = 3.0
-    blur: float = 1.0
-    bare: bool = False
-
-    @classmethod
-    def paper(cls, lr: float = 1e-3) -> AutoLR:
-        """The three-point formula on the step's own rows: no search, clip, bounds or checks."""
-        return cls(lr=lr, every=10, forwards=2, fresh=0, search=0, bare=True)
 
     def __post_init__(self) -> None:
-        if not (0 < self.min_lr <= self.lr <= self.max_lr < math.inf):
-            got = f"{self.min_lr}, {self.lr}, {self.max_lr}"
-            raise ValueError(f"AutoLR needs 0 < min_lr ≤ lr ≤ max_lr, got {got}")
-        if self.every < 1 or self.forwards not in (1, 2) or self.fresh < 0 or self.clip < 1:
-            raise ValueError("AutoLR needs every ≥ 1, forwards in {1, 2}, fresh ≥ 0 and clip ≥ 1")
-        if not (0 < self.shrink <= 1 and 0 <= self.floor <= 1):
-            raise ValueError("AutoLR needs 0 < shrink ≤ 1 and 0 ≤ floor ≤ 1")
-        some_radius = self.radius is None or self.radius > 0
-        if self.search < 0 or self.widen < 0 or not self.z >= 0 or not some_radius:
-            needs = "search, widen and z ≥ 0 and a radius that is None or positive"
-            raise ValueError(f"AutoLR needs {needs}")
-        if not self.blur > 0:
-            raise ValueError("AutoLR needs blur > 0: rounding is never nothing")
-        if self.forwards == 1 and self.fresh:
-            known = "the slope on the step's own rows only"
-            raise ValueError(f"a one-forward probe knows {known}: set fresh=0")
+        if not LEAST <= self.lr <= MOST:
+            raise ValueError(f"AutoLR needs {LEAST:g} ≤ lr ≤ {MOST:g}, got {self.lr}")
+        if not 0 <= self.slack <= 1:
+            raise ValueError(f"AutoLR needs 0 ≤ slack ≤ 1, got slack={self.slack}")
+        if self.every < 1 or self.fresh < 0:
+            got = f"every={self.every} and fresh={self.fresh}"
+            raise ValueError(f"AutoLR needs every ≥ 1 and fresh ≥ 0, got {got}")
+
+    def init(self) -> State:
+        return State(eta=self.lr)
+
+    def probes(self, state: State) -> bool:
+        return state.step >= state.due
+
+    def rise(self, t: int, size: float) -> float:
+        """What update t may cost: e = slack·(t + 1)·size. size: of R, see `_scale`."""
+        return self.slack * (t + 1) * size
+
+    def rate(self, at: Fit, rise: float) -> float:
+        """The rate that a fit wants when a step may cost `rise`."""
+        return at.rate(rise)
+
+    def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
+        nxt = replace(state, step=state.step + 1, outcome="held")
+        if not self.probes(state):
+            return nxt if info is None else _watched(nxt, info.retain)
+        if line is None:
+            raise ValueError("AutoLR is due to probe, but was given no line to look along")
+        counted = _Counted(line)
+        L_0 = counted(0.0)
+        R = exact_sum(L_0)
+        size = _scale(exact_sum(abs(x) for x in L_0), info)
+        looks = LOOKS if not state.found else AGAIN
+        looked = _look(
+            counted, L_0, state.eta, partial(self.rate, rise=self.rise(state.step, size)), looks
+        )
+        within = looked.outcome == "accepted"
+        gap = min(max(2 * state.gap, 1), self.every) if within else 1
+        return replace(
+            nxt,
+            eta=looked.eta,
+            outcome=looked.outcome,
+            slope=looked.fit.slope,
+            curvature=looked.fit.curvature,
+            proposed=looked.fit.eta,
+            radius=looked.fit.radius,
+            found=state.found or within,
+            due=state.step + gap,
+            gap=gap,
+            R=R if info is None else max(R, info.retain),
+            size=size,
+            forwards=state.forwards + counted.forwards,
+        )
+
+
+@dataclass(frozen=True)
+class ThreePoint(StepSize):
+    """GeN's bare formula: η = −slope/curvature of the parabola on the step's own rows.
+
+    It is probed at ±η every `every` updates and used whatever it is worth: no search, no bounds, no
+    checks, negative rates too. Where the formula has no finite value the rate stays (`nonfinite`).
+    """
+
+    lr: float = 1e-3
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        if not (0 < self.lr < math.inf) or self.every < 1:
+            got = f"lr={self.lr} and every={self.every}"
+            raise ValueError(f"ThreePoint needs a positive finite lr and every ≥ 1, got {got}")
 
     def init(self) -> State:
         return State(eta=self.lr)
@@ -94,130 +149,112 @@ class AutoLR(StepSize):
     def probes(self, state: State) -> bool:
         return state.step % self.every == 0
 
-    def step(self, state: State, line: Line | None) -> State:
+    def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
         nxt = replace(state, step=state.step + 1, outcome="held")
         if not self.probes(state):
             return nxt
         if line is None:
-            raise ValueError("AutoLR is due to probe, but was given no line to look along")
+            raise ValueError("ThreePoint is due to probe, but was given no line to look along")
         counted = _Counted(line)
-        L_0 = counted(0.0)
-        if self.bare:
-            found, eta, outcome = self._bare(counted, L_0, state.eta)
-        elif self.search and not state.found:
-            found, eta, outcome = self._search(counted, L_0, state.eta)
-            nxt = replace(nxt, found=eta if found.outcome == "ok" else 0.0)
-        else:
-            found = self._look(counted, L_0, self.radius or state.eta, state.radius)
-            eta, outcome = self._judge(found, state.eta, self.floor * state.found)
+        seen = fit(counted, counted(0.0), state.eta or self.lr)
+        finite = math.isfinite(seen.eta)
         return replace(
             nxt,
-            eta=eta,
-            outcome=outcome,
-            slope=found.slope,
-            curvature=found.curvature,
-            proposed=found.eta,
-            radius=found.radius,
+            eta=seen.eta if finite else state.eta,
+            outcome="accepted" if finite else "nonfinite",
+            slope=seen.slope,
+            curvature=seen.curvature,
+            proposed=seen.eta,
+            radius=seen.radius,
             forwards=state.forwards + counted.forwards,
         )
 
-    def _bare(self, line: Line, L_0: Sequence[float], h: float) -> tuple[Fit, float, str]:
-        """The fit at radius h and its minimiser, whatever it is worth."""
-        found = fit(line, L_0, h or self.lr, self.forwards)
-        if not math.isfinite(found.eta):
-            return found, h, "nonfinite"
-        return found, found.eta, "accepted"
 
-    def _look(self, line: Line, L_0: Sequence[float], h: float, last: float) -> Fit:
-        """The fit at radius h, or at the least larger one that the weights can show.
+@dataclass(frozen=True)
+class _Looked:
+    """The last fit of a probe that showed something, its rate and what became of it."""
 
-        While its curvature drowns in noise the radius grows, not the rate. last: the radius of the
-        last probe.
-        """
-        h = self._shown(line, h, last)
-        for widened in range(self.widen + 1):
-            found = fit(line, L_0, h * 10**widened, self.forwards, self.z)
-            if found.outcome != "noise":
+    fit: Fit
+    eta: float
+    outcome: str
+
+
+def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, looks: int) -> _Looked:
+    """Fit at radii from `eta` on, until the rate is within reach of its own fit.
+
+    A search (`looks` = LOOKS) moves the radius to the rate it found; a later probe moves it only
+    where the fit shows nothing. Bounds that a radius has been found to be above or below are kept.
+    """
+    h, above, below, seen = _shown(line, eta), 0.0, math.inf, None
+    moves = []  # radii at which R moves by more than rounding
+    for _ in range(looks):
+        at = fit(line, L_0, h)
+        rate = wants(at)
+        if at.outcome not in ("noise", "nonfinite"):
+            seen = at
+            moves.append(h)
+            if h / REACH <= rate <= h * REACH:
+                return _Looked(at, _bounded(rate), "accepted")
+            if looks < LOOKS:
                 break
-        return found
+        up = at.outcome == "noise" or rate > h
+        above, below = (h, below) if up else (above, h)
+        nearby = h / 100 if at.outcome == "nonfinite" else min(max(rate, h / 100), h * 100)
+        nxt = h * 10 if at.outcome == "noise" else nearby
+        if not above < nxt < below:
+            nxt = (
+                math.sqrt(above * below) if above and below < math.inf else h * (10 if up else 0.1)
+            )
+        nxt = _shown(line, _bounded(nxt))
+        if nxt == h:  # at a bound, or no smaller radius can be told from rounding
+            break
+        h = nxt
+    return _unfound(at, (seen, wants(seen)) if seen else None, moves, eta, looks)
 
-    def _judge(self, found: Fit, eta: float, floor: float) -> tuple[float, str]:
-        """The next rate and its outcome. eta: the present rate; floor: the least after `uphill`."""
-        if found.outcome != "ok":
-            factor = self.clip if found.outcome in ("concave", "noise") else self.shrink
-            least = min(eta, floor) if found.outcome == "uphill" else 0.0
-            return self._bounded(max(eta * factor, least)), found.outcome
-        low, high = eta / self.clip, eta * self.clip
-        clipped = min(max(found.eta, low), high)
-        bounded = self._bounded(clipped)
-        if bounded != clipped:
-            return bounded, "bounded"
-        up, down = found.eta > high, found.eta < low
-        return bounded, "clipped_up" if up else "clipped_down" if down else "accepted"
 
-    def _search(self, line: Line, L_0: Sequence[float], eta: float) -> tuple[Fit, float, str]:
-        """The first fit, its rate and outcome, looked for at radii apart by factors of ten.
+def _unfound(
+    last: Fit, seen: tuple[Fit, float] | None, moves: list[float], eta: float, looks: int
+) -> _Looked:
+    """What is made of looks none of which had its rate within reach."""
+    if seen is None:
+        if last.outcome == "nonfinite":
+            return _Looked(last, _bounded(eta / 100), "nonfinite")
+        return _Looked(last, eta, "flat")
+    at, rate = seen
+    if looks == LOOKS:  # a search: the least step that does anything
+        eta = _bounded(min(moves))
+        return _Looked(at, eta, "clipped_down" if rate < eta else "clipped_up")
+    clipped = _bounded(min(max(rate, eta / 10), eta * REACH))
+    return _Looked(at, clipped, "clipped_up" if rate > clipped else "clipped_down")
 
-        A fit is found where its minimiser lies within reach of its own probes. Its rate is then
-        halved while it does not lower the loss.
-        """
-        h = first = self._shown(line, eta)
-        tried: dict[float, Fit] = {}
-        for _ in range(self.search):
-            if tried and self._shown(line, h) != h:  # no smaller radius can be told from rounding
-                break
-            found = tried[h] = fit(line, L_0, h, self.forwards, self.z)
-            reach = found.eta / h if found.outcome == "ok" else math.nan
-            if 10**-0.5 <= reach <= 10**0.5:
-                return found, self._lowers(line, L_0, found.eta), "accepted"
-            up = found.outcome in ("noise", "concave") or reach > 1
-            h = self._bounded(h * 10 if up else h / 10)
-            if any(math.isclose(h, seen) for seen in tried):  # between two radii, or at a bound
-                break
-        usable = [r for r, f in tried.items() if f.outcome == "ok"]
-        if not usable:
-            return self._nowhere(tried, first, eta)
-        best = min(usable, key=lambda r: abs(math.log(tried[r].eta / r)))
-        within = min(tried[best].eta, 10**0.5 * best)
-        return tried[best], self._lowers(line, L_0, within), "bounded"
 
-    def _nowhere(self, tried: dict[float, Fit], first: float, eta: float) -> tuple[Fit, float, str]:
-        """The fit, rate and outcome of a search in which no radius gave a parabola that counts.
+def _watched(state: State, R: float) -> State:
+    """A held state; where R has risen by more than itself, the rate cut and a probe due next."""
+    if not state.R + state.size < R:
+        return state
+    growth = (R - state.R + state.size) / state.size if state.size else math.inf
+    eta = _bounded(state.eta / (1 + math.sqrt(growth)))
+    return replace(state, eta=eta, outcome="cut", due=state.step, gap=0, R=R)
 
-        Nothing is known of the scale then (a retain loss at its minimum only rises): η stays if R
-        falls at the `first` radius, else it shrinks, and the next probe searches again.
-        """
-        here = tried[first]
-        near = [min(r, eta) for r, f in tried.items() if f.outcome != "nonfinite" and r <= first]
-        factor = 1.0 if here.outcome in ("concave", "noise") else self.shrink
-        return here, self._bounded(factor * max(near, default=min(tried))), here.outcome
 
-    def _shown(self, line: Line, h: float, last: float = math.nan) -> float:
-        """The radius h, or a larger one at which rounding of the weights is at most `blur`.
+def _scale(size: float, info: Info | None) -> float:
+    """What a rise is a share of: Σ|R's rows|, or the cross-entropy where R is another objective.
 
-        It is the least such radius, to √2. The search for it starts at `last`, the last probe's
-        radius, which saves most of the climb.
-        """
-        if line.blur(h) <= self.blur:
-            return h
-        r = self._bounded(max(h, last if math.isfinite(last) else h))
-        while r > h * 2**0.5 and line.blur(r / 2**0.5) <= self.blur:
-            r /= 2**0.5
-        while line.blur(r) > self.blur and r < self.max_lr:
-            r = self._bounded(r * 2**0.5)
-        return r
+    (KL to the start is 0 at the start, and a share of it would be none.)
+    """
+    other = info is not None and info.retain_ce != info.retain
+    return max(size, info.retain_ce) if info is not None and other else size
 
-    def _lowers(self, line: Line, L_0: Sequence[float], eta: float) -> float:
-        """η, halved until R(η) < R(0), at most eight times: a fit may overshoot."""
-        eta = self._bounded(eta)
-        for _ in range(8):
-            if eta == self.min_lr or exact_sum(line(eta)) < exact_sum(L_0):
-                break
-            eta = self._bounded(eta / 2)
-        return eta
 
-    def _bounded(self, eta: float) -> float:
-        return min(max(eta, self.min_lr), self.max_lr)
+def _shown(line: Line, h: float) -> float:
+    """The radius h, or the least larger one (to √2) at which rounding of the way is ≤ BLUR."""
+    while line.blur(h) > BLUR and h < MOST:
+        h = _bounded(h * 2**0.5)
+    return h
+
+
+def _bounded(eta: float) -> float:
+    return min(max(eta, LEAST), MOST)
 
 
 class _Counted(Line):
@@ -225,7 +262,7 @@ class _Counted(Line):
 
     def __init__(self, line: Line) -> None:
         self.line, self.forwards = line, 0
-        self.slope, self.eps, self.at_zero = line.slope, line.eps, line.at_zero
+        self.eps, self.at_zero = line.eps, line.at_zero
 
     def __call__(self, eta: float) -> Sequence[float]:
         if eta == 0.0 and self.at_zero is not None:

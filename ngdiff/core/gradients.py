@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from ngdiff.core import rng, vector
 from ngdiff.core.processes import Processes
 from ngdiff.core.sharding import local, sharded
-from ngdiff.core.stepsize import StepSize
 
 # A loss gives a scalar, or a 1-D tensor of addends (rows) whose sum it is, the same at every call.
 # It may carry `.ce`, the cross-entropy of its last forward, for stops and logs, and `.floor`, the
@@ -183,12 +182,12 @@ class Recompute(Swap):
 MODES = {"swap": Swap, "recompute": Recompute}
 
 
-def mode(memory: str, measure: bool, stepsize: StepSize | None) -> type[Swap]:
+def mode(memory: str, measure: bool) -> type[Swap]:
     """The class of that name. Errors: ValueError for an unknown name, or where g_R must be kept."""
     if memory not in MODES:
         raise ValueError(f"unknown memory mode {memory!r}; choose one of: {', '.join(MODES)}")
-    if memory != "swap" and (measure or (stepsize is not None and stepsize.forwards == 1)):
-        needs = "which measure=True and one-forward probes need"
+    if memory != "swap" and measure:
+        needs = "which measure=True needs"
         raise ValueError(f"memory={memory!r} does not keep g_R, {needs}: use 'swap'")
     return MODES[memory]
 

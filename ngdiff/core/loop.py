@@ -29,8 +29,8 @@ class Problem(Protocol):
 
     bind(method, seed): a copy ready to be unlearned, whose losses are the method's objectives.
     batch(step): the (retain, forget) phases.
-    probe(step, fresh): the retain phase on the step's rows and `fresh` times as many new ones, or
-    None to probe the step's own.
+    probe(step, fresh): the retain phase on `fresh` times as many rows as the step has, none of them
+    its own, or None to probe the step's own.
     optimizer(make): an optimizer over `parameters`, made from parameter groups by `make`; the
     problem's usual one without it.
     options: keyword arguments for `UnlearningStep`, such as where its steps run (`ngdiff.engine`).

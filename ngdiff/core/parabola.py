@@ -1,8 +1,9 @@
 """A parabola through values of a loss along the update, and the noise it must stand clear of.
 
-Its minimiser is the best rate on the local parabola: η* = −slope/curvature = ⟨g_R, d⟩/(d'H_R d) for
-the update −d. The idea is GeN's (Bu & Xu, "Automatic gradient descent with generalized Newton's
-method", ICLR 2025, arXiv 2407.02772). Nothing here decides on a rate: `ngdiff.core.autolr` does.
+R(θ + ηu) ≈ R + slope·η + ½·curvature·η². Two things are read off it: the minimiser η* =
+−slope/curvature = ⟨g_R, d⟩/(d'H_R d) for the update −d (the idea of GeN: Bu & Xu, "Automatic
+gradient descent with generalized Newton's method", ICLR 2025, arXiv 2407.02772), and the rate at
+which R has risen by a given amount. Which of them is used, and when, `ngdiff.core.autolr` decides.
 """
 
 from __future__ import annotations
@@ -14,6 +15,10 @@ from dataclasses import dataclass
 from ngdiff.core.stepsize import EPS, Line
 
 ROWS = 8  # from which on their scatter measures the noise of a coarse forward
+Z = 3.0  # standard errors that a bend must stand clear of that scatter
+# A cross-entropy is the difference of two numbers larger than itself: near 0 its rounding error is
+# up to 2.7 times the bound relative to its own size (measured at R = 0.01).
+CANCELLED = 4.0
 
 
 def parabola(L_minus: float, L_0: float, L_plus: float, h: float) -> tuple[float, float]:
@@ -25,14 +30,12 @@ def parabola(L_minus: float, L_0: float, L_plus: float, h: float) -> tuple[float
 class Fit:
     """A parabola along the update, judged.
 
-    radius: the h of its probes. outcome: whether the fit counts:
+    radius: the h of its probes. outcome: what it shows:
 
-    `ok`         its minimiser `eta` counts
-    `uphill`     the update raises R at once
-    `concave`    there is no minimum
-    `noise`      the curvature does not stand clear of rounding and of the scatter between rows
-    `skewed`     the central slope of two forwards on the step's own rows is off the exact one by
-                 more than half of it, so no parabola fits at this radius
+    `ok`         a fall, then a minimum `eta`
+    `uphill`     a rise from the start
+    `concave`    a fall without a minimum
+    `noise`      no bend that stands clear of rounding, and no rise
     `nonfinite`  slope or curvature is not a finite number
     """
 
@@ -46,75 +49,51 @@ class Fit:
         """The minimiser −slope/curvature; NaN where the curvature is 0."""
         return -self.slope / self.curvature if self.curvature else math.nan
 
+    def rate(self, rise: float) -> float:
+        """The largest of the minimiser and of the rate that costs at most `rise`.
 
-@dataclass(frozen=True)
-class _Differences:
-    """Slope and curvature from probes, and how far each could come from noise alone.
+        Where the loss falls at first, a cost is measured from a level line, √(2·rise/curvature), so
+        that the rate never passes a minimiser that is further away. Where the loss rises at once
+        it is the positive root of slope·η + ½·curvature·η² = rise. ∞ where the loss only falls;
+        NaN where the fit shows nothing.
+        """
+        s, c = self.slope, self.curvature
+        if self.outcome in ("noise", "nonfinite"):
+            return math.nan
+        if self.outcome == "concave":
+            return math.inf
+        if s < 0:
+            return max(-s / c, math.sqrt(2 * rise / c))
+        root = math.sqrt(max(s * s + 2 * c * rise, 0.0))
+        return 2 * rise / (s + root) if s + root > 0 else 0.0
 
-    bend: curvature·h²; bend_noise: what a straight line could show of it.
-    slope_noise: what a level line could show of 2|h|·slope.
+
+def fit(line: Line, L_0: Sequence[float], h: float, z: float = Z) -> Fit:
+    """Fit a parabola along `line` from probes at ±h; L_0: the rows of the loss at 0.
+
+    The curvature counts when the second difference Σᵢ(Lᵢ(h) − 2Lᵢ(0) + Lᵢ(−h)) exceeds the noise:
+    what rounding could make of a straight line. Where the forward is coarser than float32 and there
+    are `ROWS` rows, rounding is not bounded but measured: it is `z` standard errors of the scatter
+    over rows. A rise without a bend is `uphill`, with curvature 0.
     """
-
-    slope: float
-    curvature: float
-    bend: float
-    bend_noise: float
-    slope_noise: float
-
-
-def fit(line: Line, L_0: Sequence[float], h: float, forwards: int = 2, z: float = 0.0) -> Fit:
-    """Fit a parabola along `line` from probes at ±h, or at +h alone with the exact slope.
-
-    L_0: the rows of the loss at 0. forwards: 2, or 1 for +h alone.
-
-    The curvature is accepted when the second difference Σᵢ(Lᵢ(h) − 2Lᵢ(0) + Lᵢ(−h)) exceeds the
-    noise. Noise is what rounding could make of a straight line and, with two forwards, `z` standard
-    errors of the scatter over rows. (With one forward the scatter would hold the rows' slopes.)
-    Where the forward is coarser than float32 and there are `ROWS` rows, rounding is not bounded but
-    measured: it is in the scatter.
-
-    Errors: ValueError for one forward along a line without a `slope`.
-    """
-    seen = _from_one_side(line, L_0, h) if forwards == 1 else _from_both_sides(line, L_0, h, z)
-    return Fit(seen.slope, seen.curvature, _outcome(seen, line.slope, h), h)
-
-
-def _outcome(seen: _Differences, exact: float | None, h: float) -> str:
-    """The name of the fit, see `Fit`. exact: the slope known from gradients, if any."""
-    if not (math.isfinite(seen.slope) and math.isfinite(seen.curvature)):
-        return "nonfinite"
-    if abs(seen.bend) <= seen.bend_noise:
-        return "uphill" if 2 * abs(h) * seen.slope > seen.slope_noise else "noise"
-    if seen.slope >= 0:
-        return "uphill"
-    if seen.curvature <= 0:
-        return "concave"
-    return "skewed" if exact is not None and abs(seen.slope - exact) > 0.5 * abs(exact) else "ok"
-
-
-def _from_one_side(line: Line, L_0: Sequence[float], h: float) -> _Differences:
-    """The exact slope, and the second difference 2(L(h) − L(0) − h·slope)."""
-    if line.slope is None:
-        own = "probe the step's own rows (fresh=0)"
-        raise ValueError(f"a one-forward probe needs the exact slope: {own}")
-    L_plus = line(h)
-    bend = exact_sum(2 * x for x in _minus(L_plus, L_0)) - 2 * h * line.slope
-    rounding = line.eps * (2 * (_size(L_plus) + _size(L_0)))
-    return _Differences(line.slope, bend / h / h, bend, rounding, rounding)
-
-
-def _from_both_sides(line: Line, L_0: Sequence[float], h: float, z: float) -> _Differences:
-    """Central differences, and `z` standard errors of each over the rows."""
     L_plus, L_minus = line(h), line(-h)
     second = [p + m - 2 * o for p, m, o in zip(L_plus, L_minus, L_0, strict=True)]
     slope, curvature = parabola(exact_sum(L_minus), exact_sum(L_0), exact_sum(L_plus), h)
-    # a coarse forward errs row by row, unlike its bound
-    measured = line.eps > EPS and len(second) >= ROWS
-    eps, z = (EPS, student(z, len(second))) if measured else (line.eps, z)
-    rounding = eps * (_size(L_plus) + 2 * _size(L_0) + _size(L_minus))
-    bend_noise = max(rounding, z * scatter(second))
-    slope_noise = max(rounding, z * scatter(_minus(L_plus, L_minus)) if measured else 0.0)
-    return _Differences(slope, curvature, exact_sum(second), bend_noise, slope_noise)
+    if not (math.isfinite(slope) and math.isfinite(curvature)):
+        return Fit(slope, curvature, "nonfinite", h)
+    sizes = _size(L_plus) + 2 * _size(L_0) + _size(L_minus)
+    bend_noise = slope_noise = CANCELLED * line.eps * sizes
+    if line.eps > EPS and len(second) >= ROWS:  # a coarse forward errs row by row
+        bound, z = CANCELLED * EPS * sizes, student(z, len(second))
+        bend_noise = max(bound, z * scatter(second))
+        slope_noise = max(bound, z * scatter(_minus(L_plus, L_minus)))
+    if abs(exact_sum(second)) <= bend_noise:
+        if 2 * abs(h) * slope > slope_noise:
+            return Fit(slope, 0.0, "uphill", h)
+        return Fit(slope, curvature, "noise", h)
+    if slope >= 0:
+        return Fit(slope, curvature, "uphill", h)
+    return Fit(slope, curvature, "ok" if curvature > 0 else "concave", h)
 
 
 def student(z: float, n: int) -> float:

@@ -17,8 +17,7 @@ from ngdiff.core.stepsize import EPS, Line
 class UpdateLine(Line):
     """η ↦ the rows of R(θ₀ + η·u). It leaves θ where it last looked: put it back afterwards.
 
-    `slope` = ⟨g_R, u⟩ and `at_zero` = the rows at η = 0 are known only where the probed rows are
-    the step's own.
+    `at_zero`, the rows at η = 0, are known only where the probed rows are the step's own.
     dtype: in which the forward sees the weights; None: the coarsest of the parameters.
     """
 

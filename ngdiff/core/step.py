@@ -78,10 +78,7 @@ class UnlearningStep:
         self.optimizer, self.params = accepted(model, optimizer, stepsize)
         self.processes = processes or procs.of(self.module, self.params)
         self.direction, self.stepsize = direction, stepsize
-        self.memory, self.once = (
-            gradients.mode(memory, measure, stepsize),
-            gradients.once(self.module),
-        )
+        self.memory, self.once = (gradients.mode(memory, measure), gradients.once(self.module))
         self.stop, self.measure, self.dtype = tuple(stop), measure, dtype
         self.rates, self.held = Rates(self.optimizer), parameters(self.optimizer)
         self.tolerance = vector.square_precision(self.params)
@@ -93,8 +90,8 @@ class UnlearningStep:
         """Make one update and return what it saw.
 
         probe_loss: the retain phase that the step-size rule looks at. By default that is the step's
-        own, on which the step is greedy; AutoLR is better given these rows and about three times as
-        many others.
+        own, on which the step is greedy; AutoLR is better given as many rows that the step has not
+        seen.
         """
         retain, forget = gradients.losses_of(retain_loss), gradients.losses_of(forget_loss)
         probe = retain if probe_loss is None else gradients.losses_of(probe_loss)
@@ -140,30 +137,29 @@ class UnlearningStep:
         phase: what a probe looks at; own: these are the step's own retain rows.
         """
         due = self.stepsize is not None and self.stepsize.probes(self.state)
-        needed = self.measure or (due and own)  # ⟨g_R, ·⟩, that is; else g_R's memory is free
         point = None  # made where it is needed: it looks through all modules
         if due or self.measure:
             point = point_of(self.params, self.optimizer, self.module)
-            point.save(None if needed else grads.g_R or None, self.measure)
-        g_R, grads.g_R = grads.g_R if needed else [], []
+            point.save(None if self.measure else grads.g_R or None, self.measure)
+        g_R, grads.g_R = grads.g_R if self.measure else [], []
         if due and point:
-            self._probe(point, phase, g_R, grads.rows if own else None)
+            self._probe(point, phase, grads.rows if own else None, info)
         else:
             if self.stepsize is not None:
-                self.state = self.stepsize.step(self.state, None)
+                self.state = self.stepsize.step(self.state, None, info)
                 self.rates.set(self.state.eta)
             self.optimizer.step()
         self._clear()
         return self._report(info, point, g_R, grads.kept_F)
 
     def _probe(
-        self, point: Point, phase: list[Loss], g_R: vector.Vector, rows: list[Tensor] | None
+        self, point: Point, phase: list[Loss], rows: list[Tensor] | None, info: Info
     ) -> None:
         """Update with a look along the way.
 
         The optimizer steps once, at a rate s ≥ 1 (a smaller one would lose small updates in the
         rounding of θ): u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u. rows: the
-        step's own addends, where the probed rows are its own; g_R gives their exact slope.
+        step's own addends, where the probed rows are its own.
         """
         assert self.stepsize is not None
         eta, s = 0.0, max(1.0, self.state.eta)
@@ -171,12 +167,11 @@ class UnlearningStep:
             self.rates.set(s)
             point.advance(s)
             line = UpdateLine(point, phase, self.processes, self.dtype)
-            if rows is not None:
-                line.slope = vector.dot(g_R, point.u).item() if g_R else None
-                if self.module is None or not any(m.training for m in self.module.modules()):
-                    line.at_zero = line.read(rows)  # known already: the phase ran as a probe would
+            still = self.module is None or not any(m.training for m in self.module.modules())
+            if rows is not None and still:
+                line.at_zero = line.read(rows)  # known already: the phase ran as a probe would
             with evaluating(self.module):
-                self.state = self.stepsize.step(self.state, line)
+                self.state = self.stepsize.step(self.state, line, info)
             eta = self.state.eta
         finally:  # an interrupted probe leaves the weights as they were
             point.settle(eta)

@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ngdiff.core.info import Info
+
 EPS = 2.0**-23  # relative rounding of float32: sums of losses are never coarser
 
 
@@ -20,12 +22,10 @@ class Line:
 
     Rows are addends: the loss is their sum. A line of your own subclasses this.
 
-    slope: ⟨g_R, u⟩, known exactly from the gradients where the probed rows are those of g_R.
     eps: the relative rounding error of a row's loss.
     at_zero: the rows at η = 0, where they are known without a forward.
     """
 
-    slope: float | None = None
     eps: float = EPS
     at_zero: Sequence[float] | None = None
 
@@ -48,18 +48,21 @@ class State:
     curvature: float = math.nan
     proposed: float = math.nan  # the parabola's own η*, before any clip
     radius: float = math.nan  # at which the last probe looked
-    found: float = 0.0  # the rate that the start search found
+    found: bool = False  # a probe has had its rate within reach
+    due: int = 0  # the step of the next probe
+    gap: int = 0  # steps between the last probe and the next
+    R: float = math.inf  # the retain loss that the steps since the last probe are held against
+    size: float = 0.0  # what a rise of it is a share of
     forwards: int = 0  # forward passes spent on probing so far
 
 
 class StepSize:
     """A rule that sets the rate of every update. A rule of your own subclasses this.
 
-    forwards: forward passes of a probe, beside R(0); with 1 it needs the line's exact `slope`.
-    fresh: new rows that a probe looks at, in multiples of the step's own.
+    fresh: rows that a probe looks at, in multiples of the step's own, none of which the step has
+    seen; 0: the step's own rows.
     """
 
-    forwards: int = 2
     fresh: int = 0
 
     def init(self) -> State:
@@ -70,8 +73,12 @@ class StepSize:
         """Whether the coming `step` looks along the line."""
         return False
 
-    def step(self, state: State, line: Line | None) -> State:
-        """The next state, with the rate of the coming update. line: None where no probe is due."""
+    def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
+        """The next state, with the rate of the coming update.
+
+        line: None where no probe is due. info: what the step has seen so far, its losses above all;
+        None where a rule is tried on a line alone.
+        """
         raise NotImplementedError
 
 
@@ -95,7 +102,7 @@ class _Schedule(StepSize):
     def init(self) -> State:
         return State(eta=self.rate(0))
 
-    def step(self, state: State, line: Line | None = None) -> State:
+    def step(self, state: State, line: Line | None = None, info: Info | None = None) -> State:
         return replace(state, step=state.step + 1, eta=self.rate(state.step), outcome="held")
 
 

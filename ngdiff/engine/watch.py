@@ -62,8 +62,6 @@ def prepared(
     whole, kept, _, _ = map(sum, zip(retain, forget))
     bits = sum(t.nbytes for t in low.values())
     line = (G if low else moved) + moved  # θ₀ beside its low bits, u in float32
-    if fresh == 0:  # the step's own rows: g_R is asked for their exact slope
-        line += G
     return Footprint(
         weights=sum(p.nbytes for p in every) + bits,
         gradients=G,
@@ -73,7 +71,7 @@ def prepared(
         outside=kept / whole if whole else 1.0,
         layers=max(len(blocks(problem.module)), 1),
         line=0 if fresh is None else line,
-        look=round(retain[3] * (1 + (fresh or 0))),
+        look=round(retain[3] * (fresh or 1)),
         bucket=8 * min(sum(q.numel() for q in low), BUCKET),
         parts=max(retain[2], forget[2]),
         memory=problem.engine.memory,

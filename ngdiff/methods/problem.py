@@ -155,18 +155,21 @@ class LMProblem:
         longest = max(self._take(step, forget), key=lambda i: self._length(objective, i, forget))
         return self._phase(objective, [longest], forget)[0]
 
-    def probe(self, step: int, fresh: int) -> list[RowsLoss]:
-        """The retain objective on the step's rows and `fresh` times as many others, from a stream
-        of their own.
+    def probe(self, step: int, fresh: int) -> list[RowsLoss] | None:
+        """The retain objective on `fresh` times as many rows as the step has, none of them its own.
+
+        They come from a stream of their own. None where the step has all rows.
         """
         own = self._take(step, forget=False)
         size = min(fresh * len(own), len(self.retain) - len(own))
         rows = order.stream(f"{self.seed} probe", len(self.retain), step * size)
-        others = []
+        if not size:
+            return None
+        others: list[int] = []
         while len(others) < size:
             if (i := next(rows)) not in own and i not in others:
                 others.append(i)
-        return self._phase(self.method.retain, own + others, forget=False)
+        return self._phase(self.method.retain, others, forget=False)
 
     def _encode(self, rows: Sequence[Row]) -> list[Example]:
         return [self.target.encode(row["question"], row["answer"]) for row in rows]

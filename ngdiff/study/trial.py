@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ngdiff.core.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR, ThreePoint
 from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
 from ngdiff.profiles import Profile, is_named, label_of, profile
 
@@ -23,7 +23,7 @@ STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run
     "linear": lambda lr, steps: WarmupLinear(lr, total=steps),
     "cosine": lambda lr, steps: WarmupCosine(lr, total=steps),
     "autolr": lambda lr, steps: AutoLR(lr),
-    "autolr-paper": lambda lr, steps: AutoLR.paper(lr),
+    "three-point": lambda lr, steps: ThreePoint(lr),
 }
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -129,7 +129,7 @@ def _need_hash(own: Method) -> None:
 
 def rule_of(name: str, lr: float, steps: int) -> Any:
     """The step-size rule of a name in STEPSIZES, with fields of its own where they follow: "autolr
-    fresh=0 search=0".
+    fresh=0 slack=0".
     """
     word, *fields = name.split()
     if word not in STEPSIZES:

@@ -15,7 +15,7 @@ import math
 import torch
 from torch import Tensor
 
-from ngdiff.core.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR, ThreePoint
 from ngdiff.core.directions import MGDA, Direction, GradDiff, NGDiff, PCGrad
 from ngdiff.core.parabola import fit, parabola
 from ngdiff.core.stepsize import Line, StepSize
@@ -25,9 +25,9 @@ from ngdiff.theory.quadratics import Pair, walk
 
 EPS = torch.finfo(torch.float64).eps
 # η* at every step, on a quadratic
-EXACT = AutoLR(lr=1.0, every=1, forwards=1, fresh=0, search=0, bare=True)
-# the same probe with the search, the clip and the bounds of the default
-SAFE = AutoLR(lr=1e-3, every=1, fresh=0)
+EXACT = ThreePoint(lr=1.0, every=1)
+# the same with the search and the clips of the default, on R alone
+SAFE = AutoLR(lr=1e-3, slack=0.0, every=1, fresh=0)
 
 
 def close(found: float, wanted: float, scale: float, what: str, tolerance: float = 1e-12) -> float:

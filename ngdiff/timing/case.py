@@ -19,7 +19,7 @@ SIZES = {  # hidden, layers, heads, intermediate, vocabulary
 }
 LARGE = ("1B", "7B")  # output layer of their own, rows of 1024 tokens instead of 128
 BASES = ("graddiff-two", "graddiff-one", "naive")
-AUTOLR = ("ngdiff+autolr-2", "ngdiff+autolr-1", "ngdiff+autolr")
+AUTOLR = ("ngdiff+autolr",)
 VARIANTS = (*BASES, "ngdiff", *AUTOLR)
 EVERY_VARIANT = (*BASES, "ngdiff", "ngdiff-recompute", *AUTOLR)
 

@@ -12,6 +12,7 @@ rule would take for a bend there if it looked so close.
 from __future__ import annotations
 
 import copy
+import itertools
 import statistics
 import time
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 
 from ngdiff.core.autolr import AutoLR
+from ngdiff.core.info import Info
 from ngdiff.core.parabola import Fit, fit
 from ngdiff.core.point import inner
 from ngdiff.core.step import UnlearningStep
@@ -32,7 +34,7 @@ from ngdiff.store.rows import probe_rows, stamp, write_rows
 from ngdiff.store.table import Column, Table
 
 Row = dict[str, Any]
-COUNT = ("accepted", "clipped_up", "clipped_down", "bounded")  # outcomes of a fit that counts
+COUNT = ("accepted", "clipped_up", "clipped_down")  # outcomes of a fit that counts
 DROWNED = 1e-5  # a radius at which bfloat16 shows nothing but rounding
 
 
@@ -50,10 +52,10 @@ class _At(StepSize):
     def probes(self, state: State) -> bool:
         return True
 
-    def step(self, state: State, line: Line | None) -> State:
+    def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
         assert line is not None
-        self.seen.append(fit(line, line(0.0), self.radius, z=self.rule.z))
-        return self.rule.step(state, line)
+        self.seen.append(fit(line, line(0.0), self.radius))
+        return self.rule.step(state, line, info)
 
 
 class _Twin:
@@ -87,10 +89,14 @@ def compare(problem: LMProblem, probes: int, start: float = 1e-3, each: int = 5)
     rule, device, rows = AutoLR(lr=start), "auto" if torch.cuda.is_available() else None, []
     for seed in range(-(-probes // each)):
         state, fine = rule.init(), _Twin(problem, problem.target, Engine(device), None, seed)
-        for t in range(rule.every * min(each, probes - seed * each)):
+        ahead = min(each, probes - seed * each)
+        for t in itertools.count():
+            if not ahead:
+                break
             if not rule.probes(state):
                 state = fine.step(rule, state, t)
                 continue
+            ahead -= 1
             seen: list[Fit] = []
             twin = _Twin(
                 problem,

@@ -8,43 +8,47 @@ naive             clones, a loop over parameters, .item() for each norm      NGD
                   draft
 ngdiff            ours, at a rate given beforehand
 ngdiff-recompute  ours, never holding two gradients (memory="recompute")
-ngdiff+autolr     ours, probing as by default: the step's rows and three times as many others;
-                  -2, -1: probing the step's own rows with two forwards or with one
+ngdiff+autolr     ours, probing as by default
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import NGDiff
+from ngdiff.core.info import Info
 from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import Line, State
 from ngdiff.engine import meters
 from ngdiff.timing.subject import LR, Subject
 
-EVERY = 10  # AutoLR's period
+EVERY = AutoLR().every  # the period of its probes once they agree
 
 
-def _autolr(forwards: int, fresh: int = 0) -> AutoLR:
-    """Return AutoLR at a rate that stays LR, of which every probe costs the same.
+@dataclass(frozen=True)
+class _Steady(AutoLR):
+    """AutoLR as it runs once it has found a rate: a fit every EVERY updates. The rate stays LR.
 
-    It probes on the step's own rows with two forwards or one, or like the default, on four times
-    the rows (`fresh=3`). It neither searches, which is done once a run, nor widens.
+    It looks at a radius at which a fit shows something, so that one is enough.
     """
-    return AutoLR(
-        lr=LR, min_lr=LR, max_lr=LR, every=EVERY, forwards=forwards, fresh=fresh, search=0, widen=0
-    )
+
+    radius: float = 1e-3
+
+    def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
+        if not self.probes(state):
+            return replace(state, step=state.step + 1, outcome="held")
+        seen = super().step(replace(state, eta=self.radius, found=True), line, info)
+        return replace(seen, eta=LR, outcome="accepted", due=state.step + EVERY)
 
 
 OURS: dict[str, tuple[AutoLR | None, str]] = {  # step-size rule, memory mode
     "ngdiff": (None, "swap"),
     "ngdiff-recompute": (None, "recompute"),
-    "ngdiff+autolr-2": (_autolr(2), "swap"),
-    "ngdiff+autolr-1": (_autolr(1), "swap"),
-    "ngdiff+autolr": (_autolr(2, fresh=3), "swap"),
+    "ngdiff+autolr": (_Steady(lr=LR), "swap"),
 }
 
 
@@ -94,11 +98,11 @@ class Variant:
         rule, memory = OURS[self.name]
         options = replace(on.engine, memory=memory).options
         ours = UnlearningStep(on.model, on.optimizer, NGDiff(), rule, **options)
-        fresh = rule.fresh if rule else 0  # the default looks at as many more batches
+        fresh = rule.fresh if rule else 0  # it looks at as many batches of others
 
         def step() -> None:
-            wide = [lambda: on.loss(0) / (1 + fresh)] * (1 + fresh) if fresh else None
-            self.skipped += not ours(lambda: on.loss(0), lambda: on.loss(1), wide).updated
+            others = [lambda: on.loss(0) / fresh] * fresh if fresh else None
+            self.skipped += not ours(lambda: on.loss(0), lambda: on.loss(1), others).updated
 
         self.step = step
 
