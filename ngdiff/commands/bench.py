@@ -49,6 +49,19 @@ def bench_probes(
     table(probes, json)
 
 
+@app.command("rates")
+def bench_rates(
+    problems: Annotated[str, typer.Option(help="Some of them, separated by commas.")] = "",
+    designs: Annotated[str, typer.Option(help="Some of them, separated by commas.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Orders of the rows.")] = 2,
+    json: Json = None,
+) -> None:
+    """AutoLR and rules like it on held-out problems, against the best constant rate."""
+    from ngdiff.timing.rates import table
+
+    table(json, problems, seeds, designs)
+
+
 @app.command("evaluate")
 def bench_evaluate(
     data: Annotated[

@@ -11,7 +11,7 @@ import copy
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -41,24 +41,15 @@ class Rowed:
     seed: int = 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def module(self) -> nn.Module | None:
-        return self.model if isinstance(self.model, nn.Module) else None
-
-    @property
-    def parameters(self) -> list[Tensor]:
+    def __post_init__(self) -> None:
+        self.module: nn.Module | None = self.model if isinstance(self.model, nn.Module) else None
         every = self.model.parameters() if self.module else [self.model]
-        return [p for p in every if p.requires_grad]
+        self.parameters: Sequence[Tensor] = [p for p in every if p.requires_grad]
 
     def bind(self, method: Any, seed: int) -> Rowed:
         """A copy at the start, with an order of rows of its own."""
-        mine = copy.copy(self)
-        if self.module is None:
-            mine.model = self.model.detach().clone().requires_grad_()
-        else:
-            mine.model = copy.deepcopy(self.model)
-        mine.seed = seed
-        return mine
+        fresh = self.model.detach().clone().requires_grad_() if self.module is None else None
+        return replace(self, model=copy.deepcopy(self.model) if fresh is None else fresh, seed=seed)
 
     def batch(self, step: int) -> tuple[Callable[[], Tensor], Callable[[], Tensor]]:
         retain, forget = (self._take(step, which) for which in (0, 1))
@@ -242,6 +233,7 @@ PROBLEMS: Mapping[str, Callable[[], Rowed]] = {
     "llama": llama,
     "llama lora": functools.partial(llama, 8),
 }
+ORDERED = ("logistic", "mlp", "llama", "llama lora")  # those with rows, which come in an order
 OPTIMIZERS: Mapping[str, Make] = {
     "sgd": functools.partial(torch.optim.SGD, lr=1.0),
     "momentum": functools.partial(torch.optim.SGD, lr=1.0, momentum=0.9),
