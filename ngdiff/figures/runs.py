@@ -15,9 +15,9 @@ from matplotlib.lines import Line2D
 from ngdiff.figures import style
 
 Row = dict[str, Any]
-# outcomes of a probe: the parabola moved η, or its fit did not count
-MOVED = {"accepted": "o", "clipped_up": "^", "clipped_down": "v", "bounded": "s"}
-IGNORED = {"uphill": "X", "skewed": "d", "concave": "D", "noise": "*", "nonfinite": "P"}
+# outcomes of a probe: the parabola moved η, or there was none; and a cut between two probes
+MOVED = {"accepted": "o", "clipped_up": "^", "clipped_down": "v"}
+IGNORED = {"flat": "*", "nonfinite": "P", "cut": "X"}
 MARKS = MOVED | IGNORED
 
 
