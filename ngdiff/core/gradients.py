@@ -24,36 +24,16 @@ import torch
 from torch import Tensor, nn
 
 from ngdiff.core import rng, vector
+from ngdiff.core.losses import Loss
 from ngdiff.core.processes import Processes
 from ngdiff.core.sharding import local, sharded
 from ngdiff.core.stepsize import StepSize
-
-# A loss gives a scalar, or a 1-D tensor of addends (rows) whose sum it is, the same at every call.
-# It may carry `.ce`, the cross-entropy of its last forward, for stops and logs, and `.floor`, the
-# gradient norm that is rounding noise for it: KL(start‖θ) has an exactly zero gradient at the
-# start, which float32 renders as noise.
-Loss = Callable[[], Tensor]
-Phase = Loss | Sequence[Loss]  # microbatches: their losses carry their token weights and add up
-
-
-def losses_of(phase: Phase) -> list[Loss]:
-    """The loss callables of a phase. Errors: ValueError where there is none."""
-    found = [phase] if callable(phase) else list(phase)
-    if not found:
-        empty = "the forget or the retain batch is empty"
-        raise ValueError(f"a phase needs at least one loss callable: {empty}")
-    return found
-
-
-def noise_floor(phase: Sequence[Loss]) -> float:
-    """The gradient norm that is rounding noise for these losses, which may say so as `.floor`."""
-    return max(float(getattr(loss, "floor", 0.0)) for loss in phase)
 
 
 def once(module: nn.Module | None) -> bool:
     """True where a graph can be walked backward once only, as one of compiled code can."""
     modules = [] if module is None else module.modules()
-    return any(getattr(m, "_compiled_call_impl", None) or hasattr(m, "_orig_mod") for m in modules)
+    return any(m._compiled_call_impl or hasattr(m, "_orig_mod") for m in modules)
 
 
 class Swap:
@@ -82,7 +62,7 @@ class Swap:
         """(loss, cross-entropy) of R and of F over all processes, (2, 2); their Gramian, (2, 2)."""
         R, self.g_R, self.rows = self._gradient(retain)  # the stash is a swap of pointers
         F, self.g_F, _ = self._gradient(forget)
-        return self.processes.sum(torch.stack([R, F])), vector.gramian(self.g_R, self.g_F)
+        return self.processes.loss(torch.stack([R, F])), vector.gramian(self.g_R, self.g_F)
 
     def keep_F(self) -> None:
         """Copy g_F, which `write` overwrites."""
@@ -108,7 +88,7 @@ class Swap:
         """Add scale times the loss's gradient to `.grad`; return (loss, cross-entropy) and rows."""
         addends = loss().reshape(-1)
         value = addends.sum()
-        factor = scale * self.processes.size  # a wrapper that averages over processes gives the sum
+        factor = scale * self.processes.scale  # a wrapper averages gradients over the processes
         value.backward(None if factor == 1.0 else torch.full_like(value, factor))
         return _seen(loss, value), addends.detach()
 
@@ -130,7 +110,7 @@ class Recompute(Swap):
             R, self.g_R, self.rows = self._gradient(retain)
             self.early = True  # ⟨g_R, g_F⟩ follows from ‖d‖², once d is written
             self.gram = _gramian(vector.dot(self.g_R, self.g_R), torch.full_like(FF, math.nan), FF)
-        return self.processes.sum(torch.stack([R, F])), self.gram
+        return self.processes.loss(torch.stack([R, F])), self.gram
 
     def write(self, a: float, b: float) -> Tensor | None:
         self._scaled_stash(a)
@@ -200,8 +180,8 @@ def _gramian(RR: Tensor, RF: Tensor, FF: Tensor) -> Tensor:
 
 def _seen(loss: Loss, value: Tensor) -> Tensor:
     """(loss, cross-entropy), (2,)."""
-    value, ce = value.detach().to(vector.wide(value.device)), getattr(loss, "ce", None)
-    return torch.stack([value, value if ce is None else ce.to(value)])
+    value = value.detach().to(vector.wide(value.device))
+    return torch.stack([value, value if loss.ce is None else loss.ce.to(value)])
 
 
 def _dense(grads: vector.Vector) -> None:

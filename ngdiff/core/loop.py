@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from ngdiff.core import checkpoint as ckpt
 from ngdiff.core import vector
-from ngdiff.core.gradients import Phase
+from ngdiff.core.directions import Direction
 from ngdiff.core.info import Info, Stop
+from ngdiff.core.losses import Phase
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import StepSize
 
@@ -89,7 +90,7 @@ def unlearn(
     began, mine = time.perf_counter(), problem.bind(method, seed)
     opt = mine.optimizer(optimizer) if optimizer else mine.optimizer()
     rules = (stop,) if callable(stop) else tuple(stop)
-    direction = getattr(method, "direction", method)
+    direction = method if isinstance(method, Direction) else method.direction
     options = {"stop": rules, "measure": measure, **mine.options}
     step = UnlearningStep(mine.module or mine.parameters, opt, direction, stepsize, **options)
     disk = _Disk(checkpoint, save_every, step, problem, method, stepsize, seed, rules, opt)

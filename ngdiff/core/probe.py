@@ -49,7 +49,7 @@ class UpdateLine(Line):
     def read(self, rows: list[Tensor]) -> list[float]:
         """The losses of the rows, of every process, as numbers."""
         wide = vector.wide(rows[0].device)
-        return self.processes.gather(torch.cat(rows).to(wide)).tolist()
+        return self.processes.rows(torch.cat(rows).to(wide)).tolist()
 
 
 @contextmanager

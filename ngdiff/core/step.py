@@ -5,7 +5,7 @@ The step writes two gradients and combines them, at the cost of two backward pas
     phase R   backward of the retain loss; its gradients are stashed by a swap of pointers
     phase F   backward of the forget objective writes fresh gradients, not onto the stash
     gram      ‖g_R‖², ⟨g_R, g_F⟩, ‖g_F‖² on the device
-    read      losses and Gramian travel to the host once, eight numbers; (a, b) =
+    read      losses and Gramian travel to the host once, ten numbers; (a, b) =
               direction.weights(gram, losses), and bad numbers are named before any weight changes
     d         a·g_R − b·g_F in place, given to the user's torch optimizer
     probe     (when the step-size rule is due) R along the optimizer's actual update
@@ -26,8 +26,9 @@ from torch import Tensor, nn
 from ngdiff.core import gradients, sharding, vector
 from ngdiff.core import processes as procs
 from ngdiff.core.directions import Direction
-from ngdiff.core.gradients import Loss, Phase, Swap
+from ngdiff.core.gradients import Swap
 from ngdiff.core.info import Info, Stop, no_weights, seen
+from ngdiff.core.losses import Loss, Phase, losses_of, noise_floor
 from ngdiff.core.optimizers import Rates, accepted, parameters
 from ngdiff.core.point import Point, point_of
 from ngdiff.core.probe import UpdateLine, evaluating
@@ -47,8 +48,8 @@ class UnlearningStep:
     stop: rules that may end the run before an update.
     measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the actual step (two more copies of θ).
     processes: those that share every batch; by default all of them where the model is a DDP or its
-    parameters are sharded by FSDP2. A loss is then the sum of what the callables return in each,
-    and every process must call with as many microbatches.
+    parameters are sharded by FSDP2. A loss is then the mean of what the callables return in each
+    (`Processes(mean=False)`: the sum), and every process must call with as many microbatches.
     dtype: what the forward rounds the weights to, if that is coarser than they are (FSDP2's mixed
     precision).
 
@@ -96,14 +97,14 @@ class UnlearningStep:
         own, on which the step is greedy; AutoLR is better given these rows and about three times as
         many others.
         """
-        retain, forget = gradients.losses_of(retain_loss), gradients.losses_of(forget_loss)
-        probe = retain if probe_loss is None else gradients.losses_of(probe_loss)
+        retain, forget = losses_of(retain_loss), losses_of(forget_loss)
+        probe = retain if probe_loss is None else losses_of(probe_loss)
         if [id(p) for p in self.params] != [id(p) for p in self.held if p.requires_grad]:
             changed = "parameters were frozen or unfrozen since this step was made"
             raise ValueError(f"{changed}: make a new UnlearningStep")
         grads = self.memory(self.params, self._clear, self.processes, self.once)
         losses, gram = grads.measure(retain, forget)
-        floors = torch.tensor([gradients.noise_floor(retain), gradients.noise_floor(forget)])
+        floors = torch.tensor([noise_floor(retain), noise_floor(forget)])
         info = self._decide(losses, gram, floors, early=grads.early)
         if self.measure:
             grads.keep_F()
@@ -121,8 +122,10 @@ class UnlearningStep:
         losses, gram: (2, 2) each. floors: (2,), norms of g_R and g_F that are rounding noise.
         early: the angle is not known yet (recompute), and a second look will follow.
         """
-        read = torch.cat([losses.to(gram).flatten(), gram.flatten()]).cpu().double()
-        losses, gram = read[:4].reshape(2, 2), read[4:].reshape(2, 2)
+        spread = self.processes.spread(gram)
+        read = torch.cat([losses.to(gram).flatten(), gram.flatten(), spread]).cpu().double()
+        losses, gram = read[:4].reshape(2, 2), read[4:8].reshape(2, 2)
+        procs.apart(read[8:].tolist())
         alive = ~(gram.diagonal().sqrt() <= floors)  # a zero gradient gets coefficient 0
         gram = torch.where(alive & alive[:, None], gram, 0.0)
         weights = self.direction.weights(gram, losses[:, 0]) * alive

@@ -14,6 +14,7 @@ from torch import nn
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.core.info import ForgetLevel, RetainBound
+from ngdiff.core.losses import Reported
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant, WarmupCosine
 from tests.core.test_step import BAD, Reads, bits, line_problem, same
@@ -218,7 +219,7 @@ def test_zero_gradients_have_the_names_and_the_steps_of_swap(g, rule, parts):
 @pytest.mark.parametrize(("noise", "expected"), [(1e-9, "zero_retain"), (1e-5, "ok")])
 def test_a_gradient_below_its_floor_counts_as_zero(noise, expected, parts):
     x, R, F = line_problem([0.0, noise], [3.0, 4.0])
-    R.floor = 1e-6
+    R = Reported(R, floor=1e-6)
     forget = [lambda: F() / parts] * parts
     info = UnlearningStep([x], None, NGDiff(), Constant(0.1), memory="recompute")(R, forget)
     d = torch.tensor([-0.6, (expected == "ok") - 0.8], dtype=torch.float64)
