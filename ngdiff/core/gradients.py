@@ -9,7 +9,7 @@
                 the graph is kept for the second backward (a third more time). Of several, or of a
                 compiled model, phase F runs before phase R and again after it (half as much more),
                 and rules that need the angle of the gradients are refused. g_R is gone by the time
-                of a probe.
+                of a probe. Of one microbatch, a reentrant checkpoint of a shared layer is refused.
 
 Both give the same d up to rounding. Loss callables that draw random numbers (dropout) draw the same
 ones again; what else a forward changes (running means) it changes once more.
@@ -23,7 +23,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import rng, vector
+from ngdiff.core import precision, rng, vector
+from ngdiff.core.directions import Direction
 from ngdiff.core.losses import Loss
 from ngdiff.core.processes import Processes
 from ngdiff.core.sharding import local, sharded
@@ -39,9 +40,12 @@ def once(module: nn.Module | None) -> bool:
 class Swap:
     """One step's gradients: `measure`, then `write`.
 
-    `g_R` and `g_F` are its own until then; `kept_F` is a copy that stays; `rows` are the addends of
-    R. clear: drops all gradients of the model. once: a graph can be walked backward once only
-    (compiled code writes over what it has saved).
+    `g_R` and `g_F` are its own until then; `kept_F` is a copy that stays. Of phase R, `rows` are
+    the addends, `random` is the state of the random numbers before it, and `drew` says whether it
+    drew any.
+    clear: drops all gradients of the model. once: a graph can be walked backward once only
+    (compiled code writes over what it has saved). look: find out `dtype`, the coarse precision of
+    the forward (`ngdiff.core.precision`).
     """
 
     def __init__(
@@ -50,8 +54,11 @@ class Swap:
         clear: Callable[[], None],
         processes: Processes,
         once: bool = False,
+        look: bool = False,
     ) -> None:
         self.params, self.clear, self.processes, self.once = params, clear, processes, once
+        self.look = look
+        self.dtype: torch.dtype | None = None
         self.g_R: vector.Vector = []
         self.g_F: vector.Vector = []
         self.kept_F: vector.Vector | None = None
@@ -60,7 +67,7 @@ class Swap:
 
     def measure(self, retain: Sequence[Loss], forget: Sequence[Loss]) -> tuple[Tensor, Tensor]:
         """(loss, cross-entropy) of R and of F over all processes, (2, 2); their Gramian, (2, 2)."""
-        R, self.g_R, self.rows = self._gradient(retain)  # the stash is a swap of pointers
+        R = self._retain(retain)
         F, self.g_F, _ = self._gradient(forget)
         return self.processes.loss(torch.stack([R, F])), vector.gramian(self.g_R, self.g_F)
 
@@ -75,6 +82,13 @@ class Swap:
             p.grad = g
         return None
 
+    def _retain(self, phase: Sequence[Loss]) -> Tensor:
+        """(loss, cross-entropy) of R, (2,); its gradient is stashed by a swap of pointers."""
+        self.random = rng.state()
+        R, self.g_R, self.rows = self._gradient(phase)
+        self.drew = rng.drawn(self.random)
+        return R
+
     def _gradient(self, phase: Sequence[Loss]) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
         """(loss, cross-entropy) of all microbatches here, (2,); their gradient; their rows."""
         self.clear()
@@ -88,6 +102,8 @@ class Swap:
         """Add scale times the loss's gradient to `.grad`; return (loss, cross-entropy) and rows."""
         addends = loss().reshape(-1)
         value = addends.sum()
+        if self.look:
+            self.look, self.dtype = False, precision.of_graph(value)
         factor = scale * self.processes.scale  # a wrapper averages gradients over the processes
         value.backward(None if factor == 1.0 else torch.full_like(value, factor))
         return _seen(loss, value), addends.detach()
@@ -101,13 +117,13 @@ class Recompute(Swap):
         self.value: Tensor | None = None  # of the forget loss whose graph is kept
         once = self.once or self.processes.size > 1 or any(map(sharded, self.params))
         if len(forget) == 1 and not once:
-            R, self.g_R, self.rows = self._gradient(retain)
+            R = self._retain(retain)
             F, self.gram = self._streamed(forget[0])
         else:
-            self.random = rng.state()
+            self.forget_random = rng.state()
             F, self.g_F, _ = self._gradient(forget)
             FF, self.g_F = vector.dot(self.g_F, self.g_F), []
-            R, self.g_R, self.rows = self._gradient(retain)
+            R = self._retain(retain)
             self.early = True  # ⟨g_R, g_F⟩ follows from ‖d‖², once d is written
             self.gram = _gramian(vector.dot(self.g_R, self.g_R), torch.full_like(FF, math.nan), FF)
         return self.processes.loss(torch.stack([R, F])), self.gram
@@ -118,7 +134,7 @@ class Recompute(Swap):
             value, self.value = self.value, None  # the graph is freed with it
             value.backward(torch.full_like(value, -b))
             return None
-        with rng.again(self.random):
+        with rng.again(self.forget_random):
             for loss in self.forget:
                 self._backward(loss, -b)
         d = [p.grad for p in self.params]  # ‖d‖² = a²‖g_R‖² − 2ab⟨g_R, g_F⟩ + b²‖g_F‖²
@@ -142,9 +158,12 @@ class Recompute(Swap):
         """F and the Gramian, by a backward whose gradients are measured and dropped one by one."""
         stash = dict(zip(self.params, self.g_R, strict=True))
         parts = {p: vector.products(g, None) for p, g in stash.items()}
+        known: set[Tensor] = set()
+        twice: set[Tensor] = set()
 
         def measured(p: Tensor) -> None:
             _dense([p.grad])
+            (twice if p in known else known).add(p)
             parts[p] = vector.products(stash[p], p.grad)
             p.grad = None
 
@@ -156,6 +175,10 @@ class Recompute(Swap):
         finally:
             for hook in hooks:
                 hook.remove()
+        if twice:
+            why = f"{len(twice)} parameters get their gradient in parts, as a reentrant checkpoint"
+            instead = "checkpoint with use_reentrant=False, or use memory='swap'"
+            raise ValueError(f"{why} of a shared layer gives it: {instead}")
         RR, RF, FF = vector.total(list(parts.values()), self.params, self.params)
         return _seen(loss, self.value), _gramian(RR, RF, FF)
 
@@ -171,6 +194,26 @@ def mode(memory: str, measure: bool, stepsize: StepSize | None) -> type[Swap]:
         needs = "which measure=True and one-forward probes need"
         raise ValueError(f"memory={memory!r} does not keep g_R, {needs}: use 'swap'")
     return MODES[memory]
+
+
+def needs_angle(direction: Direction, gram: Tensor, losses: Tensor) -> bool:
+    """Whether the rule's weights change with the angle of gradients that have these norms.
+
+    gram: (2, 2), of which the diagonal is known. losses: (2,).
+    """
+    RR, FF = gram.diagonal()
+    found = []
+    for rho in (0.0, -0.999, -0.5, -0.1, 0.1, 0.5, 0.999):
+        RF = rho * (RR * FF).sqrt()
+        found.append(direction.weights(_gramian(RR, RF, FF), losses).nan_to_num())
+    return any(not torch.equal(found[0], other) for other in found[1:])
+
+
+def too_late(direction: Direction) -> ValueError:
+    """The error for a rule that needs the angle where it is known too late."""
+    when = "knows only after several microbatches, or behind a compiled or shared model"
+    why = f"{direction} weighs the gradients by their angle, which memory='recompute' {when}"
+    return ValueError(f"{why}: use 'swap'")
 
 
 def _gramian(RR: Tensor, RF: Tensor, FF: Tensor) -> Tensor:

@@ -69,7 +69,12 @@ class Rates:
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer  # not its groups: loading a state makes new ones
-        rates, first = [float(group["lr"]) for group in optimizer.param_groups], self.first
+        # a warm-up from 0 has set rates to 0 already, and keeps what they were meant to be
+        now = [float(group["lr"]) for group in optimizer.param_groups]
+        meant = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        warming = any(m and not n for n, m in zip(now, meant, strict=True))
+        rates = meant if warming else now
+        first = next(filter(None, rates), 0.0)
         self.ratios = [rate / first if first else 1.0 for rate in rates]
 
     @property

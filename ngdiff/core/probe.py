@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import vector
+from ngdiff.core import rng, vector
 from ngdiff.core.point import Point
 from ngdiff.core.processes import Processes
 from ngdiff.core.stepsize import EPS, Line
@@ -18,7 +18,9 @@ class UpdateLine(Line):
     """η ↦ the rows of R(θ₀ + η·u). It leaves θ where it last looked: put it back afterwards.
 
     `slope` = ⟨g_R, u⟩ and `at_zero` = the rows at η = 0 are known only where the probed rows are
-    the step's own.
+    the step's own, and its forward was as a probe's.
+    random: the state of the random numbers that every look starts from. So all looks see one
+    function, whatever the loss draws, and the run's own numbers go on as if there were no probe.
     dtype: in which the forward sees the weights; None: the coarsest of the parameters.
     """
 
@@ -33,11 +35,20 @@ class UpdateLine(Line):
         given = {p.dtype for p in point.params}
         self.dtype = dtype or max(given, key=lambda kind: torch.finfo(kind).eps)
         self.eps = torch.finfo(self.dtype).eps
+        self.random = rng.state()
 
     @torch.no_grad()
     def __call__(self, eta: float) -> list[float]:
         self.point.look(eta)
-        return self.read([loss().reshape(-1) for loss in self.phase])
+        with rng.again(self.random):
+            return self.read([loss().reshape(-1) for loss in self.phase])
+
+    def same(self, rows: list[Tensor]) -> bool:
+        """Whether these rows are what the line shows at 0, up to rounding; sets `at_zero`."""
+        self.at_zero = self(0.0)
+        given = self.read(rows)
+        allowed = 64 * EPS * max(map(abs, given), default=0.0)
+        return all(abs(x - y) <= allowed for x, y in zip(given, self.at_zero, strict=True))
 
     def blur(self, eta: float) -> float:
         """What rounding the weights for the forward makes of the way to η, in parts of it.
@@ -63,3 +74,14 @@ def evaluating(module: nn.Module | None) -> Iterator[None]:
     finally:
         for m, mode in modes.items():
             m.training = mode
+
+
+def no_slope(own: bool) -> str:
+    """The error message for a one-forward probe along a line without an exact slope."""
+    if not own:
+        return "a one-forward probe needs the exact slope: probe the step's own rows (fresh=0)"
+    return (
+        "a one-forward probe needs the exact slope, and in training mode (dropout, batch "
+        "statistics) the step's gradient is that of another function than the probe sees: call "
+        "model.eval(), or use AutoLR(forwards=2)"
+    )

@@ -51,6 +51,12 @@ class Processes:
             dist.all_reduce(x)
         return x
 
+    def any(self, mine: bool, device: torch.device) -> bool:
+        """Whether it is so in some process."""
+        if self.size == 1:
+            return mine
+        return bool(self.sum(torch.tensor(float(mine), device=device)))
+
     def wait(self) -> None:
         """Wait until every process has come here."""
         if self.size > 1:

@@ -23,6 +23,11 @@ def restore(states: Sequence[Tensor]) -> None:
         torch.cuda.set_rng_state(states[1])
 
 
+def drawn(since: Sequence[Tensor]) -> bool:
+    """Whether random numbers were drawn since that state."""
+    return any(not torch.equal(x, y) for x, y in zip(since, state()))
+
+
 @contextmanager
 def again(states: Sequence[Tensor]) -> Iterator[None]:
     """Draws what was drawn from an earlier state on; afterwards the numbers of now go on."""

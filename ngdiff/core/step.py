@@ -23,15 +23,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import gradients, sharding, vector
+from ngdiff.core import gradients, precision, sharding, vector
 from ngdiff.core import processes as procs
+from ngdiff.core.advice import Advice
 from ngdiff.core.directions import Direction
 from ngdiff.core.gradients import Swap
 from ngdiff.core.info import Info, Stop, no_weights, seen
 from ngdiff.core.losses import Loss, Phase, losses_of, noise_floor
 from ngdiff.core.optimizers import Rates, accepted, parameters
-from ngdiff.core.point import Point, point_of
-from ngdiff.core.probe import UpdateLine, evaluating
+from ngdiff.core.point import Point, Wrapping, point_of
+from ngdiff.core.probe import UpdateLine, evaluating, no_slope
 from ngdiff.core.processes import Processes
 from ngdiff.core.stepsize import State, StepSize
 
@@ -51,11 +52,12 @@ class UnlearningStep:
     parameters are sharded by FSDP2. A loss is then the mean of what the callables return in each
     (`Processes(mean=False)`: the sum), and every process must call with as many microbatches.
     dtype: what the forward rounds the weights to, if that is coarser than they are (FSDP2's mixed
-    precision).
+    precision). Autocast is noticed without it.
 
-    A probe looks along u, the optimizer's update per unit rate: exact where the update is linear in
-    the rate (SGD with momentum, the Adam kinds, RMSprop, Adagrad, Lion); Adafactor and LBFGS are
-    refused. It runs a module in eval mode; with a list of parameters the modes are the caller's.
+    A probe looks along u, the optimizer's update per unit rate, which must not depend on the rate:
+    an optimizer for which it does is refused (`ngdiff.core.rehearsal`). It runs a module in eval
+    mode; with a list of parameters the modes are the caller's. The exact slope ⟨g_R, u⟩ is known
+    only where the step's own forward was the same function, so not under active dropout.
 
     Errors: weights that are not finite although losses and gradients are (LossNorm at a zero loss)
     raise FloatingPointError before anything changes. A non-finite loss or gradient is the outcome
@@ -84,37 +86,50 @@ class UnlearningStep:
             gradients.once(self.module),
         )
         self.stop, self.measure, self.dtype = tuple(stop), measure, dtype
-        self.rates, self.held = Rates(self.optimizer), parameters(self.optimizer)
+        self.rates, self.advice = Rates(self.optimizer), Advice()
         self.tolerance = vector.square_precision(self.params)
-        self.state, self.count = stepsize.init() if stepsize else State(), 0
+        self.state, self.count, self.fresh = stepsize.init() if stepsize else State(), 0, True
+        precision.check(self.params, exact=isinstance(self.optimizer, Wrapping))
 
     def __call__(
         self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None
     ) -> Info:
         """Make one update and return what it saw.
 
+        retain_loss: is descended. forget_loss: is **ascended**. Give it the cross-entropy of the
+        forget rows, or minus the loss that NPO, SimNPO or DPO minimise.
         probe_loss: the retain phase that the step-size rule looks at. By default that is the step's
         own, on which the step is greedy; AutoLR is better given these rows and about three times as
         many others.
         """
         retain, forget = losses_of(retain_loss), losses_of(forget_loss)
         probe = retain if probe_loss is None else losses_of(probe_loss)
-        if [id(p) for p in self.params] != [id(p) for p in self.held if p.requires_grad]:
-            changed = "parameters were frozen or unfrozen since this step was made"
+        if [id(p) for p in self.params] != [id(p) for p in self._held() if p.requires_grad]:
+            changed = "parameters were added, frozen or unfrozen since this step was made"
             raise ValueError(f"{changed}: make a new UnlearningStep")
-        grads = self.memory(self.params, self._clear, self.processes, self.once)
+        try:
+            info = self._step(retain, forget, probe, own=probe_loss is None)
+        finally:  # of an interrupted step too
+            self._clear()
+        self.advice.see(info)
+        return info
+
+    def _step(self, retain: list[Loss], forget: list[Loss], probe: list[Loss], own: bool) -> Info:
+        """Make one update. own: the probe looks at the step's own retain rows."""
+        due = self.stepsize is not None and self.stepsize.probes(self.state)
+        look, self.fresh = due or self.fresh, False
+        grads = self.memory(self.params, self._clear, self.processes, self.once, look)
         losses, gram = grads.measure(retain, forget)
         floors = torch.tensor([noise_floor(retain), noise_floor(forget)])
         info = self._decide(losses, gram, floors, early=grads.early)
         if self.measure:
             grads.keep_F()
         if info.updated and (late := grads.write(info.a, info.b)) is not None:
-            info = self._decide(losses, late, floors)
+            used, info = (info.a, info.b), self._decide(losses, late, floors)
+            if info.updated and (info.a, info.b) != used:
+                raise gradients.too_late(self.direction)
         self.count += 1
-        if not info.updated:
-            self._clear()
-            return info
-        return self._update(info, grads, probe, own=probe_loss is None)
+        return self._update(info, grads, probe, own) if info.updated else info
 
     def _decide(self, losses: Tensor, gram: Tensor, floors: Tensor, early: bool = False) -> Info:
         """Read the device once and weigh the gradients; what could go wrong is named here.
@@ -128,6 +143,8 @@ class UnlearningStep:
         procs.apart(read[8:].tolist())
         alive = ~(gram.diagonal().sqrt() <= floors)  # a zero gradient gets coefficient 0
         gram = torch.where(alive & alive[:, None], gram, 0.0)
+        if early and gradients.needs_angle(self.direction, gram, losses[:, 0]):
+            raise gradients.too_late(self.direction)
         weights = self.direction.weights(gram, losses[:, 0]) * alive
         info = seen(self.count, losses, gram, weights, self.tolerance)
         if info.outcome == "no_weights":
@@ -150,7 +167,7 @@ class UnlearningStep:
             point.save(None if needed else grads.g_R or None, self.measure)
         g_R, grads.g_R = grads.g_R if needed else [], []
         if due and point:
-            self._probe(point, phase, g_R, grads.rows if own else None)
+            self._probe(point, phase, g_R, grads, own)
         else:
             if self.stepsize is not None:
                 self.state = self.stepsize.step(self.state, None)
@@ -160,24 +177,25 @@ class UnlearningStep:
         return self._report(info, point, g_R, grads.kept_F)
 
     def _probe(
-        self, point: Point, phase: list[Loss], g_R: vector.Vector, rows: list[Tensor] | None
+        self, point: Point, phase: list[Loss], g_R: vector.Vector, grads: Swap, own: bool
     ) -> None:
         """Update with a look along the way.
 
         The optimizer steps once, at a rate s ≥ 1 (a smaller one would lose small updates in the
-        rounding of θ): u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u. rows: the
-        step's own addends, where the probed rows are its own; g_R gives their exact slope.
+        rounding of θ): u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u. own: the
+        probed rows are the step's; then g_R may give their exact slope.
         """
         assert self.stepsize is not None
+        line = UpdateLine(point, phase, self.processes, self.dtype or grads.dtype)
+        exact = own and self._as_probed(line, grads)
+        if self.stepsize.forwards == 1 and not exact:
+            raise ValueError(no_slope(own))
         eta, s = 0.0, max(1.0, self.state.eta)
         try:
             self.rates.set(s)
             point.advance(s)
-            line = UpdateLine(point, phase, self.processes, self.dtype)
-            if rows is not None:
-                line.slope = vector.dot(g_R, point.u).item() if g_R else None
-                if self.module is None or not any(m.training for m in self.module.modules()):
-                    line.at_zero = line.read(rows)  # known already: the phase ran as a probe would
+            if exact and g_R:
+                line.slope = vector.dot(g_R, point.u).item()
             with evaluating(self.module):
                 self.state = self.stepsize.step(self.state, line)
             eta = self.state.eta
@@ -185,10 +203,30 @@ class UnlearningStep:
             point.settle(eta)
             self.rates.set(self.state.eta)
 
+    def _as_probed(self, line: UpdateLine, grads: Swap) -> bool:
+        """Whether phase R was the forward that a probe of its rows makes; then g_R is the line's.
+
+        A module in training mode is looked at once more in eval mode: dropout and batch statistics
+        make another function of it.
+        """
+        if self.module is None or not any(m.training for m in self.module.modules()):
+            line.random, line.at_zero = grads.random, line.read(grads.rows)
+            return True
+        if self.processes.any(grads.drew, line.point.params[0].device):
+            return False  # dropout, which the loss may not show: a fresh adapter's is times 0
+        with evaluating(self.module):
+            alike = line.same(grads.rows)
+        self.state = dataclasses.replace(self.state, forwards=self.state.forwards + 1)
+        return alike
+
     def _clear(self) -> None:
         """Drop all gradients."""
-        for p in self.held:  # frozen ones too: the optimizer would move them by an old gradient
+        for p in self._held():  # frozen ones too: the optimizer would move them by an old gradient
             p.grad = None
+
+    def _held(self) -> list[Tensor]:
+        """All parameters that the optimizer has now."""
+        return parameters(self.optimizer)
 
     def _report(
         self, info: Info, point: Point | None, g_R: vector.Vector, g_F: vector.Vector | None
