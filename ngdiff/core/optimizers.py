@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import sharding
+from ngdiff.core import rehearsal, sharding
 from ngdiff.core.point import inner
 from ngdiff.core.stepsize import StepSize
-
-NONLINEAR = (torch.optim.Adafactor, torch.optim.LBFGS)  # their step is no multiple of the rate
 
 
 def accepted(
@@ -37,11 +35,9 @@ def accepted(
     if stepsize is not None and stepsize.probes(stepsize.init()):
         if not isinstance(model, nn.Module):
             sharding.refuse(given)
-        kind = type(inner(optimizer))
-        if issubclass(kind, NONLINEAR):
-            why = f"{kind.__name__}'s step is not linear in its rate, which {stepsize} relies on"
+        if why := rehearsal.fault(inner(optimizer)):
             instead = "use SGD or an Adam kind, or a rate known in advance (Constant)"
-            raise ValueError(f"{why}: {instead}")
+            raise ValueError(f"{why}, which {stepsize} relies on: {instead}")
     held = [p for p in parameters(optimizer) if p.requires_grad]
     if left := len(set(given) - set(held)):
         raise ValueError(f"the optimizer does not hold {left} of the model's trainable parameters")

@@ -216,14 +216,6 @@ def test_an_old_gradient_of_a_frozen_parameter_moves_nothing():
     assert same(before, bits(net.frozen.parameters()))
 
 
-@pytest.mark.parametrize("optimizer", [torch.optim.Adafactor, torch.optim.LBFGS])
-def test_a_rule_that_probes_refuses_optimizers_whose_step_is_not_linear_in_the_rate(optimizer):
-    net = Net()
-    with pytest.raises(ValueError, match=f"{optimizer.__name__}'s step is not linear in its rate"):
-        UnlearningStep(net, optimizer(net.trained(), lr=0.1), NGDiff(), AutoLR())
-    assert UnlearningStep(net, optimizer(net.trained(), lr=0.1), NGDiff(), Constant(0.1)).count == 0
-
-
 def test_the_rate_reported_is_that_of_the_first_group_that_has_one():
     net = Net()
     first, *rest = net.trained()
