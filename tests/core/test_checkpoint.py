@@ -283,6 +283,18 @@ def test_another_start_is_another_run(tmp_path):
         )
 
 
+@pytest.mark.parametrize("trained", [True, False], ids=["trained", "frozen"])
+def test_point_7_a_start_of_the_same_norm_is_another_run(tmp_path, trained):
+    """Another fine-tune of one base, or an adapter on another base: ‖θ‖ is the same to 8 digits."""
+    path, other = tmp_path / "run", NetProblem()
+    ng.unlearn(NetProblem(), NGDiff(), Constant(0.01), steps=5, checkpoint=path, save_every=5)
+    moved = other.model.one if trained else other.model.frozen
+    with torch.no_grad():
+        moved.weight[0, 0] += 1e-9
+    with pytest.raises(ValueError, match="belongs to another run"):
+        ng.unlearn(other, NGDiff(), Constant(0.01), steps=5, checkpoint=path, save_every=5)
+
+
 def test_other_losses_from_the_same_start_are_another_run(tmp_path):
     one, two = (ng.quadratics.pair(angle=angle) for angle in (100, 120))
     ng.unlearn(one, NGDiff(), Constant(0.01), steps=5, checkpoint=tmp_path / "run", save_every=5)

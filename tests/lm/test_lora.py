@@ -428,3 +428,37 @@ def test_another_rank_is_another_run(tmp_path):
     go(adapted(r=4), path=tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match="belongs to another run"):
         go(adapted(r=5), path=tmp_path / "run", steps=2)
+
+
+ADAPTERS = {
+    "LoRA": lambda: peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=True),
+    "DoRA": lambda: peft.LoraConfig(target_modules=["q_proj"], use_dora=True),
+    "LoRA and a module": lambda: peft.LoraConfig(
+        target_modules=["q_proj"], modules_to_save=["lm_head"]
+    ),
+    "IA3": lambda: peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[]),
+    "LoHa": lambda: peft.LoHaConfig(target_modules=["q_proj"]),
+    "OFT": lambda: peft.OFTConfig(target_modules=["q_proj"], oft_block_size=4, r=0),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_point_10_any_adapter_is_fresh_until_it_changes_an_answer(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = peft.get_peft_model(base().copy().model, ADAPTERS[name]())
+    model.train()
+    assert lora.fresh(model) and model.training
+    last = [p for p in model.parameters() if p.requires_grad][-1]
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad and name != "LoRA and a module":
+                p.add_(0.01)
+        if name == "LoRA and a module":  # the adapter's own weights are as they were
+            last.add_(0.01 * torch.arange(last.numel()).reshape(last.shape) / last.numel())
+    assert not lora.fresh(model)
+
+
+def test_a_prompt_that_is_trained_cannot_be_switched_off_and_so_is_never_fresh():
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    assert not lora.fresh(peft.get_peft_model(base().copy().model, config))
