@@ -25,7 +25,8 @@ from ngdiff.engine.master import Master
 from ngdiff.lm import lora
 from ngdiff.lm.model import LM, load, save
 from ngdiff.methods.objectives import Tokens, start_values
-from ngdiff.methods.problem import LMProblem, _kind
+from ngdiff.methods.problem import LMProblem
+from ngdiff.methods.start import Starts, kind_of
 from ngdiff.theory.twin import twin_direction
 from tests.engine.test_engine import weights
 from tests.helpers import micro
@@ -239,7 +240,7 @@ def test_the_start_with_the_adapter_off_gives_the_run_of_a_start_beside_it(metho
         return go(lm, method=method, rule=Constant(0.05))
 
     one = run()
-    monkeypatch.setattr(LMProblem, "_ask", beside := _beside(base(torch.float64)))
+    monkeypatch.setattr(Starts, "ask", beside := _beside(base(torch.float64)))
     two = run()
     assert beside.asked and [i.retain for i in one.history] == pytest.approx(
         [i.retain for i in two.history], rel=1e-10, abs=1e-10
@@ -248,15 +249,15 @@ def test_the_start_with_the_adapter_off_gives_the_run_of_a_start_beside_it(metho
 
 
 def _beside(start):
-    """`LMProblem._ask` by a model of its own, row by row."""
+    """`Starts.ask` by a model of its own, row by row."""
 
-    def ask(self, objective, chosen, forget):
+    def ask(self, lm, objective, chosen, forget, many, collated):
         ask.asked = True
-        for i in chosen if objective.start else ():
-            batch = self._collate(objective, [i], forget)
+        for i in chosen:
+            batch = collated([i])
             with torch.no_grad():
                 out = start.model.eval()(batch["input_ids"], batch["attention_mask"]).logits
-            self._start[_kind(objective), i, forget] = start_values(
+            self.values[kind_of(objective), i, forget] = start_values(
                 objective.start, Tokens(out, batch["labels"])
             )[0]
 
