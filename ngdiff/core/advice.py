@@ -10,6 +10,7 @@ from ngdiff.core.info import Info
 STREAK = 3  # steps without a finite number before a warning
 STEPS, SPAN = 20, 5  # updates after which the forget cross-entropy is looked at, and means over
 FALL = 0.9
+CLASSES = 18  # 2¹⁸ is more than a vocabulary has
 
 
 class Advice:
@@ -52,17 +53,16 @@ ASCENDED = "The forget callable is ascended: return minus the loss that a paper 
 
 
 def minimised(F: float) -> float | None:
-    """β where F = (2/β)·ln 2 for a usual β: a β of two digits, and no power of two.
+    """β where F = (2/β)·ln 2 for a β of two digits, which is NPO's and DPO's loss at the start.
 
-    This is −(2/β)·log σ(0), the value of NPO's and of DPO's loss at the start. (A cross-entropy is
-    a multiple of ln 2 where a model of 2ᵏ classes knows nothing: that is not reported.)
+    A cross-entropy is k·ln 2 where a model of 2ᵏ classes knows nothing: that is not reported.
     """
     if not (math.isfinite(F) and F > 0):
         return None
-    beta = 2 * math.log(2) / F
-    round_ = float(f"{beta:.2g}")
-    near = abs(beta - round_) <= 1e-5 * round_ and 1e-3 <= round_ <= 10
-    return round_ if near and not math.log2(round_).is_integer() else None
+    k = F / math.log(2)
+    beta = float(f"{2 / k:.2g}")
+    classes = round(k) <= CLASSES and abs(k - round(k)) < 1e-4
+    return beta if abs(2 / k - beta) <= 1e-5 * beta and beta <= 10 and not classes else None
 
 
 def _say(text: str) -> None:

@@ -49,10 +49,12 @@ def bare(optimizer: Any) -> Any:
 
     Errors: ValueError for a loss scaler.
     """
-    if getattr(optimizer, "scaler", None) is not None:
+    if type(optimizer).__name__ != "AcceleratedOptimizer":
+        return optimizer
+    if optimizer.scaler is not None:
         why = "a loss scaler (float16) skips steps and scales gradients unseen"
         raise ValueError(f"{why}: use bfloat16, which needs none")
-    return optimizer.optimizer if type(optimizer).__name__ == "AcceleratedOptimizer" else optimizer
+    return optimizer.optimizer
 
 
 def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:

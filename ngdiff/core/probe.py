@@ -40,6 +40,7 @@ class UpdateLine(Line):
     @torch.no_grad()
     def __call__(self, eta: float) -> list[float]:
         self.point.look(eta)
+        torch.clear_autocast_cache()  # else autocast around the step shows the weights of before
         with rng.again(self.random):
             return self.read([loss().reshape(-1) for loss in self.phase])
 

@@ -173,6 +173,7 @@ class UnlearningStep:
                 self.state = self.stepsize.step(self.state, None)
                 self.rates.set(self.state.eta)
             self.optimizer.step()
+        torch.clear_autocast_cache()  # autocast around the whole loop would go on with old weights
         self._clear()
         return self._report(info, point, g_R, grads.kept_F)
 

@@ -491,3 +491,80 @@ def test_a_compiled_model_s_graph_is_walked_once():
     UnlearningStep(plain, torch.optim.SGD(plain.trained(), lr=0.1), NGDiff())(plain.R, plain.F)
     for p, q in zip(net.parameters(), plain.parameters()):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+
+
+# ------------------------------------------------------------------------- what comes too late, ×2
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """NGDiff under conflict, else the plain difference: a comparison with NaN is False."""
+
+    def weights(self, gram, losses):
+        if gram[0, 1] > 0:
+            return NGDiff().weights(gram, losses)
+        return gram.new_tensor([0.5, 0.5])
+
+
+class Narrow:
+    """Twice the weights in a narrow range of angles, which no sample of angles meets."""
+
+    def __init__(self, rho):
+        self.rho = rho
+
+    def weights(self, gram, losses):
+        rho = gram[0, 1] / (gram[0, 0] * gram[1, 1]).sqrt()
+        return gram.new_tensor([1.0, 1.0]) * (2.0 if abs(rho - self.rho) < 1e-3 else 1.0)
+
+
+def cosine():
+    net = Net()
+    g_R, g_F = (flat_gradient(loss, net.trained()) for loss in (net.R, net.F))
+    return (g_R @ g_F / g_R.norm() / g_F.norm()).item()
+
+
+@pytest.mark.parametrize("rule", [Branch(), Narrow(cosine())], ids=["branch", "narrow"])
+def test_point_8_a_rule_that_branches_on_the_angle_is_refused_before_anything_changes(rule):
+    net, step = built("recompute", rule, "adamw")
+    with pytest.raises(ValueError, match=r"by their angle.*use 'swap'"):
+        take(net, step, 2)
+    assert same(bits(net.parameters()), bits(Net().parameters())) and not step.optimizer.state
+    assert all(p.grad is None for p in net.parameters())
+    for memory, parts in (("swap", 2), ("recompute", 1)):
+        other, step = built(memory, rule, "adamw")
+        assert take(other, step, parts).outcome == "ok"
+
+
+class Reentrant(nn.Module):
+    """A layer that a reentrant checkpoint runs twice, or two layers once each."""
+
+    def __init__(self, shared, reentrant):
+        super().__init__()
+        torch.manual_seed(0)
+        one, two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.layers = nn.ModuleList([one, one if shared else two])
+        self.reentrant = reentrant
+        self.double()
+
+    def loss(self, sign):
+        x = torch.linspace(-1, 1, 32, dtype=torch.float64).reshape(8, 4) * sign
+        x = x.requires_grad_()
+        for layer in self.layers:
+            x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=self.reentrant).tanh()
+        return (x - 0.3 * sign).square().sum()
+
+
+def test_point_8_a_reentrant_checkpoint_of_a_shared_layer_is_refused():
+    def step(shared, reentrant, memory):
+        net = Reentrant(shared, reentrant)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        made = UnlearningStep(net, optimizer, NGDiff(), memory=memory)
+        return net, made, lambda: made(lambda: net.loss(1.0), lambda: net.loss(-0.5))
+
+    net, made, take_it = step(True, True, "recompute")
+    with pytest.raises(ValueError, match=r"use_reentrant=False.*memory='swap'"):
+        take_it()
+    assert same(bits(net.parameters()), bits(Reentrant(True, True).parameters()))
+    for shared, reentrant in ((False, True), (True, False)):
+        infos = [step(shared, reentrant, memory)[2]() for memory in MODES]
+        close(*infos)
+    infos = [step(True, reentrant, "swap")[2]() for reentrant in (True, False)]
+    close(*infos)

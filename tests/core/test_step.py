@@ -447,7 +447,9 @@ class Breaks(Exception):
 )
 @pytest.mark.parametrize("where", ["optimizer", "first look", "second look", "rule"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_an_interrupted_probe_leaves_weights_rates_and_modes(error, where, optimizer):
+def test_point_10_an_interrupted_probe_leaves_all_but_the_optimizer_s_state(
+    error, where, optimizer
+):
     net, step = built(optimizer, stepsize=AutoLR(lr=0.01, fresh=0))
     net.drop.eval()
     before, lr = bits(net.parameters()), 0.01
@@ -468,6 +470,7 @@ def test_an_interrupted_probe_leaves_weights_rates_and_modes(error, where, optim
     with pytest.raises(type(error)):
         step(net.R, net.F, probe)
     assert same(before, bits(net.parameters()))
+    assert all(p.grad is None for p in net.parameters())  # u lay there
     assert step.state == AutoLR(lr=0.01).init() and step.optimizer.param_groups[0]["lr"] == lr
     assert net.training and net.one.training and not net.drop.training
     step.stepsize = AutoLR(lr=0.01, fresh=0)
