@@ -557,14 +557,14 @@ def test_point_8_a_reentrant_checkpoint_of_a_shared_layer_is_refused():
         net = Reentrant(shared, reentrant)
         optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
         made = UnlearningStep(net, optimizer, NGDiff(), memory=memory)
-        return net, made, lambda: made(lambda: net.loss(1.0), lambda: net.loss(-0.5))
+        return net, lambda: made(lambda: net.loss(1.0), lambda: net.loss(-0.5))
 
-    net, made, take_it = step(True, True, "recompute")
+    net, take_it = step(True, True, "recompute")
     with pytest.raises(ValueError, match=r"use_reentrant=False.*memory='swap'"):
         take_it()
     assert same(bits(net.parameters()), bits(Reentrant(True, True).parameters()))
     for shared, reentrant in ((False, True), (True, False)):
-        infos = [step(shared, reentrant, memory)[2]() for memory in MODES]
+        infos = [step(shared, reentrant, memory)[1]() for memory in MODES]
         close(*infos)
-    infos = [step(True, reentrant, "swap")[2]() for reentrant in (True, False)]
+    infos = [step(True, reentrant, "swap")[1]() for reentrant in (True, False)]
     close(*infos)
