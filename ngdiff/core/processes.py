@@ -34,13 +34,13 @@ class Processes:
         return self.gather(rows) * (self.scale / self.size)
 
     def spread(self, gram: Tensor) -> Tensor:
-        """How far ‖g_R‖² and ‖g_F‖² differ between the processes, relative, (2,); 0 where none do.
+        """How far ‖g_R‖² and ‖g_F‖² differ between several processes, relative, (2,); (0,) for one.
 
         They are gradients of the whole batch, so every process must have the same.
         """
-        squares = gram.diagonal().nan_to_num()
         if self.size == 1:
-            return torch.zeros_like(squares)
+            return gram.new_zeros(0)
+        squares = gram.diagonal().nan_to_num()
         both = torch.stack([squares, -squares])
         dist.all_reduce(both, op=dist.ReduceOp.MAX)
         return (both[0] + both[1]) / both[0].clamp_min(torch.finfo(both.dtype).tiny)
@@ -111,7 +111,7 @@ def of(model: nn.Module | None, params: list[Tensor]) -> Processes:
 
 def apart(spread: Sequence[float]) -> None:
     """Raise RuntimeError where the gradients of the processes differ. spread: of `Processes`."""
-    if max(spread) > 1e-3:  # float32 sums on unlike machines differ by less
+    if max(spread, default=0.0) > 1e-3:  # float32 sums on unlike machines differ by less
         raise RuntimeError(
             "the processes have different gradients, so their models would drift apart: the loss "
             "must call the DistributedDataParallel wrapper itself, and outside no_sync()"

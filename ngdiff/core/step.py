@@ -5,7 +5,7 @@ The step writes two gradients and combines them, at the cost of two backward pas
     phase R   backward of the retain loss; its gradients are stashed by a swap of pointers
     phase F   backward of the forget objective writes fresh gradients, not onto the stash
     gram      ‖g_R‖², ⟨g_R, g_F⟩, ‖g_F‖² on the device
-    read      losses and Gramian travel to the host once, ten numbers; (a, b) =
+    read      losses and Gramian travel to the host once, eight numbers; (a, b) =
               direction.weights(gram, losses), and bad numbers are named before any weight changes
     d         a·g_R − b·g_F in place, given to the user's torch optimizer
     probe     (when the step-size rule is due) R along the optimizer's actual update
