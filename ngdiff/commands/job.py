@@ -147,6 +147,7 @@ class Job:
         """A step on one number: what it would refuse is refused before anything is loaded."""
         import torch
 
+        from ngdiff.core.processes import Processes
         from ngdiff.core.step import UnlearningStep
 
         rule, word = self.rule, self.stepsize.split()[0]
@@ -156,7 +157,9 @@ class Job:
             )
         one = torch.zeros(1, requires_grad=True)
         optimizer = (self.make or torch.optim.AdamW)([{"params": [one]}])
-        UnlearningStep([one], optimizer, self.recipe.direction, rule, memory=self.engine.memory)
+        alone = Processes()  # whatever the launch
+        options: dict[str, Any] = {"memory": self.engine.memory, "processes": alone}
+        UnlearningStep([one], optimizer, self.recipe.direction, rule, **options)
 
     @property
     def folder(self) -> Path:

@@ -27,7 +27,7 @@ from ngdiff.store.cache import atomic_write, probe_writable
 if TYPE_CHECKING:
     from ngdiff.core.step import UnlearningStep
 
-FORMAT = 2  # of the saved state
+FORMAT = 3  # of the saved state
 
 
 def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[str, Any]]) -> None:
@@ -90,6 +90,36 @@ def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, An
     return saved["history"]
 
 
+def start(step: UnlearningStep) -> str:
+    """The sha256 of the weights that a run starts from, hex.
+
+    It is that of all the module's tensors, frozen ones too, and of what the optimizer keeps of them
+    beside (the low bits of a `Master`). All processes must call; their number makes no difference.
+    """
+    seen = hashlib.sha256()
+    module = step.module
+    every = step.params if module is None else [*module.parameters(), *module.buffers()]
+    _strip(step.optimizer.state_dict(), "", found := _Hashed(seen))
+    for i, x in enumerate(every):
+        found[str(i)] = gathered(x)
+    return seen.hexdigest()
+
+
+class _Hashed(dict[str, Tensor]):
+    """Tensors that are added to a sha256 one by one and not kept."""
+
+    def __init__(self, seen: Any) -> None:
+        self.seen = seen
+
+    def __setitem__(self, name: str, x: Tensor) -> None:
+        self.seen.update(name.encode())
+        self.seen.update(_bytes(x.detach().cpu()))
+
+
+def _bytes(x: Tensor) -> Any:
+    return x.contiguous().reshape(-1).view(torch.uint8).numpy().data
+
+
 def _buffers(step: UnlearningStep) -> list[Tensor]:
     """What the module changes besides its parameters, such as running means."""
     return [] if step.module is None else list(step.module.buffers())
@@ -100,7 +130,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
     seen = hashlib.sha256(text.encode())
     for key in sorted(tensors):
         seen.update(key.encode())
-        seen.update(tensors[key].reshape(-1).view(torch.uint8).numpy().data)
+        seen.update(_bytes(tensors[key]))
     return seen.hexdigest()
 
 

@@ -17,12 +17,13 @@ NeurIPS 2020 (PCGrad); Désidéri 2012 and Sener & Koltun, NeurIPS 2018 (MGDA); 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 
+@runtime_checkable
 class Direction(Protocol):
     """A rule of two weights."""
 

@@ -9,7 +9,7 @@
                 the graph is kept for the second backward (a third more time). Of several, or of a
                 compiled model, phase F runs before phase R and again after it (half as much more),
                 and rules that need the angle of the gradients are refused. g_R is gone by the time
-                of a probe.
+                of a probe. Of one microbatch, a reentrant checkpoint of a shared layer is refused.
 
 Both give the same d up to rounding. Loss callables that draw random numbers (dropout) draw the same
 ones again; what else a forward changes (running means) it changes once more.
@@ -23,44 +23,27 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import rng, vector
+from ngdiff.core import precision, rng, vector
+from ngdiff.core.directions import Direction
+from ngdiff.core.losses import Loss
 from ngdiff.core.processes import Processes
 from ngdiff.core.sharding import local, sharded
-
-# A loss gives a scalar, or a 1-D tensor of addends (rows) whose sum it is, the same at every call.
-# It may carry `.ce`, the cross-entropy of its last forward, for stops and logs, and `.floor`, the
-# gradient norm that is rounding noise for it: KL(start‖θ) has an exactly zero gradient at the
-# start, which float32 renders as noise.
-Loss = Callable[[], Tensor]
-Phase = Loss | Sequence[Loss]  # microbatches: their losses carry their token weights and add up
-
-
-def losses_of(phase: Phase) -> list[Loss]:
-    """The loss callables of a phase. Errors: ValueError where there is none."""
-    found = [phase] if callable(phase) else list(phase)
-    if not found:
-        empty = "the forget or the retain batch is empty"
-        raise ValueError(f"a phase needs at least one loss callable: {empty}")
-    return found
-
-
-def noise_floor(phase: Sequence[Loss]) -> float:
-    """The gradient norm that is rounding noise for these losses, which may say so as `.floor`."""
-    return max(float(getattr(loss, "floor", 0.0)) for loss in phase)
 
 
 def once(module: nn.Module | None) -> bool:
     """True where a graph can be walked backward once only, as one of compiled code can."""
     modules = [] if module is None else module.modules()
-    return any(getattr(m, "_compiled_call_impl", None) or hasattr(m, "_orig_mod") for m in modules)
+    return any(m._compiled_call_impl or hasattr(m, "_orig_mod") for m in modules)
 
 
 class Swap:
     """One step's gradients: `measure`, then `write`.
 
-    `g_R` and `g_F` are its own until then; `kept_F` is a copy that stays; `rows` are the addends of
-    R. clear: drops all gradients of the model. once: a graph can be walked backward once only
-    (compiled code writes over what it has saved).
+    `g_R` and `g_F` are its own until then; `kept_F` is a copy that stays. Of phase R, `rows` are
+    the addends and `random` is the state of the random numbers before it.
+    clear: drops all gradients of the model. once: a graph can be walked backward once only
+    (compiled code writes over what it has saved). look: find out `dtype`, the coarse precision of
+    the forward (`ngdiff.core.precision`).
     """
 
     def __init__(
@@ -69,8 +52,11 @@ class Swap:
         clear: Callable[[], None],
         processes: Processes,
         once: bool = False,
+        look: bool = False,
     ) -> None:
         self.params, self.clear, self.processes, self.once = params, clear, processes, once
+        self.look = look
+        self.dtype: torch.dtype | None = None
         self.g_R: vector.Vector = []
         self.g_F: vector.Vector = []
         self.kept_F: vector.Vector | None = None
@@ -79,9 +65,9 @@ class Swap:
 
     def measure(self, retain: Sequence[Loss], forget: Sequence[Loss]) -> tuple[Tensor, Tensor]:
         """(loss, cross-entropy) of R and of F over all processes, (2, 2); their Gramian, (2, 2)."""
-        R, self.g_R, self.rows = self._gradient(retain)  # the stash is a swap of pointers
+        R = self._retain(retain)
         F, self.g_F, _ = self._gradient(forget)
-        return self.processes.sum(torch.stack([R, F])), vector.gramian(self.g_R, self.g_F)
+        return self.processes.loss(torch.stack([R, F])), vector.gramian(self.g_R, self.g_F)
 
     def keep_F(self) -> None:
         """Copy g_F, which `write` overwrites."""
@@ -93,6 +79,12 @@ class Swap:
         for p, g in zip(self.params, d, strict=True):
             p.grad = g
         return None
+
+    def _retain(self, phase: Sequence[Loss]) -> Tensor:
+        """(loss, cross-entropy) of R, (2,); its gradient is stashed by a swap of pointers."""
+        self.random = rng.state()
+        R, self.g_R, self.rows = self._gradient(phase)
+        return R
 
     def _gradient(self, phase: Sequence[Loss]) -> tuple[Tensor, list[Tensor | None], list[Tensor]]:
         """(loss, cross-entropy) of all microbatches here, (2,); their gradient; their rows."""
@@ -107,7 +99,9 @@ class Swap:
         """Add scale times the loss's gradient to `.grad`; return (loss, cross-entropy) and rows."""
         addends = loss().reshape(-1)
         value = addends.sum()
-        factor = scale * self.processes.size  # a wrapper that averages over processes gives the sum
+        if self.look:
+            self.look, self.dtype = False, precision.of_graph(value)
+        factor = scale * self.processes.scale  # a wrapper averages gradients over the processes
         value.backward(None if factor == 1.0 else torch.full_like(value, factor))
         return _seen(loss, value), addends.detach()
 
@@ -120,16 +114,16 @@ class Recompute(Swap):
         self.value: Tensor | None = None  # of the forget loss whose graph is kept
         once = self.once or self.processes.size > 1 or any(map(sharded, self.params))
         if len(forget) == 1 and not once:
-            R, self.g_R, self.rows = self._gradient(retain)
+            R = self._retain(retain)
             F, self.gram = self._streamed(forget[0])
         else:
-            self.random = rng.state()
+            self.forget_random = rng.state()
             F, self.g_F, _ = self._gradient(forget)
             FF, self.g_F = vector.dot(self.g_F, self.g_F), []
-            R, self.g_R, self.rows = self._gradient(retain)
+            R = self._retain(retain)
             self.early = True  # ⟨g_R, g_F⟩ follows from ‖d‖², once d is written
             self.gram = _gramian(vector.dot(self.g_R, self.g_R), torch.full_like(FF, math.nan), FF)
-        return self.processes.sum(torch.stack([R, F])), self.gram
+        return self.processes.loss(torch.stack([R, F])), self.gram
 
     def write(self, a: float, b: float) -> Tensor | None:
         self._scaled_stash(a)
@@ -137,7 +131,7 @@ class Recompute(Swap):
             value, self.value = self.value, None  # the graph is freed with it
             value.backward(torch.full_like(value, -b))
             return None
-        with rng.again(self.random):
+        with rng.again(self.forget_random):
             for loss in self.forget:
                 self._backward(loss, -b)
         d = [p.grad for p in self.params]  # ‖d‖² = a²‖g_R‖² − 2ab⟨g_R, g_F⟩ + b²‖g_F‖²
@@ -161,9 +155,12 @@ class Recompute(Swap):
         """F and the Gramian, by a backward whose gradients are measured and dropped one by one."""
         stash = dict(zip(self.params, self.g_R, strict=True))
         parts = {p: vector.products(g, None) for p, g in stash.items()}
+        known: set[Tensor] = set()
+        twice: set[Tensor] = set()
 
         def measured(p: Tensor) -> None:
             _dense([p.grad])
+            (twice if p in known else known).add(p)
             parts[p] = vector.products(stash[p], p.grad)
             p.grad = None
 
@@ -175,6 +172,10 @@ class Recompute(Swap):
         finally:
             for hook in hooks:
                 hook.remove()
+        if twice:
+            why = f"{len(twice)} parameters get their gradient in parts, as a reentrant checkpoint"
+            instead = "checkpoint with use_reentrant=False, or use memory='swap'"
+            raise ValueError(f"{why} of a shared layer gives it: {instead}")
         RR, RF, FF = vector.total(list(parts.values()), self.params, self.params)
         return _seen(loss, self.value), _gramian(RR, RF, FF)
 
@@ -192,6 +193,26 @@ def mode(memory: str, measure: bool) -> type[Swap]:
     return MODES[memory]
 
 
+def needs_angle(direction: Direction, gram: Tensor, losses: Tensor) -> bool:
+    """Whether the rule's weights change with the angle of gradients that have these norms.
+
+    gram: (2, 2), of which the diagonal is known. losses: (2,).
+    """
+    RR, FF = gram.diagonal()
+    found = []
+    for rho in (0.0, -0.999, -0.5, -0.1, 0.1, 0.5, 0.999):
+        RF = rho * (RR * FF).sqrt()
+        found.append(direction.weights(_gramian(RR, RF, FF), losses).nan_to_num())
+    return any(not torch.equal(found[0], other) for other in found[1:])
+
+
+def too_late(direction: Direction) -> ValueError:
+    """The error for a rule that needs the angle where it is known too late."""
+    when = "knows only after several microbatches, or behind a compiled or shared model"
+    why = f"{direction} weighs the gradients by their angle, which memory='recompute' {when}"
+    return ValueError(f"{why}: use 'swap'")
+
+
 def _gramian(RR: Tensor, RF: Tensor, FF: Tensor) -> Tensor:
     """[[RR, RF], [RF, FF]], (2, 2)."""
     return torch.stack([RR, RF, RF, FF]).reshape(2, 2)
@@ -199,8 +220,8 @@ def _gramian(RR: Tensor, RF: Tensor, FF: Tensor) -> Tensor:
 
 def _seen(loss: Loss, value: Tensor) -> Tensor:
     """(loss, cross-entropy), (2,)."""
-    value, ce = value.detach().to(vector.wide(value.device)), getattr(loss, "ce", None)
-    return torch.stack([value, value if ce is None else ce.to(value)])
+    value = value.detach().to(vector.wide(value.device))
+    return torch.stack([value, value if loss.ce is None else loss.ce.to(value)])
 
 
 def _dense(grads: vector.Vector) -> None:

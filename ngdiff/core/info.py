@@ -102,8 +102,6 @@ def outcome(
 def no_weights(direction: object, info: Info) -> str:
     """The error message for `no_weights`: what the rule was given, and what to use instead."""
     why = "LossNorm divides by the losses and refuses a zero one"
-    if math.isnan(info.cosine) and math.isnan(info.a + info.b):
-        why = "the rule needs their angle, which memory='recompute' knows too late: use 'swap'"
     losses = f"R = {info.retain}, F = {info.forget}"
     norms = f"‖g_R‖ = {info.norm_R}, ‖g_F‖ = {info.norm_F}"
     return f"{direction} has no finite weights at {losses}, {norms}; {why}"

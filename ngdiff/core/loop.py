@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from ngdiff.core import checkpoint as ckpt
-from ngdiff.core import vector
-from ngdiff.core.gradients import Phase
+from ngdiff.core.directions import Direction
 from ngdiff.core.info import Info, Stop
+from ngdiff.core.losses import Phase
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import StepSize
 
@@ -81,15 +81,15 @@ def unlearn(
     method: a direction rule, or a recipe of `ngdiff.methods`. seed: the order of the data. The run
     ends at `steps`, at a stop rule, or at a step without update (see `Info.outcome`).
     checkpoint: where weights, optimizer, rule and history are saved every `save_every` steps. A run
-    found there goes on bit for bit; that of another run is refused. watch: a
-    `ngdiff.engine.watch.Watch`.
+    found there goes on bit for bit; that of another run, or of another start model, is refused.
+    watch: a `ngdiff.engine.watch.Watch`.
     """
     if steps < 0 or save_every < 1:
         raise ValueError(f"unlearn needs steps ≥ 0, save_every ≥ 1, got {steps} and {save_every}")
     began, mine = time.perf_counter(), problem.bind(method, seed)
     opt = mine.optimizer(optimizer) if optimizer else mine.optimizer()
     rules = (stop,) if callable(stop) else tuple(stop)
-    direction = getattr(method, "direction", method)
+    direction = method if isinstance(method, Direction) else method.direction
     options = {"stop": rules, "measure": measure, **mine.options}
     step = UnlearningStep(mine.module or mine.parameters, opt, direction, stepsize, **options)
     disk = _Disk(checkpoint, save_every, step, problem, method, stepsize, seed, rules, opt)
@@ -141,7 +141,7 @@ class _Disk:
     ) -> None:
         self.path, self.every, self.step = path, every, step
         if path is not None:
-            self.name = _name(*depends, f"start {vector.dot(step.params, step.params):.4g}")
+            self.name = _name(*depends, f"start {ckpt.start(step)}")
 
     def load(self, steps: int) -> list[Info]:
         """Put the run back where it stopped and return its history, [] without one.

@@ -8,11 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import sharding
+from ngdiff.core import rehearsal, sharding
 from ngdiff.core.point import inner
 from ngdiff.core.stepsize import StepSize
-
-NONLINEAR = (torch.optim.Adafactor, torch.optim.LBFGS)  # their step is no multiple of the rate
 
 
 def accepted(
@@ -37,11 +35,9 @@ def accepted(
     if stepsize is not None and stepsize.probes(stepsize.init()):
         if not isinstance(model, nn.Module):
             sharding.refuse(given)
-        kind = type(inner(optimizer))
-        if issubclass(kind, NONLINEAR):
-            why = f"{kind.__name__}'s step is not linear in its rate, which {stepsize} relies on"
+        if why := rehearsal.fault(inner(optimizer)):
             instead = "use SGD or an Adam kind, or a rate known in advance (Constant)"
-            raise ValueError(f"{why}: {instead}")
+            raise ValueError(f"{why}, which {stepsize} relies on: {instead}")
     held = [p for p in parameters(optimizer) if p.requires_grad]
     if left := len(set(given) - set(held)):
         raise ValueError(f"the optimizer does not hold {left} of the model's trainable parameters")
@@ -53,10 +49,12 @@ def bare(optimizer: Any) -> Any:
 
     Errors: ValueError for a loss scaler.
     """
-    if getattr(optimizer, "scaler", None) is not None:
+    if type(optimizer).__name__ != "AcceleratedOptimizer":
+        return optimizer
+    if optimizer.scaler is not None:
         why = "a loss scaler (float16) skips steps and scales gradients unseen"
         raise ValueError(f"{why}: use bfloat16, which needs none")
-    return optimizer.optimizer if type(optimizer).__name__ == "AcceleratedOptimizer" else optimizer
+    return optimizer.optimizer
 
 
 def parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
@@ -69,7 +67,12 @@ class Rates:
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer  # not its groups: loading a state makes new ones
-        rates, first = [float(group["lr"]) for group in optimizer.param_groups], self.first
+        # a warm-up from 0 has set rates to 0 already, and keeps what they were meant to be
+        now = [float(group["lr"]) for group in optimizer.param_groups]
+        meant = [float(group.get("initial_lr", group["lr"])) for group in optimizer.param_groups]
+        warming = any(m and not n for n, m in zip(now, meant, strict=True))
+        rates = meant if warming else now
+        first = next(filter(None, rates), 0.0)
         self.ratios = [rate / first if first else 1.0 for rate in rates]
 
     @property

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import vector
+from ngdiff.core import rng, vector
 from ngdiff.core.point import Point
 from ngdiff.core.processes import Processes
 from ngdiff.core.stepsize import EPS, Line
@@ -17,7 +17,10 @@ from ngdiff.core.stepsize import EPS, Line
 class UpdateLine(Line):
     """η ↦ the rows of R(θ₀ + η·u). It leaves θ where it last looked: put it back afterwards.
 
-    `at_zero`, the rows at η = 0, are known only where the probed rows are the step's own.
+    `at_zero`, the rows at η = 0, are known only where the probed rows are the step's own, and its
+    forward was as a probe's.
+    random: the state of the random numbers that every look starts from. So all looks see one
+    function, whatever the loss draws, and the run's own numbers go on as if there were no probe.
     dtype: in which the forward sees the weights; None: the coarsest of the parameters.
     """
 
@@ -32,11 +35,14 @@ class UpdateLine(Line):
         given = {p.dtype for p in point.params}
         self.dtype = dtype or max(given, key=lambda kind: torch.finfo(kind).eps)
         self.eps = torch.finfo(self.dtype).eps
+        self.random = rng.state()
 
     @torch.no_grad()
     def __call__(self, eta: float) -> list[float]:
         self.point.look(eta)
-        return self.read([loss().reshape(-1) for loss in self.phase])
+        torch.clear_autocast_cache()  # else autocast around the step shows the weights of before
+        with rng.again(self.random):
+            return self.read([loss().reshape(-1) for loss in self.phase])
 
     def blur(self, eta: float) -> float:
         """What rounding the weights for the forward makes of the way to η, in parts of it.
@@ -48,7 +54,7 @@ class UpdateLine(Line):
     def read(self, rows: list[Tensor]) -> list[float]:
         """The losses of the rows, of every process, as numbers."""
         wide = vector.wide(rows[0].device)
-        return self.processes.gather(torch.cat(rows).to(wide)).tolist()
+        return self.processes.rows(torch.cat(rows).to(wide)).tolist()
 
 
 @contextmanager

@@ -1,6 +1,8 @@
-"""The processes that share every batch: each sees some of its rows, and a loss is their sum."""
+"""The processes that share every batch: each sees some of its rows."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +14,36 @@ from ngdiff.core import sharding
 class Processes:
     """One process alone, or all of `torch.distributed`'s where `together`.
 
-    FSDP2 and DDP average gradients over the processes, while a loss here is their sum. So each
-    backward is given `size` as the gradient of its loss. `rank` of `size`: which part of the rows
-    is this process's.
+    mean: the loss of a batch is the mean of what the processes' callables return, as in everybody's
+    DDP or FSDP2 loop; else their sum, where each callable divides by the whole batch's count.
+
+    FSDP2 and DDP average gradients over the processes. So each backward is given `scale` as the
+    gradient of its loss. `rank` of `size`: which part of the rows is this process's.
     """
 
-    def __init__(self, together: bool = False) -> None:
+    def __init__(self, together: bool = False, mean: bool = True) -> None:
         self.rank, self.size = (dist.get_rank(), dist.get_world_size()) if together else (0, 1)
+        self.scale = 1 if mean else self.size
+
+    def loss(self, x: Tensor) -> Tensor:
+        """Losses of the whole batch, from those of this process's callables."""
+        return self.sum(x) * (self.scale / self.size)
+
+    def rows(self, rows: Tensor) -> Tensor:
+        """The addends of the whole batch's loss, from those (n,) of this process's callables."""
+        return self.gather(rows) * (self.scale / self.size)
+
+    def spread(self, gram: Tensor) -> Tensor:
+        """How far ‖g_R‖² and ‖g_F‖² differ between several processes, relative, (2,); (0,) for one.
+
+        They are gradients of the whole batch, so every process must have the same.
+        """
+        if self.size == 1:
+            return gram.new_zeros(0)
+        squares = gram.diagonal().nan_to_num()
+        both = torch.stack([squares, -squares])
+        dist.all_reduce(both, op=dist.ReduceOp.MAX)
+        return (both[0] + both[1]) / both[0].clamp_min(torch.finfo(both.dtype).tiny)
 
     def sum(self, x: Tensor) -> Tensor:
         """Σ over the processes."""
@@ -49,9 +74,12 @@ class Processes:
 def of(model: nn.Module | None, params: list[Tensor]) -> Processes:
     """All processes where the model is replicated (DDP) or sharded (FSDP2), else this one alone.
 
-    Errors: ValueError for wrappers whose gradients are not the model's own.
+    A wrapper is seen inside `torch.compile` and inside modules too.
+    Errors: ValueError for wrappers whose gradients are not the model's own, and where there are
+    several processes and nothing says whether they share the model.
     """
-    kinds = {cls.__name__ for cls in type(model).__mro__} if model is not None else set()
+    modules = [] if model is None else list(model.modules())
+    kinds = {cls.__name__ for m in modules for cls in type(m).__mro__}
     if "DeepSpeedEngine" in kinds:
         raise ValueError(
             "DeepSpeed owns the gradients, and NGDiff must combine them: launch with FSDP2 instead "
@@ -60,10 +88,28 @@ def of(model: nn.Module | None, params: list[Tensor]) -> Processes:
     if "FullyShardedDataParallel" in kinds:
         instead = "shard with FSDP2 instead (torch.distributed.fsdp.fully_shard)"
         raise ValueError(f"FSDP1 flattens parameters: {instead}")
-    if getattr(model, "gradient_as_bucket_view", False):
+    replicas = [m for m in modules if isinstance(m, nn.parallel.DistributedDataParallel)]
+    if any(m.gradient_as_bucket_view for m in replicas):
         instead = "wrap the model with gradient_as_bucket_view=False"
         raise ValueError(f"the stash would alias the buckets: {instead}")
-    return Processes("DistributedDataParallel" in kinds or any(map(sharding.sharded, params)))
+    together = bool(replicas) or any(map(sharding.sharded, params))
+    if not together and dist.is_initialized() and dist.get_world_size() > 1:
+        raise ValueError(
+            f"{dist.get_world_size()} processes run, and nothing says whether they share this "
+            "model: pass the DistributedDataParallel or fully_shard module itself, not its "
+            "parameters or .module. Or say it by processes=Processes(together=True), or "
+            "processes=Processes() for a process on its own (from ngdiff.core.processes)"
+        )
+    return Processes(together)
+
+
+def apart(spread: Sequence[float]) -> None:
+    """Raise RuntimeError where the gradients of the processes differ. spread: of `Processes`."""
+    if max(spread, default=0.0) > 1e-3:  # float32 sums on unlike machines differ by less
+        raise RuntimeError(
+            "the processes have different gradients, so their models would drift apart: the loss "
+            "must call the DistributedDataParallel wrapper itself, and outside no_sync()"
+        )
 
 
 def whole_state(model: nn.Module) -> dict[str, Tensor] | None:

@@ -23,13 +23,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import gradients, sharding, vector
+from ngdiff.core import gradients, precision, sharding, vector
 from ngdiff.core import processes as procs
+from ngdiff.core.advice import Advice
 from ngdiff.core.directions import Direction
-from ngdiff.core.gradients import Loss, Phase, Swap
+from ngdiff.core.gradients import Swap
 from ngdiff.core.info import Info, Stop, no_weights, seen
+from ngdiff.core.losses import Loss, Phase, losses_of, noise_floor
 from ngdiff.core.optimizers import Rates, accepted, parameters
-from ngdiff.core.point import Point, point_of
+from ngdiff.core.point import Point, Wrapping, point_of
 from ngdiff.core.probe import UpdateLine, evaluating
 from ngdiff.core.processes import Processes
 from ngdiff.core.stepsize import State, StepSize
@@ -47,14 +49,14 @@ class UnlearningStep:
     stop: rules that may end the run before an update.
     measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the actual step (two more copies of θ).
     processes: those that share every batch; by default all of them where the model is a DDP or its
-    parameters are sharded by FSDP2. A loss is then the sum of what the callables return in each,
-    and every process must call with as many microbatches.
+    parameters are sharded by FSDP2. A loss is then the mean of what the callables return in each
+    (`Processes(mean=False)`: the sum), and every process must call with as many microbatches.
     dtype: what the forward rounds the weights to, if that is coarser than they are (FSDP2's mixed
-    precision).
+    precision). Autocast is noticed without it.
 
-    A probe looks along u, the optimizer's update per unit rate: exact where the update is linear in
-    the rate (SGD with momentum, the Adam kinds, RMSprop, Adagrad, Lion); Adafactor and LBFGS are
-    refused. It runs a module in eval mode; with a list of parameters the modes are the caller's.
+    A probe looks along u, the optimizer's update per unit rate, which must not depend on the rate:
+    an optimizer for which it does is refused (`ngdiff.core.rehearsal`). It runs a module in eval
+    mode; with a list of parameters the modes are the caller's.
 
     Errors: weights that are not finite although losses and gradients are (LossNorm at a zero loss)
     raise FloatingPointError before anything changes. A non-finite loss or gradient is the outcome
@@ -80,37 +82,50 @@ class UnlearningStep:
         self.direction, self.stepsize = direction, stepsize
         self.memory, self.once = (gradients.mode(memory, measure), gradients.once(self.module))
         self.stop, self.measure, self.dtype = tuple(stop), measure, dtype
-        self.rates, self.held = Rates(self.optimizer), parameters(self.optimizer)
+        self.rates, self.advice = Rates(self.optimizer), Advice()
         self.tolerance = vector.square_precision(self.params)
-        self.state, self.count = stepsize.init() if stepsize else State(), 0
+        self.state, self.count, self.fresh = stepsize.init() if stepsize else State(), 0, True
+        precision.check(self.params, exact=isinstance(self.optimizer, Wrapping))
 
     def __call__(
         self, retain_loss: Phase, forget_loss: Phase, probe_loss: Phase | None = None
     ) -> Info:
         """Make one update and return what it saw.
 
+        retain_loss: is descended. forget_loss: is **ascended**. Give it the cross-entropy of the
+        forget rows, or minus the loss that NPO, SimNPO or DPO minimise.
         probe_loss: the retain phase that the step-size rule looks at. By default that is the step's
         own, on which the step is greedy; AutoLR is better given as many rows that the step has not
         seen.
         """
-        retain, forget = gradients.losses_of(retain_loss), gradients.losses_of(forget_loss)
-        probe = retain if probe_loss is None else gradients.losses_of(probe_loss)
-        if [id(p) for p in self.params] != [id(p) for p in self.held if p.requires_grad]:
-            changed = "parameters were frozen or unfrozen since this step was made"
+        retain, forget = losses_of(retain_loss), losses_of(forget_loss)
+        probe = retain if probe_loss is None else losses_of(probe_loss)
+        if [id(p) for p in self.params] != [id(p) for p in self._held() if p.requires_grad]:
+            changed = "parameters were added, frozen or unfrozen since this step was made"
             raise ValueError(f"{changed}: make a new UnlearningStep")
-        grads = self.memory(self.params, self._clear, self.processes, self.once)
+        try:
+            info = self._step(retain, forget, probe, own=probe_loss is None)
+        finally:  # of an interrupted step too
+            self._clear()
+        self.advice.see(info)
+        return info
+
+    def _step(self, retain: list[Loss], forget: list[Loss], probe: list[Loss], own: bool) -> Info:
+        """Make one update. own: the probe looks at the step's own retain rows."""
+        due = self.stepsize is not None and self.stepsize.probes(self.state)
+        look, self.fresh = due or self.fresh, False
+        grads = self.memory(self.params, self._clear, self.processes, self.once, look)
         losses, gram = grads.measure(retain, forget)
-        floors = torch.tensor([gradients.noise_floor(retain), gradients.noise_floor(forget)])
+        floors = torch.tensor([noise_floor(retain), noise_floor(forget)])
         info = self._decide(losses, gram, floors, early=grads.early)
         if self.measure:
             grads.keep_F()
         if info.updated and (late := grads.write(info.a, info.b)) is not None:
-            info = self._decide(losses, late, floors)
+            used, info = (info.a, info.b), self._decide(losses, late, floors)
+            if info.updated and (info.a, info.b) != used:
+                raise gradients.too_late(self.direction)
         self.count += 1
-        if not info.updated:
-            self._clear()
-            return info
-        return self._update(info, grads, probe, own=probe_loss is None)
+        return self._update(info, grads, probe, own) if info.updated else info
 
     def _decide(self, losses: Tensor, gram: Tensor, floors: Tensor, early: bool = False) -> Info:
         """Read the device once and weigh the gradients; what could go wrong is named here.
@@ -118,10 +133,14 @@ class UnlearningStep:
         losses, gram: (2, 2) each. floors: (2,), norms of g_R and g_F that are rounding noise.
         early: the angle is not known yet (recompute), and a second look will follow.
         """
-        read = torch.cat([losses.to(gram).flatten(), gram.flatten()]).cpu().double()
-        losses, gram = read[:4].reshape(2, 2), read[4:].reshape(2, 2)
+        spread = self.processes.spread(gram)
+        read = torch.cat([losses.to(gram).flatten(), gram.flatten(), spread]).cpu().double()
+        losses, gram = read[:4].reshape(2, 2), read[4:8].reshape(2, 2)
+        procs.apart(read[8:].tolist())
         alive = ~(gram.diagonal().sqrt() <= floors)  # a zero gradient gets coefficient 0
         gram = torch.where(alive & alive[:, None], gram, 0.0)
+        if early and gradients.needs_angle(self.direction, gram, losses[:, 0]):
+            raise gradients.too_late(self.direction)
         weights = self.direction.weights(gram, losses[:, 0]) * alive
         info = seen(self.count, losses, gram, weights, self.tolerance)
         if info.outcome == "no_weights":
@@ -143,33 +162,34 @@ class UnlearningStep:
             point.save(None if self.measure else grads.g_R or None, self.measure)
         g_R, grads.g_R = grads.g_R if self.measure else [], []
         if due and point:
-            self._probe(point, phase, grads.rows if own else None, info)
+            self._probe(point, phase, grads, own, info)
         else:
             if self.stepsize is not None:
                 self.state = self.stepsize.step(self.state, None, info)
                 self.rates.set(self.state.eta)
             self.optimizer.step()
+        torch.clear_autocast_cache()  # autocast around the whole loop would go on with old weights
         self._clear()
         return self._report(info, point, g_R, grads.kept_F)
 
     def _probe(
-        self, point: Point, phase: list[Loss], rows: list[Tensor] | None, info: Info
+        self, point: Point, phase: list[Loss], grads: Swap, own: bool, info: Info
     ) -> None:
         """Update with a look along the way.
 
         The optimizer steps once, at a rate s ≥ 1 (a smaller one would lose small updates in the
-        rounding of θ): u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u. rows: the
-        step's own addends, where the probed rows are its own.
+        rounding of θ): u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u. own: the
+        probed rows are the step's, whose losses at 0 may be known already.
         """
         assert self.stepsize is not None
+        line = UpdateLine(point, phase, self.processes, self.dtype or grads.dtype)
+        still = self.module is None or not any(m.training for m in self.module.modules())
+        if own and still:  # phase R ran as a probe does: what it drew and saw is the line's
+            line.random, line.at_zero = grads.random, line.read(grads.rows)
         eta, s = 0.0, max(1.0, self.state.eta)
         try:
             self.rates.set(s)
             point.advance(s)
-            line = UpdateLine(point, phase, self.processes, self.dtype)
-            still = self.module is None or not any(m.training for m in self.module.modules())
-            if rows is not None and still:
-                line.at_zero = line.read(rows)  # known already: the phase ran as a probe would
             with evaluating(self.module):
                 self.state = self.stepsize.step(self.state, line, info)
             eta = self.state.eta
@@ -179,8 +199,12 @@ class UnlearningStep:
 
     def _clear(self) -> None:
         """Drop all gradients."""
-        for p in self.held:  # frozen ones too: the optimizer would move them by an old gradient
+        for p in self._held():  # frozen ones too: the optimizer would move them by an old gradient
             p.grad = None
+
+    def _held(self) -> list[Tensor]:
+        """All parameters that the optimizer has now."""
+        return parameters(self.optimizer)
 
     def _report(
         self, info: Info, point: Point | None, g_R: vector.Vector, g_F: vector.Vector | None

@@ -98,7 +98,7 @@ class Engine:
     @functools.cached_property
     def processes(self) -> Processes:
         if int(os.environ.get("WORLD_SIZE") or "1") > 1:
-            return Processes(together=self._state.num_processes > 1)
+            return Processes(self._state.num_processes > 1, mean=False)  # its losses are sums
         return Processes()
 
     @property

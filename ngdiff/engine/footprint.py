@@ -14,7 +14,7 @@ largest microbatch of a phase
                                 nothing for a backward
 
 and the peak is W plus the largest: an estimate, which leaves out what operations need for
-themselves.
+themselves. Beside it stands the host memory for what objectives such as KL keep of the start.
 
 The bytes come from two places. `ngdiff.engine.watch.prepared` counts those of a model that is
 there: its tensors, its optimizer's slots, one row's forward. `planned` counts those of a model that
@@ -51,7 +51,7 @@ class Footprint:
 
     retain, forget: activations of all rows of the batch; outside: the part of them that
     checkpointing keeps; line: θ₀ and u of a probe, 0 without one; bucket: float32 copies of a
-    master; look: the probe's forward.
+    master; look: the probe's forward; host: what the start model says of the rows, on the host.
     """
 
     weights: int
@@ -65,6 +65,7 @@ class Footprint:
     bucket: int = 0
     look: int = 0
     parts: int = 1
+    host: int = 0
     memory: str = "swap"
     checkpointing: bool = False
 
@@ -95,6 +96,7 @@ class Footprint:
             f"{size(self.peak())} at the fullest: weights {size(self.weights)}, "
             f"optimizer {size(self.optimizer)}, gradients {size(self.gradients)} each, "
             f"activations {size(A)}, memory={self.memory}"
+            + (f"; {size(self.host)} of the host for the start's values" if self.host else "")
         )
 
     def fitting(self, limit: int, rows: int) -> list[str]:

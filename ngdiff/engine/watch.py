@@ -7,7 +7,6 @@ tokens are more. Bytes are counted from the allocator's own events, never from t
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from ngdiff.core import rng
 from ngdiff.core.point import inner
+from ngdiff.core.rehearsal import small
 from ngdiff.core.sharding import local
 from ngdiff.engine.engine import Engine, blocks, checkpointing
 from ngdiff.engine.footprint import Footprint, size
@@ -39,6 +39,7 @@ class Bound(Protocol):
     def parameters(self) -> list[Tensor]: ...
     @property
     def start(self) -> torch.nn.Module | None: ...
+    def host(self, fresh: int = 0) -> int: ...
     def batch(self, step: int) -> tuple[list[Any], list[Any]]: ...
     def longest(self, step: int, forget: bool) -> Any: ...
 
@@ -74,6 +75,7 @@ def prepared(
         look=round(retain[3] * (fresh or 1)),
         bucket=8 * min(sum(q.numel() for q in low), BUCKET),
         parts=max(retain[2], forget[2]),
+        host=problem.host(fresh or 0),
         memory=problem.engine.memory,
         checkpointing=problem.engine.checkpointing,
     )
@@ -101,15 +103,12 @@ def _activations(problem: Bound, forget: bool, device: torch.device) -> tuple[in
 
 def _slots(optimizer: torch.optim.Optimizer) -> int:
     """Return how many numbers the optimizer keeps a weight; its like takes a step to show it."""
-    mine: Any = inner(optimizer)
-    x = torch.zeros(64, requires_grad=True)
-    known = inspect.signature(type(mine)).parameters
     try:
-        options = {k: v for k, v in mine.defaults.items() if k in known and k != "fused"}
-        other = type(mine)([x], **options)
+        like = small(inner(optimizer))
+        x = like.param_groups[0]["params"][0]
         x.grad = torch.ones_like(x)
-        other.step()
-        return sum(t.numel() == x.numel() for t in other.state[x].values() if isinstance(t, Tensor))
+        like.step()
+        return sum(t.shape == x.shape for t in like.state[x].values() if isinstance(t, Tensor))
     except (TypeError, ValueError, RuntimeError):
         return 2
 

@@ -15,6 +15,9 @@ from typing import Any, ClassVar, Protocol, TypeVar
 import torch
 from torch import nn
 
+from ngdiff.core.probe import evaluating
+from ngdiff.core.stepsize import EPS
+
 ADAPTER = "adapter_config.json"  # the file that makes a folder one of peft's
 
 
@@ -28,6 +31,8 @@ class Adaptable(Protocol):
     @property
     def adapted(self) -> bool: ...
 
+
+TOKENS = 64  # that tell whether an adapter is fresh
 
 L = TypeVar("L", bound=Adaptable)
 
@@ -82,9 +87,26 @@ def off(model: nn.Module) -> Iterator[None]:
             m._disable_adapters = was
 
 
+@torch.no_grad()
 def fresh(model: nn.Module) -> bool:
-    """True while every B is zero: the adapter changes nothing yet."""
-    return not any(p.any() for name, p in model.named_parameters() if "lora_B" in name)
+    """True while the adapter changes nothing: the model answers with it as without it.
+
+    That is asked of the model itself, on tokens from all over its vocabulary, so that it holds for
+    any of peft's adapters that can be switched off: LoRA, IA³, LoHa, OFT, DoRA, trained copies of
+    modules. Answers may differ by float32 rounding (DoRA's do). An adapter that cannot be switched
+    off (prompt tuning) is never fresh.
+    """
+    if not any(hasattr(m, "_disable_adapters") for m in model.modules()):
+        return False
+    config: Any = model.config
+    room = min(TOKENS, getattr(config, "max_position_embeddings", None) or TOKENS)
+    device = next(model.parameters()).device
+    ids = torch.linspace(0, config.vocab_size - 1, room, device=device).long()[None]
+    with evaluating(model):
+        on = model(ids).logits.float()
+        with off(model):
+            apart = (model(ids).logits.float() - on).abs().max()
+    return bool(apart <= 64 * EPS * on.abs().max())
 
 
 def base_of(folder: Path) -> str:

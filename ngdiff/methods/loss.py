@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ngdiff.core.losses import Loss
 from ngdiff.engine.engine import blocks
 from ngdiff.lm.tokens import Example, collate
 from ngdiff.methods.objectives import Objective, Tokens, start_values
 
 
-class RowsLoss:
+class RowsLoss(Loss):
     """An objective on some rows of a batch: calling it gives each row's addend, (rows,), whose sum
     is the loss.
 

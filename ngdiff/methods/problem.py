@@ -7,6 +7,7 @@ same order.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ngdiff.core.probe import evaluating
 from ngdiff.engine.engine import Engine, Make
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import Example, collate
 from ngdiff.methods import lookup, order, recipes
 from ngdiff.methods.definition import Method
-from ngdiff.methods.loss import RowsLoss, batch_of, start_of
+from ngdiff.methods.loss import RowsLoss, batch_of
 from ngdiff.methods.objectives import Objective, token_counts
 from ngdiff.methods.refusals import refusal
+from ngdiff.methods.start import Starts, bytes_of, keeps, said
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row
@@ -40,7 +41,8 @@ class LMProblem:
     of it is made, unless the objectives need it as it was.
 
     The target is the *start* of KL, NPO, DPO, UNDIAL and RMU: what they need from it is computed
-    once a row and stored. A target with a fresh adapter (`ngdiff.lm.lora`) is its own start, with
+    once a row and stored, or where that is too much, anew for each batch (`ngdiff.methods.start`).
+    A target with a fresh adapter (`ngdiff.lm.lora`) is its own start, with
     the adapter switched off: the base is never copied. DPO sets each forget answer against a
     refusal to its question (`ngdiff.methods.refusals`); microbatches count the pairs. Over several
     processes each sees its share of every batch's rows.
@@ -74,14 +76,15 @@ class LMProblem:
         self.module: torch.nn.Module = target.model
         self._low: dict[Tensor, Tensor] = {}
         self.refusals: list[Example] = []  # to the forget rows, where the method pairs them
-        self._start: dict[tuple[Any, int, bool], Tensor] = {}
+        self._starts = Starts()
+        self._said = {False: 0, True: 0}  # bytes that the start says of the retain and forget rows
 
     def bind(self, method: Any, seed: int) -> LMProblem:
         """The target, or a copy of it, ready to be unlearned with this method's objectives (a bare
         direction rule: cross-entropies)."""
         bound = object.__new__(LMProblem)
         bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
-        bound.seed = seed
+        bound.seed, bound._said = seed, {}
         bound.method = method if isinstance(method, Method) else lookup.method(method)
         if bound.method.retain.pairs:
             raise ValueError(
@@ -89,6 +92,10 @@ class LMProblem:
             )
         if bound.method.forget.pairs:
             bound.refusals = self._refusals()
+        for forget, objective in bound._objectives:
+            rows = range(len(self.forget if forget else self.retain))
+            texts = bound._texts(objective, rows, forget)
+            bound._said[forget] = bytes_of(objective, texts, self.target.model.config)
         adapted = self.target.adapted
         starts = bound.method.retain.start or bound.method.forget.start
         if starts and adapted and not lora.fresh(self.target.model):
@@ -131,6 +138,26 @@ class LMProblem:
         """
         starts = self.method.retain.start or self.method.forget.start
         return self.target.model if starts and not self.target.adapted else None
+
+    def host(self, fresh: int = 0) -> int:
+        """Bytes of host memory for what the start says; of what is not kept, a probe's rows."""
+        total = 0
+        for forget, objective in self._objectives:
+            n = len(self.forget if forget else self.retain)
+            kept = keeps(objective, self._said[forget])
+            rows = n if kept else min(n, self.batch_size * (1 + fresh))
+            total += self._said[forget] * rows // max(n, 1)
+        return total
+
+    @property
+    def _objectives(self) -> list[tuple[bool, Objective]]:
+        """(whether it is the forget objective, the objective) of both."""
+        return [(False, self.method.retain), (True, self.method.forget)]
+
+    @property
+    def _start(self) -> LM:
+        """The model that is the start; an adapter is switched off in it."""
+        return self.model if self.target.adapted else self.target
 
     @property
     def options(self) -> dict[str, Any]:
@@ -218,15 +245,23 @@ class LMProblem:
                 f"{objective} is an average over the padding too, so its batch cannot be cut: "
                 "leave micro out, and take one process"
             )
-        self._ask(objective, chosen, forget)
+        kept = keeps(objective, self._said[forget])
+        if kept:
+            collated = functools.partial(self._collate, objective, forget=forget)
+            many = len(self.forget if forget else self.retain), self.batch_size
+            self._starts.ask(self._start, objective, chosen, forget, many, collated)
         losses = []
         for part in (chosen[i : i + size] for i in range(0, len(chosen), size)):
             own = part[mine.rank :: mine.size]
             used = own or part[:1]
             batch, start = self._collate(objective, used, forget), None
             if objective.start is not None:
-                start = torch.cat([self._start[_kind(objective), i, forget] for i in used])
-                start = start.to(batch["input_ids"].device, non_blocking=True)
+                values = (
+                    self._starts.of(objective, used, forget)
+                    if kept
+                    else said(self._start, batch, objective)
+                )
+                start = torch.cat(values).to(batch["input_ids"].device, non_blocking=True)
             # a batch without anything to count is worth 0
             counts = total or 1, tokens or 1
             losses.append(RowsLoss(self.module, objective, batch, start, *counts, idle=not own))
@@ -238,48 +273,12 @@ class LMProblem:
             self._texts(objective, chosen, forget), self.target.pad_id, device, objective.everywhere
         )
 
-    def _ask(self, objective: Objective, chosen: list[int], forget: bool) -> None:
-        """Stores what the start model says of these rows, in every process: its forwards may be
-        shared ones.
-        """
-        if objective.start is None:
-            return
-        kind, size = _kind(objective), self.batch_size
-        n = len(self.forget if forget else self.retain)
-        start = self.model if self.target.adapted else self.target
-        # always in the same groups of rows: what pads a row moves its last bits, and a resumed run
-        # must see the same
-        missing = sorted({i // size for i in chosen if (kind, i, forget) not in self._start})
-        groups: list[Sequence[int]] = [range(n)[g * size : (g + 1) * size] for g in missing]
-        if objective.everywhere:  # the padding counts: this very batch, each time
-            groups = [chosen]
-        for members in groups:
-            batch = self._collate(objective, members, forget)
-            with evaluating(start.model), start.without_adapter():
-                values = start_of(start.model, batch, objective)
-            if objective.pairs:
-                values = [torch.cat(pair) for pair in zip(values[::2], values[1::2], strict=True)]
-            # on the host: KL's are a vocabulary wide for every token
-            self._start.update(
-                {(kind, i, forget): v.cpu() for i, v in zip(members, values, strict=True)}
-            )
-
 
 def problem(bench: Benchmark, target: LM, **options: Any) -> LMProblem:
     """The unlearning problem of a benchmark for a target model; options as `LMProblem` takes
     them.
     """
     return LMProblem(bench, target, **options)
-
-
-def _kind(objective: Objective) -> tuple[Any, ...]:
-    """Which stored start values are an objective's."""
-    return (
-        objective.start,
-        objective.pairs,
-        objective.layer,
-        objective.everywhere and type(objective),
-    )
 
 
 def _freeze(model: torch.nn.Module, trains: str) -> None:

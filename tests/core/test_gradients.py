@@ -14,6 +14,7 @@ from torch import nn
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.core.info import ForgetLevel, RetainBound
+from ngdiff.core.losses import Reported
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant, WarmupCosine
 from tests.core.test_step import BAD, Reads, bits, line_problem, same
@@ -114,7 +115,7 @@ def test_rules_that_need_the_angle_know_it_from_one_kept_graph(rule):
 )
 def test_rules_that_need_the_angle_are_refused_with_several_before_anything_changes(rule, stepsize):
     net, step = built("recompute", rule, "adamw", stepsize)
-    with pytest.raises(FloatingPointError, match=r"the rule needs their angle.*use 'swap'"):
+    with pytest.raises(ValueError, match=r"by their angle.*use 'swap'"):
         take(net, step, 4)
     assert same(bits(net.parameters()), bits(Net().parameters())) and not step.optimizer.state
     net, step = built("swap", rule, "adamw")
@@ -218,7 +219,7 @@ def test_zero_gradients_have_the_names_and_the_steps_of_swap(g, rule, parts):
 @pytest.mark.parametrize(("noise", "expected"), [(1e-9, "zero_retain"), (1e-5, "ok")])
 def test_a_gradient_below_its_floor_counts_as_zero(noise, expected, parts):
     x, R, F = line_problem([0.0, noise], [3.0, 4.0])
-    R.floor = 1e-6
+    R = Reported(R, floor=1e-6)
     forget = [lambda: F() / parts] * parts
     info = UnlearningStep([x], None, NGDiff(), Constant(0.1), memory="recompute")(R, forget)
     d = torch.tensor([-0.6, (expected == "ok") - 0.8], dtype=torch.float64)
@@ -490,3 +491,80 @@ def test_a_compiled_model_s_graph_is_walked_once():
     UnlearningStep(plain, torch.optim.SGD(plain.trained(), lr=0.1), NGDiff())(plain.R, plain.F)
     for p, q in zip(net.parameters(), plain.parameters()):
         torch.testing.assert_close(p, q, rtol=1e-12, atol=1e-13)
+
+
+# ------------------------------------------------------------------------- what comes too late, ×2
+@dataclasses.dataclass(frozen=True)
+class Branch:
+    """NGDiff under conflict, else the plain difference: a comparison with NaN is False."""
+
+    def weights(self, gram, losses):
+        if gram[0, 1] > 0:
+            return NGDiff().weights(gram, losses)
+        return gram.new_tensor([0.5, 0.5])
+
+
+class Narrow:
+    """Twice the weights in a narrow range of angles, which no sample of angles meets."""
+
+    def __init__(self, rho):
+        self.rho = rho
+
+    def weights(self, gram, losses):
+        rho = gram[0, 1] / (gram[0, 0] * gram[1, 1]).sqrt()
+        return gram.new_tensor([1.0, 1.0]) * (2.0 if abs(rho - self.rho) < 1e-3 else 1.0)
+
+
+def cosine():
+    net = Net()
+    g_R, g_F = (flat_gradient(loss, net.trained()) for loss in (net.R, net.F))
+    return (g_R @ g_F / g_R.norm() / g_F.norm()).item()
+
+
+@pytest.mark.parametrize("rule", [Branch(), Narrow(cosine())], ids=["branch", "narrow"])
+def test_point_8_a_rule_that_branches_on_the_angle_is_refused_before_anything_changes(rule):
+    net, step = built("recompute", rule, "adamw")
+    with pytest.raises(ValueError, match=r"by their angle.*use 'swap'"):
+        take(net, step, 2)
+    assert same(bits(net.parameters()), bits(Net().parameters())) and not step.optimizer.state
+    assert all(p.grad is None for p in net.parameters())
+    for memory, parts in (("swap", 2), ("recompute", 1)):
+        other, step = built(memory, rule, "adamw")
+        assert take(other, step, parts).outcome == "ok"
+
+
+class Reentrant(nn.Module):
+    """A layer that a reentrant checkpoint runs twice, or two layers once each."""
+
+    def __init__(self, shared, reentrant):
+        super().__init__()
+        torch.manual_seed(0)
+        one, two = nn.Linear(4, 4), nn.Linear(4, 4)
+        self.layers = nn.ModuleList([one, one if shared else two])
+        self.reentrant = reentrant
+        self.double()
+
+    def loss(self, sign):
+        x = torch.linspace(-1, 1, 32, dtype=torch.float64).reshape(8, 4) * sign
+        x = x.requires_grad_()
+        for layer in self.layers:
+            x = torch.utils.checkpoint.checkpoint(layer, x, use_reentrant=self.reentrant).tanh()
+        return (x - 0.3 * sign).square().sum()
+
+
+def test_point_8_a_reentrant_checkpoint_of_a_shared_layer_is_refused():
+    def step(shared, reentrant, memory):
+        net = Reentrant(shared, reentrant)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        made = UnlearningStep(net, optimizer, NGDiff(), memory=memory)
+        return net, lambda: made(lambda: net.loss(1.0), lambda: net.loss(-0.5))
+
+    net, take_it = step(True, True, "recompute")
+    with pytest.raises(ValueError, match=r"use_reentrant=False.*memory='swap'"):
+        take_it()
+    assert same(bits(net.parameters()), bits(Reentrant(True, True).parameters()))
+    for shared, reentrant in ((False, True), (True, False)):
+        infos = [step(shared, reentrant, memory)[1]() for memory in MODES]
+        close(*infos)
+    infos = [step(True, reentrant, "swap")[1]() for reentrant in (True, False)]
+    close(*infos)

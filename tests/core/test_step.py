@@ -20,6 +20,7 @@ from ngdiff.core import vector
 from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.core.info import ForgetLevel, RetainBound
+from ngdiff.core.losses import Reported
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant, State, StepSize
 from ngdiff.engine.meters import READING
@@ -213,14 +214,6 @@ def test_an_old_gradient_of_a_frozen_parameter_moves_nothing():
     before = bits(net.frozen.parameters())
     UnlearningStep(net, optimizer, NGDiff())(net.R, net.F)
     assert same(before, bits(net.frozen.parameters()))
-
-
-@pytest.mark.parametrize("optimizer", [torch.optim.Adafactor, torch.optim.LBFGS])
-def test_a_rule_that_probes_refuses_optimizers_whose_step_is_not_linear_in_the_rate(optimizer):
-    net = Net()
-    with pytest.raises(ValueError, match=f"{optimizer.__name__}'s step is not linear in its rate"):
-        UnlearningStep(net, optimizer(net.trained(), lr=0.1), NGDiff(), AutoLR())
-    assert UnlearningStep(net, optimizer(net.trained(), lr=0.1), NGDiff(), Constant(0.1)).count == 0
 
 
 def test_the_rate_reported_is_that_of_the_first_group_that_has_one():
@@ -454,7 +447,9 @@ class Breaks(Exception):
 )
 @pytest.mark.parametrize("where", ["optimizer", "first look", "second look", "rule"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
-def test_an_interrupted_probe_leaves_weights_rates_and_modes(error, where, optimizer):
+def test_point_10_an_interrupted_probe_leaves_all_but_the_optimizer_s_state(
+    error, where, optimizer
+):
     net, step = built(optimizer, stepsize=AutoLR(lr=0.01, fresh=0))
     net.drop.eval()
     before, lr = bits(net.parameters()), 0.01
@@ -475,6 +470,7 @@ def test_an_interrupted_probe_leaves_weights_rates_and_modes(error, where, optim
     with pytest.raises(type(error)):
         step(net.R, net.F, probe)
     assert same(before, bits(net.parameters()))
+    assert all(p.grad is None for p in net.parameters())  # u lay there
     assert step.state == AutoLR(lr=0.01).init() and step.optimizer.param_groups[0]["lr"] == lr
     assert net.training and net.one.training and not net.drop.training
     step.stepsize = AutoLR(lr=0.01, fresh=0)
@@ -671,7 +667,7 @@ def test_ngdiff_at_a_zero_retain_gradient_follows_the_forget_gradient_alone():
 @pytest.mark.parametrize(("noise", "expected"), [(1e-9, "zero_retain"), (1e-5, "ok")])
 def test_a_gradient_below_its_floor_counts_as_zero(noise, expected):
     x, R, F = line_problem([0.0, noise], [3.0, 4.0])
-    R.floor = 1e-6
+    R = Reported(R, floor=1e-6)
     info = UnlearningStep([x], None, NGDiff(), Constant(0.1))(R, F)
     assert info.outcome == expected
     assert (info.a == 0) == (expected == "zero_retain")
@@ -734,8 +730,7 @@ def test_stops_fire_before_the_update(stop, name):
 
 def test_stops_read_the_cross_entropy_not_the_objective():
     net, step = built(rule=LossNorm(), stop=[ForgetLevel(50.0), RetainBound(60.0)])
-    retain, forget = (lambda: net.R()), (lambda: net.F())
-    retain.ce, forget.ce = torch.tensor(2.0), torch.tensor(3.0)
+    retain, forget = Reported(net.R, torch.tensor(2.0)), Reported(net.F, torch.tensor(3.0))
     info = step([retain, retain], forget)
     assert info.updated and (info.retain_ce, info.forget_ce) == (4.0, 3.0)
     # the rule sees the objectives
@@ -788,13 +783,6 @@ def test_sparse_gradients_are_refused_before_anything_changes():
     with pytest.raises(TypeError, match="sparse=False"):
         step(lambda: table(torch.tensor([1])).sum(), lambda: table(torch.tensor([2])).sum())
     assert same(before, bits(table.parameters()))
-
-
-def test_gradients_that_alias_buckets_are_refused():
-    net = Net()
-    net.gradient_as_bucket_view = True  # as DistributedDataParallel has it
-    with pytest.raises(ValueError, match="gradient_as_bucket_view=False"):
-        built(net=net)
 
 
 # --------------------------------------------------------------------------------------- state_dict

@@ -24,12 +24,14 @@ from torch import nn
 
 from ngdiff.core import processes, sharding
 from ngdiff.core.directions import NGDiff
+from ngdiff.core.info import Info
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.engine.engine import Engine
 from ngdiff.lm.model import load
 from ngdiff.store.cache import lock
 from tests.helpers import distributed_worker as worker
+from tests.helpers import strangers as own_loops
 from tests.helpers.distributed_worker import CASES, RESUME
 
 SCRIPT = Path(worker.__file__)
@@ -57,7 +59,7 @@ def folder(tmp_path_factory):
             place.mkdir()
             for name in RESUME:
                 worker.run(CASES[name], place / f"one {name}", steps=4, save_every=4)
-            stages = ["cases+products+refused", "killed", "resumed"]
+            stages = ["cases+products+refused+strangers", "killed", "resumed"]
             command = [sys.executable, str(SCRIPT), str(place), *stages]
             done = subprocess.run(
                 command, capture_output=True, text=True, env=ENVIRONMENT, timeout=500
@@ -138,8 +140,8 @@ def same(x, y):
 def test_all_stages_ended_as_they_should(folder):
     """Two processes each: done, killed by signal 9, done."""
     lines = (folder / "log").read_text().split("\n")
-    assert lines[:3] == ["cases+products+refused 0 0", "killed -9 -9", "resumed 0 0"], "\n".join(
-        lines[-40:]
+    assert lines[:3] == ["cases+products+refused+strangers 0 0", "killed -9 -9", "resumed 0 0"], (
+        "\n".join(lines[-40:])
     )
 
 
@@ -328,3 +330,54 @@ def test_a_sharded_adapter_in_bfloat16_with_a_start_is_that_of_one_process(two):
     assert found["stopped"] == alone["stopped"] and len(found["history"]) == len(alone["history"])
     steps = 2  # of which the second sees what the first moved; later ones are chaotic in bfloat16
     assert distances(alone, found, steps)[1] <= SLACK * rounding("lora npo bfloat16", steps)[1]
+
+
+# ------------------------------------------------------------------------------- loops of one's own
+@pytest.mark.parametrize("what", ["list", "inside"])
+def test_point_2_processes_of_which_nothing_says_whether_they_share_are_refused(two, what):
+    """A DDP given as its parameters, or as what is inside it: the replicas drifted apart."""
+    assert "nothing says whether they share" in two("strangers")[what]
+    assert "processes=Processes(together=True)" in two("strangers")[what]
+
+
+def test_point_2_a_ddp_is_seen_inside_a_compiled_model_and_a_module(two):
+    found = two("strangers")
+    assert (found["compiled"], found["within"], found["said"], found["alone"]) == (2, 2, 2, 1)
+
+
+def test_point_2_a_loss_that_goes_around_ddp_is_an_error_before_anything_changes(two):
+    found = two("strangers")
+    assert "the processes have different gradients" in found["apart"] and found["unchanged"]
+
+
+@functools.cache
+def alone(dtype):
+    net = own_loops.mlp(dtype)
+    return own_loops.loop(net), [p.detach() for p in net.parameters()]
+
+
+@pytest.mark.parametrize("name", ["replicate", "shard"])
+def test_point_3_mean_losses_of_two_processes_are_those_of_one(two, name):
+    """Stopped at the same step by the forget level, which is a mean over the processes.
+
+    The numbers are within what float32 makes of the run of one: its distance from float64, times
+    SLACK.
+    """
+    history = [Info(**row) for row in two("strangers")[name]["history"]]
+    weights = two("strangers")[name]["weights"]
+    (one, theta), (exact, theta_64) = alone(torch.float32), alone(torch.float64)
+    assert [i.outcome for i in history] == [i.outcome for i in one] == [i.outcome for i in exact]
+    assert one[-1].outcome == "forget_level" and len(one) > 2
+
+    def off(infos):
+        names = ("retain", "forget", "forget_ce", "norm_R", "norm_F", "eta")
+        pairs = zip(infos, exact, strict=True)
+        numbers = [(getattr(x, n), getattr(y, n)) for x, y in pairs for n in names]
+        return max(abs(x - y) / abs(y) for x, y in numbers if y == y)
+
+    def moved(other):
+        return max((x.double() - y).abs().max().item() for x, y in zip(other, theta_64))
+
+    eps = torch.finfo(torch.float32).eps
+    assert off(history) <= SLACK * max(off(one), 8 * eps)
+    assert moved(weights) <= SLACK * max(moved(theta), 8 * eps)

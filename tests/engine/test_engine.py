@@ -482,8 +482,9 @@ def test_deepspeed_and_fsdp1_launches_are_refused_with_what_to_use(monkeypatch, 
 @pytest.mark.parametrize("scaler", [None, object()])
 def test_an_optimizer_with_a_loss_scaler_is_refused(scaler):
     net = nn.Linear(2, 2)
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    optimizer.scaler = scaler  # as accelerate's wrapper has it
+    # accelerate's own asks for a whole Accelerator
+    fields = {"optimizer": torch.optim.SGD(net.parameters(), lr=0.1), "scaler": scaler}
+    optimizer = type("AcceleratedOptimizer", (), fields)()
     if scaler is None:
         assert UnlearningStep(net, optimizer, NGDiff()).count == 0
     else:

@@ -31,6 +31,7 @@ from ngdiff.lm.model import LM, save
 from ngdiff.lm.tokens import collate
 from ngdiff.methods.problem import LMProblem
 from tests.helpers import micro
+from tests.helpers import strangers as own_loops
 from tests.methods.test_problem import BENCH
 
 STEPS, EVERY = 10, 5  # two probes
@@ -284,8 +285,14 @@ def refused(folder: Path) -> None:
     keep(folder, "refused", found)
 
 
+def strangers(folder: Path) -> None:
+    """Loops of one's own."""
+    Engine(device="cpu").processes  # noqa: B018
+    keep(folder, "strangers", own_loops.stage())
+
+
 THREADS = int(os.environ.get("NGDIFF_TEST_THREADS", "1"))
-STAGES = {f.__name__: f for f in (cases, products, refused, killed, resumed, launched)}
+STAGES = {f.__name__: f for f in (cases, products, refused, strangers, killed, resumed, launched)}
 
 
 def launch(folder: Path, stages: list[str]) -> list[int]:

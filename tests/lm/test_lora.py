@@ -25,7 +25,8 @@ from ngdiff.engine.master import Master
 from ngdiff.lm import lora
 from ngdiff.lm.model import LM, load, save
 from ngdiff.methods.objectives import Tokens, start_values
-from ngdiff.methods.problem import LMProblem, _kind
+from ngdiff.methods.problem import LMProblem
+from ngdiff.methods.start import Starts, kind_of
 from ngdiff.theory.twin import twin_direction
 from tests.engine.test_engine import weights
 from tests.helpers import micro
@@ -239,7 +240,7 @@ def test_the_start_with_the_adapter_off_gives_the_run_of_a_start_beside_it(metho
         return go(lm, method=method, rule=Constant(0.05))
 
     one = run()
-    monkeypatch.setattr(LMProblem, "_ask", beside := _beside(base(torch.float64)))
+    monkeypatch.setattr(Starts, "ask", beside := _beside(base(torch.float64)))
     two = run()
     assert beside.asked and [i.retain for i in one.history] == pytest.approx(
         [i.retain for i in two.history], rel=1e-10, abs=1e-10
@@ -248,15 +249,15 @@ def test_the_start_with_the_adapter_off_gives_the_run_of_a_start_beside_it(metho
 
 
 def _beside(start):
-    """`LMProblem._ask` by a model of its own, row by row."""
+    """`Starts.ask` by a model of its own, row by row."""
 
-    def ask(self, objective, chosen, forget):
+    def ask(self, lm, objective, chosen, forget, many, collated):
         ask.asked = True
-        for i in chosen if objective.start else ():
-            batch = self._collate(objective, [i], forget)
+        for i in chosen:
+            batch = collated([i])
             with torch.no_grad():
                 out = start.model.eval()(batch["input_ids"], batch["attention_mask"]).logits
-            self._start[_kind(objective), i, forget] = start_values(
+            self.values[kind_of(objective), i, forget] = start_values(
                 objective.start, Tokens(out, batch["labels"])
             )[0]
 
@@ -428,3 +429,37 @@ def test_another_rank_is_another_run(tmp_path):
     go(adapted(r=4), path=tmp_path / "run", steps=2)
     with pytest.raises(ValueError, match="belongs to another run"):
         go(adapted(r=5), path=tmp_path / "run", steps=2)
+
+
+ADAPTERS = {
+    "LoRA": lambda: peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=True),
+    "DoRA": lambda: peft.LoraConfig(target_modules=["q_proj"], use_dora=True),
+    "LoRA and a module": lambda: peft.LoraConfig(
+        target_modules=["q_proj"], modules_to_save=["lm_head"]
+    ),
+    "IA3": lambda: peft.IA3Config(target_modules=["k_proj"], feedforward_modules=[]),
+    "LoHa": lambda: peft.LoHaConfig(target_modules=["q_proj"]),
+    "OFT": lambda: peft.OFTConfig(target_modules=["q_proj"], oft_block_size=4, r=0),
+}
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_point_10_any_adapter_is_fresh_until_it_changes_an_answer(name):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = peft.get_peft_model(base().copy().model, ADAPTERS[name]())
+    model.train()
+    assert lora.fresh(model) and model.training
+    last = [p for p in model.parameters() if p.requires_grad][-1]
+    with torch.no_grad():
+        for p in model.parameters():
+            if p.requires_grad and name != "LoRA and a module":
+                p.add_(0.01)
+        if name == "LoRA and a module":  # the adapter's own weights are as they were
+            last.add_(0.01 * torch.arange(last.numel()).reshape(last.shape) / last.numel())
+    assert not lora.fresh(model)
+
+
+def test_a_prompt_that_is_trained_cannot_be_switched_off_and_so_is_never_fresh():
+    config = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+    assert not lora.fresh(peft.get_peft_model(base().copy().model, config))

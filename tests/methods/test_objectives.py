@@ -235,8 +235,8 @@ def test_what_rounding_makes_of_kl_at_the_start_is_named_zero_retain():
     """
     problem = ng.problem(micro.bench(), micro.lm(), batch_size=3)
     (loss,) = problem.bind(methods.ngdiff_kl, 0).batch(0)[0]  # fills the store
-    for key, stored in problem._start.items():
-        problem._start[key] = stored * (
+    for key, stored in problem._starts.values.items():
+        problem._starts.values[key] = stored * (
             1 + 1e-7 * torch.randn(stored.shape, generator=torch.Generator().manual_seed(0))
         )
     (loss,) = problem.bind(methods.ngdiff_kl, 0).batch(0)[0]
