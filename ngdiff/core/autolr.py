@@ -28,10 +28,10 @@ from ngdiff.core.parabola import Fit, exact_sum, fit
 from ngdiff.core.stepsize import Line, State, StepSize
 
 REACH = 10**0.5  # how far beyond its radius, or within it, a parabola is believed
-LOOKS = 10  # radii that the search tries at most
-AGAIN = 3  # radii that a later probe tries at most
+LOOKS = 10  # radii that a probe tries at most
 BLUR = 0.5  # the part of the way to a probe that rounding of the weights may be
 LEAST, MOST = 1e-12, 1e6  # of rates and radii
+GROWTH = 100.0  # of a rate over the first that was found: near R = 0 every rate seems harmless
 Wants = Callable[[Fit], float]  # the rate that a fit wants
 
 
@@ -44,17 +44,17 @@ class AutoLR(StepSize):
     why. On a quadratic under SGD one probe gives both exactly. e = `slack`·(t + 1)·R at update t:
     the first steps may cost least, and a run that takes long may cost more.
 
-    A parabola is believed from h/√10 to √10·h. The first probe searches: it moves h until the rate
-    is within that reach. A later probe moves the rate by at most √10 upwards and by 10 downwards.
-    The next probe is 1, 2, 4, … up to `every` updates away while the rate stays within reach, and
-    one update away when it does not.
+    A parabola is believed from h/√10 to √10·h. A probe moves h until the rate is within that reach;
+    once a first rate has been found, a later probe moves the rate by at most √10 upwards. The next
+    probe is 1, 2, 4, … up to `every` updates away while the rate stays within reach, and one update
+    away when it does not.
 
     Between probes the step's own R is watched. When it has risen by more than R itself since the
     last probe, the rate is cut and the next update probes. (One steep direction of curvature λ
     multiplies R by g = (ηλ − 1)² a step; the cut to η/(1 + √g) = 1/λ ends that growth.)
 
     Outcomes, logged every step: `held` (no probe due), `accepted` (the rate is within reach),
-    `clipped_up`, `clipped_down` (it is not), `cut`, and where no radius showed anything: `flat` (R
+    `clipped_up`, `clipped_down` (it is not), `bounded` (it is 100 times the first one), `cut`, and where no radius showed anything: `flat` (R
     does not move; the rate stays) or `nonfinite` (the rate falls by 100).
 
     lr: the rate at which the search starts; its order of magnitude does not matter.
@@ -109,26 +109,21 @@ class AutoLR(StepSize):
         R = exact_sum(L_0)
         now = _scale(exact_sum(abs(x) for x in L_0), info)
         kept = self.kept(state.size, now)
-        looks = LOOKS if not state.found else AGAIN
-        looked = _look(
-            counted,
-            L_0,
-            state.eta,
-            partial(self.rate, rise=self.rise(state.step, min(kept, now))),
-            looks,
-        )
+        wants = partial(self.rate, rise=self.rise(state.step, min(kept, now)))
+        looked = _look(counted, L_0, state.eta, wants, searching=not state.found)
         within = looked.outcome == "accepted"
-        gap = min(max(2 * state.gap, 1), self.every) if within else 1
+        eta = min(looked.eta, GROWTH * state.found) if state.found else looked.eta
+        gap = min(max(2 * state.gap, 1), self.every) if within else 0
         return replace(
             nxt,
-            eta=looked.eta,
-            outcome=looked.outcome,
+            eta=eta,
+            outcome=looked.outcome if eta == looked.eta else "bounded",
             slope=looked.fit.slope,
             curvature=looked.fit.curvature,
             proposed=looked.fit.eta,
             radius=looked.fit.radius,
-            found=state.found or within,
-            due=state.step + gap,
+            found=state.found or (eta if within else 0.0),
+            due=state.step + max(gap, 1),
             gap=gap,
             R=R if info is None else max(R, info.retain),
             size=kept,
@@ -188,15 +183,15 @@ class _Looked:
     outcome: str
 
 
-def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, looks: int) -> _Looked:
-    """Fit at radii from `eta` on, until the rate is within reach of its own fit.
+def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, searching: bool) -> _Looked:
+    """Fit at radii from `eta` on, until the rate that a fit wants is within reach of that fit.
 
-    A search (`looks` = LOOKS) moves the radius to the rate it found; a later probe moves it only
-    where the fit shows nothing. Bounds that a radius has been found to be above or below are kept.
+    Bounds that the radius has been found to be above or below are kept. Once a rate has been found
+    (not `searching`), a rate further up is not looked for: the next probe comes at once.
     """
     h, above, below, seen = _shown(line, eta), 0.0, math.inf, None
     moves = []  # radii at which R moves by more than rounding
-    for _ in range(looks):
+    for _ in range(LOOKS):
         at = fit(line, L_0, h)
         rate = wants(at)
         if at.outcome not in ("noise", "nonfinite"):
@@ -204,44 +199,31 @@ def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, looks: int
             moves.append(h)
             if h / REACH <= rate <= h * REACH:
                 return _Looked(at, _bounded(rate), "accepted")
-            if looks < LOOKS:
-                break
+            if rate > h and not searching and below == math.inf:
+                return _Looked(at, _bounded(eta * REACH), "clipped_up")
         up = at.outcome == "noise" or rate > h
         above, below = (h, below) if up else (above, h)
-        nearby = h / 100 if at.outcome == "nonfinite" else min(max(rate, h / 100), h * 100)
-        nxt = h * 10 if at.outcome == "noise" else nearby
-        if not above < nxt < below:
-            nxt = (
-                math.sqrt(above * below) if above and below < math.inf else h * (10 if up else 0.1)
-            )
+        nxt = h * 10 if at.outcome == "noise" else min(max(rate, h / 100), h * 100)
+        if at.outcome == "nonfinite" or not above < nxt < below:
+            between = math.sqrt(above * below) if above and below < math.inf else h / 100
+            nxt = h * 10 if up and below == math.inf else between
         nxt = _shown(line, _bounded(nxt))
         if nxt == h:  # at a bound, or no smaller radius can be told from rounding
             break
         h = nxt
-    return _unfound(at, (seen, wants(seen)) if seen else None, moves, eta, looks)
-
-
-def _unfound(
-    last: Fit, seen: tuple[Fit, float] | None, moves: list[float], eta: float, looks: int
-) -> _Looked:
-    """What is made of looks none of which had its rate within reach."""
-    if seen is None:
-        if last.outcome == "nonfinite":
-            return _Looked(last, _bounded(eta / 100), "nonfinite")
-        return _Looked(last, eta, "flat")
-    at, rate = seen
-    if looks == LOOKS:  # a search: the least step that does anything
-        eta = _bounded(min(moves))
-        return _Looked(at, eta, "clipped_down" if rate < eta else "clipped_up")
-    clipped = _bounded(min(max(rate, eta / 10), eta * REACH))
-    return _Looked(at, clipped, "clipped_up" if rate > clipped else "clipped_down")
+    if seen is not None:  # the least step that does anything
+        least = _bounded(min(moves))
+        return _Looked(seen, least, "clipped_up" if wants(seen) > least else "clipped_down")
+    if at.outcome == "nonfinite":
+        return _Looked(at, _bounded(eta / 100), "nonfinite")
+    return _Looked(at, eta, "flat")
 
 
 def _watched(state: State, R: float) -> State:
     """A held state; where R has risen by more than itself, the rate cut and a probe due next."""
     if not state.R + state.size < R:
         return state
-    growth = (R - state.R + state.size) / state.size if state.size else math.inf
+    growth = (R - state.R + state.size) / state.size if state.size else 99.0**2
     eta = _bounded(state.eta / (1 + math.sqrt(growth)))
     return replace(state, eta=eta, outcome="cut", due=state.step, gap=0, R=R)
 

@@ -172,9 +172,7 @@ class UnlearningStep:
         self._clear()
         return self._report(info, point, g_R, grads.kept_F)
 
-    def _probe(
-        self, point: Point, phase: list[Loss], grads: Swap, own: bool, info: Info
-    ) -> None:
+    def _probe(self, point: Point, phase: list[Loss], grads: Swap, own: bool, info: Info) -> None:
         """Update with a look along the way.
 
         The optimizer steps once, at a rate s ≥ 1 (a smaller one would lose small updates in the

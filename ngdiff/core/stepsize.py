@@ -48,7 +48,7 @@ class State:
     curvature: float = math.nan
     proposed: float = math.nan  # the parabola's own η*, before any clip
     radius: float = math.nan  # at which the last probe looked
-    found: bool = False  # a probe has had its rate within reach
+    found: float = 0.0  # the first rate that was within reach of its probe
     due: int = 0  # the step of the next probe
     gap: int = 0  # steps between the last probe and the next
     R: float = math.inf  # the retain loss that the steps since the last probe are held against

@@ -16,7 +16,7 @@ from ngdiff.figures import style
 
 Row = dict[str, Any]
 # outcomes of a probe: the parabola moved η, or there was none; and a cut between two probes
-MOVED = {"accepted": "o", "clipped_up": "^", "clipped_down": "v"}
+MOVED = {"accepted": "o", "clipped_up": "^", "clipped_down": "v", "bounded": "s"}
 IGNORED = {"flat": "*", "nonfinite": "P", "cut": "X"}
 MARKS = MOVED | IGNORED
 

@@ -34,7 +34,7 @@ from ngdiff.store.rows import probe_rows, stamp, write_rows
 from ngdiff.store.table import Column, Table
 
 Row = dict[str, Any]
-COUNT = ("accepted", "clipped_up", "clipped_down")  # outcomes of a fit that counts
+COUNT = ("accepted", "clipped_up", "clipped_down", "bounded")  # outcomes of a fit that counts
 DROWNED = 1e-5  # a radius at which bfloat16 shows nothing but rounding
 
 
