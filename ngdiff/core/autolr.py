@@ -54,8 +54,9 @@ class AutoLR(StepSize):
     multiplies R by g = (ηλ − 1)² a step; the cut to η/(1 + √g) = 1/λ ends that growth.)
 
     Outcomes, logged every step: `held` (no probe due), `accepted` (the rate is within reach),
-    `clipped_up`, `clipped_down` (it is not), `bounded` (it is 100 times the first one), `cut`, and where no radius showed anything: `flat` (R
-    does not move; the rate stays) or `nonfinite` (the rate falls by 100).
+    `clipped_up`, `clipped_down` (it is not), `bounded` (it is 100 times the first rate that was
+    found, and no more), `cut`, and where no radius showed anything: `flat` (R does not move; the
+    rate stays) or `nonfinite` (the rate falls by 100).
 
     lr: the rate at which the search starts; its order of magnitude does not matter.
     slack: share of R that the first step may cost; update t may cost t + 1 times as much.
@@ -113,7 +114,8 @@ class AutoLR(StepSize):
         looked = _look(counted, L_0, state.eta, wants, searching=not state.found)
         within = looked.outcome == "accepted"
         eta = min(looked.eta, GROWTH * state.found) if state.found else looked.eta
-        gap = min(max(2 * state.gap, 1), self.every) if within else 0
+        agrees = within or eta < looked.eta
+        gap = min(max(2 * state.gap, 1), self.every) if agrees else 0
         return replace(
             nxt,
             eta=eta,
