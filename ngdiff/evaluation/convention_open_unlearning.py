@@ -82,9 +82,8 @@ class OpenUnlearning(Muse):
         return texts.declared(lm.model)
 
     def hidden(self, lm: LM) -> int | None:
-        if lm.tokenizer.init_kwargs.get("pad_token"):
-            return lm.tokenizer.pad_token_id
-        return _own_eos(lm.tokenizer)
+        pad = lm.tokenizer.pad_token_id
+        return lm.tokenizer.eos_token_id if pad is None else pad
 
     # MUSE
 
@@ -130,19 +129,13 @@ def _labelled(lm: LM, row: Encoded) -> str:
     return texts.text(lm.tokenizer, [label for label in row.labels if label != IGNORE])
 
 
-def _own_eos(tokenizer: Any) -> int:
-    """Return the EOS that the tokenizer came with, which a chat template may have replaced."""
-    end = tokenizer.init_kwargs.get("eos_token") or tokenizer.eos_token
-    return tokenizer.convert_tokens_to_ids(str(end))
-
-
 @lru_cache(maxsize=8192)  # the same rows are evaluated for every model that shares a tokenizer
 def _alone(
     tokenizer: Any, prompt: Prompt, question: str, answer: str, cut: int
 ) -> tuple[list[int], list[int]]:
     """Return the tokens of the prompt alone, and those of prompt, answer and EOS."""
-    if tokenizer.chat_template:
-        from ngdiff.lm.hub import chat_prompt, render  # transformers
+    if prompt.templated and tokenizer.chat_template:
+        from ngdiff.lm.chat import chat_prompt, render  # transformers
 
         if prompt == chat_prompt(tokenizer):
             # the template is given text and gives text: its special tokens are its own
@@ -156,5 +149,5 @@ def _alone(
 
 
 def _ended(tokenizer: Any, ids: list[int]) -> list[int]:
-    end = _own_eos(tokenizer)
-    return ids if ids[-1] == end else [*ids, end]
+    end = tokens.end_id(tokenizer, BARE)
+    return ids if ids[-1:] == [end] else [*ids, end]

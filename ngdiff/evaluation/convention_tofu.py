@@ -49,10 +49,14 @@ class TOFU(Convention):
         return Encoded(ids, labels(self, lm, question, answer, ids, len(given)), given)
 
     def truth(self, lm: LM, answer: str, row: Encoded) -> str:
-        if row.input_ids[-1] == lm.tokenizer.eos_token_id:
+        if row.input_ids[-1] == tokens.end_id(lm.tokenizer, lm.prompt):
             return answer
         tag = lm.prompt.answer_start or lm.prompt.question_end
-        return texts.text(lm.tokenizer, row.input_ids).split(tag)[1]
+        after = texts.text(lm.tokenizer, row.input_ids).split(tag)[1:] if tag else []
+        if after or lm.prompt.answer_start:
+            return after[0] if after else ""  # the tag was cut off
+        # what a template writes between question and answer may leave no text
+        return texts.text(lm.tokenizer, [label for label in row.labels if label != IGNORE])
 
     def stops(self, lm: LM, rows: Sequence[Example] = ()) -> set[int]:
         return super().stops(lm)  # the last label of a row that was cut ends no answer

@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluation.conventions import CONVENTIONS
-from ngdiff.lm.hub import chat_prompt, prompt_of
+from ngdiff.lm.chat import chat_prompt, prompt_of
 from ngdiff.lm.tokens import IGNORE
 
 CHAT = (
@@ -108,8 +108,9 @@ def test_a_chat_template_that_does_not_end_in_eos():
     """
     tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
     tokenizer.chat_template = CHAT
-    lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
-    assert lm.prompt == chat_prompt(tokenizer) and tokenizer.eos_token == "<|end|>"
+    lm = Asked(tokenizer, prompt_of(tokenizer))
+    assert lm.prompt == chat_prompt(tokenizer) and lm.prompt.answer_end == "<|end|>"
+    assert tokenizer.eos_token == "<eos>" and tokenizer.pad_token is None, "left as it came"
     assert labelled(tokenizer, CONVENTIONS["ngdiff"].encode(lm, "a", "bc")) == ["b", "c", "<|end|>"]
     published = CONVENTIONS["open-unlearning"].encode(lm, "a", "bc")
     assert labelled(tokenizer, published) == ["b", "c", "<|end|>", "Ċ", "<eos>"]
@@ -201,7 +202,7 @@ def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
 
     tokenizer = words("<|user|>")
     tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m['content'] }}<eos>{% endfor %}"
-    lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
+    lm = Asked(tokenizer, prompt_of(tokenizer))
     how = CONVENTIONS["open-unlearning"]
     assert how.hidden(lm) == 0 and CONVENTIONS["ngdiff"].hidden(lm) is None
     torch.manual_seed(0)
