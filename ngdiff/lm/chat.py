@@ -22,14 +22,9 @@ SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 DATE = date(2025, 4, 10)
 OTHER = date(2021, 11, 23)  # differs from DATE in each field
 QUESTION, ANSWER = "\u2039question\u203a", "\u2039answer\u203a"
-DIRECTIVES = (
-    "%-d",
-    "%-m",
-    "%-H",
-    "%-I",
-    "%-M",
-    *(f"%{letter}" for letter in "aAbBdeFHIjmMpSTuwxXyY"),
-)
+# of strftime, those without a leading zero first
+LETTERS = ("-d", "-m", "-H", "-I", "-M", *"aAbBdeFHIjmMpSTuwxXyY")
+DIRECTIVES = tuple(f"%{letter}" for letter in LETTERS)
 # `strftime_now` of transformers cannot be given another clock; a macro of that name hides it
 CLOCK = (
     "{%- macro strftime_now(format) -%}{%- set written = namespace(text=format) -%}"
