@@ -32,8 +32,9 @@ from ngdiff.data.benchmark import Row, form_of
 from ngdiff.engine.engine import device_named
 from ngdiff.evaluation import conventions
 from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.definition import Encoded, unanswered
 from ngdiff.lm.model import LM, load
-from ngdiff.lm.tokens import Example
+from ngdiff.lm.tokens import Example, named
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import Objective, token_counts
 from ngdiff.methods.recipes import named_objectives
@@ -65,7 +66,7 @@ def losses(
     _enough(dict(zip(names, (forget, retain), strict=True)), rows)
     _alike(model, start)
     texts = {
-        on: [rule.encode(model, row["question"], row["answer"]) for row in every[:rows]]
+        on: [_encoded(rule, model, row) for row in every[:rows]]
         for on, every in (("forget", forget), ("retain", retain))
     }
     texts["pairs"] = [
@@ -128,6 +129,16 @@ def _compared(asked: Comparison) -> dict[str, Any]:
     config = asdict(asked) | {"convention": rule.name}
     config = {name: value for name, value in config.items() if name not in ("json", "device")}
     return {"objectives": found, "stamp": stamp(config, None, time.perf_counter() - began)}
+
+
+def _encoded(rule: Convention, model: LM, row: Row) -> Encoded:
+    found = rule.encode(model, row["question"], row["answer"])
+    if unanswered(found):
+        raise ValueError(
+            f"{named(row['question'], row['answer'])} has no answer within the first {len(found)} "
+            f"tokens, all that it keeps under {rule.name}"
+        )
+    return found
 
 
 def _phase(

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ngdiff.data.benchmark import BARE, Prompt
+from ngdiff.data.benchmark import BARE, Benchmark, Prompt
 from ngdiff.evaluation import muse_texts, texts
 from ngdiff.evaluation.convention_muse import Muse
 from ngdiff.evaluation.convention_tofu import labels
@@ -60,10 +60,10 @@ class OpenUnlearning(Muse):
     def encode(self, lm: LM, question: str, answer: str) -> Encoded:
         if question:
             given, ids = _alone(lm.tokenizer, lm.prompt, question, answer, self.cut)
-            return Encoded(ids, labels(self, lm, question, answer, ids, len(given)), given)
+            return Encoded(ids, labels(lm, question, answer, ids, len(given)), given)
         ids = self.ids(lm, answer)
         given = tokens.encode(lm.tokenizer, BARE, "", "").input_ids[:-1]  # BOS, if there is one
-        return Encoded(ids, labels(self, lm, question, answer, ids, 1), given)
+        return Encoded(ids, labels(lm, question, answer, ids, 1), given)
 
     def truth(self, lm: LM, answer: str, row: Encoded) -> str:
         return self._answer(lm, row.given, row.input_ids)
@@ -90,6 +90,9 @@ class OpenUnlearning(Muse):
     def asked(self, lm: LM, text: str, answer: str) -> tuple[list[int], str]:
         given, ids = _alone(lm.tokenizer, BARE, text, answer, self.cut)
         return given, self._answer(lm, given, ids)
+
+    def a_ret(self, bench: Benchmark) -> float | None:
+        return None
 
     def document(self, lm: LM, text: str) -> list[int]:
         return self.ids(lm, text)[: DOCUMENT + len(self.ids(lm, ""))]

@@ -153,6 +153,7 @@ def against(items: Items, reference: Items) -> Items:
 def _mean(key: str) -> Callable[[Mapping[int, Any]], float]:
     def aggregate(items: Mapping[int, Any]) -> float:
         values = [np.mean(item[key]) for item in items.values() if item[key] is not None]
+        values = [value for value in values if not np.isnan(value)]  # a text without a token
         return float(np.mean(values)) if values else float("nan")
 
     return aggregate

@@ -45,8 +45,8 @@ def padding(tokenizer: PreTrainedTokenizerBase) -> int:
         return own
     special = {str(t): i for i, t in tokenizer.added_tokens_decoder.items() if t.special}
     spare = [i for name, i in special.items() if "pad" in name.lower()]
-    spare += [tokenizer.unk_token_id, tokenizer.bos_token_id, end, 0]
-    return next(i for i in spare if i is not None and i != end or i == 0)
+    spare += [tokenizer.unk_token_id, tokenizer.bos_token_id]
+    return next((i for i in spare if i not in (None, end)), end or 0)
 
 
 def files_of(place: str) -> list[Path]:

@@ -68,7 +68,8 @@ def _ids(tokenizer: PreTrainedTokenizerBase, text: str, templated: bool) -> list
     A template's text brings these itself, and so does one that begins with BOS. An EOS that the
     tokenizer appends is left out.
     """
-    templated = templated or bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    bos = tokenizer.bos_token
+    templated = templated or (bool(bos) and text.startswith(bos))
     ids = list(tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
     if templated or not ids or ids[-1] != tokenizer.eos_token_id:
         return ids

@@ -333,7 +333,7 @@ class NoPad:
     """
 
     def __init__(self, tokenizer):
-        self.inner, self.init_kwargs = tokenizer, {"eos_token": "<eos>"}
+        self.inner, self.pad_token_id = tokenizer, None
 
     def __getattr__(self, name):
         return getattr(self.inner, name)

@@ -543,8 +543,9 @@ def test_open_unlearnings_names():
 def test_the_files_of_a_report(tmp_path):
     report = evaluate(random(), bench(), generate=False)
     found = suite("muse").evaluator().write_files(report, tmp_path)
-    assert [path.name for path in found] == ["MUSE.json", "MUSE_EVAL.json"]
-    theirs = json.loads(found[1].read_text("utf-8"))
+    assert [path.name for path in found] == ["MUSE.json", "MUSE_EVAL.json", "MUSE_SUMMARY.json"]
+    theirs, summary = (json.loads(path.read_text("utf-8")) for path in found[1:])
+    assert summary == {name: value["agg_value"] for name, value in theirs.items()} and summary
     assert theirs["mia_min_k"]["auc"] == report.metrics["mia_min_k"]
     assert json.loads(found[0].read_text("utf-8")) == document(report)
 
