@@ -36,9 +36,11 @@ class Report:
     def of(
         cls, values: dict[str, float], items: dict[str, dict[int, Any]], meta: dict[str, Any]
     ) -> Report:
-        """Return the report of these values; those that are undefined (NaN) are left out."""
+        """Return the report of these values; those that are undefined (NaN) are left out, and
+        None in the items.
+        """
         defined = {name: value for name, value in values.items() if not math.isnan(value)}
-        return cls(defined, items, meta)
+        return cls(defined, _none_for_nan(items), meta)
 
     def to_json(self, path: str | Path, stamp: dict[str, Any] | None = None) -> Path:
         """Writes strict JSON atomically: the file is the whole report, and its stamp if given, or
@@ -175,6 +177,14 @@ def plain(value: Any) -> Any:
     if math.isnan(number):
         return None
     return {INFINITE: int(math.copysign(1, number))} if math.isinf(number) else number
+
+
+def _none_for_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _none_for_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_none_for_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _revive(content: dict[str, Any]) -> Any:
