@@ -15,7 +15,7 @@ from transformers import AutoTokenizer
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.evaluation.conventions import CONVENTIONS, convention
 from ngdiff.evaluation.tofu import evaluate
-from ngdiff.lm.chat import SYSTEM
+from ngdiff.lm.chat import SYSTEM, prompt_of
 from ngdiff.lm.lora import adapt
 from ngdiff.lm.model import load, save
 from ngdiff.lm.tokenizer import identity, padding
@@ -30,9 +30,11 @@ class Tomorrow(datetime):
 
 @cache
 def bench() -> Benchmark:
-    """One or two rows of each set."""
+    """One or two rows of each set but the hold-out, which the tokens of no other differ from."""
     rows = {
-        name: rows[: 1 if name[0] in "rw" else 2] for name, rows in micro.bench().configs.items()
+        name: rows[: 1 if name[0] in "rw" else 2]
+        for name, rows in micro.bench().configs.items()
+        if name != "holdout10"
     }
     return replace(micro.bench(), configs=rows)
 
@@ -65,8 +67,7 @@ def test_a_copy_gives_the_same_bits_in_every_convention(name, tmp_path, monkeypa
     monkeypatch.setattr(rendering, "datetime", Tomorrow)
     again = load(copy)
     assert again.prompt == lm.prompt and measured(again) == first
-    (copy / "ngdiff.json").unlink()
-    assert load(copy).prompt == lm.prompt, "nor does our own file beside the weights"
+    assert prompt_of(again.tokenizer) == lm.prompt, "nor does our own file beside the weights"
 
 
 def theirs(own, question: str, answer: str) -> tuple[list[int], list[int]]:
