@@ -33,6 +33,7 @@ from ngdiff.engine.engine import device_named
 from ngdiff.evaluation import conventions
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.definition import Encoded, unanswered
+from ngdiff.evaluation.report import asking
 from ngdiff.lm.model import LM, load
 from ngdiff.lm.tokens import Example, named
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
@@ -128,7 +129,11 @@ def _compared(asked: Comparison) -> dict[str, Any]:
     found = losses(lm, before, sets[0], sets[1], asked.rows, rule, names)
     config = asdict(asked) | {"convention": rule.name}
     config = {name: value for name, value in config.items() if name not in ("json", "device")}
-    return {"objectives": found, "stamp": stamp(config, None, time.perf_counter() - began)}
+    return {
+        "objectives": found,
+        "asked": asking(lm, rule),
+        "stamp": stamp(config, None, time.perf_counter() - began),
+    }
 
 
 def _encoded(rule: Convention, model: LM, row: Row) -> Encoded:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ def identity(tokenizer: PreTrainedTokenizerBase) -> str:
     They come from its vocabulary, its rules, BOS and EOS: not from its name, its padding token or
     the spelling of its files.
     """
+    return _identity(tokenizer, (len(tokenizer), tokenizer.bos_token, tokenizer.eos_token))
+
+
+@lru_cache(maxsize=16)  # half a second of a large vocabulary; key: what may change in one
+def _identity(tokenizer: PreTrainedTokenizerBase, key: tuple[Any, ...]) -> str:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         rules: dict[str, Any] = {"class": type(tokenizer).__name__, "vocab": tokenizer.get_vocab()}

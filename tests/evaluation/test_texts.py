@@ -157,6 +157,29 @@ def test_what_a_cut_leaves(bos):
     assert labelled(lm.tokenizer, open_.encode(lm, "a long question", "b")) == ["<eos>"]
 
 
+def test_what_a_cut_leaves_of_a_template():
+    """The template's tag is of special tokens, which leave no text to look for it in."""
+    tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+    tokenizer.chat_template = CHAT
+    lm = Asked(tokenizer, prompt_of(tokenizer))
+    n = len(lm.encode("a", "bcdefgh"))
+    how = cut_to("tofu", n - 3)  # without "g", "h" and the end of turn
+    row = how.encode(lm, "a", "bcdefgh")
+    assert how.truth(lm, "bcdefgh", row) == "bcdef" == "".join(labelled(tokenizer, row))
+    assert truth(cut_to("tofu", n), lm, "a", "bcdefgh") == "bcdefgh"
+    assert truth(cut_to("tofu", len(row.given) - 1), lm, "a", "bcdefgh") == ""
+
+
+def test_a_tokenizer_without_the_token_that_ends_an_answer_is_refused():
+    tokenizer = words()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"no EOS token: give the model's own \(--tokenizer\)"):
+        Asked(tokenizer, Prompt()).encode("a", "b")
+    other = Prompt("Q: ", "\n", "A: ", answer_end="<|im_end|>")
+    with pytest.raises(ValueError, match=r"no token '<\|im_end\|>', which ends an answer"):
+        Asked(words(), other).encode("a", "b")
+
+
 def test_a_cut_row_fits_a_context_that_the_whole_row_does_not():
     lm = Asked(words(), Prompt("[INST] ", " [/INST]", ""), context=20)
     row = cut_to("tofu", 18).encode(lm, "a", "bcdefghijkl")
