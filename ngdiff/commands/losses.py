@@ -89,8 +89,8 @@ def losses(
 
 
 def command(asked: Comparison) -> None:
-    """`ngdiff losses`: {"objectives": …, "stamp": …} in the file `json`, which appears whole or not
-    at all, or printed.
+    """`ngdiff losses`: {"objectives": …, "asked": …, "stamp": …} in the file `json`, which appears
+    whole or not at all, or printed.
 
     Everything is float32. A value that is not finite is null. Errors: those of `losses`,
     `ngdiff.data.files.read` and `ngdiff.load`, which name the file.
