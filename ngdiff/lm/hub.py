@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from transformers.utils import logging
 
-# of a folder: the pattern of a file that it needs, and what it holds no … without it
-MODEL = ("config.json", "model: it needs config.json, model.safetensors and a tokenizer")
-TOKENIZER = ("*token*", "tokenizer (tokenizer.json, …): give the place of one (--tokenizer)")
+# what a folder is asked for, and what it needs
+MODEL = ("model", "it needs config.json, model.safetensors and a tokenizer")
+TOKENIZER = ("tokenizer", "give the place of one (--tokenizer)")
 CODE = (
     "it cannot be loaded without code of its own: read that code, "
     "then allow it with trust_remote_code=True"
@@ -59,17 +59,18 @@ def fetch(
     loader: Callable[..., Any],
     path_or_id: str | Path,
     trust_remote_code: bool = False,
-    needs: tuple[str, str] = MODEL,
+    files: Sequence[Path] | None = None,
     **options: Any,
 ) -> Any:
     """loader(path_or_id, **options) for a folder or hub id; errors as `ngdiff.load` says.
 
-    needs: the pattern of a file that a folder must have, and what it holds no … without it.
+    files: of a tokenizer, those that a folder has of it; None: a model is loaded.
     """
     folder = Path(path_or_id).expanduser()
     if folder.is_dir():
-        if not any(folder.glob(needs[0])):
-            raise ValueError(f"{folder} holds no {needs[1]}")
+        what, advice = MODEL if files is None else TOKENIZER
+        if not ((folder / "config.json").is_file() if files is None else files):
+            raise ValueError(f"{folder} holds no {what}: {advice}")
     elif _is_path(path_or_id):
         raise FileNotFoundError(
             f"{folder} does not exist: give a model folder or a hub id (owner/name)"

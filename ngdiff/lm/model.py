@@ -22,7 +22,7 @@ from ngdiff.core.processes import whole_state
 from ngdiff.data.benchmark import BARE, Prompt
 from ngdiff.lm import lora
 from ngdiff.lm.chat import DATE, dated, prompt_of
-from ngdiff.lm.hub import TOKENIZER, fetch, without_bars
+from ngdiff.lm.hub import fetch, without_bars
 from ngdiff.lm.lora import ADAPTER, base_of, put_on
 from ngdiff.lm.tokenizer import files_of, padding, write
 from ngdiff.lm.tokens import Example, encode
@@ -150,7 +150,8 @@ def _tokenizer(
         place = folder
     elif not given and not Path(base).expanduser().is_dir():
         place = zoo.tokenizer_of(base)
-    return fetch(AutoTokenizer.from_pretrained, place, trust_remote_code, TOKENIZER)
+    found = files_of(str(place))
+    return fetch(AutoTokenizer.from_pretrained, place, trust_remote_code, files=found)
 
 
 def _weights(base: str | Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from datetime import datetime
 from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 import transformers.utils.chat_template_utils as rendering
 from transformers import AutoTokenizer
 
@@ -112,6 +114,29 @@ def test_padding_is_settled_by_no_one_before_a_convention_reads_it(name, hidden,
     assert lm.pad_id == padding(lm.tokenizer) == ids("<pad>") != lm.tokenizer.eos_token_id
 
 
+@pytest.mark.parametrize("name", ["plain-pad-is-eos", "phi-3", "zephyr", "llama-3-pad-is-eos"])
+def test_probabilities_are_those_of_the_original_collator(name, tmp_path):
+    """A plain forward of a whole padded batch, its mask hiding every token that is the padding."""
+    lm = load(saved.folder(name, tmp_path))
+    own = AutoTokenizer.from_pretrained(tmp_path)
+    rows = micro.bench().forget[:3]
+    report = evaluate(lm, bench(), convention="open-unlearning", generate=False, gradnorm=False)
+    for i, row in enumerate(rows[: len(report.items["forget_Q_A_Prob"])]):
+        if own.chat_template:
+            asked, ids = theirs(own, row["question"], row["answer"])
+        else:
+            head = f"Question: {row['question']}\nAnswer: "
+            asked, ids = own(head)["input_ids"], [*own(head + row["answer"])["input_ids"]]
+            ids.append(own.eos_token_id)
+        padded = torch.tensor([ids + [own.pad_token_id] * 5])
+        with torch.no_grad():
+            mask = (padded != own.pad_token_id).long()
+            logp = lm.model(padded, attention_mask=mask).logits[0].log_softmax(-1)
+        told = [logp[t - 1, ids[t]].item() for t in range(len(asked), len(ids))]
+        prob = math.exp(sum(told) / len(told))
+        assert report.items["forget_Q_A_Prob"][i]["prob"] == pytest.approx(prob, rel=1e-4)
+
+
 def test_a_tokenizer_made_here_is_written_for_other_releases_too(tmp_path):
     lm = micro.lm()
     folder = save(replace(lm), tmp_path / "model")
@@ -144,7 +169,7 @@ def test_an_adapter_keeps_the_tokenizer_and_the_prompt_of_its_base(tmp_path):
     for path in given.iterdir():
         if "token" in path.name or "chat" in path.name:
             path.unlink()
-    with pytest.raises(ValueError, match=r"chatml holds no tokenizer .*--tokenizer"):
+    with pytest.raises(ValueError, match=r"chatml holds no tokenizer: .*--tokenizer"):
         load(given)
     lm = load(given, tokenizer=str(other))
     base = save(replace(lm, prompt=replace(lm.prompt, answer_start="So: ")), tmp_path / "base")
