@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
@@ -23,6 +22,7 @@ from typing import Any, TextIO, TypeVar
 
 from ngdiff.store.code import HOME, fingerprint_of
 from ngdiff.store.content import content_key, sha256
+from ngdiff.store.orphans import end_after, wait_while_child_of
 from ngdiff.store.rows import environment, write_document
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def kernel_environment(cache: Path) -> dict[str, str]:
     It has one thread and none of the user's files.
     """
     spec = cache / "jupyter" / "kernels" / "python3" / "kernel.json"
-    argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher"]
+    argv = [sys.executable, "-P", "-Xfrozen_modules=off", "-m", "ngdiff.book.kernel"]
     argv += ["-f", "{connection_file}"]
     write_document(spec, {"argv": argv, "display_name": "Python 3", "language": "python"})
     package = str(HOME.parent)
@@ -123,6 +123,7 @@ def run(
         "source": str(source.resolve()),
         "out": str(out.resolve()),
         "parameters": {**parameters},
+        "parent": os.getpid(),
     }
     command = [sys.executable, "-m", "ngdiff.book.execute", json.dumps(spec)]
     start = time.perf_counter()
@@ -229,25 +230,16 @@ def _tags(cell: Mapping[str, Any]) -> list[str]:
     return cell["metadata"].get("tags", [])
 
 
-def _die_with(parent: int) -> None:
-    """End this process, and so its kernel, soon after its parent was killed.
-
-    No orphan writes over a later run.
-    """
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def _child(text: str) -> None:
+    spec = json.loads(text)
+    # no orphan writes over a later run
+    end_after(functools.partial(wait_while_child_of, spec["parent"]))
     # the parent's pipe is ours alone: whatever else this process, its kernel or a library prints
     # goes to the log
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     # leave through the clean-up, which stops the kernel
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    spec = json.loads(text)
     say = functools.partial(_tell, pipe)
     _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"], say)
 

@@ -19,6 +19,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -35,6 +36,7 @@ from ngdiff.profiles import Profile, TinyLM, Training, profile
 from ngdiff.store.cache import cache_dir, cached, found, probe_writable
 from ngdiff.store.code import HOME, fingerprint
 from ngdiff.store.content import content_key
+from ngdiff.store.orphans import end_after, wait_while_child_of
 from ngdiff.store.slots import slot
 
 __all__ = ["LM", "ROLES", "key_of", "load", "pair", "reference", "save", "target"]
@@ -229,6 +231,7 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
     try:
         for role in ROLES:
             job = {"bench": asdict(bench), "profile": asdict(P), "seed": seed, "role": role}
+            job["parent"] = os.getpid()
             options = {
                 "stdin": subprocess.PIPE,
                 "stdout": writer,
@@ -257,6 +260,7 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
 def _worker() -> None:
     """Trains the model of the job given as JSON on standard input."""
     job = json.load(sys.stdin)
+    end_after(partial(wait_while_child_of, job["parent"]))
     data, fields = job["bench"], job["profile"]
     bench = Benchmark(**{**data, "prompt": Prompt(**data["prompt"])})
     shape = TinyLM(**fields["lm"]) if fields["lm"] else None

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,47 +139,6 @@ def test_every_notebook_may_use_all_workers_which_share_the_slots(
     monkeypatch.setattr(execute, "run", run)
     Reproduction(repo, "tiny", [].append).all(plan(repo, "tiny"), 2, False)
     assert sorted(seen) == [(name, 2, f"{repo / '.cache/slots'}:2") for name in ("00", "06")]
-
-
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, "waited too long"
-        time.sleep(0.1)
-
-
-def test_a_killed_reproduction_leaves_nothing_that_looks_done(repo: Path) -> None:
-    body = (
-        "# %%\nimport os, pathlib, time\nhere = pathlib.Path('..')\n"
-        "(here / 'pid.tmp').write_text(str(os.getpid()))\n(here / 'pid.tmp').rename(here / 'pid')\n"
-        "while not (here / 'go').exists():\n    time.sleep(0.1)\n\n"
-    )
-    add(repo, "00_a", body + WRITE.format(name="00_a", value=1))
-    package = str(Path(__file__).resolve().parents[2])
-    code = (
-        f"import sys; sys.path.insert(0, {package!r}); from ngdiff.book.reproduce import "
-        "reproduce; reproduce()"
-    )
-    killed = subprocess.Popen([sys.executable, "-c", code], cwd=repo, stdout=subprocess.DEVNULL)
-    wait_for((repo / "pid").exists)
-    killed.kill()
-    killed.wait()
-    kernel = int((repo / "pid").read_text())
-    wait_for(lambda: gone(kernel))  # the kernel does not live on to write over the next run
-    assert not (repo / "report/tiny.html").exists()
-    (repo / "go").touch()
-    said: list[str] = []
-    assert reproduce(root=repo, say=said.append) == 0
-    assert said[0] == "0 of 1 notebooks are still valid" and "00_a done" in said[1]
-    assert (repo / "data/results/tiny/00_a.count").read_text() == "1"
 
 
 def test_parameters_reach_the_kernel_of_this_interpreter(repo: Path) -> None:
