@@ -7,6 +7,7 @@ disturb another.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -14,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -22,6 +24,7 @@ from typing import Any, TextIO, TypeVar
 
 from ngdiff.store.code import HOME, fingerprint_of
 from ngdiff.store.content import content_key, sha256
+from ngdiff.store.disk import FullDiskError, full, probe_room, room
 from ngdiff.store.orphans import end_after, wait_while_child_of
 from ngdiff.store.rows import environment, write_document
 
@@ -113,7 +116,7 @@ def run(
     Outcome, not an error.
 
     jobs: how many worker processes the notebook may start (NGDIFF_JOBS). extra: more environment
-    variables.
+    variables. Errors: FullDiskError where it failed for lack of room.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     written = out.resolve().with_suffix(".written")
@@ -127,12 +130,25 @@ def run(
     }
     command = [sys.executable, "-m", "ngdiff.book.execute", json.dumps(spec)]
     start = time.perf_counter()
-    with open(out.with_suffix(".log"), "w+", encoding="utf-8") as log:
+    log_file = out.with_suffix(".log")
+    with room(log_file), open(log_file, "w+", encoding="utf-8", errors="replace") as log:
         cells, failure = _followed(command, source.parent, env | dict(extra or {}), log, on_cell)
     seconds = time.perf_counter() - start
+    if failure:
+        _check_room(source, out, failure)
     lines = written.read_bytes().splitlines() if written.exists() else []
     files = frozenset(Path(os.fsdecode(line)) for line in lines)
     return Outcome(seconds, cells, failure, files)
+
+
+def _check_room(source: Path, out: Path, failure: Failure) -> None:
+    """Raise FullDiskError where that is why a notebook failed, whatever the failure says."""
+    if "FullDiskError: " in failure.error:
+        raise FullDiskError(failure.error.partition("FullDiskError: ")[2])
+    if why := full(failure.error):
+        cell = f"what {source.name} saves in its cell {failure.cell}"
+        raise FullDiskError.at(cell if failure.cell else out, why)
+    probe_room(out.parent)
 
 
 def _followed(
@@ -241,7 +257,21 @@ def _child(text: str) -> None:
     # leave through the clean-up, which stops the kernel
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     say = functools.partial(_tell, pipe)
-    _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"], say)
+    try:
+        _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"], say)
+    except Exception as error:  # of papermill or its kernel, which no cell is to blame for
+        with contextlib.suppress(OSError):  # the log may be on a full disk
+            traceback.print_exc()
+        say(failure={"cell": 0, "of": 0, "source": "", "error": _cause(error)})
+
+
+def _cause(error: BaseException) -> str:
+    """Return an error in one line: the full disk behind it, where there is one."""
+    behind: BaseException | None = error
+    while behind is not None and not full(str(behind)):
+        behind = behind.__cause__ or behind.__context__
+    found = behind or error
+    return f"{type(found).__name__}: {' '.join(str(found).split())}"
 
 
 if __name__ == "__main__":

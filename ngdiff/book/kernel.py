@@ -13,7 +13,7 @@ from ipykernel.kernelapp import IPKernelApp
 from ngdiff.store.orphans import end_after, wait_while_child_of
 
 
-class Kernel(IPKernelApp):
+class NotebookKernel(IPKernelApp):
     """ipykernel's application with another watch over the parent.
 
     parent_handle: the parent's id, from JPY_PARENT_PID, which jupyter_client sets.
@@ -26,4 +26,4 @@ class Kernel(IPKernelApp):
 
 
 if __name__ == "__main__":
-    Kernel.launch_instance()
+    NotebookKernel.launch_instance()
