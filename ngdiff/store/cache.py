@@ -28,7 +28,7 @@ log = logging.getLogger("ngdiff")
 
 MANIFEST = "manifest.json"
 CACHE = "set the environment variable NGDIFF_CACHE to a folder you can write"
-ELSEWHERE = f"choose another output folder, or, for the cache, {CACHE}"
+ELSEWHERE = "choose another output folder"
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
