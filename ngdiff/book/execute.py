@@ -262,7 +262,8 @@ def _child(text: str) -> None:
     except Exception as error:  # of papermill or its kernel, which no cell is to blame for
         with contextlib.suppress(OSError):  # the log may be on a full disk
             traceback.print_exc()
-        say(failure={"cell": 0, "of": 0, "source": "", "error": _cause(error)})
+        why = f"{_cause(error)}; what it printed: {Path(spec['out']).with_suffix('.log')}"
+        say(failure={"cell": 0, "of": 0, "source": "", "error": why})
 
 
 def _cause(error: BaseException) -> str:

@@ -37,11 +37,11 @@ TIMES = "times.jsonl"  # seconds of each notebook
 # ---------------------------------------------------------------------------------------------- run
 def explain(job: Job, failure: execute.Failure, again: str) -> str:
     """Say what failed, where, why, and how to run it again."""
-    where = f"cell {failure.cell} of {failure.of}" if failure.cell else "before its first cell"
+    where = f"in cell {failure.cell} of {failure.of}" if failure.cell else "outside its cells"
     source = "\n".join(f"    {line}" for line in failure.source.strip().splitlines()[:12])
     return "\n".join(
         [
-            f"{job.name} failed in {where}: {failure.error}",
+            f"{job.name} failed {where}: {failure.error}",
             *([source] if source else []),
             f"  as far as it got: {job.out}",
             f"  again: {again} --only {job.name[:2]}",

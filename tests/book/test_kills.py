@@ -6,14 +6,19 @@ The toy notebook starts what real ones do: a pool of workers, and a process by i
 from __future__ import annotations
 
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from ngdiff.book.reproduce import reproduce
 from ngdiff.store.code import HOME
+from ngdiff.store.rows import read_rows
 from tests.helpers.processes import VARIABLE, commands, wait_for
 from tests.helpers.toy_checkout import WRITE, add
 
@@ -35,6 +40,10 @@ RUN = "from ngdiff.book.reproduce import reproduce; reproduce()"
 POINTS = ("papermill", "kernel", "works")  # where it is killed
 
 
+def copy(source: Path, to: Path) -> None:
+    shutil.copytree(source, to) if source.is_dir() else shutil.copy(source, to)
+
+
 def reached(point: str, folder: Path) -> bool:
     """Return whether the reproduction in this folder has come as far as the point."""
     if point in ("papermill", "kernel"):
@@ -52,7 +61,7 @@ def test_a_killed_reproduction_leaves_no_process_and_nothing_that_looks_done(
     for point, folder in folders.items():
         folder.mkdir()
         for name in ("pyproject.toml", "notebooks", "data"):
-            subprocess.run(["cp", "-R", str(repo / name), str(folder / name)], check=True)
+            copy(repo / name, folder / name)
         env, null = os.environ | {VARIABLE: point}, subprocess.DEVNULL
         killed[point] = subprocess.Popen(
             [sys.executable, "-c", RUN], cwd=folder, env=env, stdout=null, stderr=null
@@ -76,3 +85,47 @@ def test_a_killed_reproduction_leaves_no_process_and_nothing_that_looks_done(
     assert reproduce(root=here, say=said.append) == 0
     assert said[0] == "0 of 1 notebooks are still valid" and "00_a done" in said[1]
     assert (here / "data/results/tiny/00_a.count").read_text() == "1"
+
+
+# ---------------------------------------------------------------------------------- the real ones
+KILLS = 12
+CLOCK = ("seconds", "stamp", "forwards_seconds")  # of a row: what a clock put into it
+
+
+def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows that a reproduction wrote, by file, without what a clock put into them."""
+    files = sorted((folder / "data/results/tiny").iterdir())
+    return {
+        file.name: [{k: v for k, v in row.items() if k not in CLOCK} for row in read_rows(file)]
+        for file in files
+        if file.name != "times.jsonl"
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [("reproduce",), ("sweep", "notebooks/grid.toml")])
+def test_the_notebooks_killed_at_twelve_points_come_to_the_same_rows(
+    checkout: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Nearly half an hour of a quiet machine with two cores; the rows begin without any."""
+    call = [sys.executable, "-m", "ngdiff", *command]
+    env = os.environ | {"PYTHONPATH": str(checkout)}
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    for folder in (whole, killed):
+        folder.mkdir()
+        for name in ("pyproject.toml", "notebooks", "data/protocol"):
+            copy(checkout / name, folder / name)
+        (folder / "data/results/tiny").mkdir(parents=True)
+    began = time.monotonic()
+    subprocess.run(call, cwd=whole, env=env | {"NGDIFF_CACHE": str(whole / "cache")}, check=True)
+    share = (time.monotonic() - began) / (KILLS + 1)
+    mine = env | {"NGDIFF_CACHE": str(killed / "cache"), VARIABLE: "twelve"}
+    for n in range(KILLS):
+        process = subprocess.Popen(call, cwd=killed, env=mine)
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(share * (0.5 + n % 3 / 2))  # not always as far into a notebook
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+        wait_for(lambda: not commands("twelve"), 5)
+    subprocess.run(call, cwd=killed, env=mine, check=True)
+    assert rows_of(killed) == rows_of(whole)

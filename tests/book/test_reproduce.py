@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import re
+import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +17,7 @@ from ngdiff.book import comparison, execute
 from ngdiff.book.jobs import plan
 from ngdiff.book.reproduce import Reproduction, reproduce
 from ngdiff.store import paths
+from ngdiff.store.disk import FullDiskError, probe_room
 from ngdiff.store.rows import read_rows, write_rows
 from tests.helpers.toy_checkout import WRITE, add
 
@@ -161,7 +167,9 @@ def test_parameters_reach_the_kernel_of_this_interpreter(repo: Path) -> None:
 def test_a_kernel_that_dies_is_a_failure(repo: Path) -> None:
     source = add(repo, "00_a", "# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     outcome = execute.run(source, repo / "out" / "00_a.ipynb", {}, repo / ".cache")
-    assert outcome.failure is not None and "exit code" in outcome.failure.error
+    log = repo / "out" / "00_a.log"
+    assert outcome.failure is not None and log.exists()
+    assert outcome.failure.error == f"DeadKernelError: Kernel died; what it printed: {log}"
 
 
 def test_the_key_is_of_the_data_in_a_folder_that_a_parameter_names(repo: Path) -> None:
@@ -244,3 +252,39 @@ def test_seconds_of_a_warm_or_partial_run_are_not_saved(
     assert reproduce(root=repo, say=[].append) == 0 and [r["alone"] for r in read_rows(times)] == [
         False
     ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "place"),
+    [
+        ("open('x', 'wb').write(bytes(150_000))", "what 00_a.py saves in its cell 3"),
+        ("print('x' * 150_000)", "00_a.ipynb"),  # papermill saves it
+        ("import os; os.kill(os.getpid(), 9)", ""),
+    ],
+)
+def test_a_full_disk_is_one_line_that_names_it(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, cell: str, place: str
+) -> None:
+    """The system's limit of a file's size stands for the disk."""
+    add(repo, "00_a", f"# %%\n{cell}\n")
+    said: list[str] = []
+    if not place:  # nothing in what the notebook leaves tells of the disk, so a trial finds it
+        place, trial = "/executed/tiny", probe_room
+        monkeypatch.setattr(execute, "probe_room", lambda folder: limited(10_000, trial, folder))
+    with pytest.raises(FullDiskError) as caught:
+        limited(100_000, reproduce, root=repo, say=said.append)
+    line, why = str(caught.value), re.escape(os.strerror(errno.EFBIG))
+    assert re.fullmatch(rf"no room to write \S*{place} \({why}\): free [^\n]*", line)
+    assert len(said) == 1 and not (repo / "report/tiny.html").exists()
+    with pytest.raises(FullDiskError, match=f"{repo}/data/results/tiny"):  # before any work
+        limited(10_000, reproduce, root=repo, say=pytest.fail)
+
+
+def limited(size: int, work: Callable[..., object], *given: object, **more: object) -> None:
+    """Do the work where no file may be longer than `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        work(*given, **more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

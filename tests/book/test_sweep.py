@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ngdiff.book import execute
 from ngdiff.book import sweep as batch
 from ngdiff.study.trial import Trial
 
@@ -66,6 +67,17 @@ def test_a_damaged_ledger_of_a_cell_is_told_and_the_cell_runs_again(repo: Path) 
     assert [len(cell.file(".runs").read_text()) for cell in every] == [1, 3]
 
 
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells that write their rows without a kernel."""
+
+    def run(source: Path, out: Path, parameters: dict, *rest: object, **more: object):
+        Path(parameters["out"]).write_text(json.dumps({"lr": parameters["lr"]}) + "\n")
+        return execute.Outcome(0.0, 1)
+
+    monkeypatch.setattr(execute, "run", run)
+
+
 def toy_grid(repo: Path, rows: str, lr: str = "0.1") -> Path:
     (repo / "notebooks/cell.py").write_text(CELL)
     (repo / "grid.toml").write_text(f"rows = '{rows}'\n[grid]\nlr = {lr}\n")
@@ -87,7 +99,7 @@ def test_rows_outside_the_checkout_are_refused_before_work(
     assert not list(outside.iterdir()) and not (repo.parent / "outside.jsonl").exists()
 
 
-def test_a_sweep_writes_over_no_file_but_its_own(repo: Path) -> None:
+def test_a_sweep_writes_over_no_file_but_its_own(repo: Path, at_once: None) -> None:
     grid, rows = toy_grid(repo, "rows.jsonl"), repo / "rows.jsonl"
     rows.write_text("committed\n")
     silent = [].append
@@ -112,7 +124,7 @@ def test_a_sweep_writes_over_no_file_but_its_own(repo: Path) -> None:
 
 
 def test_a_sweep_killed_while_it_writes_its_rows_knows_them_afterwards(
-    repo: Path, monkeypatch: pytest.MonkeyPatch
+    repo: Path, at_once: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     grid, rows = toy_grid(repo, "rows.jsonl"), repo / "rows.jsonl"
     assert batch.sweep(grid, root=repo, say=[].append) == 0
