@@ -25,7 +25,7 @@ from typing import Any, TextIO, TypeVar
 from ngdiff.store.code import HOME, fingerprint_of
 from ngdiff.store.content import content_key, sha256
 from ngdiff.store.disk import FullDiskError, full, probe_room, room
-from ngdiff.store.orphans import end_after, wait_while_child_of
+from ngdiff.store.orphans import end_with
 from ngdiff.store.rows import environment, write_document
 
 T = TypeVar("T")
@@ -249,7 +249,7 @@ def _tags(cell: Mapping[str, Any]) -> list[str]:
 def _child(text: str) -> None:
     spec = json.loads(text)
     # no orphan writes over a later run
-    end_after(functools.partial(wait_while_child_of, spec["parent"]))
+    end_with(spec["parent"])
     # the parent's pipe is ours alone: whatever else this process, its kernel or a library prints
     # goes to the log
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")

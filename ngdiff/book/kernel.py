@@ -1,29 +1,26 @@
 """`python -m ngdiff.book.kernel`: the kernel of a notebook that `ngdiff.book.execute` runs.
 
 It is ipykernel's, but for one thing. Where the process that started it is gone, ipykernel ends the
-kernel alone; this one also ends what the notebook started (`ngdiff.store.orphans`).
+kernel alone, and looks only once it runs. This one ends what the notebook started too, and looks
+from its first moment (`ngdiff.store.orphans`).
 """
 
 from __future__ import annotations
 
-from functools import partial
+import os
+import sys
 
-from ipykernel.kernelapp import IPKernelApp
-
-from ngdiff.store.orphans import end_after, wait_while_child_of
+from ngdiff.store.orphans import end_with
 
 
-class NotebookKernel(IPKernelApp):
-    """ipykernel's application with another watch over the parent.
+def main() -> None:
+    """Run ipykernel under our watch; jupyter_client gives the parent's id in JPY_PARENT_PID."""
+    end_with(int(os.environ["JPY_PARENT_PID"]))
+    from ipykernel.kernelapp import launch_new_instance  # takes a second, watched already
 
-    parent_handle: the parent's id, from JPY_PARENT_PID, which jupyter_client sets.
-    """
-
-    def init_poller(self) -> None:
-        """Begin to watch; `poller`, ipykernel's own thread, stays None."""
-        if self.parent_handle:
-            end_after(partial(wait_while_child_of, self.parent_handle))
+    sys.argv.append("--IPKernelApp.parent_handle=1")  # which ipykernel does not watch itself
+    launch_new_instance()
 
 
 if __name__ == "__main__":
-    NotebookKernel.launch_instance()
+    main()

@@ -19,7 +19,6 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict, replace
-from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -36,7 +35,6 @@ from ngdiff.profiles import Profile, TinyLM, Training, profile
 from ngdiff.store.cache import CACHE, cache_dir, cached, found, probe_writable
 from ngdiff.store.code import HOME, fingerprint
 from ngdiff.store.content import content_key
-from ngdiff.store.orphans import end_after, wait_while_child_of
 from ngdiff.store.slots import slot
 
 __all__ = ["LM", "ROLES", "key_of", "load", "pair", "reference", "save", "target"]
@@ -225,13 +223,14 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
         "NGDIFF_CACHE": str(cache_dir()),
         "PYTHONPATH": path,
     }
-    command = [sys.executable, "-P", "-c", "from ngdiff.lm.pair import _worker; _worker()"]
+    code = f"from ngdiff.store.orphans import end_with; end_with({os.getpid()})\n"
+    code += "from ngdiff.lm.pair import _worker; _worker()"
+    command = [sys.executable, "-P", "-c", code]
     reader, writer = os.pipe()  # one pipe for both: lines shorter than a page stay whole
     workers = []
     try:
         for role in ROLES:
             job = {"bench": asdict(bench), "profile": asdict(P), "seed": seed, "role": role}
-            job["parent"] = os.getpid()
             options = {
                 "stdin": subprocess.PIPE,
                 "stdout": writer,
@@ -260,7 +259,6 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
 def _worker() -> None:
     """Trains the model of the job given as JSON on standard input."""
     job = json.load(sys.stdin)
-    end_after(partial(wait_while_child_of, job["parent"]))
     data, fields = job["bench"], job["profile"]
     bench = Benchmark(**{**data, "prompt": Prompt(**data["prompt"])})
     shape = TinyLM(**fields["lm"]) if fields["lm"] else None

@@ -4,7 +4,7 @@ Nobody can clean up after SIGKILL, so each process watches the one above it:
 
     reproduce, sweep  <-  papermill  <-  kernel  <-  workers, and whatever else a notebook starts
 
-    end_after(partial(wait_while_child_of, parent))    in a process that `parent` started
+    end_with(parent)                                   in a process that `parent` started
     end_after(multiprocessing.parent_process().join)   in a worker of a pool
 
 A kernel leads a process group of its own, which holds everything that its notebook started. It ends
@@ -23,13 +23,18 @@ from threading import Thread
 PAUSE = 0.2  # seconds between two looks at the parent
 
 
-def wait_while_child_of(parent: int) -> None:
-    """Return when this process is no longer a child of the process with that id.
+def end_with(parent: int) -> None:
+    """End this process soon after its parent, the process with that id (`end_after`).
 
-    The id comes from the parent itself: a child that asked for it might ask too late.
+    The id comes from the parent itself: a child that asked for it might ask too late. Call it
+    before slow imports, for it watches from then on.
     """
-    while os.getppid() == parent:
-        time.sleep(PAUSE)
+
+    def wait() -> None:
+        while os.getppid() == parent:
+            time.sleep(PAUSE)
+
+    end_after(wait)
 
 
 def end_after(wait: Callable[[], object]) -> None:

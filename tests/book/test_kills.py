@@ -19,7 +19,7 @@ import pytest
 from ngdiff.book.reproduce import reproduce
 from ngdiff.store.code import HOME
 from ngdiff.store.rows import read_rows
-from tests.helpers.processes import VARIABLE, commands, wait_for
+from tests.helpers.processes import VARIABLE, commands, none_left, wait_for
 from tests.helpers.toy_checkout import WRITE, add
 
 BODY = """# %%
@@ -47,7 +47,9 @@ def copy(source: Path, to: Path) -> None:
 def reached(point: str, folder: Path) -> bool:
     """Return whether the reproduction in this folder has come as far as the point."""
     if point in ("papermill", "kernel"):
-        return f"ngdiff.book.{'execute' if point == 'papermill' else point}" in commands(point)
+        return f"ngdiff.book.{'execute' if point == 'papermill' else point}" in commands(
+            str(folder)
+        )
     return (folder / point).exists()
 
 
@@ -62,7 +64,7 @@ def test_a_killed_reproduction_leaves_no_process_and_nothing_that_looks_done(
         folder.mkdir()
         for name in ("pyproject.toml", "notebooks", "data"):
             copy(repo / name, folder / name)
-        env, null = os.environ | {VARIABLE: point}, subprocess.DEVNULL
+        env, null = os.environ | {VARIABLE: str(folder)}, subprocess.DEVNULL
         killed[point] = subprocess.Popen(
             [sys.executable, "-c", RUN], cwd=folder, env=env, stdout=null, stderr=null
         )
@@ -76,8 +78,8 @@ def test_a_killed_reproduction_leaves_no_process_and_nothing_that_looks_done(
         return not left
 
     wait_for(kill_those_that_are_there)
-    for point in POINTS:
-        wait_for(lambda point=point: not commands(point), 5)
+    for folder in folders.values():
+        none_left(str(folder))
     here = folders["works"]
     assert not (here / "report/tiny.html").exists()
     (here / "go").touch()
@@ -119,13 +121,13 @@ def test_the_notebooks_killed_at_twelve_points_come_to_the_same_rows(
     began = time.monotonic()
     subprocess.run(call, cwd=whole, env=env | {"NGDIFF_CACHE": str(whole / "cache")}, check=True)
     share = (time.monotonic() - began) / (KILLS + 1)
-    mine = env | {"NGDIFF_CACHE": str(killed / "cache"), VARIABLE: "twelve"}
+    mine = env | {"NGDIFF_CACHE": str(killed / "cache"), VARIABLE: str(killed)}
     for n in range(KILLS):
         process = subprocess.Popen(call, cwd=killed, env=mine)
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(share * (0.5 + n % 3 / 2))  # not always as far into a notebook
         process.kill()
         assert process.wait() == -signal.SIGKILL
-        wait_for(lambda: not commands("twelve"), 5)
+        none_left(str(killed))
     subprocess.run(call, cwd=killed, env=mine, check=True)
     assert rows_of(killed) == rows_of(whole)

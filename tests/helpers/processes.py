@@ -42,3 +42,11 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
     while not condition():
         assert time.monotonic() - start < seconds, "waited too long"
         time.sleep(0.05)
+
+
+def none_left(mark: str, seconds: float = 5.0) -> None:
+    """Return when no marked process is left. Errors: AssertionError with those that are there."""
+    try:
+        wait_for(lambda: not marked(mark), seconds)
+    except AssertionError as error:
+        raise AssertionError(f"left after {seconds:.0f} s:\n{commands(mark)}") from error

@@ -5,27 +5,27 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from ngdiff.store.code import HOME
-from tests.helpers.processes import VARIABLE, marked, wait_for
+from tests.helpers.processes import VARIABLE, marked, none_left, wait_for
 
 SCRIPT = """
 import os, subprocess, sys, time
-from functools import partial
-from ngdiff.store.orphans import end_after, wait_while_child_of
+from ngdiff.store.orphans import end_with
 
 below = subprocess.Popen(["sleep", "60"])
 print("begins to watch", flush=True)
-end_after(partial(wait_while_child_of, {parent}))
+end_with({parent})
 time.sleep(60)
 """
 
 
 @pytest.mark.parametrize("late", [False, True])  # late: the parent was gone before the first look
-def test_a_process_without_its_parent_ends_with_its_group(late: bool) -> None:
-    mark = f"orphan {late}"
+def test_a_process_without_its_parent_ends_with_its_group(tmp_path: Path, late: bool) -> None:
+    mark = str(tmp_path)
     env = os.environ | {VARIABLE: mark, "PYTHONPATH": str(HOME.parent)}
     script = SCRIPT.format(parent=1 if late else "os.getppid()")
     start = f"import subprocess, sys, time\nsubprocess.Popen([sys.executable, '-c', {script!r}], "
@@ -39,7 +39,7 @@ def test_a_process_without_its_parent_ends_with_its_group(late: bool) -> None:
         else:
             assert len(marked(mark)) == 3
         above.kill()
-    wait_for(lambda: not marked(mark), 5)
+    none_left(mark)
 
 
 def test_a_process_that_leads_no_group_ends_alone() -> None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from ngdiff.store.code import HOME
-from tests.helpers.processes import VARIABLE, marked, wait_for
+from tests.helpers.processes import VARIABLE, marked, none_left, wait_for
 
 SCRIPT = """
 import os, pathlib, time
@@ -27,10 +27,10 @@ trials.run_all([Trial("ngdiff", "constant", 1e-3, seed=seed) for seed in range(3
 
 
 def test_no_worker_outlives_the_process_that_asked_for_trials(tmp_path: Path) -> None:
-    env = os.environ | {VARIABLE: "trials", "PYTHONPATH": str(HOME.parent)}
+    env = os.environ | {VARIABLE: str(tmp_path), "PYTHONPATH": str(HOME.parent)}
     asked = subprocess.Popen([sys.executable, "-c", SCRIPT], cwd=tmp_path, env=env)
     wait_for(lambda: len(list(tmp_path.iterdir())) == 2)
-    assert {path.name for path in tmp_path.iterdir()} <= {str(p.pid) for p in marked("trials")}
+    assert {path.name for path in tmp_path.iterdir()} <= {str(p.pid) for p in marked(str(tmp_path))}
     asked.kill()
     asked.wait()
-    wait_for(lambda: not marked("trials"), 5)
+    none_left(str(tmp_path))
