@@ -62,7 +62,7 @@ def score_semeval(
 def score_muse(
     file: File, reference: Reference = None, convention: OfMUSE = "ngdiff", json: Out = None
 ) -> None:
-    """MUSE's responses and Min-40 % scores (the README says in which form)."""
+    """MUSE's responses and Min-40 % scores (docs/benchmarks.md says in which form)."""
     _score("muse", file, reference, None, convention, json)
 
 
