@@ -40,7 +40,7 @@ def end_with(parent: int) -> None:
 def end_after(wait: Callable[[], object]) -> None:
     """Start a thread that ends this process, without any clean-up, when `wait` returns.
 
-    Where the process leads a group, the other members are told to end too.
+    Where the process leads a group, the other members end too.
     """
     Thread(target=_end, args=(wait,), daemon=True).start()
 

@@ -91,7 +91,7 @@ def test_a_killed_reproduction_leaves_no_process_and_nothing_that_looks_done(
 
 # ---------------------------------------------------------------------------------- the real ones
 KILLS = 12
-CLOCK = ("seconds", "stamp", "forwards_seconds")  # of a row: what a clock put into it
+CLOCK = ("seconds", "stamp")  # of a row: what a clock put into it
 
 
 def rows_of(folder: Path) -> dict[str, list[dict[str, Any]]]:
