@@ -1,8 +1,8 @@
 """The prompt of a model: what its chat template writes around question and answer.
 
-TOFU's prompt forms: a tokenizer with a chat template is asked by it, with a system message where
-the template takes one; a published model that is asked in another way says so in `ngdiff.zoo`; all
-others are asked `Question: {q}\\nAnswer: {a}`. The name of a folder says nothing.
+A model with a chat template is asked by it, with a system message where the template takes one. Of
+published models that are asked in another way `ngdiff.zoo` knows how. All others have TOFU's form,
+`Question: {q}\\nAnswer: {a}`. The name of a folder says nothing.
 
 A template may write today's date, and its numbers would change daily. Here it writes `DATE`.
 """
@@ -79,8 +79,8 @@ def render(
 def chat_prompt(tokenizer: PreTrainedTokenizerBase) -> Prompt:
     """Return the chat template as fixed text around question and answer.
 
-    It is the text of a finished turn, as the model was trained on it: what the template writes
-    before an answer (an empty think block, a space) is part of the prompt. The answer ends in the
+    It is the text of a finished turn, as the model was trained on it. What the template writes
+    before an answer is part of the prompt: an empty think block, a space. The answer ends in the
     template's end of turn. The tokenizer is left as it is. Raises ValueError for a template that
     does not write question and answer once each.
     """

@@ -154,8 +154,8 @@ def test_a_tokenizer_made_here_is_written_for_other_releases_too(tmp_path):
 
 def test_a_hub_tokenizer_is_copied_from_the_cache(tmp_path, monkeypatch):
     given = saved.folder("phi-3", tmp_path / "given")
-    cached = lambda place, name: str(given / name)  # noqa: E731
-    monkeypatch.setattr("ngdiff.lm.tokenizer.try_to_load_from_cache", cached)
+    place = "ngdiff.lm.tokenizer.try_to_load_from_cache"
+    monkeypatch.setattr(place, lambda hub_id, name: str(given / name))
     lm = load(given)
     lm.tokenizer.name_or_path = "owner/name"
     copy = save(lm, tmp_path / "copy")
