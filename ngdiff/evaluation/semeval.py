@@ -84,6 +84,9 @@ def evaluate(
     values = _named(_result(found, mmlu, how), generate)
     if reference is not None and "mia_auc" in values:
         values["mia_auc_reference"] = _reference_auc(reference, rows, how, say)
+    said = meta_of(lm, bench, how, reference, prompts=False)
+    for line in said["notes"]:
+        say(f"{lm.name}: {line}")
     meta = {
         "split": bench.source.get("split", bench.split),
         "reference": _name_of(reference),
@@ -92,7 +95,7 @@ def evaluate(
         "rows": {part: len(members) for part, members in rows.items()},
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report.of(values, found, meta_of(lm, bench, how) | meta)
+    return Report.of(values, found, said | meta)
 
 
 def _reference_auc(
@@ -144,7 +147,7 @@ def write(report: Report, folder: str | Path) -> Path:
                 path = temporary / "mia_results" / f"{side}_0.csv"
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(csv_text(report.items[side], ("id", "nll")), "utf-8", newline="")
-        (temporary / "evaluation_results.jsonl").write_text(json.dumps(result, indent=4), "utf-8")
+        (temporary / "evaluation_results.jsonl").write_text(json.dumps(result) + "\n", "utf-8")
     return folder
 
 
