@@ -23,8 +23,8 @@ def check(params: Sequence[Tensor], exact: bool) -> None:
         warnings.warn(
             f"{kinds.count(torch.bfloat16)} of {len(kinds)} trained tensors are bfloat16, which "
             "keeps 8 bits of a number: at usual learning rates most weights do not move at all. "
-            "Use ng.Master(parameters, make) as the optimizer, which keeps them exactly, or "
-            "float32 weights under torch.autocast",
+            "Use ng.Master(parameters, make) as the optimizer, which keeps them exactly "
+            "(ng.Engine(precision='bfloat16') does), or float32 weights under torch.autocast",
             stacklevel=3,
         )
 

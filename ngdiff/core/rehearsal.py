@@ -1,10 +1,10 @@
 """A rehearsal of an optimizer on eight numbers: whether its step is linear in its rate.
 
-A probe lets the optimizer step once, at some rate s, and takes u = (θ_s − θ₀)/s for the update per
-unit rate, whatever rate is then chosen. That holds for an optimizer whose update is a multiple of
-the rate and whose state does not remember the rate: SGD with momentum, the Adam kinds, RMSprop,
-Adagrad, Lion. It does not hold for Adafactor, Rprop, ASGD, Prodigy, Schedule-Free or Lookahead.
-Nobody can list them all, so a small copy of the very optimizer is stepped and watched.
+A probe lets the optimizer step once, at some rate s. It takes u = (θ_s − θ₀)/s for the update per
+unit rate, and chooses the rate afterwards. So the update must be a multiple of the rate, and the
+optimizer's state must not remember the rate. SGD with momentum, the Adam kinds, RMSprop, Adagrad
+and Lion are so. Adafactor, Rprop, ASGD, Prodigy, Schedule-Free and Lookahead are not. Nobody can
+list them all. So a small copy of the user's optimizer is stepped and watched.
 """
 
 from __future__ import annotations

@@ -48,15 +48,19 @@ class UnlearningStep:
     memory: how the two gradients are held, "swap" or "recompute" (`ngdiff.core.gradients`).
     stop: rules that may end the run before an update.
     measure: also log ⟨g_R, Δθ⟩ and ⟨g_F, Δθ⟩ of the actual step (two more copies of θ).
-    processes: those that share every batch; by default all of them where the model is a DDP or its
-    parameters are sharded by FSDP2. A loss is then the mean of what the callables return in each
-    (`Processes(mean=False)`: the sum), and every process must call with as many microbatches.
+    processes: those that share every batch. By default these are all processes where the model is a
+    DDP, or its parameters are sharded by FSDP2. A loss is then the mean of what the callables
+    return in each; `Processes(mean=False)` makes it the sum. Every process must call with as many
+    microbatches. Where several processes run and nothing says whether they share, it is an error.
     dtype: what the forward rounds the weights to, if that is coarser than they are (FSDP2's mixed
     precision). Autocast is noticed without it.
 
-    A probe looks along u, the optimizer's update per unit rate, which must not depend on the rate:
-    an optimizer for which it does is refused (`ngdiff.core.rehearsal`). It runs a module in eval
-    mode; with a list of parameters the modes are the caller's.
+    A probe looks along u, the optimizer's update per unit rate. An optimizer for which u depends on
+    the rate is refused (`ngdiff.core.rehearsal`). A module is probed in eval mode. With a list of
+    parameters the modes are the caller's, and a probe draws the step's own random numbers.
+
+    Retain losses are descended, forget losses are **ascended**. Weights must be float32 or finer,
+    or bfloat16 in a `Master`: bfloat16 without one is warned of, float16 is refused.
 
     Errors: weights that are not finite although losses and gradients are (LossNorm at a zero loss)
     raise FloatingPointError before anything changes. A non-finite loss or gradient is the outcome

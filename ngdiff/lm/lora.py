@@ -91,10 +91,10 @@ def off(model: nn.Module) -> Iterator[None]:
 def fresh(model: nn.Module) -> bool:
     """True while the adapter changes nothing: the model answers with it as without it.
 
-    That is asked of the model itself, on tokens from all over its vocabulary, so that it holds for
-    any of peft's adapters that can be switched off: LoRA, IA³, LoHa, OFT, DoRA, trained copies of
-    modules. Answers may differ by float32 rounding (DoRA's do). An adapter that cannot be switched
-    off (prompt tuning) is never fresh.
+    The model itself is asked, on tokens from all over its vocabulary. So it holds for any of peft's
+    adapters that can be switched off: LoRA, IA³, LoHa, OFT, DoRA, trained copies of modules.
+    Answers may differ by float32 rounding, as DoRA's do. An adapter that cannot be switched off
+    (prompt tuning) is never fresh.
     """
     if not any(hasattr(m, "_disable_adapters") for m in model.modules()):
         return False

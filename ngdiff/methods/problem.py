@@ -40,10 +40,10 @@ class LMProblem:
     engine: where it computes (`ngdiff.engine`). in_place: the target itself is unlearned, no copy
     of it is made, unless the objectives need it as it was.
 
-    The target is the *start* of KL, NPO, DPO, UNDIAL and RMU: what they need from it is computed
-    once a row and stored, or where that is too much, anew for each batch (`ngdiff.methods.start`).
-    A target with a fresh adapter (`ngdiff.lm.lora`) is its own start, with
-    the adapter switched off: the base is never copied. DPO sets each forget answer against a
+    The target is the *start* of KL, NPO, DPO, UNDIAL and RMU. What they need from it is computed
+    once a row and stored. Where that is too much, it is computed for each batch anew
+    (`ngdiff.methods.start`). A target with a fresh adapter (`ngdiff.lm.lora`) is its own start,
+    with the adapter switched off: the base is never copied. DPO sets each forget answer against a
     refusal to its question (`ngdiff.methods.refusals`); microbatches count the pairs. Over several
     processes each sees its share of every batch's rows.
     Errors: ValueError for a row longer than the model's context, before anything is trained, for a

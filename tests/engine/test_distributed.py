@@ -351,9 +351,18 @@ def test_point_2_a_loss_that_goes_around_ddp_is_an_error_before_anything_changes
 
 
 @functools.cache
-def alone(dtype):
+def alone(dtype, probed=False):
     net = own_loops.mlp(dtype)
-    return own_loops.loop(net), [p.detach() for p in net.parameters()]
+    options = own_loops.PROBED if probed else {}
+    return own_loops.loop(net, **options), [p.detach() for p in net.parameters()]
+
+
+def off(infos, exact):
+    """The largest relative distance of two histories."""
+    names = ("retain", "forget", "forget_ce", "norm_R", "norm_F", "eta")
+    pairs = zip(infos, exact, strict=True)
+    numbers = [(getattr(x, n), getattr(y, n)) for x, y in pairs for n in names]
+    return max(abs(x - y) / abs(y) for x, y in numbers if y == y)
 
 
 @pytest.mark.parametrize("name", ["replicate", "shard"])
@@ -369,15 +378,20 @@ def test_point_3_mean_losses_of_two_processes_are_those_of_one(two, name):
     assert [i.outcome for i in history] == [i.outcome for i in one] == [i.outcome for i in exact]
     assert one[-1].outcome == "forget_level" and len(one) > 2
 
-    def off(infos):
-        names = ("retain", "forget", "forget_ce", "norm_R", "norm_F", "eta")
-        pairs = zip(infos, exact, strict=True)
-        numbers = [(getattr(x, n), getattr(y, n)) for x, y in pairs for n in names]
-        return max(abs(x - y) / abs(y) for x, y in numbers if y == y)
-
     def moved(other):
         return max((x.double() - y).abs().max().item() for x, y in zip(other, theta_64))
 
     eps = torch.finfo(torch.float32).eps
-    assert off(history) <= SLACK * max(off(one), 8 * eps)
+    assert off(history, exact) <= SLACK * max(off(one, exact), 8 * eps)
     assert moved(weights) <= SLACK * max(moved(theta), 8 * eps)
+
+
+@pytest.mark.parametrize("name", ["replicate", "shard"])
+def test_point_3_a_probe_of_mean_losses_on_two_processes_is_that_of_one(two, name):
+    """Its first rate, which all rows of both processes decide; a line of half of it is no line."""
+    history = [Info(**row) for row in two("strangers")[f"{name} probed"]]
+    (one, _), (exact, _) = (alone(kind, True) for kind in (torch.float32, torch.float64))
+    assert history[0].stepsize == one[0].stepsize and history[0].eta != 0.05
+    eps = torch.finfo(torch.float32).eps
+    bound = SLACK * max(off(one[:1], exact[:1]), 512 * eps)
+    assert off(history[:1], exact[:1]) <= bound

@@ -18,9 +18,12 @@ from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.info import ForgetLevel, Info
 from ngdiff.core.step import UnlearningStep
+from ngdiff.core.stepsize import Constant
 
 ROWS, STEPS = 16, 12
 LEVEL = 2.5  # nats, which the forget rows reach on the way; twice the first one is above it
+
+PROBED: dict[str, Any] = {"stepsize": AutoLR(lr=0.05, every=4), "stop": []}
 
 
 def mlp(dtype: torch.dtype = torch.float32) -> nn.Module:
@@ -49,7 +52,7 @@ def loop(
     params = [p for p in model.parameters() if p.requires_grad]
     dtype, forward = params[0].dtype, call or model
     optimizer = torch.optim.SGD(params, lr=0.05, momentum=0.5)
-    options = {"stepsize": AutoLR(lr=0.05, every=4), "stop": [ForgetLevel(LEVEL)]} | options
+    options = {"stepsize": Constant(0.8), "stop": [ForgetLevel(LEVEL)]} | options
     step = UnlearningStep(model, optimizer, NGDiff(), **options)
     history: list[Info] = []
     for t in range(STEPS):
@@ -110,6 +113,7 @@ def stage() -> dict[str, Any]:
         "unchanged": all(torch.equal(p, q) for p, q in zip(net.parameters(), before)),
     }
     for name, make in (("replicate", replicated), ("shard", sharded)):
+        found[f"{name} probed"] = [asdict(info) for info in loop(make(), mine, **PROBED)]
         model = make()
         history = loop(model, mine)
         weights = [p.full_tensor() if name == "shard" else p for p in model.parameters()]
