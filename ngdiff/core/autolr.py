@@ -209,21 +209,30 @@ def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, looks: int
         if nxt == h:  # at a bound, or no smaller radius can be told from rounding
             break
         h = nxt
-    return _unfound(at, (seen, wants(seen)) if seen else None, moves, eta, looks)
+    return _unfound(at, (seen, wants(seen)) if seen else None, moves, eta, looks, above)
 
 
 def _unfound(
-    last: Fit, seen: tuple[Fit, float] | None, moves: list[float], eta: float, looks: int
+    last: Fit,
+    seen: tuple[Fit, float] | None,
+    moves: list[float],
+    eta: float,
+    looks: int,
+    level: float,
 ) -> _Looked:
-    """What is made of looks none of which had its rate within reach."""
+    """What is made of looks none of which had its rate within reach.
+
+    level: the largest radius known to show nothing, 0 where R was finite at no radius.
+    """
     if seen is None:
-        if last.outcome == "nonfinite":
+        if level < eta:  # R is not finite at the rate itself
             return _Looked(last, _bounded(eta / 100), "nonfinite")
         return _Looked(last, eta, "flat")
     at, rate = seen
     if looks == LOOKS:  # a search: the least step that does anything
         eta = _bounded(min(moves))
         return _Looked(at, eta, "clipped_down" if rate < eta else "clipped_up")
+    eta = min(eta, at.radius)  # a smaller radius: R is not finite at the rate itself
     clipped = _bounded(min(max(rate, eta / 10), eta * REACH))
     return _Looked(at, clipped, "clipped_up" if rate > clipped else "clipped_down")
 
@@ -232,7 +241,8 @@ def _watched(state: State, R: float) -> State:
     """A held state; where R has risen by more than itself, the rate cut and a probe due next."""
     if not state.R + state.size < R:
         return state
-    growth = (R - state.R + state.size) / state.size if state.size else math.inf
+    # a loss that was 0 has no scale: the rate is halved
+    growth = (R - state.R + state.size) / state.size if state.size else 1.0
     eta = _bounded(state.eta / (1 + math.sqrt(growth)))
     return replace(state, eta=eta, outcome="cut", due=state.step, gap=0, R=R)
 

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 from ngdiff.figures import style
 
 Row = dict[str, Any]
-# outcomes of a probe: the parabola moved η, or its fit did not count
-MOVED = {"accepted": "o", "clipped_up": "^", "clipped_down": "v", "bounded": "s"}
-IGNORED = {"uphill": "X", "skewed": "d", "concave": "D", "noise": "*", "nonfinite": "P"}
-MARKS = MOVED | IGNORED
+# outcomes of AutoLR: a parabola set η, or there was none to be believed
+MOVED = {"accepted": "o", "clipped_up": "^", "clipped_down": "v"}
+OTHERS = {"cut": "X", "flat": "*", "nonfinite": "P"}
+MARKS = MOVED | OTHERS
 
 
 def by_name(rows: Sequence[Row]) -> dict[str, list[Row]]:
