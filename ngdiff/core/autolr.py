@@ -250,10 +250,12 @@ def _watched(state: State, R: float) -> State:
 def _scale(size: float, info: Info | None) -> float:
     """What a rise is a share of: Σ|R's rows|, or the cross-entropy where R is another objective.
 
-    (KL to the start is 0 at the start, and a share of it would be none.)
+    (KL to the start is 0 at the start, and a share of it would be none.) Two sums of the same rows
+    differ by rounding and are one objective.
     """
-    other = info is not None and info.retain_ce != info.retain
-    return max(size, info.retain_ce) if info is not None and other else size
+    if info is None or math.isclose(info.retain_ce, info.retain, rel_tol=1e-3):
+        return size
+    return max(size, info.retain_ce)
 
 
 def _shown(line: Line, h: float) -> float:

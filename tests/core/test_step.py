@@ -600,7 +600,7 @@ def test_forwards_of_a_probe(rule, training, forwards):
 
 
 @pytest.mark.parametrize("start", [1e-6, 0.3, 1e3])
-@pytest.mark.parametrize("slack", [0.0, 0.1])
+@pytest.mark.parametrize("slack", [0.0, 1.0])
 def test_one_probe_of_a_quadratic_gives_the_rate_of_the_closed_form(start, slack):
     """R = ½x'Cx along d: slope −⟨Cx, d⟩, curvature d'Cd. R falls: e counts from a level line."""
     x_0 = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
