@@ -216,7 +216,7 @@ def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, searching:
     if seen is not None:  # the least step that does anything
         least = _bounded(min(moves))
         return _Looked(seen, least, "clipped_up" if wants(seen) > least else "clipped_down")
-    if at.outcome == "nonfinite":
+    if above < eta:  # R is not finite at the rate itself
         return _Looked(at, _bounded(eta / 100), "nonfinite")
     return _Looked(at, eta, "flat")
 
@@ -225,7 +225,8 @@ def _watched(state: State, R: float) -> State:
     """A held state; where R has risen by more than itself, the rate cut and a probe due next."""
     if not state.R + state.size < R:
         return state
-    growth = (R - state.R + state.size) / state.size if state.size else 99.0**2
+    # a loss that was 0 has no scale: the rate is halved
+    growth = (R - state.R + state.size) / state.size if state.size else 1.0
     eta = _bounded(state.eta / (1 + math.sqrt(growth)))
     return replace(state, eta=eta, outcome="cut", due=state.step, gap=0, R=R)
 
@@ -233,10 +234,12 @@ def _watched(state: State, R: float) -> State:
 def _scale(size: float, info: Info | None) -> float:
     """What a rise is a share of: Σ|R's rows|, or the cross-entropy where R is another objective.
 
-    (KL to the start is 0 at the start, and a share of it would be none.)
+    (KL to the start is 0 at the start, and a share of it would be none.) Two sums of the same rows
+    differ by rounding and are one objective.
     """
-    other = info is not None and info.retain_ce != info.retain
-    return max(size, info.retain_ce) if info is not None and other else size
+    if info is None or math.isclose(info.retain_ce, info.retain, rel_tol=1e-3):
+        return size
+    return max(size, info.retain_ce)
 
 
 def _shown(line: Line, h: float) -> float:

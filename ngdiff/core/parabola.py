@@ -91,9 +91,9 @@ def fit(line: Line, L_0: Sequence[float], h: float, z: float = Z) -> Fit:
         if 2 * abs(h) * slope > slope_noise:
             return Fit(slope, 0.0, "uphill", h)
         return Fit(slope, curvature, "noise", h)
-    if slope >= 0:
-        return Fit(slope, curvature, "uphill", h)
-    return Fit(slope, curvature, "ok" if curvature > 0 else "concave", h)
+    if curvature < 0 and slope <= 0:
+        return Fit(slope, curvature, "concave", h)
+    return Fit(slope, curvature, "uphill" if slope >= 0 else "ok", h)
 
 
 def student(z: float, n: int) -> float:

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 from ngdiff.figures import style
 
 Row = dict[str, Any]
-# outcomes of a probe: the parabola moved η, or there was none; and a cut between two probes
+# outcomes of AutoLR: a parabola set η, or there was none to be believed
 MOVED = {"accepted": "o", "clipped_up": "^", "clipped_down": "v", "bounded": "s"}
-IGNORED = {"flat": "*", "nonfinite": "P", "cut": "X"}
-MARKS = MOVED | IGNORED
+OTHERS = {"flat": "*", "nonfinite": "P", "cut": "X"}
+MARKS = MOVED | OTHERS
 
 
 def by_name(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -18,7 +18,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 import ngdiff as ng
-from ngdiff.core.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR, ThreePoint
 from ngdiff.core.directions import GradDiff, NGDiff
 from ngdiff.core.info import ForgetLevel
 from ngdiff.core.stepsize import Constant
@@ -27,7 +27,7 @@ from tests.helpers import killed, micro
 from tests.helpers.twin import Lion, NetProblem
 from tests.methods.test_problem import BENCH
 
-RULES = [AutoLR(lr=1e-3, every=4), AutoLR.paper(), AutoLR(forwards=1, fresh=0), Constant(0.01)]
+RULES = [AutoLR(lr=1e-3, every=4), ThreePoint(every=4), AutoLR(fresh=0), Constant(0.01)]
 OPTIMIZERS = {
     "its own": None,
     "momentum": lambda theta: torch.optim.SGD(theta, lr=0.1, momentum=0.9),

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import ngdiff as ng
-from ngdiff.core.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR, ThreePoint
 from ngdiff.core.directions import GradAscent, GradDiff, LossNorm, NGDiff
 from ngdiff.core.info import ForgetLevel, RetainBound
 from ngdiff.core.step import UnlearningStep
@@ -54,7 +54,11 @@ def test_the_loop_is_the_step_in_a_loop():
     run = ng.unlearn(NetProblem(), GradDiff(0.7), AutoLR(every=2), steps=5, seed=3)
     mine = NetProblem().bind(None, 3)
     step = UnlearningStep(mine.model, mine.optimizer(), GradDiff(0.7), AutoLR(every=2))
-    history = [step(*mine.batch(t), mine.probe(t, 3) if t % 2 == 0 else None) for t in range(5)]
+    history, due = [], []
+    for t in range(5):
+        due.append(t == step.state.due)
+        history.append(step(*mine.batch(t), mine.probe(t, 3) if due[-1] else None))
+    assert due[0] and not all(due)
     assert repr(run.history) == repr(history)
     assert torch.equal(weights(run.model), weights(mine.model))
 
@@ -82,10 +86,12 @@ def test_the_seed_is_the_order_of_the_data():
 
 def test_fresh_rows_are_asked_for_when_a_probe_is_due():
     problem = NetProblem()
-    ng.unlearn(problem, NGDiff(), AutoLR(every=3, fresh=2), steps=8)
-    assert problem.probed == [(0, 2), (3, 2), (6, 2)]
+    run = ng.unlearn(problem, NGDiff(), AutoLR(every=3, fresh=2), steps=8)
+    looked = [info.step for info in run.history if info.stepsize not in ("held", "cut")]
+    assert problem.probed == [(t, 2) for t in looked] and looked[:2] == [0, 1] != looked
+    assert len(looked) < 8
     problem.probed.clear()
-    for rule in (None, Constant(0.1), AutoLR.paper(), AutoLR(fresh=0)):
+    for rule in (None, Constant(0.1), ThreePoint(), AutoLR(fresh=0)):
         ng.unlearn(problem, NGDiff(), rule, steps=3)
     assert problem.probed == []
 

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 import ngdiff as ng
 from ngdiff.core import vector
-from ngdiff.core.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR, ThreePoint
 from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
 from ngdiff.core.info import ForgetLevel, RetainBound
 from ngdiff.core.losses import Reported
@@ -28,7 +28,7 @@ from tests.helpers.memory import peak_bytes
 from tests.helpers.twin import OPTIMIZERS, Net, flat_gradient, twin_direction, twin_step
 
 RULES = [GradAscent(), GradDiff(0.9), GradDiff(0.1), Sum(), LossNorm(), NGDiff(), PCGrad(), MGDA()]
-BELOW = AutoLR(lr=0.01, every=1, fresh=0, search=0)
+BELOW = AutoLR(lr=0.01, every=1, fresh=0)
 
 
 def weights(net):
@@ -63,7 +63,7 @@ class Look(StepSize):
     def probes(self, state):
         return True
 
-    def step(self, state, line):
+    def step(self, state, line, info=None):
         seen.append([(h, math.fsum(line(h))) for h in self.at] + [line])
         return replace(state, step=state.step + 1, eta=self.eta, outcome="looked")
 
@@ -515,25 +515,51 @@ def test_the_probe_looks_along_the_actual_update(optimizer):
         assert {h: looked[h] for h in futures} == pytest.approx(futures, rel=1e-12)
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+@pytest.mark.parametrize("memory", ["swap", "recompute"])
 @pytest.mark.parametrize("parts", [1, 4])
-def test_the_exact_slope_is_the_derivative_along_the_update(optimizer, parts):
-    h = 1e-5
-    net, step = built(optimizer, stepsize=Look(0.02, at=(h, -h)))
-    for turn in range(2):
-        step(net.micro("R", parts), net.F)
-        (_, plus), (_, minus), line = seen[turn]
-        assert line.slope == pytest.approx((plus - minus) / (2 * h), rel=1e-5)
-        assert len(line(0.0)) == 16  # one number a row
+def test_the_losses_of_the_steps_own_rows_are_known_before(parts, memory):
+    net, step = built(stepsize=Look(), memory=memory, rule=GradDiff(0.7))
+    net.eval()
+    step(net.micro("R", parts), net.F)
+    line = seen[0][-1]
+    assert list(line.at_zero) == pytest.approx(Net().rows("R").tolist(), rel=1e-12)
+    assert len(line.at_zero) == len(line(0.0)) == 16  # one number a row
 
 
-def test_fresh_rows_have_no_exact_slope_and_no_loss_known_before():
+def test_fresh_rows_have_no_loss_known_before():
     net, step = built(stepsize=Look())
     net.eval()
     step(net.R, net.F, [net.R, net.F])
-    line = seen[0][-1]
-    assert line.slope is None and line.at_zero is None
+    assert seen[0][-1].at_zero is None
     assert seen[0][0][1] == pytest.approx(Net().R().item() + Net().F().item())
+
+
+@dataclass(frozen=True)
+class Told(Look):
+    """Keeps what `step` is told, and probes at every second step."""
+
+    def probes(self, state):
+        return state.step % 2 == 0
+
+    def step(self, state, line, info=None):
+        seen.append((line, info))
+        return replace(state, step=state.step + 1, outcome="told")
+
+
+@pytest.mark.parametrize("memory", ["swap", "recompute"])
+def test_the_rule_is_told_the_losses_of_every_step(memory):
+    net, step = built(stepsize=Told(), rule=GradDiff(0.7), memory=memory)
+    infos = [step(net.R, net.F) for _ in range(4)]
+    assert [line is not None for line, _ in seen] == [True, False] * 2
+    for (_, told), info in zip(seen, infos, strict=True):
+        losses = "step", "outcome", "retain", "retain_ce", "forget", "norm_R", "cosine"
+        assert [getattr(told, x) for x in losses] == [getattr(info, x) for x in losses]
+        assert math.isnan(told.eta) and info.eta == 0.05  # the rate is not known yet
+
+
+def test_a_step_without_update_asks_no_rule():
+    net, step = built(stepsize=Told())
+    assert step(lambda: net.R() * math.nan, net.F).outcome == "nonfinite" and seen == []
 
 
 def test_probes_run_in_eval_mode_without_gradients():
@@ -554,11 +580,8 @@ def test_probes_run_in_eval_mode_without_gradients():
 @pytest.mark.parametrize(
     ("rule", "training", "forwards"),
     [
-        (AutoLR.paper(), False, 2),  # two looks; the loss at 0 is the phase's own
-        (AutoLR.paper(), True, 3),  # dropout may have been on: the loss at 0 is looked up
-        (AutoLR(forwards=1, fresh=0, search=0), False, 1),
-        (AutoLR(forwards=1, fresh=0, search=0), True, 2),
-        (AutoLR(search=0), False, 2),
+        (ThreePoint(), False, 2),  # two looks; the loss at 0 is the phase's own
+        (ThreePoint(), True, 3),  # dropout may have been on: the loss at 0 is looked up
     ],
 )
 def test_forwards_of_a_probe(rule, training, forwards):
@@ -572,18 +595,23 @@ def test_forwards_of_a_probe(rule, training, forwards):
     assert len(net.calls) - len(looks) == 11 * 3
 
 
-def test_a_one_forward_probe_equals_the_two_forward_one_on_a_parabola():
-    def run(rule):
-        x = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64, requires_grad=True)
-        c = torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64)
-        g = torch.tensor([-0.3, 0.5, 1.0], dtype=torch.float64)
-        step = UnlearningStep([x], None, NGDiff(), rule)
-        return step(lambda: 0.5 * c * x**2, lambda: g @ x)
-
-    one, two = (run(AutoLR(forwards=n, fresh=0, search=0, clip=1e9)) for n in (1, 2))
-    assert one.proposed == pytest.approx(two.proposed, rel=1e-9)
-    assert one.eta == one.proposed and one.stepsize == "accepted"
-    assert (one.slope, one.curvature) == pytest.approx((two.slope, two.curvature), rel=1e-9)
+@pytest.mark.parametrize("start", [1e-6, 0.3, 1e3])
+@pytest.mark.parametrize("slack", [0.0, 1.0])
+def test_one_probe_of_a_quadratic_gives_the_rate_of_the_closed_form(start, slack):
+    """R = ½x'Cx along d: slope −⟨Cx, d⟩, curvature d'Cd. R falls: e counts from a level line."""
+    x_0 = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
+    c = torch.tensor([1.0, 4.0, 9.0], dtype=torch.float64)
+    g = torch.tensor([-0.3, 0.5, 1.0], dtype=torch.float64)
+    x = x_0.clone().requires_grad_()
+    step = UnlearningStep([x], None, NGDiff(), AutoLR(lr=start, slack=slack, fresh=0))
+    info = step(lambda: 0.5 * c * x**2, lambda: g @ x)
+    d = c * x_0 / (c * x_0).norm() - g / g.norm()
+    best, e = (c * x_0 @ d / (c * d @ d)).item(), slack * (0.5 * c @ x_0**2).item()
+    wanted = max(best, math.sqrt(2 * e / (c * d @ d).item()))
+    assert wanted > best if slack else wanted == best  # the slack is what decides
+    assert info.proposed == pytest.approx(best, rel=1e-6)
+    assert info.eta == pytest.approx(wanted, rel=1e-6) and info.stepsize == "accepted"
+    torch.testing.assert_close(x.detach(), x_0 - wanted * d, rtol=1e-6, atol=1e-9)
 
 
 def test_precision_of_a_mixed_model_is_the_worst():

@@ -158,13 +158,13 @@ def test_two_processes_are_one_in_float64(two, name):
     numbers = apart(one(name), two(name))
     assert max(numbers) <= 1e-10
     looks = [row for row in two(name)["history"] if row["stepsize"] != "held"]
-    assert len(two(name)["history"]) == 10 and (len(looks) == 2 or "rule" in CASES[name])
+    assert len(two(name)["history"]) == 10 and (3 <= len(looks) < 10 or "rule" in CASES[name])
     assert any(row["outcome"] == "ok" for row in two(name)["history"])
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if name.startswith("float32")])
 def test_two_processes_are_one_in_float32(two, name):
-    """But for what rounding makes of ten steps with two probes, which twins of one process show."""
+    """But for what rounding makes of ten steps with probes, which twins of one process show."""
     for found, bound in zip(apart(one(name), two(name)), rounding(name), strict=True):
         assert found <= SLACK * bound
 

@@ -23,7 +23,7 @@ from torch import nn
 
 import ngdiff as ng
 from ngdiff import methods
-from ngdiff.core.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR, ThreePoint
 from ngdiff.core.checkpoint import load
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.step import UnlearningStep
@@ -227,7 +227,7 @@ def test_checkpointing_computes_each_block_twice_and_probes_once(monkeypatch, ch
         "forward",
         lambda self, *a, **k: (calls.append(torch.is_grad_enabled()), real(self, *a, **k))[1],
     )
-    run = go(Engine(checkpointing=checkpointing), lm=lm, rule=AutoLR.paper(), steps=1)
+    run = go(Engine(checkpointing=checkpointing), lm=lm, rule=ThreePoint(), steps=1)
     trained, looked = calls.count(True), calls.count(False)
     assert trained == 2 * 2 * (1 + checkpointing) and looked == 2 * run.history[0].forwards > 0
 

@@ -24,7 +24,7 @@ from ngdiff.timing.subject import MAKE
 from tests.helpers import micro
 
 CPU = torch.device("cpu")
-RATE, PROBE = Constant(1e-4), AutoLR(lr=1e-4, search=0, widen=0)
+RATE, PROBE = Constant(1e-4), AutoLR(lr=1e-4)
 
 
 def bench():
@@ -80,7 +80,7 @@ CASES = {
     "bfloat16": {"engine": Engine(precision="bfloat16"), "batch_size": 4},
     "bfloat16, probe": {"engine": Engine(precision="bfloat16"), "batch_size": 2, "rule": PROBE},
     "probe": {"batch_size": 2, "rule": PROBE},
-    "probe, many rows": {"rule": AutoLR(lr=1e-4, search=0, widen=0, fresh=3), "batch_size": 4},
+    "probe, many rows": {"rule": AutoLR(lr=1e-4, fresh=7), "batch_size": 4},
     "adapter": {"adapter": True, "batch_size": 8},
 }
 

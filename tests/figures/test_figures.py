@@ -198,7 +198,7 @@ LANDSCAPES = (trajectories, invariance, losses)
 
 def history(rate: float, n: int = 30) -> list[dict]:
     """A run whose forget loss grows at `rate`, with a probe of some outcome every ten steps."""
-    outcomes = itertools.cycle(("accepted", "uphill", "clipped_up"))
+    outcomes = itertools.cycle(("accepted", "cut", "clipped_up"))
     return [
         {
             "step": t,

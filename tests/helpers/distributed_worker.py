@@ -34,7 +34,7 @@ from tests.helpers import micro
 from tests.helpers import strangers as own_loops
 from tests.methods.test_problem import BENCH
 
-STEPS, EVERY = 10, 5  # two probes
+STEPS, EVERY = 10, 5  # probes at steps 0, 1, 3, … while they agree
 OPTIMIZERS = {
     # at early steps Adam divides a gradient by its own size: rounding of a tiny one is blown up to
     # the size of η

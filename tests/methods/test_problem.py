@@ -121,29 +121,42 @@ def test_fewer_rows_than_the_batch_are_all_there_once(target, batch_size):
 
 @pytest.mark.parametrize("fresh", [1, 2, 3, 10])
 @pytest.mark.parametrize("batch_size", [1, 3, 4])
-def test_a_probe_sees_the_rows_of_the_step_and_others_once(target, batch_size, fresh):
+def test_a_probe_sees_rows_that_the_step_has_not_each_once(target, batch_size, fresh):
     made = problem(target, batch_size=batch_size)
     for t in range(6):
-        own, seen = (
+        own, others = (
             numbers(made.batch(t)[0], made.retain),
             numbers(made.probe(t, fresh), made.retain),
         )
-        others = seen[len(own) :]
-        assert seen[: len(own)] == own and len(others) == min(fresh * batch_size, 11 - batch_size)
+        assert len(others) == min(fresh * batch_size, 11 - batch_size)
         assert len(set(others)) == len(others) and not set(others) & set(own)
 
 
 def test_fresh_rows_change_from_probe_to_probe_and_with_the_seed(target):
     def others(seed):
         made = problem(target, seed=seed, batch_size=2)
-        return [tuple(numbers(made.probe(t, 1), made.retain)[2:]) for t in range(8)]
+        return [tuple(numbers(made.probe(t, 1), made.retain)) for t in range(8)]
 
     assert others(0) == others(0) != others(1) and len(set(others(0))) > 4
 
 
-def test_a_probe_of_all_rows_is_the_step_itself(target):
-    made = problem(target, batch_size=32)
-    assert sorted(numbers(made.probe(0, 3), made.retain)) == list(range(11))
+@pytest.mark.parametrize("batch_size", [11, 32])
+def test_where_the_step_has_all_rows_there_are_none_for_a_probe(target, batch_size):
+    assert problem(target, batch_size=batch_size).probe(0, 3) is None
+    assert problem(target, batch_size=10).probe(0, 3) is not None
+
+
+def test_a_probe_is_a_mean_like_the_step(target):
+    """Its rows weigh as much in all as the step's: both losses are means over tokens."""
+    made = problem(target, batch_size=2)
+    with torch.no_grad():
+        for t in range(4):
+            others = made.probe(t, 3)
+            rows = [BENCH.retain[i] for i in numbers(others, made.retain)]
+            bench = replace(BENCH, splits=BENCH.splits | {"retain": rows})
+            (alone,) = problem(target, bench=bench, batch_size=len(rows)).batch(0)[0]
+            whole = sum(loss().sum().item() for loss in others)
+            assert len(rows) == 6 and whole == pytest.approx(alone().sum().item(), rel=1e-5)
 
 
 # ----------------------------------------------------------------------------------- in what pieces

@@ -338,7 +338,7 @@ def test_a_bare_direction_is_a_method_on_cross_entropies(problem):
 @pytest.mark.parametrize("forget", [NPO(beta=0.5), SimNPO(beta=2.0, delta=0.1)], ids=repr)
 def test_objectives_and_directions_compose_freely(problem, direction, retain, forget):
     mine = Method("mine", direction, retain, forget)
-    run = ng.unlearn(problem, mine, AutoLR(every=1, search=0), steps=3)
+    run = ng.unlearn(problem, mine, AutoLR(every=1), steps=3)
     assert run.history[0].forget < 0
     # the shortest combination with a zero gradient is zero
     if (direction, retain) == (MGDA(), KL()):

@@ -13,7 +13,7 @@ from dataclasses import asdict, fields, replace
 import pytest
 
 from ngdiff import profiles
-from ngdiff.core.autolr import AutoLR
+from ngdiff.core.autolr import AutoLR, ThreePoint
 from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
 from ngdiff.lm import pair as models
 from ngdiff.store.cache import cache_dir, found
@@ -113,13 +113,13 @@ def test_step_size_names_are_what_they_say():
     assert made["linear"] == WarmupLinear(2e-3, total=40) and made["cosine"] == WarmupCosine(
         2e-3, total=40
     )
-    assert made["autolr-paper"] == AutoLR.paper(2e-3)
-    assert rule_of("autolr fresh=0 search=0", 2e-3, 40) == AutoLR(2e-3, fresh=0, search=0)
+    assert made["three-point"] == ThreePoint(2e-3)
+    assert rule_of("autolr fresh=0 slack=0", 2e-3, 40) == AutoLR(2e-3, fresh=0, slack=0)
     assert rule_of("linear warmup=5", 1e-2, 30) == WarmupLinear(1e-2, warmup=5, total=30)
 
 
 @pytest.mark.parametrize(
-    "name", ["autolr depth=3", "autolr fresh", "autolr fresh=x", "autolr shrink=2"]
+    "name", ["autolr depth=3", "autolr fresh", "autolr fresh=x", "autolr slack=2"]
 )
 def test_a_field_that_is_none_of_the_rule_is_refused(name):
     with pytest.raises(ValueError, match="write fields of AutoLR as name=value"):

@@ -19,7 +19,7 @@ def test_bfloat16_steps_exact_masters_for_all_variants():
         torch.bfloat16
     }
     rows = rows_of(
-        precision="bfloat16", variants=("graddiff-two", "naive", "ngdiff", "ngdiff+autolr-2")
+        precision="bfloat16", variants=("graddiff-two", "naive", "ngdiff", "ngdiff+autolr")
     )
     assert {row["dtype"] for row in rows.values()} == {"torch.bfloat16"}
     assert rows["graddiff-two"]["gradient_bytes"] == 2 * 18_528

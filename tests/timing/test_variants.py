@@ -61,7 +61,7 @@ def test_variants_share_one_model_and_no_rate_moves():
 
 
 def test_the_peak_of_autolr_is_that_of_a_step_that_probes():
-    ours = built("ngdiff+autolr-2", tokens=4)
+    ours = built("ngdiff+autolr", tokens=4)
     for _ in range(3):
         ours.step()
     plain = ours.subject.held() + meters.allocated(ours.step, "cpu")[0]
