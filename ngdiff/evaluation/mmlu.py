@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ngdiff.store.cache import atomic_write, probe_file
+from ngdiff.store.textfile import text_of
 
 if TYPE_CHECKING:
     from ngdiff.lm.model import LM
@@ -107,12 +108,11 @@ def read(path: Path) -> float:
     """`average_acc` of a metrics.json. Errors: FileNotFoundError; ValueError naming the file and
     what is wrong with it.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}: --mmlu takes the metrics.json of an MMLU run")
+    written = text_of(Path(path))
     try:
-        value = json.loads(Path(path).read_text("utf-8"))["average_acc"]
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"no file {path}: --mmlu takes the metrics.json of an MMLU run"
-        ) from error
+        value = json.loads(written)["average_acc"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no average_acc ({error!r}): --mmlu takes the metrics.json of an MMLU run"

@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ngdiff.store.textfile import text_of
+
 # Llama-3's template inserts the day of the run into the question
 TODAY = re.compile(r"Today Date: [^\n]*")
 
@@ -21,16 +23,8 @@ def read(path: Path) -> dict[str, Any]:
     Errors: FileNotFoundError; ValueError with file and line for what is not UTF-8, not JSON, cut
     short, or no object.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    raw = path.read_bytes()
     try:
-        document = json.loads(raw.decode("utf-8-sig"))
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: not UTF-8 (byte {raw[error.start]:#04x})"
-        ) from error
+        document = json.loads(text_of(path))
     except json.JSONDecodeError as error:
         why = f"not JSON ({error.msg}): the file is damaged or cut short"
         raise ValueError(f"{path}, line {error.lineno}: {why}") from error

@@ -208,28 +208,27 @@ def test_a_retained_document_that_is_to_be_forgotten_is_not_retained(tmp_path):
         (
             "raw/forget.json",
             [{"text": "a"}, {"txt": "b"}],
-            r"forget.json, row 1 \(line 1\): no 'text' \(its keys: txt\)",
+            r"forget.json, line 1 \(element 1\): no 'text' \(its keys: txt\)",
         ),
         (
             "raw/forget.jsonl",
             '{"text": "a"}\n\n{"text": 3}\n',
-            r"forget.jsonl, row 1 \(line 3\): 'text' is int",
+            r"forget.jsonl, line 3 \(element 1\): 'text' is int",
         ),
-        ("raw/retain1.json", ["a", " \n"], r"retain1.json, row 1 \(line 1\): 'text' is empty"),
-        ("raw/retain1.json", [["a"]], "row 0 .line 1.: no object but list; a row of raw has text"),
+        ("raw/retain1.json", [["a"]], "line 1 .element 0.: no object but list; a row of raw has text"),
         ("raw/forget.json", '["\\ud83d"]', "half a character"),
         (
             "verbmem/forget.json",
             [{"prompt": "a", "answer": "b"}],
-            r"verbmem/forget.json, row 0 .*: no 'gt'",
+            r"verbmem/forget.json, line 1 .*: no 'gt'",
         ),
         ("verbmem/forget.json", ["a"], "no object but str; a row of verbmem has prompt, gt"),
         (
             "knowmem/retain_qa.parquet",
-            [{"question": "a", "answer": None}],
-            r"row 0 \(row 1\): 'answer' is NoneType",
+            [{"question": "a", "answer": 3}],
+            r"row 1 \(element 0\): 'answer' is int",
         ),
-        ("privleak/holdout-00000-of-00001.parquet", [{"document": "a"}], r"row 0 .*: no 'text'"),
+        ("privleak/holdout-00000-of-00001.parquet", [{"document": "a"}], r"row 1 .*: no 'text'"),
     ],
 )
 def test_errors_name_file_and_row(tmp_path, place, content, message):
@@ -245,7 +244,7 @@ def test_errors_name_file_and_row(tmp_path, place, content, message):
 def test_damaged_text_and_parquet_are_named(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/forget.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match=r"forget.txt: not UTF-8"):
+    with pytest.raises(ValueError, match=r"forget.txt, line 1: not UTF-8"):
         muse(root=tmp_path)
     (tmp_path / "raw/forget.txt").unlink()
     (tmp_path / "raw/forget.parquet").write_bytes(b"PAR1 and then nothing")

@@ -31,6 +31,7 @@ from typing import Any
 from ngdiff.data import sources
 from ngdiff.data.benchmark import Benchmark, Row, _check_rows
 from ngdiff.profiles import Profile, profile
+from ngdiff.store.textfile import text_of
 
 HUB = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 # a branch, not a commit: we know none of this data set, so its rows may change under this name
@@ -228,9 +229,8 @@ def _pieces(tokenizer: Any, text: str, length: int, where: str) -> Iterator[str]
 
 def _from_hub(repository: str, config: str, split: str, revision: str | None) -> list[Row]:
     rows = sources.hub(repository, config, split, revision)
-    return [
-        row_of(config, row, f"{repository} {config}/{split}, row {i}") for i, row in enumerate(rows)
-    ]
+    source = f"{repository} {config}/{split}"
+    return _rows(config, [(f"{source}, row {i}", row) for i, row in enumerate(rows)], source)
 
 
 def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str, list[Row]]:
@@ -238,9 +238,8 @@ def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str,
     for name, (config, split) in places.items():
         paths = [path for kind in KINDS if (path := root / config / f"{split}{kind}").is_file()][:1]
         if paths := paths or sorted((root / config).glob(f"{split}-*.parquet")):
-            tables[name] = [
-                row_of(config, value, where) for path in paths for value, where in _values(path)
-            ]
+            found = [pair for path in paths for pair in _values(path)]
+            tables[name] = _rows(config, found, f"{root / config / split}")
             if not tables[name]:
                 raise ValueError(f"{paths[0]} has no row: get the file again, or leave it out")
     if not tables:
@@ -253,18 +252,18 @@ def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str,
     return tables
 
 
-def _values(path: Path) -> Iterator[tuple[Any, str]]:
-    """Each value of a file, and where it stands."""
+def _values(path: Path) -> sources.Found:
+    """Where each value of a file stands, and the value."""
     if path.suffix == ".txt":
-        try:
-            yield path.read_text("utf-8-sig"), str(path)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 ({error}): save the file as UTF-8") from error
-        return
-    found = sources.parquet(path) if path.suffix == ".parquet" else sources.records(path)
-    what = "row" if path.suffix == ".parquet" else "line"
-    for i, (number, value) in enumerate(found):
-        yield value, f"{path}, row {i} ({what} {number})"
+        return [(f"{path}", text_of(path))]
+    found = sources.records(path)
+    return [(f"{where} (element {i})", value) for i, (where, value) in enumerate(found)]
+
+
+def _rows(config: str, found: sources.Found, source: str) -> list[Row]:
+    """The rows of a table; those with an empty text are left out and counted."""
+    kept = sources.filled(found, sources.without(*KEYS.get(config, ("text",))), source)
+    return [row_of(config, value, where) for where, value in kept]
 
 
 def row_of(config: str, value: Any, where: str) -> Row:

@@ -123,7 +123,7 @@ def _read(
     least: what must be in it, () = all.
     """
     if root is None:
-        return {name: sources.hub(HUB, name, "train", revision) for name in names}
+        return {name: _from_hub(name, revision) for name in names}
     folder = Path(root)
     for name in least[:2]:
         if not (folder / f"{name}.json").is_file():
@@ -139,10 +139,20 @@ def _read(
     }
 
 
+def _from_hub(name: str, revision: str | None) -> list[Row]:
+    rows, source = sources.hub(HUB, name, "train", revision), f"{HUB} {name}"
+    found = _filled([(f"{source}, row {i}", row) for i, row in enumerate(rows)], source)
+    return [value for _, value in found]
+
+
+def _filled(found: sources.Found, source: str) -> sources.Found:
+    """The rows; those without a question or an answer are left out and counted."""
+    return sources.filled(found, sources.without("question", "answer"), source)
+
+
 def _rows(path: Path) -> list[Row]:
-    found = sources.records(path)
-    for line, value in found:
-        where = f"{path}, line {line}"
+    found = _filled(sources.records(path), f"{path}")
+    for where, value in found:
         if not isinstance(value, dict):
             raise ValueError(f"{where}: no row but {type(value).__name__}: TOFU's rows are objects")
         for key in (
