@@ -24,9 +24,12 @@ def read(path: Path) -> dict[str, Any]:
     short, or no object.
     """
     try:
-        document = json.loads(text_of(path))
+        written = text_of(path)
+        document = json.loads(written)
     except json.JSONDecodeError as error:
-        why = f"not JSON ({error.msg}): the file is damaged or cut short"
+        begun = written.lstrip()[:1] in ("{", "[")
+        end = "the file is damaged or cut short" if begun else "this command takes a JSON file"
+        why = f"not JSON ({error.msg}): {end}"
         raise ValueError(f"{path}, line {error.lineno}: {why}") from error
     if not isinstance(document, dict):
         raise ValueError(f"{path}: a JSON object is needed, this is a {type(document).__name__}")
