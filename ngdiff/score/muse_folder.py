@@ -114,7 +114,7 @@ def _sides(folder: Path, used: set[Path]) -> dict[str, list[float]]:
 def _score(row: Any, where: str) -> float:
     scores = row.get("ppl", row) if isinstance(row, dict) else None
     if not isinstance(scores, dict) or SCORE not in scores:
-        has = ", ".join(scores) if isinstance(scores, dict) else documents.shown(row)
+        has = ", ".join(scores) if isinstance(scores, dict) else shown(row)
         raise ValueError(f"{where}: no {SCORE!r} (it has {has})")
     return documents.number(scores[SCORE], where)
 

@@ -1,0 +1,224 @@
+"""Whether a reference can be believed: what is tested of it, and what could not be.
+
+A reference is the retain-only model. It is tested to be another model than the one measured, to
+know nothing of what it never saw, to be of the same rows, and to hold items that agree with the
+losses beside them. Nothing here changes a value: each function returns lines for the reader.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ngdiff.evaluation import items, metrics
+from ngdiff.evaluation.items import Items
+from ngdiff.store.document import shown
+
+FAR = 0.1  # of an AUC from ½, where chance does not explain it either
+SAME = 1e-4  # relative: two passes over one model differ by rounding alone
+CLOSE = {"rel_tol": 1e-2, "abs_tol": 1e-3}  # losses that were written in bfloat16
+FIELDS = ("avg_loss", "nll", "score", "prob")  # the first that an item has stands for it
+RATIO = items.RATIO["forget"]
+AGGREGATORS = {
+    "closer_to_1_better": metrics.closer_to_1,
+    "true_better": metrics.true_better,
+    "mean": lambda values: float(np.mean(values)),
+}
+# Llama-3's template inserts the day of the run into the question
+TODAY = re.compile(r"Today Date: [^\n]*")
+
+Text = tuple[str, str]  # what a row asks, and its true answer
+
+
+def same_model(found: Items, other: Items, name: object) -> list[str]:
+    """A line where every value that both results have is the same: one model, or one file."""
+    compared = 0
+    for metric in found.keys() & other.keys():
+        ours, theirs = (_numbers(rows) for rows in (found[metric], other[metric]))
+        for i in ours.keys() & theirs.keys():
+            if ours[i].shape != theirs[i].shape:
+                return []
+            if not np.allclose(ours[i], theirs[i], rtol=SAME, atol=1e-6, equal_nan=True):
+                return []
+            compared += int(np.isfinite(ours[i]).sum())
+    if not compared:
+        return []
+    return [
+        f"{name} gives the very values of the model that is measured ({compared} compared): it is "
+        "the same model or file, so what is compared with it says nothing. Give the model that was "
+        "trained on the retain rows alone"
+    ]
+
+
+def _numbers(rows: Mapping[Any, Any]) -> dict[Any, np.ndarray]:
+    """Index -> the item's numbers, shape (answers,); items without one are left out."""
+    found = {}
+    for i, row in rows.items():
+        field = next((f for f in FIELDS if isinstance(row, Mapping) and f in row), None)
+        if field is not None:
+            found[i] = np.atleast_1d(np.array(row[field], float))
+    return found
+
+
+def membership(auc: float | None, sizes: tuple[int, int], name: object) -> list[str]:
+    """A line where the AUC of forget rows as members, against rows never seen, is far from ½.
+
+    It is far where it differs by more than `FAR`, and by more than three standard errors of an AUC
+    of ½, √((n + m + 1)/(12nm)) of n and m rows.
+    """
+    n, m = sizes
+    if auc is None or math.isnan(auc) or not n * m:
+        return [
+            f"{name}: not tested whether it has seen the forget rows (no membership scores of "
+            "forget and hold-out rows)"
+        ]
+    if abs(auc - 0.5) <= max(FAR, 3 * math.sqrt((n + m + 1) / (12 * n * m))):
+        return []
+    return [
+        f"{name}: the AUC of forget rows as members is {auc:.4g}, and of a retain-only model it is "
+        f"near 0.5 ({n} forget and {m} hold-out rows): was it trained on one of the two?"
+    ]
+
+
+def consistent(found: Items, name: object, eps: float = 0.0) -> list[str]:
+    """A line for each metric whose items contradict the losses beside them, with its count.
+
+    prob = exp(−avg_loss), and forget_truth_ratio = R of the paraphrase's and wrong answers' losses.
+    """
+    lines = []
+    for metric, rows in found.items():
+        pairs = [(i, row["prob"], row["avg_loss"]) for i, row in rows.items() if _has_both(row)]
+        odd = [i for i, p, loss in pairs if not agree(p, metrics.probability(loss))]
+        lines += _told(name, metric, odd, len(pairs), "prob is not exp(−avg_loss)")
+    true, wrong = (found.get(f"forget_Q_A_{kind}_Prob", {}) for kind in ("PARA", "PERT"))
+    odd, told = [], 0
+    for i, row in found.get(RATIO, {}).items():
+        losses = [side.get(i, {}).get("avg_loss") for side in (true, wrong)]
+        if None not in (*losses, row.get("score")):
+            told += 1
+            value = metrics.truth_ratio(losses[0], losses[1], eps)
+            odd += [i] * (not agree(row["score"], value))
+    return lines + _told(name, RATIO, odd, told, "the score is not the ratio of these losses")
+
+
+def _has_both(row: Any) -> bool:
+    return isinstance(row, Mapping) and None not in (row.get("prob"), row.get("avg_loss"))
+
+
+def agree(told: Any, value: Any) -> bool:
+    """Return whether numbers are the same up to what bfloat16 rounds; infinite ones are let be."""
+    ours, theirs = np.atleast_1d(np.array(told, float)), np.atleast_1d(np.array(value, float))
+    if ours.shape != theirs.shape:
+        return False
+    known = np.isfinite(ours) & np.isfinite(theirs)
+    close = np.isclose(ours, theirs, rtol=CLOSE["rel_tol"], atol=CLOSE["abs_tol"])
+    return bool(np.all(close | ~known))
+
+
+def _told(name: object, metric: str, odd: list[Any], n: int, what: str) -> list[str]:
+    first = f"the first is index {odd[0]}" if odd else ""
+    return [f"{name}, {metric}: in {len(odd)} of {n} items {what}; {first}"] if odd else []
+
+
+def aggregator(stated: float | None, rows: Mapping[Any, Any]) -> str | None:
+    """The name of the aggregator that makes the stated value of the items' scores, if one does."""
+    values = items.defined(rows) if rows else np.array([])
+    if stated is None or not values.size:
+        return None
+    made = {name: of(values) for name, of in AGGREGATORS.items()}
+    return next((n for n, value in made.items() if math.isclose(value, stated, rel_tol=1e-6)), None)
+
+
+def same_aggregator(ours: str | None, theirs: str | None, name: object) -> list[str]:
+    """A line where the two results' truth ratios are of two aggregators, or of one unknown."""
+    if ours is None or theirs is None:
+        return [f"{name}: not tested whether its {RATIO} is of the same aggregator (no agg_value)"]
+    if ours == theirs:
+        return []
+    return [f"{name}: its {RATIO} is of the aggregator {theirs}, the one measured of {ours}"]
+
+
+def against_report(
+    found: Items, ref: Any, sides: tuple[str, str], auc: float | None, eps: float = 0.0
+) -> tuple[list[str], list[str]]:
+    """(warnings, what could not be tested) of a reference's Report beside the items measured.
+
+    sides: the items whose scores tell members from rows never seen; auc: of the reference.
+    """
+    name = f"the reference {ref.meta.get('model')!r}"
+    sizes = tuple(len(ref.items.get(side, ())) for side in sides)
+    lines = membership(auc, (sizes[0], sizes[1]), name)
+    untested = [line for line in lines if "not tested" in line]
+    warned = same_model(found, ref.items, name) + [x for x in lines if x not in untested]
+    return warned + consistent(ref.items, name, eps), untested
+
+
+def same_rows(
+    rows: Mapping[Any, Text], reference: Mapping[Any, Text], path: object, other: object
+) -> list[str]:
+    """Whether two results can be of the same rows, by index -> (question, answer).
+
+    Gives warnings where one cannot be sure.
+
+    Results of different sizes are legal, and so are samples of a split with indices of their own.
+    Another split is not: no row in common; or the smaller result is the end of the larger one, as
+    forget05 is of forget10. Rows whose answers agree one by one are the same under another prompt.
+
+    Errors: ValueError naming both files, the first index that differs, and its two texts.
+    """
+    if not rows or not reference:
+        return [
+            f"no texts to compare: whether {path} and {other} are of the same rows cannot be told"
+        ]
+    ours, theirs = ({i: _bare(text) for i, text in texts.items()} for texts in (rows, reference))
+    differs = next((i for i in ours if i in theirs and not _same(ours[i], theirs[i])), None)
+    small, large = sorted((list(ours.values()), list(theirs.values())), key=len)
+    told: dict[str, list[Text]] = {}  # answer -> the rows that have it
+    for text in large:
+        told.setdefault(text[1], []).append(text)
+    apart = not any(_same(text, other) for text in small for other in told.get(text[1], ()))
+    if differs is None and not apart:
+        return []
+    first = next(iter(ours)) if differs is None else differs
+    texts = f"index {first} is {shown(ours[first][0])} in {path}"
+    if first in theirs:
+        texts += f" and {shown(theirs[first][0])} in {other}"
+    common = ours.keys() & theirs.keys()
+    if common and all(ours[i][1] == theirs[i][1] for i in common):
+        return [
+            f"{texts}: the same rows by their true answers, but asked with another prompt; losses "
+            "under two prompts do not compare. Evaluate both models with one"
+        ]
+    last = len(small) < len(large) and all(map(_same, small, large[-len(small) :]))
+    if apart or last:
+        why = (
+            "they share no row"
+            if apart
+            else f"the {len(small)} rows of one are the last of the other's {len(large)}"
+        )
+        raise ValueError(
+            f"{path} and {other} are of different splits ({why}): {texts}. Give the reference of "
+            "this split"
+        )
+    return [f"{texts}: not the same rows at the same index; is {other} of the same split?"]
+
+
+def _same(one: Text, other: Text) -> bool:
+    """One tool saves the question, another the whole prompt it stands in."""
+    return one[1] == other[1] and (one[0] in other[0] or other[0] in one[0])
+
+
+def _bare(text: Text) -> Text:
+    question, answer = text
+    return TODAY.sub("", question).strip(), answer.strip()
+
+
+def asked(rows: Mapping[Any, Any]) -> Iterator[tuple[Any, Text]]:
+    """Yield (index, (question, answer)) of items that hold a generation and its true answer."""
+    for i, row in rows.items():
+        if isinstance(row, Mapping) and "ground_truth" in row:
+            yield i, (str(row.get("input", "")), str(row["ground_truth"]))
