@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts
+from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
@@ -99,7 +99,7 @@ def evaluate(
     meta = {
         "max_new_tokens": max_new_tokens if generate else None,
         "privleak_rows": reference_rows(bench)[1],
-        "reference": ref.meta.get("model") if ref else None,
+        **trust.noted(found, ref, trust.DOCUMENTS, say, how.eps),
         "auc_retain": auc_retain,
         "rows": {name: len(rows) for name, rows in bench.configs.items()},
         "losses_over": documents,

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics
+from ngdiff.evaluation import forward, items, metrics, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
@@ -107,6 +107,7 @@ def evaluate(
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values |= items.aggregate(found, how.eps)
     values |= _compared(values, found, ref, auc_retain, how.eps)
+    doubts = _doubts(found, ref, bench, rows, how.eps, say)
     left_out = _left_out(rows, values, generate)
     for line in left_out:
         say(f"{lm.name}: {line}")
@@ -115,6 +116,7 @@ def evaluate(
         "configs": configs,
         "reference": ref.meta.get("model") if ref else None,
         "auc_retain": auc_retain,
+        "doubts": doubts,
         "rows": {part: len(members) for part, members in rows.items()},
         "left_out": left_out,
         "seconds": round(time.perf_counter() - begun, 3),
@@ -133,6 +135,19 @@ def _reference(
     if reference is None or isinstance(reference, Report):
         return reference
     return _brief(Subject(reference, how, say), bench)
+
+
+def _doubts(
+    found: Items, ref: Report | None, bench: Benchmark, rows: Rows, eps: float, say: Say
+) -> list[str]:
+    """What speaks against the reference (`trust.told`); its rows where they differ."""
+    other = ref is not None and ref.meta.get("fingerprint") != bench.fingerprint
+    asked = {i: (row["question"], row["answer"]) for i, row in enumerate(rows.get("forget", ()))}
+    doubts = trust.told(found, ref, trust.ROWS, say, eps, asked if other else None)
+    if other:
+        doubts.append("the reference is of other rows of this split: mia_reference is left out")
+        say(doubts[-1])
+    return doubts
 
 
 def _left_out(rows: Rows, values: dict[str, float], generate: bool) -> list[str]:

@@ -9,14 +9,19 @@ from __future__ import annotations
 
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ngdiff.evaluation import items, metrics
 from ngdiff.evaluation.items import Items
 from ngdiff.store.document import shown
+from ngdiff.store.progress import Say
+
+if TYPE_CHECKING:
+    from ngdiff.evaluation.report import Report
 
 FAR = 0.1  # of an AUC from ½, where chance does not explain it either
 SAME = 1e-4  # relative: two passes over one model differ by rounding alone
@@ -28,8 +33,12 @@ AGGREGATORS = {
     "true_better": metrics.true_better,
     "mean": lambda values: float(np.mean(values)),
 }
+ROWS = ("mia_min_k_forget", "mia_min_k_holdout")  # TOFU's items of membership
+DOCUMENTS = ("privleak_forget", "privleak_holdout")  # MUSE's
 # Llama-3's template inserts the day of the run into the question
 TODAY = re.compile(r"Today Date: [^\n]*")
+
+UNTESTED = re.compile("not tested|cannot be told")
 
 Text = tuple[str, str]  # what a row asks, and its true answer
 
@@ -142,19 +151,54 @@ def same_aggregator(ours: str | None, theirs: str | None, name: object) -> list[
     return [f"{name}: its {RATIO} is of the aggregator {theirs}, the one measured of {ours}"]
 
 
-def against_report(
-    found: Items, ref: Any, sides: tuple[str, str], auc: float | None, eps: float = 0.0
-) -> tuple[list[str], list[str]]:
-    """(warnings, what could not be tested) of a reference's Report beside the items measured.
+def told(
+    found: Items,
+    ref: Report | None,
+    sides: tuple[str, str],
+    say: Say,
+    eps: float = 0.0,
+    rows: Mapping[Any, Text] | None = None,
+) -> list[str]:
+    """What speaks against a reference's Report, beside the items measured; nothing without one.
 
-    sides: the items whose scores tell members from rows never seen; auc: of the reference.
+    sides: its items that tell members from rows never seen. rows: what is asked of the forget set,
+    where the report may be of other rows. A doubt is a warning; what could not be tested is said.
     """
+    if ref is None:
+        return []
     name = f"the reference {ref.meta.get('model')!r}"
-    sizes = tuple(len(ref.items.get(side, ())) for side in sides)
-    lines = membership(auc, (sizes[0], sizes[1]), name)
-    untested = [line for line in lines if "not tested" in line]
-    warned = same_model(found, ref.items, name) + [x for x in lines if x not in untested]
-    return warned + consistent(ref.items, name, eps), untested
+    auc = ref.metrics.get("mia_min_k", ref.metrics.get("mia_auc"))
+    lines = same_model(found, ref.items, name)
+    lines += membership(
+        auc, (len(ref.items.get(sides[0], ())), len(ref.items.get(sides[1], ()))), name
+    )
+    lines += consistent(ref.items, name, eps)
+    made = items.aggregate({k: v for k, v in ref.items.items() if k == RATIO}, eps)
+    lines += [
+        f"{name}: its {key} is {ref.metrics[key]!r}, its items give {value!r}"
+        for key, value in made.items()
+        if key in ref.metrics and not math.isclose(ref.metrics[key], value, rel_tol=1e-6)
+    ]
+    if rows is not None:
+        theirs = dict(asked(ref.items.get("forget_Q_A_ROUGE", {})))
+        try:
+            lines += same_rows(rows, theirs, "this evaluation", name)
+        except ValueError as error:
+            lines.append(str(error))
+    for line in lines:
+        if UNTESTED.search(line):
+            say(line)
+        else:
+            warnings.warn(line, stacklevel=3)
+    return lines
+
+
+def noted(
+    found: Items, ref: Report | None, sides: tuple[str, str], say: Say, eps: float = 0.0
+) -> dict[str, Any]:
+    """What a report's meta says of its reference: its name, and `told`."""
+    doubts = told(found, ref, sides, say, eps)
+    return {"reference": ref.meta.get("model") if ref else None, "doubts": doubts}
 
 
 def same_rows(

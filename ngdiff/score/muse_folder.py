@@ -1,10 +1,10 @@
 """The folder of results that MUSE's own evaluation leaves, in both of the forms that it had.
 
-    verbmem_f, knowmem_f, knowmem_r    log.json or history.json: a list of {prompt, gt, response, …};
-                                       agg.json or out.json: {"mean_rougeL": …, …}
-    privleak                           log.json: {"forget" | "retain" | "holdout": [{"Min-40%": …}]},
-                                       or forget.json, retain2.json (or retain.json), holdout.json:
-                                       [{"ppl": {"Min-40%": …}}]
+    verbmem_f, knowmem_f, knowmem_r   log.json or history.json: a list of {gt, response, …};
+                                      agg.json or out.json: {"mean_rougeL": …, …}
+    privleak                          log.json: {"forget" | "retain" | "holdout": [{"Min-40%": …}]}
+                                      or forget.json, retain2.json (or retain.json), holdout.json:
+                                      [{"ppl": {"Min-40%": …}}]
 
 A folder `verbmem` is verbmem_f. A folder `knowmem` does not say of which set it asks, so its number
 keeps that name. A folder that holds forget.json and holdout.json itself is read as `privleak`.
@@ -23,6 +23,7 @@ from typing import Any
 from ngdiff.evaluation.conventions import convention
 from ngdiff.evaluation.muse_score import mean, rouge_f1
 from ngdiff.score import documents
+from ngdiff.store.document import shown
 from ngdiff.store.textfile import text_of
 
 UNDECIDED = "knowmem"  # of which set is not said
@@ -106,7 +107,10 @@ def _sides(folder: Path, used: set[Path]) -> dict[str, list[float]]:
         return {}
     used |= {path for _, path in parts.values()}
     return {
-        side: [_score(row, f"{path}, {side}, row {i}") for i, row in enumerate(documents.array(rows, f"{path}, {side}"))]
+        side: [
+            _score(row, f"{path}, {side}, row {i}")
+            for i, row in enumerate(documents.array(rows, f"{path}, {side}"))
+        ]
         for side, (rows, path) in parts.items()
     }
 

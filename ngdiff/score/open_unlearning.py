@@ -121,8 +121,8 @@ def _against(
             auc = 0.5
             warnings.append(f"{reference} has no mia_min_k: privleak is taken with AUC_ret = ½")
         more["privleak"] = metrics.privleak(values["mia_min_k"], auc, HOW.eps)
-        sizes = tuple(len(theirs.get(f"mia_min_k_{side}", ())) for side in ("forget", "holdout"))
-        warnings += trust.membership(auc if sizes[0] else None, sizes, reference)  # type: ignore[arg-type]
+        n, m = (len(theirs.get(f"mia_min_k_{side}", ())) for side in ("forget", "holdout"))
+        warnings += trust.membership(auc, (n, m), reference)
     if not more:
         raise ValueError(
             f"{path} has neither {RATIO} nor mia_min_k: there is nothing to compare with "
@@ -186,8 +186,7 @@ def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, 
             for side in ("forget", "holdout"):
                 if not isinstance(entry.get(side), dict):
                     raise ValueError(
-                        f"{where}: {side} is {shown(entry.get(side))}, but an object is "
-                        "needed"
+                        f"{where}: {side} is {shown(entry.get(side))}, but an object is needed"
                     )
         for target, part in sides.items():
             if isinstance(part, dict) and part.get("value_by_index") is not None:

@@ -123,8 +123,7 @@ def read(document: dict[str, Any], path: Path, key: str) -> Log:
     """One log of the document, checked: field -> index -> value, the known fields only."""
     if key not in document:
         raise ValueError(
-            f"{path} has no {key}: it holds "
-            f"{', '.join(map(shown, document)) or 'nothing'}"
+            f"{path} has no {key}: it holds {', '.join(map(shown, document)) or 'nothing'}"
         )
     content = documents.mapping(document[key], f"{path}, {key}")
     if missing := [field for field in NEEDED if field not in content]:

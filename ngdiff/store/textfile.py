@@ -13,12 +13,7 @@ from pathlib import Path
 GZIP = b"\x1f\x8b"
 POINTER = b"version https://git-lfs.github.com/spec/"
 UTF16 = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16", b"\xff\xfe\0\0": "UTF-32"}
-PACKED = {
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\xfd7zXZ": "xz",
-    b"PK\x03\x04": "zip",
-    b"BZh": "bzip2",
-}
+PACKED = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", b"BZh": "bzip2"}
 
 
 def content_of(path: Path) -> bytes:

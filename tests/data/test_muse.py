@@ -215,7 +215,11 @@ def test_a_retained_document_that_is_to_be_forgotten_is_not_retained(tmp_path):
             '{"text": "a"}\n\n{"text": 3}\n',
             r"forget.jsonl, line 3 \(element 1\): 'text' is int",
         ),
-        ("raw/retain1.json", [["a"]], "line 1 .element 0.: no object but list; a row of raw has text"),
+        (
+            "raw/retain1.json",
+            [["a"]],
+            "line 1 .element 0.: no object but list; a row of raw has text",
+        ),
         ("raw/forget.json", '["\\ud83d"]', "half a character"),
         (
             "verbmem/forget.json",
