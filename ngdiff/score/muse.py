@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ngdiff.evaluation import muse_score
+from ngdiff.evaluation import items, muse_score, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.score import documents, muse_folder
@@ -36,7 +36,7 @@ def score(
     if undecided:
         scores = [muse_score.rouge_f1(row["response"], row["gt"], how) for row in undecided]
         values[muse_folder.UNDECIDED] = muse_score.mean(scores)
-    return values, warnings
+    return values, list(dict.fromkeys(warnings))
 
 
 def _values(
@@ -57,7 +57,23 @@ def _values(
     if "privleak" in other:  # alone first, so that what is wrong in it is told under its own name
         _scored({"privleak": other["privleak"]}, None, how, f"{reference}")
     values = _scored(document, other, how, f"{path}, reference {reference}")
+    warnings += _doubts(document["privleak"], other["privleak"], reference)
     return values, warnings + _absent(document, values, path)
+
+
+def _doubts(ours: dict[str, Any], theirs: dict[str, Any], reference: Path) -> list[str]:
+    """What speaks against a reference, and what could not be tested of it."""
+    found, other = (
+        {
+            side: items.scores([muse_score.number(v) for v in values])
+            for side, values in part.items()
+        }
+        for part in (ours, theirs)
+    )
+    auc = muse_score.membership(theirs)["mia_min_k"]
+    lines = trust.same_model(found, other, reference)
+    lines += trust.membership(auc, (len(theirs["forget"]), len(theirs["holdout"])), reference)
+    return [*lines, f"{reference}: not tested whether it is of the same documents (no texts)"]
 
 
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
