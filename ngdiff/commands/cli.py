@@ -15,6 +15,7 @@ from ngdiff.commands import bench, options, score
 from ngdiff.commands.comparison import Comparison
 from ngdiff.commands.evaluate import Evaluation
 from ngdiff.commands.job import Job
+from ngdiff.commands.mmlu import Exam
 from ngdiff.commands.rerun import JOBS, PROFILE, Rerun
 
 ERRORS = (
@@ -109,24 +110,12 @@ def evaluate(job: Evaluation) -> None:
 
 
 @app.command()
-def mmlu(
-    model: Annotated[
-        str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")
-    ],
-    json: Annotated[Path, typer.Option(help="The metrics.json to write.")],
-    data: Annotated[
-        str, typer.Option(help="The hub's data set, or a folder with its files.")
-    ] = "cais/mmlu",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions of a subject at most: a trial, no score.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-) -> None:
+@options.fills
+def mmlu(exam: Exam) -> None:
     """MMLU, 5-shot, by lm-eval, which the package's extra `mmlu` installs."""
-    settings = dict(locals())
-    from ngdiff.evaluation.mmlu import command
+    from ngdiff.commands.mmlu import run
 
-    command(**settings)
+    run(exam)
 
 
 @app.command()

@@ -137,7 +137,7 @@ def _model(job: Job) -> LM:
     exact ones do.
     """
     adapted = job.lora is not None or (Path(job.place) / ADAPTER).is_file()
-    lm = load(job.place, dtype=job.precision if adapted else "float32")
+    lm = load(job.place, dtype=job.precision if adapted else "float32", **job.asked())
     if job.lora is None:
         return lm
     targets = job.lora_targets if job.lora_targets == "all-linear" else job.lora_targets.split(",")

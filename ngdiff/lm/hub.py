@@ -30,7 +30,7 @@ DATE = "10 Apr 2025"
 LLAMA_2 = Prompt(question_start="[INST] ", question_end=" [/INST]", answer_start="")
 CODE = (
     "it cannot be loaded without code of its own: read that code, "
-    "then allow it with trust_remote_code=True"
+    "then allow it with trust_remote_code=True (--trust-remote-code)"
 )
 PICKLED = (
     "it has no safetensors weights, and pickled ones are not loaded: "
