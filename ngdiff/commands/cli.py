@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -196,14 +197,27 @@ def main() -> None:
     """Entry point: an error of the library is one line and exit code 2, with --debug its
     traceback.
     """
+    rank = os.environ.get("RANK", "0")  # of a process that accelerate launched
+    _quiet(rank)
     try:
         app()
     except ERRORS as error:
         if "--debug" in sys.argv:
             raise
-        rank = os.environ.get("RANK", "0")  # of a process that accelerate launched
         print(f"ngdiff{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _quiet(rank: str) -> None:
+    """A warning of the library is one line, of the first process; torch's profiler, by which
+    memory is measured, says nothing. It is told before torch is loaded.
+    """
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    if rank != "0":
+        warnings.simplefilter("ignore", UserWarning)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    if os.environ.get("WORLD_SIZE", "1") == "1":  # of several, torch's warnings are needed
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 if __name__ == "__main__":

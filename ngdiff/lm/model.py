@@ -24,6 +24,7 @@ from ngdiff.lm import lora
 from ngdiff.lm.hub import fetch, prompt_of, without_bars
 from ngdiff.lm.lora import ADAPTER, base_of, put_on
 from ngdiff.lm.tokens import Example, encode
+from ngdiff.lm.vocabulary import guard
 from ngdiff.store import document
 from ngdiff.store.cache import atomic_folder, probe_writable
 
@@ -124,6 +125,7 @@ def load(
             f"{tokenizer or path_or_id}: the tokenizer has {len(own)} tokens, the model {rows}: "
             "give the one the model was trained with (--tokenizer)"
         )
+    guard(model, own)
     model.to(device).eval()
     return LM(model, own, prompt or saved or derived, name, folder if folder.is_dir() else None)
 
