@@ -22,7 +22,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts, trust
+from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
@@ -132,7 +132,9 @@ def _left_out(found: Items, generate: bool) -> list[str]:
     """Say which metrics the benchmark's rows, not the options, leave undefined."""
     wanted = [*(muse_score.TEXTS if generate else ()), "privleak_forget", "privleak_holdout"]
     missing = [name for name in wanted if name not in found]
-    return [f"no rows of {name}, so that its metrics are left out" for name in missing]
+    told = [row["gt"] for name in muse_score.TEXTS for row in found.get(name, {}).values()]
+    lines = [f"no rows of {name}, so that its metrics are left out" for name in missing]
+    return lines + sight.unseen(told)
 
 
 def _shortened(cut: dict[str, int]) -> list[str]:

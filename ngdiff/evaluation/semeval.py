@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ngdiff.data.real.semeval import mia_note
-from ngdiff.evaluation import metrics, terms, texts, trust
+from ngdiff.evaluation import metrics, sight, terms, texts, trust
 from ngdiff.evaluation.convention_semeval import COLUMNS, csv_text
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
@@ -233,6 +233,9 @@ def _continued(
     for fold in FOLDS:
         for item, row in zip(found[fold].values(), how.judged(found[fold]), strict=True):
             item["score"] = terms.value(row)
+    told = [item["expected_output"] for item in rows if item["kind"] == "sc"]
+    for line in sight.unseen(told):
+        say(f"{lm.name}: {line}")
     say(f"{lm.name}: {len(prompts)} generations in {time.perf_counter() - begun:.1f} s")
 
 

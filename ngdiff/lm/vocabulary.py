@@ -18,8 +18,9 @@ class Known:
         ids = args[0] if args else None
         if isinstance(ids, Tensor) and ids.numel() and int(ids.max()) >= self.rows:
             token = int(ids.max())
+            text = self.tokenizer.convert_ids_to_tokens(token)
             raise ValueError(
-                f"a text holds the token {self.tokenizer.convert_ids_to_tokens(token)!r} ({token}), "
+                f"a text holds the token {text!r} ({token}), "
                 f"and the model knows {self.rows} tokens: take the text out, or give the tokenizer "
                 "that the model was trained with (--tokenizer)"
             )

@@ -11,7 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from ngdiff.evaluation import items, muse_score, trust
+from ngdiff.evaluation import items, muse_score, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.score import documents, muse_folder
@@ -36,6 +36,9 @@ def score(
     if undecided:
         scores = [muse_score.rouge_f1(row["response"], row["gt"], how) for row in undecided]
         values[muse_folder.UNDECIDED] = muse_score.mean(scores)
+    told = [row["gt"] for name in muse_score.TEXTS for row in document.get(name, ())]
+    told += [row["gt"] for row in undecided or ()]
+    warnings += [f"{path}: {line}" for line in sight.unseen(told)]
     return values, list(dict.fromkeys(warnings))
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ngdiff.evaluation import items, metrics, trust
+from ngdiff.evaluation import items, metrics, sight, trust
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.score import documents
 from ngdiff.store.document import shown
@@ -61,6 +61,8 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
     warnings += _other_aggregates(stated, made, path)
     warnings += trust.consistent(found, path, HOW.eps)
     warnings += _uneven(document, path)
+    told = [answer for rows in found.values() for _, (_, answer) in trust.asked(rows)]
+    warnings += [f"{path}: {line}" for line in sight.unseen(told)]
     if left := [name for name in document if name not in values and not _empty(document[name])]:
         warnings.append(f"{path}: {', '.join(left)} left out: neither an agg_value nor items")
     return values, warnings

@@ -18,7 +18,7 @@ from typing import Any
 from ngdiff.data.real.semeval_rows import kind as kind_of
 from ngdiff.data.tables import fields
 from ngdiff.evaluation import mmlu as mmlu_file
-from ngdiff.evaluation import terms
+from ngdiff.evaluation import sight, terms
 from ngdiff.store.textfile import text_of
 
 COLUMNS = ("id", "task", "expected_output", "model_output")
@@ -47,6 +47,8 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
         member, nonmember = (_losses(attack, side) for side in ("member", "nonmember"))
     for split, rows in (("forget", forget), ("retain", retain)):
         warnings += _odd_tasks(path, split, rows)
+        told = [str(row["expected_output"]) for row in rows if terms.kind(row["id"]) == "sc"]
+        warnings += [f"{path}/{split}_*.csv: {line}" for line in sight.unseen(told)]
     accuracy = None if mmlu is None else mmlu_file.read(mmlu)
     if accuracy is not None and accuracy < mmlu_file.THRESHOLD:
         warnings.append(

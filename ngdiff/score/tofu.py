@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ngdiff.evaluation import items, metrics, trust
+from ngdiff.evaluation import items, metrics, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.files import LOGS
@@ -60,11 +60,14 @@ def score(
     how = convention_of(convention, "tofu")
     document, warnings = documents.read(path), []
     found: items.Items = {}
+    told: list[str] = []
     for part, key in LOGS.items():
         if part != "forget" or key in document:
             log = read(document, path, key)
             found |= items_of(part, log, how.eps)
+            told += [answer for _, answer in _texts(log).values()]
             warnings += _collapsed(log, f"{path}, {key}") + _uneven(log, f"{path}, {key}")
+    warnings += [f"{path}: {line}" for line in sight.unseen(told)]
     values = items.aggregate(found, how.eps)
     values["model_utility"] = metrics.harmonic_mean(values[name] for name in items.UTILITY)
     if reference is not None:
