@@ -20,10 +20,11 @@ from huggingface_hub.errors import (
 )
 from jinja2 import TemplateError
 from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from ngdiff.data.benchmark import Prompt
+from ngdiff.store.textfile import content_of
 
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 DATE = "10 Apr 2025"
@@ -86,11 +87,12 @@ def fetch(
         with without_bars():
             return loader(place, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, SafetensorError) as error:
-        raise _explained(error, place) from error
+        words = getattr(loader, "__self__", None) is AutoTokenizer
+        raise _explained(error, place, words) from error
 
 
-def _explained(error: Exception, place: str) -> Exception:
-    """The same failure with what to do about it."""
+def _explained(error: Exception, place: str, words: bool = False) -> Exception:
+    """The same failure with what to do about it. words: it was the tokenizer's."""
     text, hub = str(error).strip(), _of_the_hub(_causes(error), place)
     code = CODE if "trust_remote_code" in text else ""
     if hub or not Path(place).is_dir():
@@ -98,10 +100,18 @@ def _explained(error: Exception, place: str) -> Exception:
         return OSError(f"cannot load {place}: {hub or code or other}")
     if code:
         return ValueError(f"the model in {place}: {code}")
-    return ValueError(
-        f"the model in {place} cannot be loaded ({text.splitlines()[0]}): "
-        "weights must be whole safetensors files"
-    )
+    for path in sorted(Path(place).iterdir()):
+        if path.is_file() and not path.stat().st_size > 1024:
+            content_of(path)  # ValueError for a pointer of git-lfs, which is the real cause
+    first = text.splitlines()[0]
+    if words:
+        return ValueError(
+            f"the tokenizer in {place} cannot be loaded ({first}): give the folder or hub id of "
+            "the one the model was trained with (--tokenizer)"
+        )
+    whole = isinstance(error, SafetensorError) or "safetensors" in text
+    advice = ": weights must be whole safetensors files" if whole else ""
+    return ValueError(f"the model in {place} cannot be loaded ({first}){advice}")
 
 
 def _of_the_hub(causes: list[BaseException], place: str) -> str:
