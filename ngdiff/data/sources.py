@@ -20,6 +20,8 @@ from ngdiff.data import tables
 from ngdiff.data.tables import Found
 from ngdiff.store.textfile import text_of
 
+PLAIN = (".json", ".jsonl", ".parquet", ".arrow", ".csv", ".tsv")
+KINDS = (*PLAIN, *(f"{kind}.gz" for kind in PLAIN))  # how a file of rows ends
 DELIMITERS = {"csv": ",", "tsv": "\t"}
 TURNS = ("messages", "conversations", "prompt", "completion")  # of a chat: one row, no set of rows
 BETWEEN = re.compile(r"[\s,]*")  # elements of an array
@@ -136,6 +138,16 @@ def text(value: dict[str, Any], key: str, where: str, hint: str = "") -> str:
             f"{where}: {key!r} holds half a character (a lone surrogate), which no tokenizer takes"
         )
     return found
+
+
+def stored(place: Path) -> Path | None:
+    """The file that holds the rows of a name without its ending, in the order of `KINDS`; or a
+    folder of that name that `datasets` saved.
+    """
+    for kind in KINDS:
+        if (path := place.with_name(place.name + kind)).is_file():
+            return path
+    return place if (place / tables.SAVED).is_file() else None
 
 
 def filled(found: Found, empty: Callable[[Any], bool], source: str) -> Found:

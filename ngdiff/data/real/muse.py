@@ -4,7 +4,7 @@ Reference: Shi et al. 2024, arXiv 2407.06460.
 
 Rows come from the hub (`muse-bench/MUSE-News`, BBC articles, CC BY 4.0; `muse-bench/MUSE-Books`) or
 from a local folder ROOT/<config>/<split>, as json or jsonl (objects, or bare strings for
-documents), txt (the file is one document) or parquet.
+documents), txt (the file is one document), parquet, csv, … (`ngdiff.data.sources.stored`).
 
     config of the Benchmark           MUSE's                             row
     forget, retain, holdout           raw: forget, retain1, holdout      a document
@@ -53,7 +53,7 @@ PARTS = {
 KEYS = {"verbmem": ("prompt", "gt"), "knowmem": ("question", "answer")}
 REQUESTS = ("scal", "sust")
 DOCUMENTS = ("forget", "retain", "holdout")  # what `cut` cuts
-KINDS = (".json", ".jsonl", ".txt", ".parquet")
+KINDS = (".txt", *sources.KINDS)
 
 Fold = tuple[str, int]
 
@@ -236,8 +236,10 @@ def _from_hub(repository: str, config: str, split: str, revision: str | None) ->
 def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str, list[Row]]:
     tables = {}
     for name, (config, split) in places.items():
-        paths = [path for kind in KINDS if (path := root / config / f"{split}{kind}").is_file()][:1]
-        if paths := paths or sorted((root / config).glob(f"{split}-*.parquet")):
+        place = root / config / split
+        text = place.with_suffix(".txt")
+        path = sources.stored(place) or (text if text.is_file() else None)
+        if paths := [path] if path else sorted((root / config).glob(f"{split}-*.parquet")):
             found = [pair for path in paths for pair in _values(path)]
             tables[name] = _rows(config, found, f"{root / config / split}")
             if not tables[name]:

@@ -160,8 +160,8 @@ def _places(root: Path, split: str, fold: str) -> list[Path]:
 
 def _found(root: Path, split: str, fold: str) -> list[Row]:
     """The rows of a fold where the folder has them under the split's name, else none."""
-    for path in _places(root, split, fold):
-        if path.is_file():
+    for place in _places(root, split, fold):
+        if (path := sources.stored(place.with_suffix(""))) is not None:
             rows = _rows(sources.records(path), f"{path}")
             if not rows:
                 raise ValueError(f"{path} holds no rows")
