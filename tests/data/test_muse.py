@@ -4,6 +4,7 @@ its schema.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections import Counter
@@ -243,6 +244,33 @@ def test_errors_name_file_and_row(tmp_path, place, content, message):
     put(tmp_path, place, content)
     with pytest.raises(ValueError, match=message):
         muse(root=tmp_path)
+
+
+def test_an_empty_row_of_a_published_corpus_is_left_out_and_counted(tmp_path):
+    put(tmp_path, "raw/forget.json", [{"text": "a"}, {"text": ""}, {"text": None}])
+    put(tmp_path, "raw/retain1.json", ["b", " \n"])
+    put(tmp_path, "knowmem/retain_qa.parquet", [{"question": "a", "answer": "b"}] * 2)
+    with pytest.warns(UserWarning) as told:
+        bench = muse(root=tmp_path)
+    assert documents(bench, "forget") == ["a"] and documents(bench, "retain") == ["b"]
+    said = [str(w.message) for w in told]
+    assert len(said) == 2 and len(bench.rows("knowmem_r")) == 2
+    assert "raw/forget: 2 rows are left out" in said[0] and "raw/retain1: 1 row is" in said[1]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl.gz", "parquet"])
+def test_a_part_may_be_any_kind_of_table(tmp_path, kind):
+    put(tmp_path, "raw/retain1.json", ["b"])
+    put(tmp_path, "raw/forget.parquet", [{"text": "a, a"}])
+    table = pq.read_table(tmp_path / "raw/forget.parquet").to_pylist()
+    if kind != "parquet":
+        (tmp_path / "raw/forget.parquet").unlink()
+    if kind == "csv":
+        put(tmp_path, "raw/forget.csv", 'text\n"a, a"\n')
+    if kind == "jsonl.gz":
+        packed = gzip.compress(json.dumps(table[0]).encode())
+        (tmp_path / "raw/forget.jsonl.gz").write_bytes(packed)
+    assert documents(muse(root=tmp_path), "forget") == ["a, a"]
 
 
 def test_damaged_text_and_parquet_are_named(tmp_path):

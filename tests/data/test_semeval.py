@@ -92,6 +92,12 @@ def test_the_hubs_parquet_files(tmp_path, inside):
         semeval("tiny", "validation", root=tmp_path)
 
 
+def test_an_empty_row_is_left_out_and_counted(folder):
+    write(folder / "forget.jsonl", [row("9sc1", input="first"), row("8sc1", output=" ")])
+    with pytest.warns(UserWarning, match=r"forget.jsonl: 1 row is left out.*line 2"):
+        assert len(semeval("tiny", "train", root=folder).forget) == 1
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
