@@ -25,6 +25,7 @@ from ngdiff.commands.cli import app
 from ngdiff.commands.job import Job
 from ngdiff.core.loop import unlearn
 from ngdiff.data import files
+from ngdiff.data.benchmark import Prompt
 from ngdiff.engine.engine import Engine
 from ngdiff.evaluation import evaluate
 from ngdiff.lm.model import load, save
@@ -83,6 +84,40 @@ def apart(one, other):
 
 def listing(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+# ----------------------------------------------------------------------------------- what it reads
+def test_the_tokenizer_and_the_prompt_may_be_given(given, tmp_path):
+    """As `evaluate` takes them; a model without its tokenizer says which option is needed."""
+    bare = shutil.copytree(given / "model", tmp_path / "bare")
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    one = (*FIXED, "--steps=1", f"--model={bare}")
+    refused = go(given, tmp_path / "out", *one)
+    assert "--tokenizer" in str(refused.exception) and "safetensors" not in str(refused.exception)
+    asked = "Q: {question}\\nA: "
+    done(given, tmp_path / "out", *one, f"--tokenizer={given / 'model'}", f"--prompt={asked}")
+    out = load(tmp_path / "out")
+    assert out.prompt == Prompt("Q: ", "\n", "A: ")
+    assert out.tokenizer.get_vocab() == load(given / "model").tokenizer.get_vocab()
+    assert apart(weights(tmp_path / "out"), done(given, tmp_path / "own", *FIXED, "--steps=1")) > 0
+
+
+def test_rows_of_other_forms_are_read_and_unused_keys_named(given, tmp_path):
+    """On standard error: one line for each thing to know, and none of torch's profiler."""
+    rows = [
+        {"instruction": row["question"], "output": row["answer"], "category": "towns"}
+        for row in micro.bench().forget
+    ]
+    write_rows(tmp_path / "forget.jsonl", rows)
+    more = (*FIXED, "--steps=2", f"--forget={tmp_path / 'forget.jsonl'}")
+    command = [sys.executable, "-m", "ngdiff", *arguments(given, tmp_path / "out", *more)]
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in run.stderr.splitlines() if line]
+    assert lines[0].startswith("warning: ") and lines[0].endswith(": category (8)")
+    assert all(line.startswith("step ") for line in lines[1:]), run.stderr
+    assert apart(weights(tmp_path / "out"), done(given, tmp_path / "own", *FIXED, "--steps=2")) == 0
 
 
 # ----------------------------------------------------------------------------------- what it writes
