@@ -104,20 +104,15 @@ def test_the_tokenizer_and_the_prompt_may_be_given(given, tmp_path):
 
 
 def test_rows_of_other_forms_are_read_and_unused_keys_named(given, tmp_path):
-    """On standard error: one line for each thing to know, and none of torch's profiler."""
     rows = [
         {"instruction": row["question"], "output": row["answer"], "category": "towns"}
         for row in micro.bench().forget
     ]
     write_rows(tmp_path / "forget.jsonl", rows)
     more = (*FIXED, "--steps=2", f"--forget={tmp_path / 'forget.jsonl'}")
-    command = [sys.executable, "-m", "ngdiff", *arguments(given, tmp_path / "out", *more)]
-    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
-    assert run.returncode == 0, run.stderr
-    lines = [line for line in run.stderr.splitlines() if line]
-    assert lines[0].startswith("warning: ") and lines[0].endswith(": category (8)")
-    assert all(line.startswith("step ") for line in lines[1:]), run.stderr
-    assert apart(weights(tmp_path / "out"), done(given, tmp_path / "own", *FIXED, "--steps=2")) == 0
+    with pytest.warns(UserWarning, match=r"forget\.jsonl: not used.*: category \(8\)"):
+        found = done(given, tmp_path / "out", *more)
+    assert apart(found, done(given, tmp_path / "own", *FIXED, "--steps=2")) == 0
 
 
 # ----------------------------------------------------------------------------------- what it writes
@@ -328,6 +323,7 @@ def test_a_killed_run_goes_on_bit_for_bit(given, tmp_path):
         [sys.executable, "-c", KILLED, *arguments(given, out, *more)], cwd=ROOT, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert "SyncActivityProfiler" not in killed.stderr.decode()  # by which memory is measured
     assert not out.exists() and len(list(unfinished.glob(".*.tmp"))) == 1, (
         "a checkpoint was half written"
     )
