@@ -139,26 +139,23 @@ def book(
         str, typer.Option(help="Outputs come from this run's executed notebooks.")
     ] = "tiny",
 ) -> None:
-    """Build notebooks/*.ipynb and the exercises from the .py sources, and the README's tables from
+    """Build notebooks/*.ipynb and the exercises from the .py sources; fill README and docs from
     saved rows.
     """
     from ngdiff.book import build, readme
     from ngdiff.store import paths
-    from ngdiff.store.cache import atomic_write
 
     root = paths.need_checkout()
-    page = root / "README.md"
-    filled = readme.fill(page.read_text("utf-8"), root)
     if check:
-        if filled != page.read_text("utf-8"):
-            print("not as a refill: README.md")
-        for path in (stale := build.stale(root / "notebooks")):
+        pages, built = list(readme.stale(root)), build.stale(root / "notebooks")
+        for path in pages:
+            print(f"not as a refill: {path.relative_to(root)}")
+        for path in built:
             print(f"not as a rebuild: {path.relative_to(root)}")
-        raise typer.Exit(1 if stale or filled != page.read_text("utf-8") else 0)
-    for path in build.build(root / "notebooks", root / ".cache" / "executed" / label):
+        raise typer.Exit(1 if pages or built else 0)
+    made = build.build(root / "notebooks", root / ".cache" / "executed" / label)
+    for path in [*made, *readme.write(root)]:
         print(path.relative_to(root))
-    with atomic_write(page) as temporary:
-        temporary.write_text(filled, "utf-8")
 
 
 @data_app.command("authors")

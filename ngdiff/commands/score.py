@@ -65,7 +65,7 @@ def score_muse(
     convention: OfMUSE = "ngdiff",
     json: Out = None,
 ) -> None:
-    """MUSE's own results, or responses and Min-40 % scores in one file: ROUGE and privleak."""
+    """MUSE's folder of results, or ours in one file: ROUGE and privleak (docs/benchmarks.md)."""
     _score("muse", results, reference, None, convention, json)
 
 
