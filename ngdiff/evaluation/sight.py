@@ -1,7 +1,7 @@
 """Answers that ROUGE cannot see.
 
 Google's scorer keeps the letters a–z and the digits 0–9. An answer in another script scores 0
-whatever is said, or 1 for the same digits. The value stays the scorer's; the reader is told.
+whatever is said, or 1 for the same digits. The value stays the scorer's; a line counts them.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Whether a reference can be believed: what is tested of it, and what could not be.
 
-A reference is the retain-only model. It is tested to be another model than the one measured, to
-know nothing of what it never saw, to be of the same rows, and to hold items that agree with the
-losses beside them. Nothing here changes a value: each function returns lines for the reader.
+A reference is the retain-only model. It must be another model than the one measured. Its membership
+AUC must be near ½. It must be of the same rows, and its items must agree with the losses beside
+them. Nothing here changes a value: each function returns lines for the reader.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def _numbers(rows: Mapping[Any, Any]) -> dict[Any, np.ndarray]:
 def membership(auc: float | None, sizes: tuple[int, int], name: object) -> list[str]:
     """A line where the AUC of forget rows as members, against rows never seen, is far from ½.
 
-    It is far where it differs by more than `FAR`, and by more than three standard errors of an AUC
-    of ½, √((n + m + 1)/(12nm)) of n and m rows.
+    It is far where it differs by more than `FAR`, and by more than three standard errors. The
+    standard error of an AUC of ½ is √((n + m + 1)/(12nm)) for n and m rows.
     """
     n, m = sizes
     if auc is None or math.isnan(auc) or not n * m:
@@ -161,8 +161,9 @@ def told(
 ) -> list[str]:
     """What speaks against a reference's Report, beside the items measured; nothing without one.
 
-    sides: its items that tell members from rows never seen. rows: what is asked of the forget set,
-    where the report may be of other rows. A doubt is a warning; what could not be tested is said.
+    sides: its items whose scores separate members from rows never seen. rows: question and answer
+    of each forget row, given where the report may be of other rows. A doubt becomes a warning;
+    what could not be tested goes to `say`.
     """
     if ref is None:
         return []
@@ -196,7 +197,7 @@ def told(
 def noted(
     found: Items, ref: Report | None, sides: tuple[str, str], say: Say, eps: float = 0.0
 ) -> dict[str, Any]:
-    """What a report's meta says of its reference: its name, and `told`."""
+    """Return the entries of a report's meta about its reference: its name, and the doubts."""
     doubts = told(found, ref, sides, say, eps)
     return {"reference": ref.meta.get("model") if ref else None, "doubts": doubts}
 

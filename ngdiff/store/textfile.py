@@ -1,7 +1,7 @@
 """Text files that other tools wrote: one reader for all of them.
 
-UTF-8 with or without a byte-order mark, plain or compressed by gzip. What a file is instead is
-told by its first bytes, and what to do about it.
+It reads UTF-8 with or without a byte-order mark, plain or compressed by gzip. Of another file the
+error names the kind, by its first bytes, and says what to do.
 """
 
 from __future__ import annotations

@@ -599,4 +599,8 @@ def test_memory_that_runs_out_says_what_needs_less(given, tmp_path, monkeypatch)
     assert "2 GiB. What needs less, in this order: --micro 1" in str(
         go(given, tmp_path / "out").exception
     )
+    more = ("--micro=1", "--checkpointing", "--lora=2")
+    said = str(go(given, tmp_path / "out", *more).exception)  # what was given is no advice
+    assert "--memory recompute, --precision" in said
+    assert not any(option.split("=")[0] in said for option in more)
     assert listing(tmp_path) == []
