@@ -85,6 +85,9 @@ def evaluate(
     ref = _reference(reference, rows, how, say)
     if ref is not None and "mia_auc" in values:
         values["mia_auc_reference"] = ref.metrics.get("mia_auc", math.nan)
+    said = meta_of(lm, bench, how, reference, prompts=False)
+    for line in said["notes"]:
+        say(f"{lm.name}: {line}")
     meta = {
         "split": bench.source.get("split", bench.split),
         **trust.noted(found, ref, SIDES, say),
@@ -93,7 +96,7 @@ def evaluate(
         "rows": {part: len(members) for part, members in rows.items()},
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report.of(values, found, meta_of(lm, bench, how) | meta)
+    return Report.of(values, found, said | meta)
 
 
 def _reference(
@@ -141,7 +144,7 @@ def write(report: Report, folder: str | Path) -> Path:
                 path = temporary / "mia_results" / f"{side}_0.csv"
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(csv_text(report.items[side], ("id", "nll")), "utf-8", newline="")
-        (temporary / "evaluation_results.jsonl").write_text(json.dumps(result, indent=4), "utf-8")
+        (temporary / "evaluation_results.jsonl").write_text(json.dumps(result) + "\n", "utf-8")
     return folder
 
 

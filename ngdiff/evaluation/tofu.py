@@ -21,11 +21,12 @@ from typing import TYPE_CHECKING
 from ngdiff.evaluation import forward, items, metrics, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
-from ngdiff.evaluation.definition import Encoded
+from ngdiff.evaluation.definition import Encoded, unanswered
 from ngdiff.evaluation.files import write_files
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import UTILITY, Items, Row, Table
 from ngdiff.evaluation.report import Report, check_reference, meta_of, speaker
+from ngdiff.lm.tokens import named
 from ngdiff.store.progress import Progress, Say
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Subject:
     def __init__(self, lm: LM, how: Convention, say: Say) -> None:
         self.lm, self.how, self.say = lm, how, say
         self.encode = cache(partial(how.encode, lm))
+        self.unanswered: dict[tuple[str, str], None] = {}  # texts without a token of an answer
 
     def answer(self, row: Row) -> Encoded:
         """Return the row with its own answer as tokens."""
@@ -95,7 +97,8 @@ def evaluate(
     how = convention_of(convention, "tofu")
     say, begun = speaker(progress), time.perf_counter()
     ref = _reference(reference, bench, how, say)
-    rows, configs = _rows(bench, PARTS)
+    said = meta_of(lm, bench, how, ref)
+    rows, configs = _rows(bench, PARTS, how)
     subject = Subject(lm, how, say)
     found, values = _likelihood(subject, rows)
     if generate:
@@ -107,21 +110,19 @@ def evaluate(
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values |= items.aggregate(found, how.eps)
     values |= _compared(values, found, ref, auc_retain, how.eps)
-    doubts = _doubts(found, ref, bench, rows, how.eps, say)
-    left_out = _left_out(rows, values, generate)
-    for line in left_out:
+    left_out = [*_left_out(rows, values, generate), *_unanswered(subject)]
+    for line in [*said["notes"], *left_out]:
         say(f"{lm.name}: {line}")
     meta = {
         "max_new_tokens": max_new_tokens if generate else None,
         "configs": configs,
-        "reference": ref.meta.get("model") if ref else None,
         "auc_retain": auc_retain,
-        "doubts": doubts,
+        **trust.of_rows(found, ref, bench, rows, say, how.eps),
         "rows": {part: len(members) for part, members in rows.items()},
         "left_out": left_out,
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report.of(values, found, meta_of(lm, bench, how) | meta)
+    return Report.of(values, found, said | meta)
 
 
 def _reference(
@@ -137,19 +138,6 @@ def _reference(
     return _brief(Subject(reference, how, say), bench)
 
 
-def _doubts(
-    found: Items, ref: Report | None, bench: Benchmark, rows: Rows, eps: float, say: Say
-) -> list[str]:
-    """What speaks against the reference (`trust.told`); its rows where they differ."""
-    other = ref is not None and ref.meta.get("fingerprint") != bench.fingerprint
-    asked = {i: (row["question"], row["answer"]) for i, row in enumerate(rows.get("forget", ()))}
-    doubts = trust.told(found, ref, trust.ROWS, say, eps, asked if other else None)
-    if other:
-        doubts.append("the reference is of other rows of this split: mia_reference is left out")
-        say(doubts[-1])
-    return doubts
-
-
 def _left_out(rows: Rows, values: dict[str, float], generate: bool) -> list[str]:
     """What the benchmark's rows, not the options, leave undefined or unseen."""
     lines = [] if "holdout" in rows else ["no hold-out rows, so no mia_… and no privleak"]
@@ -161,6 +149,16 @@ def _left_out(rows: Rows, values: dict[str, float], generate: bool) -> list[str]
     return lines + (
         [f"no model_utility: the rows of {', '.join(missing)} are not there"] if missing else []
     )
+
+
+def _unanswered(subject: Subject) -> list[str]:
+    """Name the texts that have no token of an answer; every mean is over the others."""
+    if not (texts := list(subject.unanswered)):
+        return []
+    some = "; ".join(named(question, answer) for question, answer in texts[:3])
+    more = ", …" if len(texts) > 3 else ""
+    how = subject.how.name
+    return [f"{len(texts)} texts have no token of an answer under {how} ({some}{more})"]
 
 
 def _compared(
@@ -180,9 +178,9 @@ def _compared(
     return more
 
 
-def _rows(bench: Benchmark, parts: Iterable[str]) -> tuple[Rows, dict[str, str]]:
-    """part -> rows, and part -> the benchmark's name for them; a part that the benchmark lacks is
-    left out.
+def _rows(bench: Benchmark, parts: Iterable[str], how: Convention) -> tuple[Rows, dict[str, str]]:
+    """part -> the rows that are asked, and part -> the benchmark's name for them; a part that the
+    benchmark lacks is left out.
     """
     rows: Rows = {}
     names: dict[str, str] = {}
@@ -193,13 +191,14 @@ def _rows(bench: Benchmark, parts: Iterable[str]) -> tuple[Rows, dict[str, str]]
             except KeyError:  # no such config
                 continue
             if members and part not in rows:
-                rows[part], names[part] = members, name
+                rows[part] = members if part == "holdout" else how.first(members)
+                names[part] = name
     return rows, names
 
 
 def _brief(subject: Subject, bench: Benchmark) -> Report:
     """Of a reference model only what is compared: the likelihoods of forget and holdout rows."""
-    rows, _ = _rows(bench, ("forget", "holdout"))
+    rows, _ = _rows(bench, ("forget", "holdout"), subject.how)
     found, values = _likelihood(subject, rows)
     values |= items.aggregate(found, subject.how.eps)
     return Report(values, found, meta_of(subject.lm, bench, subject.how))
@@ -243,6 +242,9 @@ def _table(subject: Subject, rows: Rows) -> Table:
                 if answer is not None:
                     wanted.setdefault((row["question"], answer), False)
     examples = [subject.encode(question, answer) for question, answer in wanted]
+    subject.unanswered |= {
+        text: None for text, row in zip(wanted, examples, strict=True) if unanswered(row)
+    }
     tick = Progress(f"  {lm.name}: texts", len(examples), say, last=False)
     hidden = subject.how.hidden(lm)
     moments = list(wanted.values())
@@ -255,7 +257,8 @@ def _rouge(subject: Subject, rows: Rows, max_new_tokens: int) -> Items:
     """{part}_Q_A_ROUGE: the greedy answer to each question against the true one."""
     lm, how, say, begun = subject.lm, subject.how, subject.say, time.perf_counter()
     parts = [part for part in rows if part != "holdout"]
-    asked = [(part, i, row) for part in parts for i, row in enumerate(rows[part])]
+    every = [(part, i, row) for part in parts for i, row in enumerate(rows[part])]
+    asked = [one for one in every if not unanswered(subject.answer(one[2]))]
     encoded = [subject.answer(row) for _, _, row in asked]
     prompts, stop = [row.given for row in encoded], how.stops(lm, encoded)
     tick = Progress(f"  {lm.name}: generations", len(prompts), say, last=False)

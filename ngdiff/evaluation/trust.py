@@ -10,17 +10,18 @@ from __future__ import annotations
 import math
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ngdiff.evaluation import items, metrics
-from ngdiff.evaluation.items import Items
+from ngdiff.evaluation.items import Items, Row
 from ngdiff.store.document import shown
 from ngdiff.store.progress import Say
 
 if TYPE_CHECKING:
+    from ngdiff.data.benchmark import Benchmark
     from ngdiff.evaluation.report import Report
 
 FAR = 0.1  # of an AUC from ½, where chance does not explain it either
@@ -198,7 +199,28 @@ def noted(
     found: Items, ref: Report | None, sides: tuple[str, str], say: Say, eps: float = 0.0
 ) -> dict[str, Any]:
     """Return the entries of a report's meta about its reference: its name, and the doubts."""
-    doubts = told(found, ref, sides, say, eps)
+    return _entries(ref, told(found, ref, sides, say, eps))
+
+
+def of_rows(
+    found: Items,
+    ref: Report | None,
+    bench: Benchmark,
+    rows: Mapping[str, Sequence[Row]],
+    say: Say,
+    eps: float,
+) -> dict[str, Any]:
+    """`noted` for TOFU's rows. A report of other rows of the split is compared text by text."""
+    other = ref is not None and ref.meta.get("fingerprint") != bench.fingerprint
+    forget = {i: (row["question"], row["answer"]) for i, row in enumerate(rows.get("forget", ()))}
+    doubts = told(found, ref, ROWS, say, eps, forget if other else None)
+    if other:
+        doubts.append("the reference is of other rows of this split: mia_reference is left out")
+        say(doubts[-1])
+    return _entries(ref, doubts)
+
+
+def _entries(ref: Report | None, doubts: list[str]) -> dict[str, Any]:
     return {"reference": ref.meta.get("model") if ref else None, "doubts": doubts}
 
 

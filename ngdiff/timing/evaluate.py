@@ -60,7 +60,7 @@ def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
         for key in ("question", "answer")
     ]
     lm = from_scratch(texts, SHAPE, Prompt(), 0, "random")
-    rows, _ = evaluator._rows(bench, evaluator.PARTS)
+    rows, _ = evaluator._rows(bench, evaluator.PARTS, Convention())
     subject = evaluator.Subject(lm, Convention(), lambda line: None)
     parts = {
         "likelihood": lambda: evaluator._likelihood(subject, rows),

@@ -52,6 +52,9 @@ PARTS = {
 # of a row; all others have "text"
 KEYS = {"verbmem": ("prompt", "gt"), "knowmem": ("question", "answer")}
 REQUESTS = ("scal", "sust")
+# Min-40 %, forget against holdout, of the retrained models: muse_bench, constants.py, AUC_RETRAIN
+A_RET = {"news": 0.4772, "books": 0.5393}
+A_RET_DOCUMENTS = 100  # of each side: with as many an AUC is a multiple of 1e-4
 DOCUMENTS = ("forget", "retain", "holdout")  # what `cut` cuts
 KINDS = (".txt", *sources.KINDS)
 
@@ -129,6 +132,18 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
             f"{tuple(fold)}"
         )
     return assemble(tables, {"name": "muse"} | recipe, recipe["retain_rows"])
+
+
+def published_a_ret(bench: Benchmark) -> float | None:
+    """Return the published A_ret of a benchmark's privleak documents, None where there is none.
+
+    It is known of each corpus as a whole: not of folds, and not of documents of one's own, which
+    are told by their number.
+    """
+    sides = [len(bench.configs.get(f"privleak_{side}", ())) for side in ("forget", "holdout")]
+    if bench.source.get("fold") or sides != [A_RET_DOCUMENTS] * 2:
+        return None
+    return A_RET.get(bench.source.get("corpus", ""))
 
 
 def request(kind: str, k: int) -> tuple[str, str]:
