@@ -33,6 +33,7 @@ from ngdiff.store.cache import probe_writable
 from ngdiff.store.content import content_key
 from ngdiff.store.progress import Progress
 from ngdiff.store.rows import read_rows
+from ngdiff.store.textfile import text_of
 from ngdiff.store.values import content
 
 
@@ -77,9 +78,10 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
     Errors: ValueError on a file that is no grid, on rows outside the checkout, and on a parameter
     that cell.py does not have.
     """
+    written = text_of(grid_file)
     try:
-        text = tomllib.loads(grid_file.read_text("utf-8"))
-    except ValueError as error:  # of the encoding or of TOML's form; neither names the file
+        text = tomllib.loads(written)
+    except ValueError as error:
         raise ValueError(f"{grid_file} is not TOML: {error}") from error
     if unknown := set(text) - {"rows", "grid"}:
         raise ValueError(

@@ -28,7 +28,7 @@ import torch
 from ngdiff.commands.comparison import Comparison
 from ngdiff.core.probe import evaluating
 from ngdiff.data import files
-from ngdiff.data.benchmark import Row, form_of
+from ngdiff.data.benchmark import Row
 from ngdiff.engine.engine import device_named
 from ngdiff.evaluation import conventions
 from ngdiff.evaluation.conventions import Convention
@@ -114,11 +114,7 @@ def _compared(asked: Comparison) -> dict[str, Any]:
         (files.read(asked.forget), files.read(asked.retain)),
     )
     _enough(dict(zip(names, sets, strict=True)), asked.rows)
-    options: dict[str, Any] = {
-        "device": device_named(asked.device),
-        "prompt": form_of(asked.prompt),
-        "tokenizer": asked.tokenizer,
-    }
+    options: dict[str, Any] = {"device": device_named(asked.device)} | asked.asked()
     lm = load(asked.model, **options)
     before = None if asked.start is None else load(asked.start, **options)
     if before is None:

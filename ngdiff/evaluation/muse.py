@@ -21,7 +21,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts
+from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
@@ -96,7 +96,7 @@ def evaluate(
     meta = {
         "max_new_tokens": max_new_tokens if generate else None,
         "privleak_rows": reference_rows(bench)[1],
-        "reference": ref.meta.get("model") if ref else None,
+        **trust.noted(found, ref, trust.DOCUMENTS, say, how.eps),
         "auc_retain": auc_retain,
         "rows": {name: len(rows) for name, rows in bench.configs.items()},
         "losses_over": documents,
@@ -123,7 +123,9 @@ def _left_out(found: Items, generate: bool) -> list[str]:
     """Say which metrics the benchmark's rows, not the options, leave undefined."""
     wanted = [*(muse_score.TEXTS if generate else ()), "privleak_forget", "privleak_holdout"]
     missing = [name for name in wanted if name not in found]
-    return [f"no rows of {name}, so that its metrics are left out" for name in missing]
+    told = [row["gt"] for name in muse_score.TEXTS for row in found.get(name, {}).values()]
+    lines = [f"no rows of {name}, so that its metrics are left out" for name in missing]
+    return lines + sight.unseen(told)
 
 
 def _shortened(cut: dict[str, int]) -> list[str]:

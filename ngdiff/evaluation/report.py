@@ -14,6 +14,7 @@ from typing import Any
 
 from ngdiff.store.progress import Say, to_stderr
 from ngdiff.store.rows import write_document
+from ngdiff.store.textfile import text_of
 
 INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}
 
@@ -55,7 +56,7 @@ class Report:
     def from_json(cls, path: str | Path) -> Report:
         """The inverse of `to_json`; ValueError names a file that is no report."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_revive)
+            content = json.loads(text_of(Path(path)), object_hook=_revive)
             items = {
                 name: {int(i): v for i, v in rows.items()}
                 for name, rows in content["items"].items()

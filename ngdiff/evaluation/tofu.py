@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics
+from ngdiff.evaluation import forward, items, metrics, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded, unanswered
@@ -116,8 +116,8 @@ def evaluate(
     meta = {
         "max_new_tokens": max_new_tokens if generate else None,
         "configs": configs,
-        "reference": ref.meta.get("model") if ref else None,
         "auc_retain": auc_retain,
+        **trust.of_rows(found, ref, bench, rows, say, how.eps),
         "rows": {part: len(members) for part, members in rows.items()},
         "left_out": left_out,
         "seconds": round(time.perf_counter() - begun, 3),
@@ -139,11 +139,13 @@ def _reference(
 
 
 def _left_out(rows: Rows, values: dict[str, float], generate: bool) -> list[str]:
-    """What the benchmark's rows, not the options, leave undefined."""
+    """What the benchmark's rows, not the options, leave undefined or unseen."""
     lines = [] if "holdout" in rows else ["no hold-out rows, so no mia_… and no privleak"]
     missing = [
         name for name in UTILITY if name not in values and (generate or not name.endswith("_ROUGE"))
     ]
+    told = [row["answer"] for part in rows if part != "holdout" for row in rows[part]]
+    lines += sight.unseen(told) if generate else []
     return lines + (
         [f"no model_utility: the rows of {', '.join(missing)} are not there"] if missing else []
     )

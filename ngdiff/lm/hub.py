@@ -16,12 +16,14 @@ from huggingface_hub.errors import (
 from safetensors import SafetensorError
 from transformers.utils import logging
 
+from ngdiff.store.textfile import content_of
+
 # what a folder is asked for, and what it needs
 MODEL = ("model", "it needs config.json, model.safetensors and a tokenizer")
 TOKENIZER = ("tokenizer", "give the place of one (--tokenizer)")
 CODE = (
     "it cannot be loaded without code of its own: read that code, "
-    "then allow it with trust_remote_code=True"
+    "then allow it with trust_remote_code=True (--trust-remote-code)"
 )
 PICKLED = (
     "it has no safetensors weights, and pickled ones are not loaded: "
@@ -80,11 +82,11 @@ def fetch(
         with without_bars():
             return loader(place, trust_remote_code=trust_remote_code, **options)
     except (OSError, ValueError, SafetensorError) as error:
-        raise _explained(error, place) from error
+        raise _explained(error, place, files is not None) from error
 
 
-def _explained(error: Exception, place: str) -> Exception:
-    """The same failure with what to do about it."""
+def _explained(error: Exception, place: str, words: bool = False) -> Exception:
+    """The same failure with what to do about it. words: it was the tokenizer's."""
     text, hub = str(error).strip(), _of_the_hub(_causes(error), place)
     code = CODE if "trust_remote_code" in text else ""
     if hub or not Path(place).is_dir():
@@ -92,10 +94,18 @@ def _explained(error: Exception, place: str) -> Exception:
         return OSError(f"cannot load {place}: {hub or code or other}")
     if code:
         return ValueError(f"the model in {place}: {code}")
-    return ValueError(
-        f"the model in {place} cannot be loaded ({text.splitlines()[0]}): "
-        "weights must be whole safetensors files"
-    )
+    for path in sorted(Path(place).iterdir()):
+        if path.is_file() and not path.stat().st_size > 1024:
+            content_of(path)  # ValueError for a pointer of git-lfs, which is the real cause
+    first = text.splitlines()[0]
+    if words:
+        return ValueError(
+            f"the tokenizer in {place} cannot be loaded ({first}): give the folder or hub id of "
+            "the one the model was trained with (--tokenizer)"
+        )
+    whole = isinstance(error, SafetensorError) or "safetensors" in text
+    advice = ": weights must be whole safetensors files" if whole else ""
+    return ValueError(f"the model in {place} cannot be loaded ({first}){advice}")
 
 
 def _of_the_hub(causes: list[BaseException], place: str) -> str:

@@ -26,6 +26,7 @@ from ngdiff.lm.hub import fetch, without_bars
 from ngdiff.lm.lora import ADAPTER, base_of, put_on
 from ngdiff.lm.tokenizer import files_of, padding, write
 from ngdiff.lm.tokens import Example, encode
+from ngdiff.lm.vocabulary import guard
 from ngdiff.store import document
 from ngdiff.store.cache import atomic_folder, probe_writable
 from ngdiff.store.progress import to_stderr
@@ -135,6 +136,7 @@ def load(
             f"{tokenizer or path_or_id}: the tokenizer has {len(own)} tokens, the model {rows}: "
             "give the one the model was trained with (--tokenizer)"
         )
+    guard(model, own)
     lm = LM(model.to(device).eval(), own, asked, name, folder if folder.is_dir() else None)
     if lm.date:
         to_stderr(f"{name}: its chat template writes the date; {lm.date} stands for today")
