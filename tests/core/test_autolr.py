@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngdiff.core.autolr import AGAIN, LEAST, LOOKS, MOST, REACH, AutoLR, ThreePoint
+from ngdiff.core.autolr import GROWTH, LEAST, LOOKS, MOST, REACH, AutoLR, ThreePoint
 from ngdiff.core.parabola import CANCELLED
 from ngdiff.core.stepsize import State
 from tests.helpers.lines import EPS_32, Curve, info, valley
 
 PLAIN = AutoLR(lr=0.1, slack=0.0, fresh=0)
-LATER = State(eta=0.1, found=True)  # a probe after the search
+LATER = State(eta=0.1, found=0.1)  # a probe after the search
 
 
 def probed(rule, f, state=None, told=None, **kw):
@@ -92,14 +92,15 @@ def test_what_a_step_may_cost_is_a_share_of_the_loss_that_grows_with_the_updates
     assert probed(rule, lambda h: -f(0) + h * h / 2).size == 2.0  # of |R|
 
 
-def test_the_search_runs_until_it_has_found_and_later_probes_move_by_a_bounded_factor():
+def test_a_later_probe_moves_up_by_a_bounded_factor_and_down_as_far_as_it_must():
     first = probed(AutoLR(lr=1e-6, slack=0.0, fresh=0), valley(0.1))
     assert first.eta == pytest.approx(0.1) and first.found
     after = replace(first, step=1)
     up, down = probed(PLAIN, valley(1e3), after), probed(PLAIN, valley(1e-5), after)
     assert (up.eta, up.outcome) == (pytest.approx(0.1 * REACH), "clipped_up")
-    assert (down.eta, down.outcome) == (pytest.approx(0.01), "clipped_down")
-    assert up.forwards - first.forwards == 3  # one look is enough where it shows something
+    assert up.forwards - first.forwards == 3  # one look is enough upwards
+    assert (down.eta, down.outcome) == (pytest.approx(1e-5), "accepted")  # and down it searches
+    assert up.found == down.found == first.found
 
 
 def test_a_search_that_found_nothing_is_made_again():
@@ -119,9 +120,8 @@ def test_a_search_that_found_nothing_is_made_again():
         (0.033, 0.033, "accepted"),
         (0.32, 0.1 * REACH, "clipped_up"),
         (5.0, 0.1 * REACH, "clipped_up"),
-        (0.031, 0.031, "clipped_down"),  # beyond the reach of the fit, within that of a move
-        (0.005, 0.01, "clipped_down"),
-        (-0.1, 0.01, "clipped_down"),
+        (0.031, 0.031, "accepted"),  # of the fit at its own radius, the second
+        (0.005, 0.005, "accepted"),
     ],
 )
 def test_a_parabola_is_believed_within_reach_of_its_radius(best, eta, outcome):
@@ -132,18 +132,23 @@ def test_a_parabola_is_believed_within_reach_of_its_radius(best, eta, outcome):
 
 
 @given(st.floats(-8, 3), st.sampled_from([valley(0.1), valley(-3.0), lambda h: 1 - h - h * h]))
-def test_a_later_probe_moves_the_rate_by_a_bounded_factor(k, f):
-    state = probed(PLAIN, f, replace(LATER, eta=10**k))
+def test_a_later_probe_raises_the_rate_by_a_bounded_factor(k, f):
+    state = probed(PLAIN, f, replace(LATER, eta=10**k, found=10**k))
     seen = max(state.radius, 10**k)  # where R first shows something
-    assert 10**k / 10 * (1 - 1e-9) <= state.eta <= seen * REACH * (1 + 1e-9)
+    assert state.eta <= seen * REACH * (1 + 1e-9)
+
+
+def test_no_rate_exceeds_a_hundred_times_the_first():
+    """Near R = 0 every rate seems harmless, until the next update shows that it was not."""
+    state = replace(LATER, eta=9.0, gap=4, step=7, due=7)
+    after = probed(PLAIN, valley(25.0), state)
+    assert (after.eta, after.outcome) == (0.1 * GROWTH, "bounded")
+    assert after.gap == 8 and after.found == 0.1  # it agrees, and probes as seldom as that
+    assert probed(PLAIN, valley(9.5), state).outcome == "accepted"
 
 
 # ------------------------------------------------------------------------ lines that show nothing
-FLAT = {
-    "level": lambda h: 1.0,
-    "zero": lambda h: 0.0,
-    "straight": lambda h: 1.0 - 1e-12 * h,
-}
+FLAT = {"level": lambda h: 1.0, "zero": lambda h: 0.0, "straight": lambda h: 1.0 - 1e-12 * h}
 
 
 @pytest.mark.parametrize("f", FLAT.values(), ids=FLAT)
@@ -151,8 +156,7 @@ FLAT = {
 def test_what_shows_nothing_grows_the_radius_and_keeps_the_rate(f, state):
     line = Curve(f, eps=EPS_32)
     after = PLAIN.step(state, line)
-    looks = AGAIN if state.found else LOOKS
-    reached = [min(0.1 * 10**i, MOST) for i in range(looks)]
+    reached = [min(0.1 * 10**i, MOST) for i in range(LOOKS)]
     assert line.radii == pytest.approx(list(dict.fromkeys(reached)))
     assert (after.outcome, after.eta, after.due) == ("flat", 0.1, 1)
     assert after.found == state.found
@@ -206,9 +210,13 @@ def test_a_search_goes_down_to_a_finite_loss():
         assert 0 < state.eta <= 0.5 * REACH and state.outcome != "nonfinite"
 
 
-@pytest.mark.parametrize("state", [State(eta=10.0), replace(LATER, eta=10.0)], ids=["search", "later"])
 @pytest.mark.parametrize(
-    "f", [lambda h: 1.0, lambda h: 1 - 1e-9 * h, lambda h: 5 - h - h * h], ids=["flat", "down", "bend"]
+    "state", [State(eta=10.0), replace(LATER, eta=10.0, found=10.0)], ids=["search", "later"]
+)
+@pytest.mark.parametrize(
+    "f",
+    [lambda h: 1.0, lambda h: 1 - 1e-9 * h, lambda h: 5 - h - h * h],
+    ids=["flat", "down", "bend"],
 )
 def test_a_rate_behind_a_wall_is_left(state, f):
     """R is finite up to 0.5 only, and shows no minimum there. The rate stood at 10."""
@@ -232,8 +240,8 @@ def test_a_wall_beyond_the_rate_is_no_reason_to_leave_it():
 def test_rates_and_radii_stay_within_their_bounds(f, k, found):
     line = Curve(f)
     eta = min(max(10**k, LEAST), MOST)
-    after = AutoLR(lr=eta, fresh=0).step(State(eta=eta, found=found), line)
-    assert LEAST <= after.eta <= MOST and len(line.radii) <= (AGAIN if found else LOOKS)
+    after = AutoLR(lr=eta, fresh=0).step(State(eta=eta, found=eta if found else 0.0), line)
+    assert LEAST <= after.eta <= MOST and len(line.radii) <= LOOKS
     assert all(LEAST <= h <= MOST for h in line.radii)
 
 
@@ -252,10 +260,10 @@ def test_probes_are_one_two_four_updates_apart_while_they_agree():
 
 
 def test_the_gap_is_one_where_the_rate_is_out_of_reach():
-    state = State(step=15, eta=0.1, found=True, due=15, gap=8)
-    for f in (valley(10.0), valley(1e-3), lambda h: 1.0, lambda h: math.nan):
+    state = State(step=15, eta=0.1, found=0.1, due=15, gap=8)
+    for f in (valley(10.0), lambda h: 1 + h, lambda h: 1.0, lambda h: math.nan):
         after = probed(AutoLR(lr=0.1, slack=0.0, fresh=0), f, state)
-        assert (after.due, after.gap) == (16, 1)
+        assert (after.due, after.gap) == (16, 0)
     assert probed(PLAIN, valley(0.1), state).due == 31
     assert probed(PLAIN, valley(0.1), replace(state, gap=32)).due == 47  # `every` = 32
 
@@ -263,7 +271,7 @@ def test_the_gap_is_one_where_the_rate_is_out_of_reach():
 # ------------------------------------------------------------------------------------------ the cut
 def held(R, size=1.0, told=1.0, eta=0.1, ce=None):
     """A step between probes that sees R; the last probe saw `told`, `size` is |R|'s."""
-    state = State(step=5, eta=eta, due=9, gap=8, R=told, size=size, found=True)
+    state = State(step=5, eta=eta, due=9, gap=8, R=told, size=size, found=0.1)
     return PLAIN.step(state, None, info(R, ce))
 
 

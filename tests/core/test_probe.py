@@ -83,7 +83,9 @@ class Fresh(nn.Module):
         return -self.R() + self.B.weight.sum()
 
 
-MAKES = pytest.mark.parametrize("make", [lambda: Net(dropout=0.3), Normed, Fresh], ids=str)
+MAKES = pytest.mark.parametrize(
+    "make", [lambda: Net(dropout=0.3), Normed, Fresh], ids=["dropout", "batch norm", "adapter"]
+)
 
 
 @MAKES
