@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import ngdiff as ng
-from ngdiff.core.autolr import AutoLR
+from ngdiff.core.autolr import BLUR, MOST, AutoLR
 from ngdiff.core.directions import NGDiff
-from ngdiff.core.parabola import fit, scatter, student
+from ngdiff.core.parabola import Z, fit, scatter, student
 from ngdiff.core.point import Point
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import EPS, Line, State
@@ -41,7 +41,6 @@ class Noisy(Line):
     rows: int = 32
     level: float = 1.0
     eps: float = COARSE
-    slope: float | None = None
     resolved: float = 0.0  # radius from which the weights show it
 
     def __post_init__(self):
@@ -112,32 +111,48 @@ def test_students_t_widens_few_rows():
 @pytest.mark.parametrize("resolved", [1e-6, 1e-4, 3e-3])
 def test_the_radius_grows_until_weights_can_show_it_at_no_forward(resolved):
     line = Noisy(-2.0, 2000.0, 0.0, 0, resolved=resolved)
-    rule = AutoLR(lr=1e-4, search=0)
-    state = rule.step(rule.init(), line)
-    assert state.radius == pytest.approx(
-        max(1e-4, resolved), rel=2**0.5 - 1
-    ) and state.radius >= min(1e-4, resolved)
-    assert len(line.looks) == 3 == state.forwards and state.proposed == pytest.approx(
-        1e-3, rel=1e-6
-    )
-    assert line.blur(state.radius) <= rule.blur
+    rule = AutoLR(lr=1e-4, slack=0.0)
+    state = rule.step(State(eta=1e-4, found=True), line)
+    # `resolved` is where rounding is all of the way: half of it is at twice that
+    assert state.radius == pytest.approx(max(1e-4, 2 * resolved), rel=2**0.5 - 1)
+    assert line.blur(state.radius) <= BLUR
+    assert len(line.looks) == 3 == state.forwards
+    assert state.proposed == pytest.approx(1e-3, rel=1e-6)
 
 
 @pytest.mark.parametrize("start", [1e-7, 1e-5, 1e-3, 1e-1])
 def test_the_search_never_looks_closer_than_weights_can_show(start):
     line = Noisy(-2.0, 2000.0, 0.0, 0, resolved=3e-4)  # η* = 1e-3
-    rule = AutoLR(lr=start)
+    rule = AutoLR(lr=start, slack=0.0)
     state = rule.step(rule.init(), line)
-    assert (
-        state.eta == pytest.approx(1e-3, rel=1e-6) and min(abs(h) for h in line.looks if h) >= 3e-4
-    )
+    assert state.eta == pytest.approx(1e-3, rel=1e-6) and state.outcome == "accepted"
+    assert min(abs(h) for h in line.looks if h) >= 2 * 3e-4 * (1 - 1e-12)
 
 
 def test_where_even_the_largest_rate_cannot_be_seen_nothing_is_accepted():
-    line = Noisy(-2.0, 2000.0, 0.1, 0, resolved=1e9)
-    rule = AutoLR(lr=1e-3, max_lr=1.0, search=0, widen=0)
-    state = rule.step(rule.init(), line)
-    assert state.radius == 1.0 and state.eta <= 2e-3
+    line = Noisy(-2.0, 0.0, 0.1, 0, resolved=1e9)
+    for state in (State(eta=1e-3), State(eta=1e-3, found=True)):
+        after = AutoLR().step(state, line)
+        assert (after.outcome, after.radius, after.eta) == ("flat", MOST, 1e-3)
+
+
+@pytest.mark.parametrize("start", [1e-7, 1e-5, 1e-3])
+@pytest.mark.parametrize("resolved", [1e-5, 1e-3])
+def test_a_search_without_a_find_takes_the_least_radius_the_weights_show(start, resolved):
+    """A straight rise: every radius moves R, and those that no weight shows are not asked."""
+    line = Noisy(50.0, 0.0, 0.0, 0, resolved=resolved)
+    after = AutoLR(lr=start, slack=0.0).step(State(eta=start), line)
+    assert not after.found and after.outcome == "clipped_down"
+    least = min(h for h in line.looks if h > 0)
+    assert after.eta == pytest.approx(least) and 1 <= least / (2 * resolved) < 2 * 2**0.5
+
+
+def test_blur_lets_pass_no_radius_at_which_no_weight_moves():
+    """Where nothing moves the blur is 1: all of the way is rounding."""
+    line = Noisy(-2.0, 2000.0, 0.0, 0)
+    line.blur = lambda eta: 1.0 if abs(eta) < 3e-4 else 0.0
+    AutoLR(lr=1e-7).step(State(eta=1e-7), line)
+    assert min(abs(h) for h in line.looks if h) >= 3e-4
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float64])
@@ -146,9 +161,9 @@ def test_exact_weights_have_no_blur(kind):
     looked = []
 
     class Look(AutoLR):
-        def step(self, state, line):
+        def step(self, state, line, info=None):
             looked.append(line.blur(1e-9))
-            return super().step(state, line)
+            return super().step(state, line, info)
 
     UnlearningStep(net, torch.optim.SGD(net.trained(), lr=0.1), NGDiff(), Look(fresh=0))(
         net.R, net.F
@@ -183,11 +198,6 @@ def test_blur_of_a_master_sees_the_low_bits():
     # twice the way
     assert theta.tolist() == [1.0, 1.0] and point.blur(2.0**-8, torch.bfloat16) == 1.0
     assert point.blur(2.0**-9 * 0.5, torch.bfloat16) == 1.0  # none of it
-
-
-def test_blur_must_be_positive():
-    with pytest.raises(ValueError, match="blur > 0"):
-        AutoLR(blur=0.0)
 
 
 # ----------------------------------------------------------------------- a model in both precisions
@@ -225,8 +235,8 @@ def recorder(found):
     class Recorded(bench_probes._At):
         """Puts a `Both` a probe into `found`; bfloat16 comes first."""
 
-        def step(self, state, line):
-            after, point = super().step(state, line), line.point
+        def step(self, state, line, info=None):
+            after, point = super().step(state, line, info), line.point
             if line.eps > EPS:
                 blur = [line.blur(h) for h in (after.radius, bench_probes.DROWNED)]
                 found.append(
@@ -269,32 +279,38 @@ def test_what_a_probe_says_of_its_own_error_holds(probed):
     what rounding the weights does to all rows alike is not in their scatter. The lines of the two
     precisions are not compared: the unit gradient of a forget loss near zero is rounding for the
     most part, and its line another one on each machine."""
-    z = student(AutoLR().z, len(probed[0].fine[0]))
+    z = student(Z, len(probed[0].fine[0]))
     assert sum(max(map(abs, both.errors)) > z for both in probed) <= len(probed) / 10
     for errors in zip(*(both.errors for both in probed)):
         assert statistics.median(map(abs, errors)) <= 1
 
 
-def test_an_accepted_bend_is_no_hill_in_float32(probed):
-    """No fit that counts is concave, or rises, by z standard errors along the line in float32."""
+def test_an_accepted_bend_is_one_in_float32(probed):
+    """No bend that counts is the opposite one along the line in float32, and no fall is a rise, by
+    z standard errors.
+    """
     counted = [both for both in probed if both.state.outcome in bench_probes.COUNT]
     assert len(counted) >= 4, "each of the four runs should find a rate"
     for both in counted:
         (_, second), (_, first) = both.differences()
-        z = student(AutoLR().z, len(first))
-        assert sum(second) >= -z * scatter(second) and sum(first) <= z * scatter(first)
+        z = student(Z, len(first))
+        bend = math.copysign(sum(second), sum(second) * both.state.curvature)
+        assert bend >= -z * scatter(second)
+        if both.state.slope < 0:
+            assert sum(first) <= z * scatter(first)
+    assert sum(both.state.slope < 0 for both in counted) >= 4
 
 
 def test_a_probe_never_looks_where_there_is_only_rounding(probed):
     for both in probed:
-        assert both.blur <= AutoLR().blur < both.drowned
+        assert both.blur <= BLUR < both.drowned
 
 
 def test_the_summary_counts_what_the_rows_hold():
     given = (
         ("accepted", "accepted", 1.1, 1.3, "ok", "noise"),
-        ("clipped_up", "uphill", 0.7, 1.0, "uphill", "ok"),
-        ("noise", "accepted", 5.0, 5.0, "ok", "ok"),
+        ("clipped_up", "nonfinite", 0.7, 1.0, "uphill", "ok"),
+        ("flat", "accepted", 5.0, 5.0, "ok", "ok"),
     )
     keys = ("outcome_bfloat16", "outcome_float32", "ratio_there", "ratio", "there", "drowned")
     text = bench_probes.summary([dict(zip(keys, row)) for row in given])
