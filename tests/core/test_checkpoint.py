@@ -48,13 +48,10 @@ def interrupt_at(step):
     return progress
 
 
-def problem(name, rule):
-    one = isinstance(rule, AutoLR) and rule.forwards == 1  # needs a slope that dropout hides
-    return (
-        NetProblem(dropout=0.0 if one else 0.3)
-        if name == "net"
-        else ng.quadratics.pair(angle=100, condition=100, dim=5)
-    )
+def problem(name):
+    if name == "net":
+        return NetProblem(dropout=0.3)
+    return ng.quadratics.pair(angle=100, condition=100, dim=5)
 
 
 def theta(run):
@@ -65,7 +62,7 @@ def go(path=None, name="net", rule=RULES[0], steps=12, **kw):
     kw = {"seed": 0, "save_every": 5} | kw
     torch.manual_seed(7)  # dropout of the network
     return ng.unlearn(
-        problem(name, rule), kw.pop("method", NGDiff()), rule, steps=steps, checkpoint=path, **kw
+        problem(name), kw.pop("method", NGDiff()), rule, steps=steps, checkpoint=path, **kw
     )
 
 
