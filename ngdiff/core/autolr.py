@@ -210,7 +210,9 @@ def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, searching:
             between = math.sqrt(above * below) if above and below < math.inf else h / 100
             nxt = h * 10 if up and below == math.inf else between
         nxt = _shown(line, _bounded(nxt))
-        if nxt == h:  # at a bound, or no smaller radius can be told from rounding
+        if nxt == h or nxt >= below:  # at a bound, or weights can show no smaller radius
+            if seen is at and h / 100 <= rate < h:
+                return _Looked(at, _bounded(rate), "accepted")
             break
         h = nxt
     if seen is not None:  # the least step that does anything
