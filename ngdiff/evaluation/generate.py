@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ngdiff.core.probe import evaluating
+from ngdiff.evaluation.buffer import in_place
 from ngdiff.evaluation.forward import batches, context, pad, visible
 from ngdiff.evaluation.forward import positions as positions_of
 from ngdiff.evaluation.texts import stop_tokens
@@ -73,32 +74,42 @@ def answers(lm: Any, questions: Sequence[str], max_new_tokens: int = 200) -> lis
 def _decode(
     model: Any, prompts: list[tuple[int, ...]], room: list[int], stop: set[int], blind: int | None
 ) -> list[list[int]]:
-    """One batch of `greedy`: a finished row leaves the batch, its cache included."""
+    """One batch of `greedy`: a finished row leaves the batch, its cache included.
+
+    The last row takes the place of one that leaves, so that no other one is copied.
+    """
     ids, mask = pad(prompts, "left", model.device)
     mask = visible(ids, mask, blind)
-    positions, cache = positions_of(mask), None
-    ends = torch.tensor(sorted(stop), device=model.device)
-    texts: list[list[int]] = [[] for _ in prompts]
-    alive = list(range(len(prompts)))
-    while alive:
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": positions,
-            "past_key_values": cache,
-        }
-        output = model(**inputs, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
+    place, width, longest = positions_of(mask), ids.shape[1], max(room)
+    mask = torch.cat([mask, mask.new_ones(len(mask), longest)], dim=1)
+    limit, ends = (torch.tensor(x, device=model.device) for x in (room, sorted(stop)))
+    texts = ids.new_zeros(len(prompts), longest)
+    lengths, alive, cache = [0] * len(prompts), list(range(len(prompts))), None
+    for t in range(longest):
+        inputs = {"input_ids": ids, "attention_mask": mask[:, : width + t], "position_ids": place}
+        output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        cache = output.past_key_values if t else in_place(output.past_key_values)
         best, token = output.logits[:, -1].float().max(-1)  # (rows,); the first of equal logits
-        going = (best.isfinite() & ~torch.isin(token, ends)).tolist()
-        for row, new, goes in zip(alive, token.tolist(), going, strict=True):
-            texts[row] += [new] * goes
-        keep = [b for b, row in enumerate(alive) if going[b] and len(texts[row]) < room[row]]
-        if keep and len(keep) < len(alive):
-            index = torch.tensor(keep, device=model.device)
-            cache.batch_select_indices(index)
-            mask, positions, token = mask[index], positions[index], token[index]
+        going = best.isfinite() & ~torch.isin(token, ends)
+        texts[alive, t] = token
+        if not bool((over := ~going | (limit == t + 1)).any()):
+            ids, place = token[:, None], place[:, -1:] + 1
+            continue
+        for b in over.nonzero().flatten().tolist():
+            lengths[alive[b]] = t + int(going[b])
+        keep = _closed_up(over.tolist())
+        if not keep:
+            break
+        index = torch.tensor(keep, device=model.device)
+        cache.batch_select_indices(index)
+        mask, place, token, limit = (x[index] for x in (mask, place, token, limit))
         alive = [alive[b] for b in keep]
-        ids, positions = token[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-    return texts
+        ids, place = token[:, None], place[:, -1:] + 1
+    return [text[:n] for text, n in zip(texts.tolist(), lengths, strict=True)]
+
+
+def _closed_up(over: list[bool]) -> list[int]:
+    """Return the rows that are not over: in place of one that is, the last one that is not."""
+    keep = [b for b, done in enumerate(over) if not done]
+    last = [b for b in keep if b >= len(keep)]
+    return [last.pop() if over[b] else b for b in range(len(keep))]
