@@ -26,7 +26,7 @@ class Buffer(DynamicLayer):
         super().__init__()
         self.dtype, self.device, self.is_initialized = layer.dtype, layer.device, True
         self.keys, self.values = layer.keys, layer.values
-        self.storage: list[Tensor] = [layer.keys, layer.values]
+        self.storage: list[Any] = [layer.keys, layer.values]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any

@@ -14,8 +14,8 @@ import torch
 
 from ngdiff.core.probe import evaluating
 from ngdiff.evaluation.buffer import in_place
-from ngdiff.evaluation.forward import batches, context, pad, visible
-from ngdiff.evaluation.forward import positions as positions_of
+from ngdiff.evaluation.padding import batches, context, pad, visible
+from ngdiff.evaluation.padding import positions as positions_of
 from ngdiff.evaluation.texts import stop_tokens
 
 
