@@ -48,14 +48,14 @@ class Buffer(DynamicLayer):
         self.storage[i][:rows, :, begin:end] = new
         return self.storage[i][:rows, :, :end]
 
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep the rows `indices`, in this order; a row that keeps its place is not copied."""
-        place = torch.arange(len(indices), device=indices.device)
-        moved = indices != place
+    def reorder_cache(self, beam_idx: Tensor) -> None:
+        """Keep the rows `beam_idx`, in this order; a row that keeps its place is not copied."""
+        place = torch.arange(len(beam_idx), device=beam_idx.device)
+        moved = beam_idx != place
         for i, (name, held) in enumerate((("keys", self.keys), ("values", self.values))):
             if moved.any():
-                self.storage[i][place[moved], :, : held.shape[-2]] = held[indices[moved]]
-            setattr(self, name, self.storage[i][: len(indices), :, : held.shape[-2]])
+                self.storage[i][place[moved], :, : held.shape[-2]] = held[beam_idx[moved]]
+            setattr(self, name, self.storage[i][: len(beam_idx), :, : held.shape[-2]])
 
 
 def in_place(cache: Any) -> Any:

@@ -77,7 +77,7 @@ def _found(
 ) -> Iterator[dict[int, Stats]]:
     """Yield the Stats of all texts that have a token to predict, batch after batch."""
     can = ways(model)
-    rows, groups = _shared(model, examples, can.packs and blind is None, can.caches)
+    rows, groups = _shared(model, examples, can.packs and blind is None, can.continues)
     if not can.pads:
         budget = 1
     lengths = [len(row) for row in rows]
@@ -182,5 +182,5 @@ def _continue(
         "position_ids": place,
     }
     part = copy.deepcopy(cache)
-    part.batch_select_indices(owner)
+    part.reorder_cache(owner)
     return model(**inputs, past_key_values=part, use_cache=True).logits, right

@@ -17,6 +17,7 @@ from ngdiff.evaluation.buffer import in_place
 from ngdiff.evaluation.padding import batches, context, pad, visible
 from ngdiff.evaluation.padding import positions as positions_of
 from ngdiff.evaluation.texts import stop_tokens
+from ngdiff.evaluation.ways import ways
 
 
 @torch.inference_mode()
@@ -52,11 +53,12 @@ def greedy(
     results: dict[tuple[int, ...], list[int]] = {prompt: [] for prompt in unique}
     done = 0
     with evaluating(model):
-        for batch in batches(lengths, [u for u in range(len(unique)) if room[u] > 0], budget):
+        can, open_ = ways(model), [u for u in range(len(unique)) if room[u] > 0]
+        decode = _decode if can.steps else _recomputed
+        for batch in batches(lengths, open_, budget if can.steps or can.pads else 1):
             rows = [unique[u] for u in batch]
-            results |= zip(
-                rows, _decode(model, rows, [room[u] for u in batch], stop, blind), strict=True
-            )
+            found = decode(model, rows, [room[u] for u in batch], stop, blind)
+            results |= zip(rows, found, strict=True)
             done += len(rows)
             if tick is not None:
                 tick(done, len(unique))
@@ -101,11 +103,34 @@ def _decode(
         if not keep:
             break
         index = torch.tensor(keep, device=model.device)
-        cache.batch_select_indices(index)
+        cache.reorder_cache(index)
         mask, place, token, limit = (x[index] for x in (mask, place, token, limit))
         alive = [alive[b] for b in keep]
         ids, place = token[:, None], place[:, -1:] + 1
     return [text[:n] for text, n in zip(texts.tolist(), lengths, strict=True)]
+
+
+def _recomputed(
+    model: Any, prompts: list[tuple[int, ...]], room: list[int], stop: set[int], blind: int | None
+) -> list[list[int]]:
+    """One batch of `greedy` without a cache: each token takes a forward of the whole texts."""
+    texts: list[list[int]] = [[] for _ in prompts]
+    alive = list(range(len(prompts)))
+    while alive:
+        rows = [[*prompts[row], *texts[row]] for row in alive]
+        ids, mask = pad(rows, "right", model.device)
+        hidden = {} if blind is None else {"attention_mask": visible(ids, mask, blind)}
+        logits = model(input_ids=ids, **hidden, use_cache=False).logits
+        last = logits[range(len(rows)), [len(row) - 1 for row in rows]]
+        best, token = last.float().max(-1)
+        going = []
+        for row, ok, new in zip(alive, best.isfinite().tolist(), token.tolist(), strict=True):
+            if ok and new not in stop:
+                texts[row].append(new)
+                if len(texts[row]) < room[row]:
+                    going.append(row)
+        alive = going
+    return texts
 
 
 def _closed_up(over: list[bool]) -> list[int]:

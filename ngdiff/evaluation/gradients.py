@@ -89,24 +89,31 @@ class Use:
     given: Tensor
     made: Tensor
 
-    def weight(self, b: Tensor, rows: slice) -> Tensor:
-        """Return each row's gradient of the weight, (rows, *shape); b is that of the output."""
-        layer, a, b = self.layer, self.given[rows], b[rows].float()
-        if isinstance(layer, nn.Linear):
-            return b.transpose(1, 2) @ a.float()
-        if isinstance(layer, Conv1D):
-            return a.float().transpose(1, 2) @ b
-        if isinstance(layer, nn.Embedding):
-            n, size = layer.weight.shape
-            own = torch.arange(len(a), device=a.device)[:, None] * n + a
-            table = b.new_zeros(len(a) * n, size)
-            return table.index_add_(0, own.flatten(), b.flatten(0, 1)).view(len(a), n, size)
-        one, none = (fill(layer.weight) for fill in (torch.ones_like, torch.zeros_like))
-        scaled, shifted = (functional_call(layer, {"weight": w}, a) for w in (one, none))
-        return (b * (scaled - shifted).float()).sum(1)
+    def add(self, name: str, b: Tensor, rows: slice, total: Tensor | None) -> Tensor:
+        """Return the rows' gradients of the layer's weight or bias, added to `total`.
 
-    def bias(self, b: Tensor, rows: slice) -> Tensor:
-        return b[rows].float().sum(1)
+        b  gradient of the output, (batch, time, size)
+        The result is (rows, *shape).
+        """
+        a, b = self.given[rows], b[rows].float()
+        if isinstance(self.layer, nn.Embedding):
+            n, size = self.layer.weight.shape
+            place = torch.arange(len(a), device=a.device)[:, None] * n + a
+            table = b.new_zeros(len(a) * n, size) if total is None else total.view(-1, size)
+            return table.index_add_(0, place.flatten(), b.flatten(0, 1)).view(len(a), n, size)
+        own = b.sum(1) if name == "bias" else self._weight(a, b)
+        return own if total is None else total.add_(own)
+
+    def _weight(self, a: Tensor, b: Tensor) -> Tensor:
+        if isinstance(self.layer, nn.Linear):
+            return b.transpose(1, 2) @ a.float()
+        if isinstance(self.layer, Conv1D):
+            return a.float().transpose(1, 2) @ b
+        fills = (torch.ones_like, torch.zeros_like)
+        scaled, shifted = (
+            functional_call(self.layer, {"weight": fill(self.layer.weight)}, a) for fill in fills
+        )
+        return (b * (scaled - shifted).float()).sum(1)
 
 
 def _tried(
@@ -167,7 +174,7 @@ def _together(
     ids, mask = pad([row.input_ids[:-2] for row in rows], "right", model.device)
     time, first = ids.shape[1], min(begins) - 1
     inputs: dict[str, Tensor] = {}
-    if ways(model).caches:  # it is given positions, so that each row has its own
+    if ways(model).continues:  # it is given positions, so that each row has its own
         inputs["position_ids"] = torch.arange(time, device=ids.device).expand(len(rows), time)
     if blind is not None:
         inputs["attention_mask"] = visible(ids, mask, blind)
@@ -189,14 +196,21 @@ def _together(
 def _norms(uses: list[tuple[Use, Tensor]], rows: int) -> list[float]:
     """Return the mean over tensors of each row's gradient norm."""
     parts: dict[nn.Parameter, list[Any]] = {}
-    for use, b in uses:
+    for use, b in sorted(uses, key=lambda pair: isinstance(pair[0].layer, nn.Embedding)):
         for name, p in use.layer.named_parameters(recurse=False):
             if p.requires_grad:
-                parts.setdefault(p, []).append(partial(getattr(use, name), b))
+                parts.setdefault(p, []).append(partial(use.add, name, b))
     norms = []
     for p, shares in parts.items():
         size = max(1, PIECE // p.numel())
         pieces = [slice(i, i + size) for i in range(0, rows, size)]
-        sums = (sum(share(piece) for share in shares) for piece in pieces)
-        norms.append(torch.cat([total.flatten(1).norm(dim=1) for total in sums]))
+        norms.append(torch.cat([_summed(shares, piece).norm(dim=1) for piece in pieces]))
     return torch.stack(norms).mean(0).tolist()
+
+
+def _summed(shares: list[Any], rows: slice) -> Tensor:
+    """Return the rows' gradients of one tensor, (rows, numbers), over all layers that hold it."""
+    total = None
+    for add in shares:
+        total = add(rows, total)
+    return total.flatten(1)

@@ -34,13 +34,15 @@ _KNOWN: weakref.WeakKeyDictionary[Any, Ways] = weakref.WeakKeyDictionary()
 class Ways:
     """What the rehearsal found.
 
-    packs   texts that begin alike can share a row, each behind a mask of its own
-    caches  left-padded prompts leave a cache from which tokens follow; rows can leave it
-    pads    rows of different lengths can stand in one batch, padded on the right
+    packs      texts that begin alike can share a row, each behind a mask of its own
+    continues  left-padded prompts leave a cache behind which whole answers follow
+    steps      from such a cache tokens follow one by one, and rows can leave it
+    pads       rows of different lengths can stand in one batch, padded on the right
     """
 
     packs: bool
-    caches: bool
+    continues: bool
+    steps: bool
     pads: bool
 
 
@@ -54,7 +56,7 @@ def ways(model: Any) -> Ways:
     if model not in _KNOWN:
         with evaluating(model), torch.inference_mode():
             _KNOWN[model] = found = _rehearsed(model)
-        if not found.caches:
+        if not found.steps:
             warnings.warn(
                 f"{type(model).__name__} keeps no attention cache that a batch can continue from: "
                 "every new token recomputes the whole text, which is correct and slow",
@@ -84,7 +86,8 @@ def _rehearsed(model: Any) -> Ways:
         )
     return Ways(
         _works(lambda: _packed(model, plain[0])),
-        _works(lambda: _cached(model, plain)),
+        _works(lambda: _continues(model, plain)),
+        _works(lambda: _steps(model, plain)),
         _works(lambda: _padded(model, texts, plain)),
     )
 
@@ -131,26 +134,37 @@ def _packed(model: Any, plain: Tensor) -> bool:
     return all(_same(logits[path], one) for path, one in zip(paths, wanted, strict=True))
 
 
-def _cached(model: Any, plain: list[Tensor]) -> bool:
-    """Continue left-padded prompts by answers, and token by token while a row leaves."""
+def _begun(model: Any) -> tuple[Any, Tensor]:
+    """Return the cache and the mask of left-padded prompts."""
     ids, left = pad(PROMPTS, "left", model.device)
-    output = model(input_ids=ids, attention_mask=left, position_ids=positions(left), use_cache=True)
-    cache, done = output.past_key_values, [len(prompt) for prompt in PROMPTS]
-    right = [_same(output.logits[b, -1], plain[b][n - 1]) for b, n in enumerate(done)]
-    part, owner = copy.deepcopy(cache), torch.tensor([1, 0, 1], device=model.device)
-    part.batch_select_indices(owner)
+    inputs = {"attention_mask": left, "position_ids": positions(left), "use_cache": True}
+    return model(input_ids=ids, **inputs).past_key_values, left
+
+
+def _continues(model: Any, plain: list[Tensor]) -> bool:
+    """Continue prompts by answers, one of them twice."""
+    (cache, left), owner = _begun(model), torch.tensor([1, 0, 1], device=model.device)
+    part = copy.deepcopy(cache)
+    part.reorder_cache(owner)
     answers = [ANSWERS[i] for i in owner.tolist()]
     logits = _behind(model, part, left[owner], answers)
-    for b, i in enumerate(owner.tolist()):
-        right.append(_same(logits[b, : len(answers[b])], plain[i][done[i] :]))
-    cache, alive = in_place(cache), [0, 1]
+    return all(
+        _same(logits[b, : len(answers[b])], plain[i][len(PROMPTS[i]) :])
+        for b, i in enumerate(owner.tolist())
+    )
+
+
+def _steps(model: Any, plain: list[Tensor]) -> bool:
+    """Continue prompts token by token, where the first row leaves after one."""
+    cache, left = _begun(model)
+    cache, alive, right = in_place(cache), [0, 1], []
     for t in range(len(ANSWERS[1])):
         logits = _behind(model, cache, left, [ANSWERS[i][t : t + 1] for i in alive])
-        right += [_same(logits[b, 0], plain[i][done[i] + t]) for b, i in enumerate(alive)]
+        right += [_same(logits[b, 0], plain[i][len(PROMPTS[i]) + t]) for b, i in enumerate(alive)]
         left = torch.cat([left, torch.ones_like(left[:, :1])], dim=1)
         if t == 0:
             alive, only = [1], torch.tensor([1], device=model.device)
-            cache.batch_select_indices(only)
+            cache.reorder_cache(only)
             left = left[only]
     return all(right)
 
