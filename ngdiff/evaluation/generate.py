@@ -13,9 +13,8 @@ from typing import Any
 import torch
 
 from ngdiff.core.probe import evaluating
-from ngdiff.evaluation.buffer import in_place
-from ngdiff.evaluation.padding import batches, context, pad, visible
-from ngdiff.evaluation.padding import positions as positions_of
+from ngdiff.evaluation.decode import decode
+from ngdiff.evaluation.padding import batches, context, pad, room, visible
 from ngdiff.evaluation.texts import stop_tokens
 from ngdiff.evaluation.ways import ways
 
@@ -26,7 +25,7 @@ def greedy(
     prompts: Sequence[Sequence[int]],
     stop: set[int],
     max_new_tokens: int,
-    budget: int = 16384,
+    budget: int | None = None,
     blind: int | None = None,
     longest: int | None = None,
     tick: Callable[[int, int], None] | None = None,
@@ -35,7 +34,8 @@ def greedy(
     once.
 
     A row ends at a stop token, after max_new_tokens, at `longest` tokens with its prompt, at the
-    end of the model's context, or where its logits stop being finite.  blind: as in
+    end of the model's context, or where its logits stop being finite.  budget: tokens that a batch
+    has in the end, prompts included; None: what `padding.room` allows.  blind: as in
     `forward.likelihood`.  tick: told after each batch how many prompts of how many are done.
     ValueError for an empty prompt.
     """
@@ -45,19 +45,20 @@ def greedy(
             "cannot continue an empty prompt: give the Prompt a text before the answer"
         )
     limit = min((n for n in (context(model), longest) if n is not None), default=None)
-    room = [
+    space = [
         max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt))
         for prompt in unique
     ]
-    lengths = [len(prompt) + max(0, new) for prompt, new in zip(unique, room, strict=True)]
+    lengths = [len(prompt) + max(0, new) for prompt, new in zip(unique, space, strict=True)]
+    budget = budget or room(model)
     results: dict[tuple[int, ...], list[int]] = {prompt: [] for prompt in unique}
     done = 0
     with evaluating(model):
-        can, open_ = ways(model), [u for u in range(len(unique)) if room[u] > 0]
-        decode = _decode if can.steps else _recomputed
+        can, open_ = ways(model), [u for u in range(len(unique)) if space[u] > 0]
+        continued = decode if can.steps else _recomputed
         for batch in batches(lengths, open_, budget if can.steps or can.pads else 1):
             rows = [unique[u] for u in batch]
-            found = decode(model, rows, [room[u] for u in batch], stop, blind)
+            found = continued(model, rows, [space[u] for u in batch], stop, blind)
             results |= zip(rows, found, strict=True)
             done += len(rows)
             if tick is not None:
@@ -71,43 +72,6 @@ def answers(lm: Any, questions: Sequence[str], max_new_tokens: int = 200) -> lis
     stop = stop_tokens(lm.model, lm.tokenizer, examples)
     texts = greedy(lm.model, [example.prompt_ids for example in examples], stop, max_new_tokens)
     return [text.strip() for text in lm.tokenizer.batch_decode(texts, skip_special_tokens=True)]
-
-
-def _decode(
-    model: Any, prompts: list[tuple[int, ...]], room: list[int], stop: set[int], blind: int | None
-) -> list[list[int]]:
-    """One batch of `greedy`: a finished row leaves the batch, its cache included.
-
-    The last row takes the place of one that leaves, so that no other one is copied.
-    """
-    ids, mask = pad(prompts, "left", model.device)
-    mask = visible(ids, mask, blind)
-    place, width, longest = positions_of(mask), ids.shape[1], max(room)
-    mask = torch.cat([mask, mask.new_ones(len(mask), longest)], dim=1)
-    limit, ends = (torch.tensor(x, device=model.device) for x in (room, sorted(stop)))
-    texts = ids.new_zeros(len(prompts), longest)
-    lengths, alive, cache = [0] * len(prompts), list(range(len(prompts))), None
-    for t in range(longest):
-        inputs = {"input_ids": ids, "attention_mask": mask[:, : width + t], "position_ids": place}
-        output = model(**inputs, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values if t else in_place(output.past_key_values)
-        best, token = output.logits[:, -1].float().max(-1)  # (rows,); the first of equal logits
-        going = best.isfinite() & ~torch.isin(token, ends)
-        texts[alive, t] = token
-        if not bool((over := ~going | (limit == t + 1)).any()):
-            ids, place = token[:, None], place[:, -1:] + 1
-            continue
-        for b in over.nonzero().flatten().tolist():
-            lengths[alive[b]] = t + int(going[b])
-        keep = _closed_up(over.tolist())
-        if not keep:
-            break
-        index = torch.tensor(keep, device=model.device)
-        cache.reorder_cache(index)
-        mask, place, token, limit = (x[index] for x in (mask, place, token, limit))
-        alive = [alive[b] for b in keep]
-        ids, place = token[:, None], place[:, -1:] + 1
-    return [text[:n] for text, n in zip(texts.tolist(), lengths, strict=True)]
 
 
 def _recomputed(
@@ -131,10 +95,3 @@ def _recomputed(
                     going.append(row)
         alive = going
     return texts
-
-
-def _closed_up(over: list[bool]) -> list[int]:
-    """Return the rows that are not over: in place of one that is, the last one that is not."""
-    keep = [b for b, done in enumerate(over) if not done]
-    last = [b for b in keep if b >= len(keep)]
-    return [last.pop() if over[b] else b for b in range(len(keep))]

@@ -8,10 +8,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
+CACHE = 2**29  # bytes
+
 
 def context(model: Any) -> int | None:
     """Return the longest sequence the model takes, in tokens; None where it sets none."""
     return getattr(model.config, "max_position_embeddings", None)
+
+
+def room(model: Any) -> int:
+    """Return how many tokens a cache may hold: 16384, or more where these are less than CACHE."""
+    config = model.config.get_text_config()
+    layers, size = (getattr(config, name, 0) for name in ("num_hidden_layers", "hidden_size"))
+    token = 2 * layers * size * model.dtype.itemsize  # at most: keys and values of all heads
+    return max(16384, CACHE // token if token else 0)
 
 
 def pad(rows: Sequence[Sequence[int]], side: str, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 
 from ngdiff.core.probe import evaluating
 from ngdiff.evaluation.buffer import in_place
@@ -26,7 +27,10 @@ from ngdiff.lm.tokens import Example
 
 # what a forward that does not know an argument, or a shape, may raise
 FAILS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
-PROMPTS, ANSWERS = ((3, 5), (4, 6, 7, 5, 3)), ((6, 8, 4, 7), (6, 5, 8))
+PROMPTS = ((3, 5), (4, 6, 7, 5, 3, 9, 8, 4, 6, 3, 5, 7, 9))
+ANSWERS = ((6, 8, 4, 7), (6, 5, 8, 3, 9, 4, 7))
+# layers of a cache that hold all tokens, or the last of them, as they came
+HELD = (DynamicLayer, DynamicSlidingWindowLayer)
 _KNOWN: weakref.WeakKeyDictionary[Any, Ways] = weakref.WeakKeyDictionary()
 
 
@@ -84,10 +88,13 @@ def _rehearsed(model: Any) -> Ways:
             f"{name} is not causal: the logits of a token change with the tokens behind it. Load "
             "it as a decoder (is_decoder=True), or give a causal language model"
         )
+    kinds = _kinds(model)
+    # a model's own kind of cache may join tokens by places that padding shifts, far behind these
+    common = bool(kinds) and all(kind.__module__ == DynamicLayer.__module__ for kind in kinds)
     return Ways(
-        _works(lambda: _packed(model, plain[0])),
-        _works(lambda: _continues(model, plain)),
-        _works(lambda: _steps(model, plain)),
+        bool(kinds) and kinds <= {*HELD} and _works(lambda: _packed(model, plain[0])),
+        common and _works(lambda: _continues(model, plain)),
+        common and _works(lambda: _steps(model, plain)),
         _works(lambda: _padded(model, texts, plain)),
     )
 
@@ -99,6 +106,16 @@ def _works(trial: Callable[[], bool]) -> bool:
         raise
     except FAILS:
         return False
+
+
+def _kinds(model: Any) -> set[type]:
+    """Return of what kinds the layers of the model's cache are; none where it has no such cache."""
+    try:
+        return {type(layer) for layer in _begun(model)[0].layers}
+    except torch.OutOfMemoryError:
+        raise
+    except FAILS:
+        return set()
 
 
 def _plain(model: Any, text: list[int]) -> Tensor:

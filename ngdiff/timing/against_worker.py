@@ -39,7 +39,7 @@ def subject(data: str) -> tuple[dict[str, Any], dict[str, Any]]:
         "generation": lambda: tofu._rouge(one, rows, 200),
         "gradient norms": lambda: tofu._gradnorm(one, rows),
     }
-    weights = [float(p.double().abs().sum()) for p in lm.model.parameters()]
+    weights = [float(p.detach().double().abs().sum()) for p in lm.model.parameters()]
     about = {
         "weights": weights,
         "rows": {name: len(members) for name, members in rows.items()},

@@ -102,11 +102,6 @@ def _tokens(example: Any) -> tuple[tuple[int, ...], int]:
 
 def floor_table(rows: list[Row]) -> Table:
     """The rows as they are, part by part."""
-    columns = (
-        *(Column("part"), Column("what")),
-        *(
-            Column("cpu_seconds", "CPU s", ".2f", "right"),
-            Column("share", format=".0%", align="right"),
-        ),
-    )
-    return Table(columns, rows)
+    spent = Column("cpu_seconds", "CPU s", ".2f", "right")
+    share = Column("share", format=".0%", align="right")
+    return Table((Column("part"), Column("what"), spent, share), rows)
