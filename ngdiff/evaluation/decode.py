@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ngdiff.evaluation.buffer import Buffer, in_place
+from ngdiff.evaluation.packed import windows
 from ngdiff.evaluation.padding import pad, positions, visible
 from ngdiff.evaluation.ways import ways
 
@@ -96,7 +97,8 @@ def decode(
     inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": place}
     output = model(**inputs, use_cache=True, logits_to_keep=1)
     cache, many, share = in_place(output.past_key_values), 0, 0.0
-    guesses = ways(model).packs and all(type(layer) is Buffer for layer in cache.layers)
+    guesses = ways(model).packs and not windows(model)  # a hole takes room in a window
+    guesses = guesses and all(type(layer) is Buffer for layer in cache.layers)
     count, new, wrong = torch.ones_like(limit), *_chosen(output.logits[:, -1:], ends)
     while True:
         over = rows.write(new, wrong, count)

@@ -20,6 +20,8 @@ from ngdiff.evaluation.stats import Stats, cut, start, statistics
 from ngdiff.lm.tokens import Example
 
 LIMIT = 512  # tokens of a tree: attention looks at all pairs
+# how configurations call what a token of some layer sees at most
+WINDOWS = ("window", "window_size", "attention_chunk_size", "local_attention")
 
 
 class Tree:
@@ -89,18 +91,19 @@ class Tree:
         return mask
 
 
+def windows(model: Any) -> list[int]:
+    """Return how many tokens the layers with a window see; [] where all see all."""
+    config = model.config.get_text_config().to_dict()
+    sizes = [size for key, size in config.items() if key.endswith(WINDOWS)]
+    return [size for size in sizes if isinstance(size, int) and size > 0]
+
+
 def limit(model: Any) -> int:
-    """Return how many tokens a tree may have: LIMIT, or what the model's narrowest window shows.
+    """Return how many tokens a tree may have: LIMIT, or what the narrowest window shows.
 
     A mask of one's own takes the place of the window's.
     """
-    config = model.config.get_text_config().to_dict()
-    windows = [
-        size
-        for key, size in config.items()
-        if isinstance(size, int) and size > 0 and ("window" in key or "attention_chunk" in key)
-    ]
-    return min([LIMIT, *windows])
+    return min([LIMIT, *windows(model)])
 
 
 def trees(

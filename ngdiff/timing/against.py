@@ -26,6 +26,7 @@ from ngdiff.store.table import Column, Table
 
 PARTS = ("likelihood", "generation", "gradient norms")
 TOGETHER = "together"
+WORKER = Path(__file__).with_name("against_worker.py")
 Row = dict[str, Any]
 
 
@@ -59,11 +60,10 @@ class Side:
     """A checkout's process, which is asked for parts."""
 
     def __init__(self, root: Path, data: str) -> None:
-        worker = Path(__file__).with_name("against_worker.py")
         environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
         self.root = root
         self.process = subprocess.Popen(
-            [sys.executable, "-P", str(worker), data],
+            [sys.executable, "-P", str(WORKER), data],
             env=environment,
             cwd=root,
             text=True,
