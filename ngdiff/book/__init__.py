@@ -1,1 +1,1 @@
-"""Notebooks as products: built, executed, reproduced, reported; the README filled from rows."""
+"""Notebooks as products: built, executed, reproduced, reported; pages filled from rows."""

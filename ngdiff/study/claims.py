@@ -1,5 +1,4 @@
-"""What the rows of a comparison say: paired differences with intervals, swings, verdicts, and what
-a new run must match.
+"""What the rows of a comparison say: differences, swings, verdicts, and what a new run must match.
 
 Intervals are those of `ngdiff.study.intervals`: the seed of the models is the unit. Verdicts are
 not corrected for the number of comparisons.
@@ -19,9 +18,12 @@ OURS = "ngdiff"
 
 
 def verdict(found: Interval | None, method: str, ours: str = "NGDiff") -> str:
-    """Who is better, in words that say how sure: `better` where a 95 % interval leaves zero out,
-    `in every pair` where there is a range only, else `undecided`; `not matched` where there are no
-    pairs to compare."""
+    """Return who is better, in words that say how sure.
+
+    "… better": a 95 % interval does not contain zero. "… in every pair": there are too few targets
+    for an interval, and the range of the pairs does not contain zero. "undecided": it does. "not
+    matched": there are no pairs to compare (`found` is None).
+    """
     if found is None:
         return "not matched"
     winner = {"above": f"{ours} + AutoLR", "below": f"tuned {method}"}.get(found.sign)
@@ -42,12 +44,16 @@ def claims(
 ) -> list[Row]:
     """Return the claims table as rows: name, what is measured, value, interval, n, verdict.
 
-    rows: reported matched trials; grid: the tuning trials; starts: our method + AutoLR from each
-    starting rate, reported seeds only; fixed: trials of the fixed budget, without a stop; ours: the
-    method that the others are compared with. Against every method at its tuned rate also:
-    `reached`, the share of its runs that reached the hold-out level within the budget; `arrived_*`,
-    the interval over the pairs in which both runs did, which the verdict is about; and `edge`,
-    whether its rate is an end of the grid, so that a better one may lie outside.
+    rows: the reported matched trials.
+    grid: the tuning trials.
+    starts: our method with AutoLR from each starting rate, on the reported seeds.
+    fixed: the trials of the fixed budget, which have no stop.
+    ours: the method that the others are compared with.
+
+    A claim against a method has more keys. `reached` is the share of its runs that reached the
+    hold-out level. `arrived_*` is the interval over the pairs in which both runs did; the verdict
+    is about these. `edge` says whether its rate is an end of the grid: then a better one may lie
+    outside.
     """
     return [
         *_against(rows, grid, value, ours),
@@ -123,12 +129,12 @@ def _swings(
 
 
 def _arrived(rows: Sequence[Row]) -> list[Row]:
-    """The runs that ended at the hold-out level."""
+    """Return the runs that ended at the hold-out level."""
     return select(rows, stopped="forget_level")
 
 
 def _spreads(rows: Sequence[Row], value: str) -> dict[int, list[float]]:
-    """target seed → best − worst of the rows of each seed."""
+    """Return target seed → best − worst value, for each order of the rows."""
     groups: dict[tuple, list[float]] = {}
     for row in rows:
         groups.setdefault((row["target_seed"], row["seed"]), []).append(row[value])
@@ -139,8 +145,10 @@ def _spreads(rows: Sequence[Row], value: str) -> dict[int, list[float]]:
 
 
 def table(rows: Sequence[Row], values: Sequence[str], name: Callable[[Row], Any]) -> list[Row]:
-    """Means by group, with the number of rows: `name(row)` groups the rows in their order; None
-    where a row has no value.
+    """Return a row for each group: the means of `values`, and `n`, the number of rows.
+
+    name: gives the group of a row; groups keep the order of their first rows. A mean is None where
+    a row of the group has no value.
     """
     groups: dict[Any, list[Row]] = {}
     for row in rows:
@@ -160,11 +168,11 @@ def table(rows: Sequence[Row], values: Sequence[str], name: Callable[[Row], Any]
 
 
 def summary(files: dict[str, list[Row] | None]) -> list[Row]:
-    """The numbers a new run is compared with: {name, value, tolerance, source}, and the verdicts,
-    which are words.
+    """Return what a new run is compared with: rows {name, value, tolerance, source}.
 
-    A tolerance is the spread over the seeds, at least .03 (.05 where there is one seed): a run
-    moves with the last bits of a matrix product.
+    files: the saved rows by file name. A verdict is a row whose value is words. A tolerance is the
+    spread over the seeds, and at least .03 (.05 where there is one seed): a run moves with the last
+    bits of a matrix product.
     """
     found: list[Row] = []
 

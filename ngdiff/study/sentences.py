@@ -1,10 +1,13 @@
-"""The larger grid in sentences for the README, each worked out from its saved rows: what changes
-there changes here.
+"""The larger grid in sentences. Each one is worked out from its saved rows: if the rows change, the
+sentences change.
+
+`in_short` is for the README, the other functions are the paragraphs of docs/results.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from ngdiff.methods.lookup import label, ordered
@@ -13,138 +16,239 @@ from ngdiff.study.intervals import mean, select
 
 Row = dict[str, Any]
 Rows = Sequence[Row]
+AGAINST = "against "  # how the names of the paired claims begin
+OURSELVES = f"{label(OURS)} + AutoLR"
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The saved rows of the larger grid, a field for each file.
+
+    matched: runs that stop at the hold-out level.
+    tuning: the runs that rates were chosen from.
+    starts: our method with AutoLR from each starting rate.
+    fixed: runs without a stop.
+    claimed: the claims.
+    levels: the start and the retain-only model of each seed of the models.
+    """
+
+    matched: Rows
+    tuning: Rows
+    starts: Rows
+    fixed: Rows
+    claimed: Rows
+    levels: Rows
+
+    @property
+    def against(self) -> dict[str, Row]:
+        """Return method → the claim that compares our method with it."""
+        paired = (r for r in self.claimed if r["name"].startswith(AGAINST))
+        return {r["name"].removeprefix(AGAINST): r for r in paired}
+
+    @property
+    def ours(self) -> list[Row]:
+        """Return the matched runs of our method with AutoLR."""
+        return select(self.matched, method=OURS, stepsize="autolr")
+
+    def claim(self, name: str) -> Row:
+        """Return the claim of that name. Errors: KeyError where there is none."""
+        return {r["name"]: r for r in self.claimed}[name]
+
+    def methods(self, verdict: str) -> list[str]:
+        """Return the methods whose verdict has this word in it."""
+        return [method for method, r in self.against.items() if verdict in r["verdict"]]
 
 
 def average(rows: Rows, key: str) -> float:
+    """Return the mean of a value over rows."""
     return mean([r[key] for r in rows])
 
 
 def share(rows: Rows) -> float:
-    """Of runs that reached the hold-out level."""
+    """Return the share of runs that reached the hold-out level."""
     return mean([r["stopped"] == "forget_level" for r in rows])
 
 
-def sentences(matched: Rows, tuning: Rows, starts: Rows, fixed: Rows, claimed: Rows) -> list[str]:
-    """The grid's findings; arguments are the rows of its files."""
-    against = {
-        r["name"].removeprefix("against "): r for r in claimed if r["name"].startswith("against ")
-    }
-    by_name = {r["name"]: r for r in claimed}
+def runs_without_a_stop(fixed: Rows) -> dict[str, list[Row]]:
+    """Return the runs without a stop by their names, the highest mean score first."""
+    groups: dict[str, list[Row]] = {}
+    for r in fixed:
+        auto = " + AutoLR" if r["stepsize"] == "autolr" else ""
+        rate = f", {r['lr']:g}" if r["method"] == "gradascent" else ""  # the only one of several
+        groups.setdefault(label(r["method"]) + auto + rate, []).append(r)
+    return dict(sorted(groups.items(), key=lambda named: -average(named[1], "score")))
+
+
+def _list(methods: Iterable[str]) -> str:
+    """Return labels as "A, B and C", or "no method"."""
+    names = [label(m) for m in ordered(methods)]
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "no method"
+
+
+def _tuned(methods: list[str]) -> str:
+    return f"tuned {_list(methods)}" if methods else "no tuned method"
+
+
+# ----------------------------------------------------------------------------------------- in short
+def in_short(grid: Grid) -> list[str]:
+    """Return five sentences, what went badly first."""
+    first, last = _range(r["lr"] for r in grid.starts)
+    spread = grid.claim("AutoLR over starting rates")["mean"]
+    low, high = _swings(grid.tuning)
     return [
-        _verdicts(against),
-        _with_autolr(matched),
-        _rates(tuning, starts, by_name),
-        _cost(matched),
-        _ascent(claimed, by_name),
-        _without_a_stop(fixed),
+        f"{OURSELVES} scored lower than {_tuned(grid.methods('tuned'))}.",
+        f"AutoLR failed with {_list(_failing(grid))}: fewer than half of the runs reached the "
+        "stop.",
+        _too_far(grid),
+        f"{OURSELVES} scored higher than {_tuned(grid.methods('NGDiff + AutoLR'))}.",
+        f"Starting rates from {first:g} to {last:g} moved its score by {spread:.3f}. Constant "
+        f"rates moved a method's score by {low[0]:.2f} to {high[0]:.2f}.",
     ]
 
 
-def _list(methods: Sequence[str]) -> str:
-    return ", ".join(label(m) for m in ordered(methods)) or "none"
+def _failing(grid: Grid) -> list[str]:
+    """Return the methods of which fewer than half the runs with AutoLR reached the level."""
+    return [m for m, runs in _with_autolr(grid.matched).items() if share(runs) < 0.5]
 
 
-def _verdicts(against: dict[str, Row]) -> str:
-    def those(word: str) -> str:
-        return _list([m for m in against if word in against[m]["verdict"]])
+def _with_autolr(matched: Rows) -> dict[str, list[Row]]:
+    """Return method → its matched runs with AutoLR, those that have some."""
+    found = {r["method"]: select(matched, method=r["method"], stepsize="autolr") for r in matched}
+    return {m: found[m] for m in ordered(found) if found[m]}
 
-    ours = _list([m for m, r in against.items() if r["low"] > 0])
-    theirs = _list([m for m, r in against.items() if r["high"] < 0])
+
+def _too_far(grid: Grid) -> str:
+    """Say how far our method forgets without a stop, against rows that were never seen."""
+    walked = select(grid.fixed, method=OURS, stepsize="autolr")
+    targets = {r["target_seed"] for r in walked}
+    starts = [r for r in select(grid.levels, model="start") if r["target_seed"] in targets]
+    ended, level = average(walked, "loss_forget"), average(starts, "loss_holdout")
+    verdict = "it forgot too much" if ended > 1.5 * level else "it ended near the level"
     return (
-        f"On pairs that both arrived NGDiff + AutoLR is better than {those('NGDiff + AutoLR')}; "
-        "**worse than "
-        f"{those('tuned')}**; "
-        f"undecided against {those('undecided')}; not matched with {those('not matched')} (all at "
-        "their tuned "
-        f"rates). Over all "
-        f"pairs the interval leaves zero out in its favour against {ours}; in the other's, "
-        f"against {theirs}."
+        f"Without a stop {verdict}: its forget loss was {ended:.1f}, that of unseen authors "
+        f"{level:.1f}."
     )
 
 
-def _with_autolr(matched: Rows) -> str:
-    runs = {r["method"]: select(matched, method=r["method"], stepsize="autolr") for r in matched}
-    score = {m: average(mine, "score") for m, mine in runs.items() if mine}
-    ahead = [f"{label(m)} ({score[m]:.3f})" for m in ordered(score) if score[m] > score[OURS]]
-    arrived = ", ".join(f"{label(m)} {share(runs[m]):.0%}" for m in ordered(score))
+# ------------------------------------------------------------------------------- longer, for a page
+def setup(grid: Grid) -> str:
+    """Return how many runs there are, how long they are at most, and which rates were tried."""
+    models, orders = ({r[key] for r in grid.matched} for key in ("target_seed", "seed"))
+    rates = sorted({r["lr"] for r in grid.tuning})
     return (
-        f"AutoLR is no property of NGDiff, and with it NGDiff ({score[OURS]:.3f}) has a lower "
-        "mean score than "
-        f"{', '.join(ahead) or 'none'}. Runs that arrived with AutoLR: {arrived}. KL's retain "
-        "loss starts at its "
-        f"minimum, where "
-        "there is no parabola to find."
+        f"Here are {len(models)} models and {len(orders)} orders of the rows, so "
+        f"{len(grid.ours)} runs of each method under each rule. A run makes "
+        f"{max(r['updates'] for r in grid.matched)} updates at most. The constant rates are "
+        f"{', '.join(f'{rate:g}' for rate in rates)}."
     )
 
 
-def _swings(rows: Rows) -> str:
-    """The smallest and the largest best − worst score of a method over its rates."""
+def verdicts(grid: Grid) -> str:
+    """Return who is better than whom, on the pairs of runs that both reached the level."""
+    above = [m for m, r in grid.against.items() if r["low"] is not None and r["low"] > 0]
+    below = [m for m, r in grid.against.items() if r["high"] is not None and r["high"] < 0]
+    said = [
+        f"On these pairs {OURSELVES} scores **lower** than {_list(grid.methods('tuned'))}.",
+        f"It scores higher than {_list(grid.methods('NGDiff + AutoLR'))}.",
+        f"The interval contains zero for {_list(grid.methods('undecided'))}.",
+        f"There are no such pairs with {_list(grid.methods('not matched'))}.",
+        f"Over all pairs the whole interval is above zero against {_list(above)}, and below zero "
+        f"against {_list(below)}.",
+    ]
+    return " ".join(said)
+
+
+def first_rule(grid: Grid) -> str:
+    """Return what the verdict rule says that was fixed before the grid was run."""
+    late = sum(r["stopped"] != "forget_level" for r in grid.ours)
+    if late:
+        result = (
+            f"no comparison names a winner, because {late} of the {len(grid.ours)} runs of "
+            f"{OURSELVES} did not reach the level"
+        )
+    else:
+        whole = {m: r for m, r in grid.against.items() if r["reached"] == 1}
+        better = [m for m, r in whole.items() if r["low"] is not None and r["low"] > 0]
+        worse = [m for m, r in whole.items() if r["high"] is not None and r["high"] < 0]
+        result = f"{OURSELVES} is worse than {_list(worse)} and better than {_list(better)}"
+    return f"Under the first rule {result}."
+
+
+def autolr(grid: Grid) -> str:
+    """Return how AutoLR does with each method."""
+    runs = _with_autolr(grid.matched)
+    score = {m: average(mine, "score") for m, mine in runs.items()}
+    ahead = [m for m in score if score[m] > score[OURS]]
+    failing = _failing(grid)
+    said = [
+        f"{len(ahead)} other method{'s have' if len(ahead) > 1 else ' has'} a higher mean score "
+        f"than NGDiff when all of them use AutoLR: {_list(ahead)}."
+        if ahead
+        else "No other method has a higher mean score than NGDiff when all of them use AutoLR.",
+        f"With {_list(failing)} fewer than half of the runs reach the level." if failing else "",
+        "The retain loss of KL is at its minimum at the start, so there is no parabola to find."
+        if "kl" in failing
+        else "",
+    ]
+    return " ".join(filter(None, said))
+
+
+def _range(values: Iterable[float]) -> tuple[float, float]:
+    known = sorted(values)
+    return known[0], known[-1]
+
+
+def _swings(rows: Rows) -> tuple[tuple[float, str], tuple[float, str]]:
+    """Return the smallest and the largest best − worst score of a method over its rates."""
     scores: dict[str, list[float]] = {}
     for row in rows:
         scores.setdefault(row["method"], []).append(row["score"])
     swing = sorted((max(v) - min(v), label(m)) for m, v in scores.items() if len(v) > 1)
-    return " to ".join(f"{size:.2f} ({name})" for size, name in (swing[0], swing[-1]))
+    return swing[0], swing[-1]
 
 
-def _rates(tuning: Rows, starts: Rows, by_name: dict[str, Row]) -> str:
-    groups = [select(starts, lr=lr) for lr in sorted({r["lr"] for r in starts})]
-    steps, arrived = sorted(average(g, "updates") for g in groups), sorted(share(g) for g in groups)
-    first, last = min(r["lr"] for r in starts), max(r["lr"] for r in starts)
+def rates(grid: Grid) -> str:
+    """Return how far a score moves with the rate, with the starting rate, and with c."""
+    each = [select(grid.starts, lr=lr) for lr in sorted({r["lr"] for r in grid.starts})]
+    steps, reached = _range(average(g, "updates") for g in each), _range(share(g) for g in each)
+    first, last = _range(r["lr"] for r in grid.starts)
+    near, far = (
+        _swings(rows) for rows in (select(grid.tuning, stopped="forget_level"), grid.tuning)
+    )
     return (
-        f"Over {len(groups)} starting rates, {first:g} to {last:g}, its score moves by "
-        f"{by_name['AutoLR over starting rates']['mean']:.3f}, its mean number of updates from "
-        f"{steps[0]:.0f} to "
-        f"{steps[-1]:.0f}, "
-        f"the share that arrives from {arrived[0]:.0%} to {arrived[-1]:.0%}. Over the constant "
-        "rates that arrived, "
-        f"one run each, a "
-        f"method's score moves by {_swings(select(tuning, stopped='forget_level'))}; over all by "
-        f"{_swings(tuning)}. "
-        f"Over c, each at "
-        f"its tuned rate, GradDiff's moves by {by_name['swing of graddiff with c']['mean']:.2f}."
+        f"{OURSELVES} ran from {len(each)} starting rates, {first:g} to {last:g}. Its score moves "
+        f"by {grid.claim('AutoLR over starting rates')['mean']:.3f}. Its mean number of updates "
+        f"lies between {steps[0]:.0f} and {steps[1]:.0f}, and {reached[0]:.0%} to "
+        f"{reached[1]:.0%} of its runs reach the level. Constant rates were tried in one run each. "
+        f"Over all of them a method's score moves by {_span(far)}. Over those that reached the "
+        f"level it moves by {_span(near)}. Over c, each at its own tuned rate, GradDiff's score "
+        f"moves by {grid.claim('swing of graddiff with c')['mean']:.2f}."
     )
 
 
-def _cost(matched: Rows) -> str:
-    auto, tuned = (select(matched, method=OURS, stepsize=rule) for rule in ("autolr", "constant"))
+def _span(ends: Sequence[tuple[float, str]]) -> str:
+    return " to ".join(f"{size:.2f} ({name})" for size, name in ends)
+
+
+def speed(grid: Grid) -> str:
+    """Return updates and seconds of our method, with AutoLR and at its tuned rate."""
+    auto, tuned = grid.ours, select(grid.matched, method=OURS, stepsize="constant")
     late = sum(r["stopped"] != "forget_level" for r in auto)
     return (
-        f"It makes {average(auto, 'updates'):.0f} updates in {average(auto, 'seconds'):.1f} s "
-        "where NGDiff at its "
-        f"tuned rate makes "
-        f"{average(tuned, 'updates'):.0f} in {average(tuned, 'seconds'):.1f} s (means); its "
-        f"{average(auto, 'forwards'):.0f} forwards of probing, on four times the rows, are in the "
-        f"seconds. {late} "
-        f"of its {len(auto)} "
-        "runs did not arrive in time."
+        f"{OURSELVES} makes {average(auto, 'updates'):.0f} updates in "
+        f"{average(auto, 'seconds'):.1f} s on average. NGDiff at its tuned rate makes "
+        f"{average(tuned, 'updates'):.0f} updates in {average(tuned, 'seconds'):.1f} s. The "
+        f"seconds include {average(auto, 'forwards'):.0f} forward passes of probing. {late} of "
+        f"{len(auto)} runs with AutoLR did not reach the level in time."
     )
 
 
-def _ascent(claimed: Rows, by_name: dict[str, Row]) -> str:
-    keeps = [r for r in claimed if r["name"].startswith("ascent keeps, without")]
-    each = ", ".join(f"{r['mean']:.2f} at {r['name'].rpartition(' ')[2]}" for r in keeps)
+def ascent(grid: Grid) -> str:
+    """Return what pure ascent keeps of the utility, with the stop and without one."""
+    free = [r for r in grid.claimed if r["name"].startswith("ascent keeps, without")]
+    each = ", ".join(f"{r['mean']:.2f} at {r['name'].rpartition(' ')[2]}" for r in free)
+    kept = grid.claim("ascent keeps, at matched forgetting")["mean"]
     return (
-        f"Pure ascent keeps {by_name['ascent keeps, at matched forgetting']['mean']:.2f} of the "
-        "utility at matched "
-        f"forgetting; "
-        f"without a stop {each}."
-    )
-
-
-def _without_a_stop(fixed: Rows) -> str:
-    groups: dict[str, list[Row]] = {}
-    for r in fixed:
-        if r["method"] != "gradascent":
-            groups.setdefault(
-                label(r["method"]) + " + AutoLR" * (r["stepsize"] == "autolr"), []
-            ).append(r)
-    best = sorted(groups, key=lambda name: -average(groups[name], "score"))
-    each = ", ".join(
-        f"{n} {average(groups[n], 'score'):.3f} ({average(groups[n], 'loss_forget'):.1f})"
-        for n in best
-    )
-    return (
-        "Without a stop, on the first model (the score does not count forgetting too much; in "
-        "brackets the forget loss): "
-        f"{each}."
+        f"With the stop, pure ascent keeps {kept:.2f} of the utility. Without a stop it depends on "
+        f"the rate: it keeps {each}."
     )

@@ -1,7 +1,6 @@
-"""The tables of the benchmarks' pages: our runs, published points beside them, what the paper
-profile would take.
+"""The tables of the benchmarks' pages: our runs, published points, the cost of the paper profile.
 
-Published numbers live in data/published/<benchmark>.jsonl, each row with its source; ours are saved
+Published numbers are in data/published/<benchmark>.jsonl, each row with its source. Ours are saved
 rows with a stamp. What was not run prints "not run", never a stand-in.
 """
 
@@ -29,7 +28,10 @@ FLOPS = 989e12 * 0.40
 
 
 def published(benchmark: str) -> list[Row]:
-    """The rows of data/published/<benchmark>.jsonl. FileNotFoundError outside a checkout."""
+    """Return the rows of data/published/<benchmark>.jsonl.
+
+    Errors: FileNotFoundError outside a checkout.
+    """
     path = (paths.checkout() or Path.cwd()) / "data" / "published" / f"{benchmark}.jsonl"
     if not path.is_file():
         raise FileNotFoundError(
@@ -41,11 +43,10 @@ def published(benchmark: str) -> list[Row]:
 def beside(
     theirs: Iterable[Row], ours: Iterable[Row], keys: Sequence[str], columns: Sequence[str]
 ) -> list[Row]:
-    """One row a published point: its keys, and for each column {"published", "ours", "difference"}
-    (ours − published).
+    """Return a row for each published point: its keys, and a cell for each column.
 
-    ours: saved rows with the same keys; the mean over those that agree, None ("not run") where
-    there is none.
+    A cell is {"published", "ours", "difference"}, the last being ours − published. "ours" is the
+    mean over our rows with the same keys, None ("not run") where there are none.
     """
     own = list(ours)
     table = []
@@ -68,7 +69,7 @@ def ours_beside(points: Iterable[Row], benchmark: str) -> list[Row]:
 
 
 def printed(table: Sequence[Mapping[str, Any]], keys: Sequence[str], columns: Sequence[str]) -> str:
-    """The table as text: published, ours, difference."""
+    """Return the rows of `beside` as text: published, ours, difference."""
     heads = {c: f"{c} published | ours | difference" for c in columns}
     shown = (Column(c, head, _cell) for c, head in heads.items())
     return Table((*map(Column, keys), *shown), table).text()
@@ -84,22 +85,30 @@ FOOT = (
 def grid(
     rows: Iterable[Row], columns: Mapping[str, str], name: Callable[[Row], str], width: int = 10
 ) -> str:
-    """Rows against columns ({metric: heading}) as text; a dash where a row has no such metric."""
+    """Return rows against columns as text, with a dash where a row has no such metric.
+
+    columns: {metric: heading}. name: gives the first cell of a row.
+    """
     metrics = (Column(c, head, ".3g", "right", width - 2) for c, head in columns.items())
     named = [{**row, "run's name": name(row)} for row in rows]
     return Table((Column("run's name", "", width=26), *metrics), named).text()
 
 
 def reported(done: Mapping[str, Sequence[Row]]) -> list[Row]:
-    """The runs of `plan.carry_out` on the reported seeds: matched ones, and better rates that had
-    not arrived in tuning.
+    """Return the runs of `plan.carry_out` on the reported seeds.
+
+    They are the matched ones, and those at rates that scored higher in tuning without reaching the
+    level.
     """
     return [*done["matched"], *done.get("unmatched", ())]
 
 
 def means(rows: Iterable[Row], values: Iterable[str]) -> list[Row]:
-    """A row for each method and rate, in the order of every table: `n` runs, means of the values
-    over them, and `reached`, the share that ended at the hold-out level."""
+    """Return a row for each method and rate, in the order of every table.
+
+    It has the means of the values, `n`, the number of runs, and `reached`, the share that ended at
+    the hold-out level.
+    """
     seen = [row | {"reached": float(row["stopped"] == "forget_level")} for row in rows]
     order = lookup.ordered({r["method"] for r in seen})
     seen.sort(key=lambda r: (order.index(r["method"]), r["stepsize"]))
@@ -109,8 +118,9 @@ def means(rows: Iterable[Row], values: Iterable[str]) -> list[Row]:
 
 
 def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: int = 10) -> str:
-    """The start, the retain-only model and the reported runs of `plan.carry_out` as text, with the
-    marks of `FOOT`.
+    """Return the start, the retain-only model and the reported runs as text.
+
+    done: what `plan.carry_out` returned. The marks are those of `FOOT`.
     """
     tried = {r["lr"] for r in done["tuning"]}
     edges = {min(tried), max(tried)} if len(tried) > 1 else set()
@@ -122,7 +132,7 @@ def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: i
 
 
 def run_name(row: Row, edges: Collection[float] = ()) -> str:
-    """A run in a table: its method and rate, † where the rate is one of `edges`."""
+    """Return how a table names a run: its method and rate, with † where the rate is in `edges`."""
     auto = row["stepsize"] == "autolr"
     return (row.get("label") or lookup.label(row["method"])) + (
         " + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges)
@@ -136,8 +146,10 @@ def _cell(value: Mapping[str, float | None]) -> str:
 
 
 def saved(profile: str, benchmark: str, model: str) -> list[Row]:
-    """Our matched runs of a table under a profile, on the hub's rows or a folder's, and the models
-    themselves, with `model` in each row; [] where not run."""
+    """Return our matched runs under a profile and the models themselves, [] where not run.
+
+    The rows are those of the hub or of a folder. Each gets the field `model`.
+    """
     rows: list[Row] = []
     folders = [
         paths.rows_folder(profile).with_name(profile + end)
@@ -158,16 +170,19 @@ def saved(profile: str, benchmark: str, model: str) -> list[Row]:
 def run_sheet(
     benchmark: str, models: Sequence[str], runs: int, steps: int, tokens: int, trained: int = 0
 ) -> list[Row]:
-    """What one table of the paper profile takes, a row a model.
+    """Return what one table of the paper profile takes, a row for each model.
 
-    runs: in all (`plan.Plan.runs`); tokens: of one step, retain and forget together; trained:
-    tokens of the fine-tuning of one model where none is published (epochs × tokens of the rows).
-    GPU hours = FLOPs/(989·10¹²·0.40): 8·N FLOPs a token of a step (activations computed twice), 6·N
-    a token of fine-tuning; evaluation and the probes of AutoLR are not in it. Disk: weights of
-    target and retain-only model, 2 bytes a parameter published, 4 fine-tuned. Memory: of an
-    unlearning step without its activations (`ngdiff.engine.footprint.planned`: in bfloat16 with
-    AdamW 16 bytes a parameter, as much as fine-tuning in float32 takes). An estimate: nothing of it
-    was measured.
+    runs: how many there are in all (`plan.Plan.runs`).
+    tokens: of one step, retain and forget together.
+    trained: tokens of fine-tuning one model where none is published (epochs × tokens of the rows).
+
+    GPU hours = FLOPs/(989·10¹²·0.40). A token of a step takes 8·N FLOPs, because activations are
+    computed twice; a token of fine-tuning takes 6·N. Evaluation and AutoLR's probes are left out.
+    Disk holds the weights of target and retain-only model: 2 bytes a parameter if published, 4 if
+    fine-tuned. Memory is that of a step without its activations
+    (`ngdiff.engine.footprint.planned`): in bfloat16 with AdamW 16 bytes a parameter.
+
+    This is an estimate: nothing of it was measured.
     """
     sheet = []
     for name in models:
@@ -191,8 +206,9 @@ def run_sheet(
 
 
 def sheet(rows: Sequence[Row], notebook: str, data: str, options: str = "") -> str:
-    """The run sheet as text: command, data, and a line a model. options: of the command, beside
-    profile and notebook.
+    """Return the run sheet as text: the command, the data, and a line for each model.
+
+    options: more options of the command.
     """
     head = (
         f"data: {data}; command, for each model: ngdiff reproduce --profile paper-<model> "

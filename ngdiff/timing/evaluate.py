@@ -64,7 +64,7 @@ def parts_of(
         for key in ("question", "answer")
     ]
     lm = from_scratch(texts, SHAPE, Prompt(), 0, "random")
-    rows, _ = evaluator._rows(bench, evaluator.PARTS)
+    rows, _ = evaluator._rows(bench, evaluator.PARTS, Convention())
     subject = evaluator.Subject(lm, Convention(), lambda line: None)
     return (
         subject,

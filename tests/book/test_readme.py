@@ -1,81 +1,92 @@
-"""The README says nothing that a saved row does not, and its links lead somewhere."""
+"""The README and docs/ say nothing that a saved row does not, and what they show can be done."""
 
 from __future__ import annotations
 
 import io
 import re
+import shlex
 import subprocess
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+import typer
 
 from ngdiff.book import build as book
-from ngdiff.book import readme
-from ngdiff.study import sentences as findings
+from ngdiff.book import contents, readme, results
+from ngdiff.commands.cli import app
+from ngdiff.study import sentences
 from tests.helpers.micro_trials import MICRO
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "README.md"
+PAGES = readme.pages(ROOT)
+IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
+each_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
 
 
-def test_the_tables_are_those_of_the_committed_rows(tmp_path):
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced blocks of a page in a language; "" is none."""
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", (ROOT / page).read_text("utf-8"), re.M | re.S)
+    return [text for name, text in found if name == language]
+
+
+# ---------------------------------------------------------------------------------------- filled in
+def test_the_pages_are_those_of_the_committed_rows(tmp_path):
     """Of the last commit: a reproduction that has just written other rows is no reason to fail."""
-    parts = ["README.md", "data/results", "notebooks"]
+    parts = ["README.md", "docs", "data/results", "notebooks", "ngdiff", contents.PLAN]
     packed = subprocess.run(["git", "archive", "HEAD", *parts], cwd=ROOT, capture_output=True)
     if packed.returncode:
         pytest.skip("no git, so it is not known what was committed")
     with tarfile.open(fileobj=io.BytesIO(packed.stdout)) as archive:
         archive.extractall(tmp_path, filter="data")
-    text = (tmp_path / "README.md").read_text("utf-8")
-    assert readme.fill(text, tmp_path) == text, "run: ngdiff book"
+    assert len(readme.pages(tmp_path)) >= 8
+    assert not readme.stale(tmp_path), "run: ngdiff book"
 
 
-def test_the_example_runs_as_it_stands():
-    """Every line of the first Python block, on a model so small that it takes seconds."""
-    text = re.search(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.S)[1]
-    assert 'ng.profile("tiny")' in text
-    torch.manual_seed(0)
-    model = torch.nn.Linear(3, 1)
-    names = {
-        "model": model,
-        "optimizer": torch.optim.AdamW(model.parameters()),
-        "loss": lambda x: (model(x) - x.sum(1, keepdim=True)).square().mean(),
-        "MICRO": MICRO,
-    }
-    for kind, n in (("retain", 4), ("forget", 4), ("wider_retain", 16)):
-        names[f"{kind}_batch"] = torch.randn(n, 3)
-    exec(text.replace('ng.profile("tiny")', "MICRO"), names)
-    assert (
-        names["info"].updated
-        and names["run"].history
-        and names["run"].stopped in ("forget_level", "steps")
-    )
-    assert {"model_utility", "forget_quality", "privleak", "mia_gradnorm"} <= names[
-        "report"
-    ].metrics.keys()
+def test_every_block_has_its_place():
+    text = "\n".join(page.read_text("utf-8") for page in PAGES)
+    assert set(readme.MARK.findall(text)) == set(readme.BLOCKS)
 
 
-def test_a_typed_number_does_not_survive(monkeypatch):
+def test_a_typed_number_does_not_survive(tmp_path, monkeypatch):
     monkeypatch.setattr(readme, "BLOCKS", {"x": lambda root: "| 1.234 |"})
-    text = "before\n<!-- x -->\n| 9.999 |\n<!-- end x -->\nafter\n"
-    assert readme.fill(text, ROOT) == "before\n<!-- x -->\n| 1.234 |\n<!-- end x -->\nafter\n"
+    typed = "before\n<!-- x -->\n| 9.999 |\n<!-- end x -->\nafter\n"
+    made = typed.replace("9.999", "1.234")
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text(made)
+    (page := tmp_path / "docs/page.md").write_text(typed)
+    assert readme.stale(tmp_path) == {page: made}
+    assert readme.write(tmp_path) == [page] and page.read_text() == made
+    assert readme.write(tmp_path) == []
 
 
 @pytest.mark.parametrize("name", readme.BLOCKS)
-def test_without_rows_a_table_says_so(name, tmp_path):
+def test_without_rows_a_block_says_so(name, tmp_path):
     assert readme.NOT_RUN in readme.BLOCKS[name](tmp_path)
 
 
-def test_a_missing_mark_is_named():
-    with pytest.raises(ValueError, match="<!-- claims -->"):
-        readme.fill(PAGE.read_text("utf-8").replace("<!-- claims -->", ""), ROOT)
+@pytest.mark.parametrize(
+    ("marks", "named"),
+    [
+        ("<!-- claims -->", "<!-- end claims -->"),
+        ("<!-- end claims -->\n<!-- claims -->", "in this order"),
+        ("<!-- claims -->\n<!-- claims -->\n<!-- end claims -->", "once each"),
+        ("<!-- clams -->\n<!-- end clams -->", "'clams'; choose one of: "),
+    ],
+)
+def test_a_wrong_mark_is_named_with_its_page(marks, named, tmp_path):
+    (tmp_path / "README.md").write_text(f"text\n{marks}\ntext\n")
+    with pytest.raises(ValueError, match=f"README.md: .*{re.escape(named)}"):
+        readme.stale(tmp_path)
 
 
-def test_every_link_and_picture_is_there():
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", PAGE.read_text("utf-8"))
-    assert links and [link for link in links if not (ROOT / link).exists()] == []
+def test_the_tree_lists_every_folder():
+    folders = {path.parent.name for path in (ROOT / "ngdiff").glob("*/__init__.py")}
+    assert set(contents.order(ROOT)) == folders
+    assert all(f"  {name}/" in contents.tree(ROOT) for name in folders)
 
 
 def test_every_notebook_has_its_question():
@@ -83,54 +94,236 @@ def test_every_notebook_has_its_question():
     assert len(pages) > 10 and all(book.header(path).question for path in pages)
 
 
-def test_findings_are_worked_out_from_the_rows():
-    """A grid of one method beside ours: every number and every name by hand."""
-    ours, theirs = (
-        {"method": m, "stepsize": r, "stopped": "forget_level"}
-        for m, r in (("ngdiff", "autolr"), ("npo", "constant"))
-    )
-    cost = {"updates": 40, "seconds": 5.0, "forwards": 12, "score": 0.9, "loss_forget": 3.0}
-    matched = [
-        ours | cost,
-        {**ours, **cost, "stopped": "steps"},
-        ours | cost | {"stepsize": "constant", "updates": 90},
-    ]
-    matched += [theirs | cost | {"stepsize": "autolr", "score": 0.95}]
-    tuning = [
-        theirs | {"lr": lr, "score": s, "stopped": w}
-        for lr, s, w in ((1, 0.5, "steps"), (2, 0.9, "forget_level"), (3, 0.8, "forget_level"))
-    ]
-    starts = [ours | cost | {"lr": 1e-5, "updates": 60}, ours | cost | {"lr": 1e-2}]
-    against = {
-        "name": "against npo",
-        "low": -0.1,
-        "high": 0.2,
-        "mean": 0.1,
-        "verdict": "tuned npo better",
+@each_page
+def test_sentences_are_short(page):
+    """Of what is typed: 90 % of the sentences have at most 28 words."""
+    text = re.sub(r"<!-- ([\w-]+) -->.*?<!-- end \1 -->", "", page.read_text("utf-8"), flags=re.S)
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S)
+    prose = (line for line in text.splitlines() if not line.startswith(("|", "#", "![")))
+    paragraphs = re.split(r"\n\s*\n|\n\s*(?:-|\d\.) ", "\n".join(prose))
+    said = [s.split() for p in paragraphs for s in re.split(r"(?<=[.!?:])\s+(?=[A-Z`*(])", p)]
+    sizes = sorted(len(words) for words in said if len(words) > 2)
+    assert sizes[int(0.9 * (len(sizes) - 1))] <= 28
+
+
+# -------------------------------------------------------------------------------------- can be done
+def test_the_readme_is_short():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert len(text.splitlines()) <= 120 and len(text.split()) <= 900
+
+
+def test_the_ten_lines_run_unchanged(capsys):
+    (text,) = blocks("README.md", "python")
+    assert len([line for line in text.splitlines() if line and "import " not in line]) == 10
+    names: dict = {}
+    with torch.random.fork_rng():
+        exec(text, names)
+    info = names["info"]
+    assert info.outcome == "forget_level" and info.retain < 0.1 < 1.39 <= info.forget
+    assert capsys.readouterr().out.startswith("step 0: retain 0.00")
+
+
+def test_the_lines_for_a_language_model_run():
+    """As they stand, on a model so small that it takes seconds."""
+    text = blocks("docs/your_model.md", "python")[0]
+    assert 'ng.profile("tiny")' in text
+    names: dict = {"MICRO": MICRO}
+    exec(text.replace('ng.profile("tiny")', "MICRO"), names)
+    assert names["run"].history and names["run"].stopped in ("forget_level", "steps")
+    wanted = {"model_utility", "forget_quality", "privleak", "mia_gradnorm"}
+    assert wanted <= names["report"].metrics.keys()
+
+
+def test_the_loop_of_ones_own_runs():
+    torch.manual_seed(0)
+    model = torch.nn.Linear(3, 1)
+    rows = [torch.randn(n, 3) for n in (4, 4, 16)]
+    names = {
+        "model": model,
+        "optimizer": torch.optim.AdamW(model.parameters()),
+        "loss": lambda x: (model(x) - x.sum(1, keepdim=True)).square().mean(),
+        "batches": [rows, rows],
+        "level": 1e9,
     }
-    named = {
-        "AutoLR over starting rates": 0.003,
-        "swing of graddiff with c": 0.1,
-        "ascent keeps, at matched forgetting": 0.8,
-        "ascent keeps, without a stop at 0.001": 0.0,
-    }
-    claimed = [against, *({"name": name, "mean": mean} for name, mean in named.items())]
-    verdicts, autolr, rates, cost_of, ascent, walked = findings.sentences(
-        matched, tuning, starts, [theirs | cost], claimed
+    exec(blocks("docs/your_model.md", "python")[2], names)
+    assert names["info"].updated and names["info"].step == 1
+
+
+def commands(page: str) -> Iterator[str]:
+    """Every command of a page: lines of its blocks without a language, and inline code."""
+    lines = "\n".join(blocks(page, "")).splitlines()
+    yield from (line for line in lines if line.startswith(("ngdiff ", "accelerate ", "make ")))
+    text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text("utf-8"), flags=re.M | re.S)
+    yield from re.findall(r"`((?:ngdiff|make)\s[^`]+)`", text)
+
+
+def command_of(words: list[str]) -> tuple[Any, list[str]]:
+    """The command that words name, and its arguments. Errors: KeyError for none."""
+    found: Any = typer.main.get_command(app)
+    words = [word for word in words if word != "--debug"]
+    while hasattr(found, "commands") and words and words[0] != "…":
+        found, words = found.commands[words[0]], words[1:]
+    return found, words
+
+
+@pytest.mark.parametrize("page", IDS)
+def test_every_command_is_there_with_its_options(page):
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.M))
+    for line in commands(page):
+        words = shlex.split(line, comments=True)
+        if words[:1] == ["make"]:
+            assert set(words[1:2]) <= targets, line
+        else:
+            command, given = command_of(words[words.index("ngdiff") + 1 :])
+            known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
+            asked = {word for word in given if word.startswith("--")}
+            assert asked <= known, f"{line}: {command.name} has no {asked - known}"
+
+
+def test_a_command_that_is_not_there_is_noticed():
+    with pytest.raises(KeyError):
+        command_of(["unlean", "--model", "DIR"])
+    command, given = command_of(["score", "tofu", "log.json", "--reference", "r.json"])
+    assert command.name == "tofu" and given[0] == "log.json"
+
+
+# -------------------------------------------------------------------------------------------- links
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    heads = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.M)
+    plain = (re.sub(r"[^\w\s-]", "", re.sub(r"[`*]", "", head)).strip().lower() for head in heads)
+    return {head.replace(" ", "-") for head in plain}
+
+
+@each_page
+def test_every_link_leads_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.M | re.S)
+    links = re.findall(r"\]\((?!https?://)([^)\s]+)\)", text)
+    assert links
+    for link in links:
+        path, _, anchor = link.partition("#")
+        there = page.parent / path if path else page
+        assert there.exists(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(there), f"{page.name}: {link}"
+
+
+@each_page
+def test_every_page_is_linked_from_the_readme(page):
+    name = page.relative_to(ROOT).as_posix()
+    assert name == "README.md" or f"]({name})" in (ROOT / "README.md").read_text("utf-8")
+
+
+# ---------------------------------------------------------------------------------------- sentences
+OURS = {
+    "method": "ngdiff",
+    "stepsize": "autolr",
+    "stopped": "forget_level",
+    "target_seed": 0,
+    "seed": 0,
+}
+NPO = OURS | {"method": "npo"}
+COST = {"updates": 40, "seconds": 5.0, "forwards": 12, "score": 0.9, "loss_forget": 3.0}
+
+
+def claim(name: str, mean: float, **more) -> dict:
+    return {"name": name, "mean": mean, "low": None, "high": None, "verdict": "", **more}
+
+
+def small_grid(late: bool = True, **verdict) -> sentences.Grid:
+    """A grid of one method beside ours, small enough to work everything out by hand."""
+    against = {"low": -0.1, "high": 0.2, "reached": 1.0, "verdict": "tuned npo better"} | verdict
+    last = {"stopped": "steps"} if late else {}
+    return sentences.Grid(
+        matched=[
+            OURS | COST | {"seed": 1},
+            OURS | COST | last,
+            OURS | COST | {"stepsize": "constant", "updates": 90},
+            NPO | COST | {"score": 0.95},
+            NPO | COST | {"score": 0.95, "stopped": "steps"},
+            NPO | COST | {"score": 0.95, "stopped": "steps"},
+        ],
+        tuning=[
+            NPO | {"lr": 1, "score": 0.5, "stopped": "steps"},
+            NPO | {"lr": 2, "score": 0.9},
+            NPO | {"lr": 3, "score": 0.8},
+        ],
+        starts=[OURS | COST | {"lr": 1e-5, "updates": 60}, OURS | COST | {"lr": 1e-2}],
+        fixed=[OURS | COST | {"loss_forget": 13.4}, NPO | COST],
+        claimed=[
+            claim("against npo", 0.1, **against),
+            claim("AutoLR over starting rates", 0.003),
+            claim("swing of graddiff with c", 0.1),
+            claim("ascent keeps, at matched forgetting", 0.8),
+            claim("ascent keeps, without a stop at 0.001", 0.0),
+        ],
+        levels=[
+            {"model": "start", "target_seed": 0, "loss_holdout": 2.1},
+            {"model": "start", "target_seed": 1, "loss_holdout": 9.9},
+            {"model": "retain-only", "target_seed": 0, "loss_holdout": 8.8},
+        ],
     )
+
+
+def test_the_short_sentences_are_worked_out_from_the_rows():
+    worse, failed, far, better, rates = sentences.in_short(small_grid())
+    assert worse == "NGDiff + AutoLR scored lower than tuned NPO."
+    assert failed.startswith("AutoLR failed with NPO:")
+    assert "forgot too much: its forget loss was 13.4, that of unseen authors 2.1" in far
+    assert better == "NGDiff + AutoLR scored higher than no tuned method."
+    assert "from 1e-05 to 0.01 moved its score by 0.003" in rates and "0.40 to 0.40" in rates
+
+
+def test_the_paragraphs_are_worked_out_from_the_rows():
+    grid = small_grid()
+    said = sentences.setup(grid)
+    assert "1 models and 2 orders of the rows, so 2 runs" in said and "makes 90 updates" in said
+    assert said.endswith("The constant rates are 1, 2, 3.")
+    said = sentences.verdicts(grid)
+    assert "**lower** than NPO" in said and "higher than no method" in said
+    assert "above zero against no method, and below zero against no method" in said
+    assert sentences.autolr(grid).startswith("1 other method has a higher mean score than NGDiff")
+    assert "With NPO fewer than half of the runs reach the level." in sentences.autolr(grid)
+    said = sentences.rates(grid)
+    assert "between 40 and 60, and 100% to 100%" in said
     assert (
-        "better than none; **worse than NPO**" in verdicts
-        and "against none; in the other's, against none" in verdicts
+        "moves by 0.40 (NPO) to 0.40 (NPO). Over those that reached the level it moves by " in said
     )
-    assert (
-        "NGDiff (0.900) has a lower mean score than NPO (0.950)" in autolr
-        and "NGDiff 50%, NPO 100%" in autolr
+    assert "by 0.10 (NPO) to 0.10 (NPO). Over c" in said
+    said = sentences.speed(grid)
+    assert "makes 40 updates in 5.0 s" in said and "makes 90 updates in 5.0 s" in said
+    assert "1 of 2 runs with AutoLR did not reach" in said
+    assert sentences.ascent(grid).endswith("keeps 0.00 at 0.001.") and "keeps 0.80" in (
+        sentences.ascent(grid)
     )
-    assert "moves by 0.003" in rates and "from 40 to 60" in rates and "from 100% to 100%" in rates
-    assert "moves by 0.10 (NPO) to 0.10 (NPO); over all by 0.40 (NPO)" in rates
-    assert (
-        "40 updates in 5.0 s" in cost_of
-        and "makes 90 in 5.0 s" in cost_of
-        and "1 of its 2 runs" in cost_of
-    )
-    assert "keeps 0.80" in ascent and "0.00 at 0.001" in ascent and "NPO 0.900 (3.0)" in walked
+
+
+def test_the_first_rule_names_winners_only_where_every_run_reached_the_level():
+    assert "because 1 of the 2 runs" in sentences.first_rule(small_grid())
+    whole = small_grid(late=False, low=0.1)
+    assert sentences.first_rule(whole).endswith("worse than no method and better than NPO.")
+    short = small_grid(late=False, low=0.1, reached=0.9)
+    assert sentences.first_rule(short).endswith("worse than no method and better than no method.")
+
+
+@pytest.mark.parametrize(
+    ("verdict", "shown"),
+    [
+        ("tuned npo better", "NPO"),
+        ("tuned npo in every pair", "NPO in every pair"),
+        ("NGDiff + AutoLR better", "NGDiff + AutoLR"),
+        ("undecided", "undecided"),
+    ],
+)
+def test_a_verdict_is_shown_with_the_methods_label(verdict, shown):
+    assert results._winner(verdict, "npo") == shown
+
+
+def test_no_page_calls_reproduced_what_was_not_seen(tmp_path):
+    (tmp_path / "notebooks").mkdir()
+    (tmp_path / contents.PAPER).write_text("# | part | 01 | file | reproduced |\n")
+    assert contents.paper_map(tmp_path) == f"| part | 01 | file | {contents.BUILT} |"
+
+
+def test_grids_need_all_their_files(tmp_path):
+    assert results.grid(tmp_path) is None
+    assert isinstance(results.grid(ROOT), sentences.Grid)

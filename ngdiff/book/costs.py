@@ -1,0 +1,126 @@
+"""What was timed, as blocks of docs/cost.md: tables and sentences from `ngdiff bench`'s rows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from ngdiff.book.results import NOT_RUN, saved
+from ngdiff.store.rows import read_rows
+from ngdiff.store.table import Column, Table
+
+Row = dict[str, Any]
+
+
+def bench(root: Path) -> str:
+    """Return the table of `ngdiff bench step`, a line a variant of each case.
+
+    A column that no row has is left out; what one row lacks is a dash.
+    """
+    rows = [
+        r
+        for path in sorted((root / "data/results/bench").glob("step_*.jsonl"))
+        for r in read_rows(path)
+    ]
+    rows.sort(key=lambda r: (r["stamp"]["device"], _digits(r["size"]), _recipe(r), r["tokens"]))
+    if not rows:
+        return NOT_RUN
+
+    notes = dict.fromkeys(
+        f"{r['parameters'] / 1e6:.1f}M parameters, {r['dtype']}, {r['rounds']} rounds, "
+        f"{r['stamp']['device']}."
+        for r in rows
+        if "rounds" in r
+    )
+    return Table(_STEPS, [_step(r) for r in rows]).shown().markdown() + "\n\n" + " ".join(notes)
+
+
+_OTHERS = {"graddiff-one": "one", "naive": "naive"}
+_STEPS = (
+    Column("model"),
+    Column("tokens", align="right"),
+    Column("step"),
+    Column("time", "time ÷ two backwards (upper 95 %)", align="right"),
+    *(Column(f"time_ratio_{k}", f"÷ {n}", ".3f", "right") for k, n in _OTHERS.items()),
+    Column("peak_ratio_graddiff-two", "peak ÷ two", ".3f", "right"),
+    *(Column(f"peak_ratio_{k}", f"÷ {n}", ".3f", "right") for k, n in _OTHERS.items()),
+    Column("extra", "peak − two, MB (predicted)", align="right"),
+    Column("reads", align="right"),
+    Column("mfu", "MFU", ".0%", "right"),
+)
+
+
+def _step(r: Row) -> Row:
+    """Return a line of `bench`: the row, with the cells that need several of its values."""
+    found = dict(r)
+    if "precision" in r:
+        found["model"] = f"{r['size']} {_recipe(r)}"
+    found["step"] = f"{r['variant']}: {r['outcome']}" if "outcome" in r else r["variant"]
+    if (ratio := r.get("time_ratio_graddiff-two")) is not None:
+        upper = r.get("time_ratio_graddiff-two_upper95")
+        found["time"] = f"{ratio:.3f}" + (f" (≤ {upper:.3f})" if upper else "")
+    if r.get("peak_extra_predicted_bytes") is not None:
+        extra, predicted = (r[f"peak_extra{key}_bytes"] / 1e6 for key in ("", "_predicted"))
+        found["extra"] = f"{extra:.1f} ({predicted:.1f})"
+    return found
+
+
+def probes(root: Path) -> str:
+    """Return what `ngdiff bench probes` says, a point a line."""
+    from ngdiff.timing.probes import summary
+
+    rows = saved(root / "data/results/bench/probes_tiny.jsonl")
+    if not rows:
+        return NOT_RUN
+    points = [f"{len(rows)} probes on the tiny target, {_device(rows)}", *summary(rows).split("; ")]
+    return "\n".join(f"- {point}" for point in points)
+
+
+def evaluation(root: Path) -> str:
+    """Return `ngdiff bench evaluate` as a table: the median seconds of each part."""
+    rows = saved(root / "data/results/bench/evaluate.jsonl")
+    if not rows:
+        return NOT_RUN
+    parts = {r["part"]: r["parameters"] for r in rows}
+    lines = [
+        {
+            "part": part,
+            "parameters": f"{size / 1e6:.1f}M",
+            "seconds": median(r["seconds"] for r in rows if r["part"] == part),
+        }
+        for part, size in parts.items()
+    ]
+    columns = (
+        Column("part"),
+        Column("parameters", align="right"),
+        Column("seconds", "seconds, median", ".1f", "right"),
+    )
+    data = rows[0]["stamp"]["config"]["data"]
+    return f"{Table(columns, lines).markdown()}\n\nRows: {data}. Machine: {_device(rows)}."
+
+
+def _device(rows: list[Row]) -> str:
+    """Return where these rows were measured."""
+    return rows[0]["stamp"]["device"]
+
+
+def _digits(size: str) -> float:
+    """Return how many parameters the name of a size stands for: 10M, 7B."""
+    return float(size[:-1]) * {"M": 1e6, "B": 1e9}[size[-1]]
+
+
+def _recipe(r: Row) -> str:
+    """Return how a benchmark's model is trained, "" where the row does not say so."""
+    if "precision" not in r:
+        return ""
+    how = [r["precision"], f"LoRA {r['lora']}" if r["lora"] else r["optimizer"]]
+    return ", ".join([*how, *["checkpointing"][: r["checkpointing"]]])
+
+
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    "bench": bench,
+    "probes": probes,
+    "evaluation": evaluation,
+}
