@@ -54,7 +54,9 @@ def likelihood(
     if not any(blind in example.input_ids[:-1] for example in examples):
         blind = None
     results = {
-        i: Stats(np.empty(0), np.empty(0, bool)) for i, e in enumerate(examples) if len(e) < 2
+        i: Stats(np.empty(0), np.empty(0, bool))
+        for i, example in enumerate(examples)
+        if len(example) <= start(example)
     }
     with evaluating(model):
         for found in _found(model, examples, moments, budget, blind):
@@ -104,7 +106,7 @@ def _shared(
     """
     groups: Groups = {}
     for i, example in enumerate(examples):
-        if len(example) > 1:
+        if len(example) > start(example):
             groups.setdefault(tuple(example.input_ids[: start(example) - 1]), []).append(i)
     limit = packed.limit(model)
     rows: list[list[int]] = []

@@ -61,6 +61,14 @@ def test_likelihood_gives_moments_only_where_asked(lm, bench):
     assert forward.likelihood(lm.model, []) == []
 
 
+def test_a_text_without_a_label_has_no_statistics_and_harms_no_other(lm, bench):
+    none, one = Example([7, 9, 2], [IGNORE] * 3), _examples(lm, bench)[0]
+    empty, full = forward.likelihood(lm.model, [none, one])
+    assert empty.logp.size == empty.hits.size == 0
+    np.testing.assert_allclose(full.logp, micro.slow(lm.model, one)[0], atol=2e-5)
+    assert forward.likelihood(lm.model, [none])[0].logp.size == 0
+
+
 def test_head_runs_in_pieces(lm, bench, monkeypatch):
     examples = _examples(lm, bench)
     whole = forward.likelihood(lm.model, examples)
