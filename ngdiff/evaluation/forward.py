@@ -1,10 +1,10 @@
 """One teacher-forced forward per text, shared by every likelihood metric.
 
-Texts that begin alike share what they begin with: the answers to a question stand in one row
-(`packed`). Where that cannot be, behind a long prompt, or for a model that takes no mask of one's
-own, they share the prompt's key/value cache: prompts are prefilled once, left-padded; their answers
-follow, right-padded and bucketed by length. A model that cannot do that either is given whole texts
-(`ways` tells which). Positions count real tokens, so a row gives the same numbers alone and in a
+Texts that begin alike share what they begin with. The answers to a question stand in one row
+(`packed`). A long prompt, or a model that takes no mask of one's own, does not allow that. Then
+they share the prompt's key/value cache: prompts are prefilled once, left-padded, and their answers
+follow, right-padded and bucketed by length. A model without such a cache is given whole texts.
+`ways` finds out which way is right. Positions count real tokens, so a row gives the same numbers alone and in a
 batch (up to the rounding of the matmul). Scores that are not finite are kept as they are: `metrics`
 says what they mean.
 """
@@ -101,8 +101,8 @@ def _shared(
 ) -> tuple[list[packed.Tree], Groups]:
     """Return rows of texts, and the texts that share a prompt's cache instead.
 
-    A prompt that several texts share is put into a row of its own where the model can be asked so
-    and the texts are short; behind its cache where it can be; else each text is a row.
+    Short texts with a common prompt share a row, if the model can be asked so. Else they follow
+    behind the prompt's cache, if it has one. Else each text is a row.
     """
     groups: Groups = {}
     for i, example in enumerate(examples):

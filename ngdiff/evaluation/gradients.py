@@ -1,8 +1,8 @@
 """Gradient norms of texts, row by row: the membership attack `gradnorm`.
 
-The obvious way takes a backward for each text. Rows of a batch have nothing to do with each other,
-so that one backward to the outputs of all layers serves many: from a layer's input a and the
-gradient b of its output, (time, sizes), a row's own gradient of the layer's weight follows:
+The obvious way takes a backward for each text. But the rows of a batch are independent, so one
+backward to the outputs of all layers serves them all. A row's own gradient of a weight follows from
+the layer's input a and the gradient b of its output, each (time, size):
 
     linear     Σ_t b_t a_tᵀ  (bias Σ_t b_t)
     embedding  b_t added up at the token of t

@@ -1,7 +1,7 @@
 """Time of an evaluation, of a random model of some three million parameters.
 
 It is asked 40 rows to forget, 64 to retain, 40 about real authors and 40 about the world. What is
-timed is what `ngdiff.evaluate` runs: likelihood of every text (one forward each, prompts shared),
+timed is what `ngdiff.evaluate` runs: likelihood of every text (what texts share computed once),
 greedy answers, gradient norms. Beside it the same likelihoods with one plain forward per text, the
 obvious way. One thread. A random model never ends an answer, so that each has its full 200 tokens:
 the worst case.
