@@ -4,9 +4,11 @@ Texts that begin alike share what they begin with. The answers to a question sta
 (`packed`). A long prompt, or a model that takes no mask of one's own, does not allow that. Then
 they share the prompt's key/value cache: prompts are prefilled once, left-padded, and their answers
 follow, right-padded and bucketed by length. A model without such a cache is given whole texts.
-`ways` finds out which way is right. Positions count real tokens, so a row gives the same numbers alone and in a
-batch (up to the rounding of the matmul). Scores that are not finite are kept as they are: `metrics`
-says what they mean.
+`ways` finds out which way is right.
+
+Positions count real tokens, so a row gives the same numbers alone and in a batch, up to the
+rounding of the matmul. Scores that are not finite are kept as they are: `metrics` says what they
+mean.
 """
 
 from __future__ import annotations
