@@ -16,7 +16,7 @@ import numpy as np
 from ngdiff.evaluation import metrics
 
 if TYPE_CHECKING:
-    from ngdiff.evaluation.forward import Stats  # torch: scoring a file does without
+    from ngdiff.evaluation.stats import Stats  # torch: scoring a file does without
 
 Row = dict[str, Any]
 Items = dict[str, dict[int, Any]]

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics, sight, trust
+from ngdiff.evaluation import forward, gradients, items, metrics, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded, unanswered
@@ -281,7 +281,7 @@ def _gradnorm(subject: Subject, rows: Rows) -> Items:
     for part in ("forget", "holdout"):
         if part in rows:
             examples = [subject.answer(row) for row in rows[part]]
-            norms = forward.gradient_norms(lm.model, examples, hidden)
+            norms = gradients.gradient_norms(lm.model, examples, hidden)
             found[f"mia_gradnorm_{part}"] = items.scores(norms)
     subject.say(f"{lm.name}: gradient norms in {time.perf_counter() - begun:.1f} s")
     return found
