@@ -71,9 +71,7 @@ class Broken(CE):
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("phase", ["retain", "forget"])
-@pytest.mark.parametrize(
-    "stepsize", [Constant(1e-3), AutoLR(every=5)], ids=["constant", "autolr"]
-)
+@pytest.mark.parametrize("stepsize", [Constant(1e-3), AutoLR(every=5)], ids=["constant", "autolr"])
 def test_a_loss_that_is_not_finite_ends_the_run_with_the_last_good_weights(phase, value, stepsize):
     Broken.seen.clear()
     done, _ = run(Method("broken", NGDiff(), **{phase: Broken(value)}), stepsize)

@@ -139,11 +139,7 @@ def test_a_later_probe_moves_the_rate_by_a_bounded_factor(k, f):
 
 
 # ------------------------------------------------------------------------ lines that show nothing
-FLAT = {
-    "level": lambda h: 1.0,
-    "zero": lambda h: 0.0,
-    "straight": lambda h: 1.0 - 1e-12 * h,
-}
+FLAT = {"level": lambda h: 1.0, "zero": lambda h: 0.0, "straight": lambda h: 1.0 - 1e-12 * h}
 
 
 @pytest.mark.parametrize("f", FLAT.values(), ids=FLAT)
@@ -206,9 +202,13 @@ def test_a_search_goes_down_to_a_finite_loss():
         assert 0 < state.eta <= 0.5 * REACH and state.outcome != "nonfinite"
 
 
-@pytest.mark.parametrize("state", [State(eta=10.0), replace(LATER, eta=10.0)], ids=["search", "later"])
 @pytest.mark.parametrize(
-    "f", [lambda h: 1.0, lambda h: 1 - 1e-9 * h, lambda h: 5 - h - h * h], ids=["flat", "down", "bend"]
+    "state", [State(eta=10.0), replace(LATER, eta=10.0)], ids=["search", "later"]
+)
+@pytest.mark.parametrize(
+    "f",
+    [lambda h: 1.0, lambda h: 1 - 1e-9 * h, lambda h: 5 - h - h * h],
+    ids=["flat", "down", "bend"],
 )
 def test_a_rate_behind_a_wall_is_left(state, f):
     """R is finite up to 0.5 only, and shows no minimum there. The rate stood at 10."""
