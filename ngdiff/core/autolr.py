@@ -45,7 +45,8 @@ class AutoLR(StepSize):
     the first steps may cost least, and a run that takes long may cost more.
 
     A parabola is believed from h/√10 to √10·h. The first probe searches: it moves h until the rate
-    is within that reach. A later probe moves the rate by at most √10 upwards and by 10 downwards.
+    is within that reach. A later probe moves the rate by at most 10 downwards, and upwards by at
+    most √10 of itself or of the radius at which R first shows something.
     The next probe is 1, 2, 4, … up to `every` updates away while the rate stays within reach, and
     one update away when it does not.
 

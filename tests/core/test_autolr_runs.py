@@ -1,4 +1,4 @@
-"""AutoLR in runs: its derivation on quadratics, plain descent, memorised models, KL, checkpoints."""
+"""AutoLR in runs: derivation, plain descent, memorised models, KL and checkpoints."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_without_slack_a_memorised_model_does_not_forget():
     assert stalled.history[-1].forget < 0.5  # ln 10 is 2.3
 
 
-# ------------------------------------------------------------------------- losses that are 0 at first
+# ---------------------------------------------------------------------- losses that are 0 at first
 @pytest.mark.parametrize("lr", STARTS)
 def test_a_retain_loss_that_is_zero_at_the_start_gets_a_rate(lr):
     """KL to the start is 0 there. What a step may cost is a share of its cross-entropy."""
@@ -189,7 +189,7 @@ def test_a_state_is_plain_numbers_and_survives_json():
     for state in run:
         again = State(**json.loads(json.dumps(asdict(state))))
         assert repr(again) == repr(state) and type(again.found) is bool
-    assert run[0].R == math.inf
+    assert math.inf == run[0].R
 
 
 def test_a_saved_step_knows_when_it_probes_next_and_what_a_rise_is():
@@ -203,4 +203,4 @@ def test_a_saved_step_knows_when_it_probes_next_and_what_a_rise_is():
     resumed.load_state_dict(step.state_dict() | {"stepsize": saved})
     assert repr(resumed.state) == repr(step.state)
     assert step.state.due > 0 and step.state.size > 0 and math.isfinite(step.state.R)
-    assert step.state.found and ThreePoint().init().R == math.inf
+    assert step.state.found and math.inf == ThreePoint().init().R

@@ -396,7 +396,7 @@ def test_autolr_finds_the_rates_of_swap(optimizer, parts, fresh):
         close(infos[1], infos[0], rel=1e-6)  # η* = −slope/curvature: differences of losses
         assert infos[1].eta > 0 and math.isfinite(infos[1].eta)
         assert infos[1].stepsize not in ("flat", "nonfinite")
-    assert [s.state for s in (step_s, step_r)][0].found
+    assert step_s.state.found and step_r.state.found
     torch.testing.assert_close(weights(again), weights(swap), rtol=1e-6, atol=1e-7)
 
 

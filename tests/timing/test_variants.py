@@ -81,7 +81,7 @@ def test_a_steady_probe_is_a_fit_on_as_many_batches_as_the_default_looks_at():
     """Two looks at `fresh` batches each and one at the weights themselves, in EVERY updates."""
     rule, line = variants._Steady(lr=LR), Curve(valley(1e-3, 1e6))
     state, looks = rule.init(), []
-    for t in range(2 * EVERY):
+    for _ in range(2 * EVERY):
         line.looks.clear()
         state = rule.step(state, line if rule.probes(state) else None)
         looks.append(len(line.looks))
