@@ -189,7 +189,7 @@ def test_a_state_is_plain_numbers_and_survives_json():
     for state in run:
         again = State(**json.loads(json.dumps(asdict(state))))
         assert repr(again) == repr(state)
-    assert run[0].R == math.inf
+    assert math.inf == run[0].R
 
 
 def test_a_saved_step_knows_when_it_probes_next_and_what_a_rise_is():
@@ -203,4 +203,4 @@ def test_a_saved_step_knows_when_it_probes_next_and_what_a_rise_is():
     resumed.load_state_dict(step.state_dict() | {"stepsize": saved})
     assert repr(resumed.state) == repr(step.state)
     assert step.state.due > 0 and step.state.size > 0 and math.isfinite(step.state.R)
-    assert step.state.found and ThreePoint().init().R == math.inf
+    assert step.state.found and math.inf == ThreePoint().init().R

@@ -153,7 +153,7 @@ def test_a_probe_is_a_mean_like_the_step(target):
         for t in range(4):
             others = made.probe(t, 3)
             rows = [BENCH.retain[i] for i in numbers(others, made.retain)]
-            bench = replace(BENCH, splits=BENCH.splits | {"retain": rows})
+            bench = replace(BENCH, configs=BENCH.configs | {"retain": rows})
             (alone,) = problem(target, bench=bench, batch_size=len(rows)).batch(0)[0]
             whole = sum(loss().sum().item() for loss in others)
             assert len(rows) == 6 and whole == pytest.approx(alone().sum().item(), rel=1e-5)

@@ -59,14 +59,14 @@ def test_ngdiff_reads_once_and_graddiff_never(measured):
 
 def test_blocks_of_autolr_have_a_bound_from_five_on():
     seconds = {
-        "graddiff-two": [1.0] * 50,
-        "ngdiff+autolr": [2.0, *[1.0] * 9] * 4 + [3.0, *[1.0] * 9],
+        "graddiff-two": [1.0] * 5 * EVERY,
+        "ngdiff+autolr": [2.0, *[1.0] * (EVERY - 1)] * 4 + [3.0, *[1.0] * (EVERY - 1)],
     }
     out = turns._times({"variant": "ngdiff+autolr", "flops": 6.0, "flops_top": 10.0}, seconds)
-    assert out["time_ratio_graddiff-two"] == pytest.approx(1.1)
+    assert out["time_ratio_graddiff-two"] == pytest.approx(1 + 1 / EVERY)
     upper = out["time_ratio_graddiff-two_upper95"]
-    assert upper == pytest.approx(1.2)  # of blocks, a probe in each
-    assert out["mfu"] == pytest.approx(6 / 10 / 1.12)  # of mean seconds
+    assert upper == pytest.approx(1 + 2 / EVERY)  # of blocks, a probe in each
+    assert out["mfu"] == pytest.approx(6 / 10 / (1 + 1.2 / EVERY))  # of mean seconds
     assert "time_ratio_naive" not in out
 
 
@@ -103,7 +103,7 @@ def test_minutes_choose_the_rounds(monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(turns.time, "perf_counter", lambda: next(clock))
         # 0.9·(120 − 4)/2 − 4 = 48.2 rounds, a fifth of them to warm up
-        assert turns._plan(asked, variants, began=98.0) == (9, 30)
+        assert turns._plan(asked, variants, began=98.0) == (9, EVERY)
     assert turns._plan(replace(asked, minutes=1e-9), variants, began=0.0) == (2, EVERY)
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ngdiff.core.autolr import AutoLR
+from ngdiff.core.step import UnlearningStep
 from ngdiff.engine import meters
+from ngdiff.timing import variants
 from ngdiff.timing.case import BASES, VARIANTS, Case
 from ngdiff.timing.subject import LR, Subject
 from ngdiff.timing.variants import EVERY, Variant
+from tests.helpers.lines import Curve, valley
 from tests.helpers.timed import built
 
 
@@ -60,13 +64,29 @@ def test_variants_share_one_model_and_no_rate_moves():
     assert all(torch.isfinite(p).all() for p in subject.params)
 
 
-def test_the_peak_of_autolr_is_that_of_a_step_that_probes():
+def test_the_peak_of_autolr_is_that_of_a_step_that_probes(monkeypatch):
+    probes, real = [], UnlearningStep._probe
+    monkeypatch.setattr(UnlearningStep, "_probe", lambda *a: (probes.append(1), real(*a))[1])
     ours = built("ngdiff+autolr", tokens=4)
     for _ in range(3):
         ours.step()
+    assert len(probes) == 1
     plain = ours.subject.held() + meters.allocated(ours.step, "cpu")[0]
-    assert ours.peak() > plain  # the plain step has no copy of θ
-    assert ours.peak() == ours.peak()  # each is a first step again
+    peaks = [ours.peak() for _ in range(2)]
+    assert len(probes) == 3 and peaks[0] == peaks[1]  # each is a first step again
+    assert peaks[0] >= plain
+
+
+def test_a_steady_probe_is_a_fit_on_as_many_batches_as_the_default_looks_at():
+    """Two looks at `fresh` batches each and one at the weights themselves, in EVERY updates."""
+    rule, line = variants._Steady(lr=LR), Curve(valley(1e-3, 1e6))
+    state, looks = rule.init(), []
+    for _ in range(2 * EVERY):
+        line.looks.clear()
+        state = rule.step(state, line if rule.probes(state) else None)
+        looks.append(len(line.looks))
+        assert state.eta == LR
+    assert looks == [3, *[0] * (EVERY - 1)] * 2 and rule.fresh == AutoLR().fresh
 
 
 def test_old_gradients_do_not_count():
