@@ -112,7 +112,7 @@ def test_students_t_widens_few_rows():
 def test_the_radius_grows_until_weights_can_show_it_at_no_forward(resolved):
     line = Noisy(-2.0, 2000.0, 0.0, 0, resolved=resolved)
     rule = AutoLR(lr=1e-4, slack=0.0)
-    state = rule.step(State(eta=1e-4, found=True), line)
+    state = rule.step(State(eta=1e-4, found=1e-4), line)
     # `resolved` is where rounding is all of the way: half of it is at twice that
     assert state.radius == pytest.approx(max(1e-4, 2 * resolved), rel=2**0.5 - 1)
     assert line.blur(state.radius) <= BLUR
@@ -131,7 +131,7 @@ def test_the_search_never_looks_closer_than_weights_can_show(start):
 
 def test_where_even_the_largest_rate_cannot_be_seen_nothing_is_accepted():
     line = Noisy(-2.0, 0.0, 0.1, 0, resolved=1e9)
-    for state in (State(eta=1e-3), State(eta=1e-3, found=True)):
+    for state in (State(eta=1e-3), State(eta=1e-3, found=1e-4)):
         after = AutoLR().step(state, line)
         assert (after.outcome, after.radius, after.eta) == ("flat", MOST, 1e-3)
 

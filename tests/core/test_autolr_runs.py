@@ -1,4 +1,4 @@
-"""AutoLR in runs: its derivation on quadratics, plain descent, memorised models, KL, checkpoints."""
+"""AutoLR in runs: derivation on quadratics, plain descent, memorised models, KL, checkpoints."""
 
 from __future__ import annotations
 
@@ -169,7 +169,7 @@ def test_without_slack_a_memorised_model_does_not_forget():
     assert stalled.history[-1].forget < 0.5  # ln 10 is 2.3
 
 
-# ------------------------------------------------------------------------- losses that are 0 at first
+# ----------------------------------------------------------------------- losses that are 0 at first
 @pytest.mark.parametrize("lr", STARTS)
 def test_a_retain_loss_that_is_zero_at_the_start_gets_a_rate(lr):
     """KL to the start is 0 there. What a step may cost is a share of its cross-entropy."""
