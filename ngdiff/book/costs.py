@@ -101,6 +101,22 @@ def evaluation(root: Path) -> str:
     return f"{Table(columns, lines).markdown()}\n\nRows: {data}. Machine: {_device(rows)}."
 
 
+def rates(root: Path) -> str:
+    """Return `ngdiff bench rates` as a table: a line a design of the learning-rate rule."""
+    from ngdiff.timing.rates import SUMMARY, summary
+
+    rows = saved(root / "data/results/bench/rates.parquet")
+    return Table(SUMMARY, summary(rows)).markdown() if rows else NOT_RUN
+
+
+def rates_problems(root: Path) -> str:
+    """Return the same rows of the default alone: a line a problem and optimizer."""
+    from ngdiff.timing.rates import PROBLEM, by_problem
+
+    rows = saved(root / "data/results/bench/rates.parquet")
+    return Table(PROBLEM, by_problem(rows)).markdown() if rows else NOT_RUN
+
+
 def _device(rows: list[Row]) -> str:
     """Return where these rows were measured."""
     return rows[0]["stamp"]["device"]
@@ -123,4 +139,6 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "bench": bench,
     "probes": probes,
     "evaluation": evaluation,
+    "rates": rates,
+    "rates-problems": rates_problems,
 }

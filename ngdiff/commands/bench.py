@@ -54,12 +54,14 @@ def bench_rates(
     problems: Annotated[str, typer.Option(help="Some of them, separated by commas.")] = "",
     designs: Annotated[str, typer.Option(help="Some of them, separated by commas.")] = "",
     seeds: Annotated[int, typer.Option(min=1, help="Orders of the rows.")] = 2,
-    json: Json = None,
+    save: Annotated[
+        Path | None, typer.Option(help="The rows, as they are done (.parquet or .jsonl).")
+    ] = None,
 ) -> None:
     """AutoLR and rules like it on held-out problems, against the best constant rate."""
     from ngdiff.timing.rates import table
 
-    table(json, problems, seeds, designs)
+    table(save, problems, seeds, designs)
 
 
 @app.command("evaluate")

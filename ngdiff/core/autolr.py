@@ -91,6 +91,10 @@ class AutoLR(StepSize):
         """What update t may cost: e = slack·(t + 1)·size. size: of R, see `_scale`."""
         return self.slack * (t + 1) * size
 
+    def kept(self, before: float, now: float) -> float:
+        """The size of R that a rise is a share of: the least that a probe has seen."""
+        return min(before, now)
+
     def rate(self, at: Fit, rise: float) -> float:
         """The rate that a fit wants when a step may cost `rise`."""
         return at.rate(rise)
@@ -104,10 +108,15 @@ class AutoLR(StepSize):
         counted = _Counted(line)
         L_0 = counted(0.0)
         R = exact_sum(L_0)
-        size = _scale(exact_sum(abs(x) for x in L_0), info)
+        now = _scale(exact_sum(abs(x) for x in L_0), info)
+        kept = self.kept(state.size, now)
         looks = LOOKS if not state.found else AGAIN
         looked = _look(
-            counted, L_0, state.eta, partial(self.rate, rise=self.rise(state.step, size)), looks
+            counted,
+            L_0,
+            state.eta,
+            partial(self.rate, rise=self.rise(state.step, min(kept, now))),
+            looks,
         )
         within = looked.outcome == "accepted"
         gap = min(max(2 * state.gap, 1), self.every) if within else 1
@@ -123,7 +132,7 @@ class AutoLR(StepSize):
             due=state.step + gap,
             gap=gap,
             R=R if info is None else max(R, info.retain),
-            size=size,
+            size=kept,
             forwards=state.forwards + counted.forwards,
         )
 

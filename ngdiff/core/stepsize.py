@@ -52,7 +52,7 @@ class State:
     due: int = 0  # the step of the next probe
     gap: int = 0  # steps between the last probe and the next
     R: float = math.inf  # the retain loss that the steps since the last probe are held against
-    size: float = 0.0  # what a rise of it is a share of
+    size: float = math.inf  # what a rise of it is a share of
     forwards: int = 0  # forward passes spent on probing so far
 
 

@@ -15,10 +15,10 @@ from matplotlib.lines import Line2D
 from ngdiff.figures import style
 
 Row = dict[str, Any]
-# outcomes of AutoLR: a parabola set η, or there was none to be believed
+# outcomes of a probe: the parabola moved η, or there was none; and a cut between two probes
 MOVED = {"accepted": "o", "clipped_up": "^", "clipped_down": "v"}
-OTHERS = {"cut": "X", "flat": "*", "nonfinite": "P"}
-MARKS = MOVED | OTHERS
+IGNORED = {"flat": "*", "nonfinite": "P", "cut": "X"}
+MARKS = MOVED | IGNORED
 
 
 def by_name(rows: Sequence[Row]) -> dict[str, list[Row]]:

@@ -30,6 +30,14 @@ class _Level(AutoLR):
 
 
 @dataclass(frozen=True)
+class _First(AutoLR):
+    """The rise is a share of R at the first probe, or of R now where that is less."""
+
+    def kept(self, before: float, now: float) -> float:
+        return before if math.isfinite(before) else now
+
+
+@dataclass(frozen=True)
 class _Root(_Level):
     """The positive root of sη + ½cη² = e where R falls at first, too: almost twice η*."""
 
@@ -74,6 +82,9 @@ DESIGNS = (
     Design("slack 0", "η* alone, with search, reach and cut", partial(AutoLR, slack=0.0)),
     Design("slack 0.0003", "a third of the slack", partial(AutoLR, slack=3e-4)),
     Design("slack 0.003", "three times the slack", partial(AutoLR, slack=3e-3)),
+    Design("first", "e as a share of R at the first probe", _First),
+    Design("slack 0.002", "twice the slack", partial(AutoLR, slack=2e-3)),
+    Design("slack 0.0015", "1.5 times the slack", partial(AutoLR, slack=1.5e-3)),
     Design("level slack", "e = R/100 at every step", _Level),
     Design("root", "e = R/100, and its root where R falls", _Root),
     Design("above", "e = R/100 above the minimum along the line", _Above),

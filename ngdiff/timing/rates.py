@@ -3,7 +3,7 @@
 Every rule runs on every problem of `ngdiff.timing.problems` with every optimizer, untuned, from
 starting rates six decades apart. What it is held against is the best constant rate of a grid, known
 only afterwards: the one that reaches the level with the least retain loss. NGDiff is the direction;
-a second table walks down R alone (GradDiff(1.0)), where no rule may end above its start.
+a column is for walks down R alone (GradDiff(1.0)), which should not end above their start.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ from ngdiff.core.info import ForgetLevel
 from ngdiff.core.loop import unlearn
 from ngdiff.core.stepsize import Constant
 from ngdiff.store import code
+from ngdiff.store.cache import probe_file
 from ngdiff.store.progress import Progress
-from ngdiff.store.rows import probe_rows, read_rows, stamp, write_rows
+from ngdiff.store.rows import read_rows, stamp, write_rows
 from ngdiff.store.table import Column, Table
 from ngdiff.timing.designs import DESIGNS, ENDS, Design
 from ngdiff.timing.problems import OPTIMIZERS, ORDERED, PROBLEMS, Rowed
@@ -153,7 +154,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
         mine = [row for row in held if row["design"] == name]
         reached = [row for row in mine if row["reached"]]
         down = [r for r in rows if r["direction"] == "descent" and r["design"] == name]
-        risen = [r for r in down if not _finite(r["retain"]) or r["retain"] > r["retain_start"]]
+        ends = [r["retain"] / r["retain_start"] if _finite(r["retain"]) else math.inf for r in down]
         at = sorted(row["ratio"] for row in reached) or [math.nan]
         found.append(
             {
@@ -165,8 +166,7 @@ def summary(rows: Sequence[Row]) -> list[Row]:
                 "median": statistics.median(at),
                 "most": at[-1],
                 "above_3": sum(x > 3 for x in at),
-                "descents": len(down),
-                "risen": len(risen),
+                "descent": max(ends, default=None),
             }
         )
     return found
@@ -207,8 +207,7 @@ SUMMARY = (
     Column("median", "R ratio, median", ".2f", "right"),
     Column("most", "at worst", ".2f", "right"),
     Column("above_3", "above 3", "d", "right"),
-    Column("risen", "descents that rose", "d", "right"),
-    Column("descents", "of", "d", "right"),
+    Column("descent", "descent: R end ÷ start, at worst", ".2g", "right"),
 )
 PROBLEM = (
     Column("problem"),
@@ -224,20 +223,21 @@ PROBLEM = (
 
 
 def table(
-    json: Path | None = None, problems: str = "", seeds: int = 2, designs: str = ""
+    save: Path | None = None, problems: str = "", seeds: int = 2, designs: str = ""
 ) -> list[Row]:
     """Run `ngdiff bench rates` and print both tables.
 
-    json: where the rows are saved as they are done (.jsonl); a later call goes on from there.
+    save: where the rows go as they are done (.parquet or .jsonl); a later call goes on from there.
     problems, designs: some of them only, separated by commas. seeds: orders of the rows.
 
     Errors: ValueError for an unknown name.
     """
-    probe_rows(json)
+    if save is not None:
+        probe_file(save)
     some = _chosen(problems, PROBLEMS, "problem")
     kinds = {d.name: d for d in DESIGNS}
     wanted = [kinds[name] for name in _chosen(designs, kinds, "design")]
-    rows = measure(json and Path(json), some, range(seeds), wanted)
+    rows = measure(save and Path(save), some, range(seeds), wanted)
     print(Table(PROBLEM, by_problem(rows, wanted[0].name)).text())
     print(Table(SUMMARY, summary(rows)).text())
     return rows
