@@ -107,28 +107,32 @@ def compare(problem: LMProblem, probes: int, start: float = 1e-3, each: int = 5)
             )
             low = twin.step(_At(rule, DROWNED, seen), state, t)
             high = fine.step(_At(rule, low.radius, seen), state, t)
-            rows.append(
-                {
-                    "seed": seed,
-                    "step": t,
-                    "eta_before": state.eta,
-                    "float32": high.proposed,
-                    "bfloat16": low.proposed,
-                    "float32_there": seen[1].eta,
-                    "ratio": low.proposed / high.proposed,
-                    "ratio_there": low.proposed / seen[1].eta,
-                    "drowned": seen[0].outcome,
-                    "there": seen[1].outcome,
-                    "radius_float32": high.radius,
-                    "radius_bfloat16": low.radius,
-                    "outcome_float32": high.outcome,
-                    "outcome_bfloat16": low.outcome,
-                    "rate_float32": high.eta,
-                    "rate_bfloat16": low.eta,
-                }
-            )
+            where = {"seed": seed, "step": t, "eta_before": state.eta}
+            rows.append(where | _pair(low, high, *seen))
             state = high
     return rows
+
+
+def _pair(low: State, high: State, drowned: Fit, there: Fit) -> Row:
+    """Return what a probe of bfloat16 and one of float32 saw of one line.
+
+    drowned: bfloat16's fit at DROWNED; there: float32's at the radius of bfloat16.
+    """
+    return {
+        "float32": high.proposed,
+        "bfloat16": low.proposed,
+        "float32_there": there.eta,
+        "ratio": low.proposed / high.proposed,
+        "ratio_there": low.proposed / there.eta,
+        "drowned": drowned.outcome,
+        "there": there.outcome,
+        "radius_float32": high.radius,
+        "radius_bfloat16": low.radius,
+        "outcome_float32": high.outcome,
+        "outcome_bfloat16": low.outcome,
+        "rate_float32": high.eta,
+        "rate_bfloat16": low.eta,
+    }
 
 
 COLUMNS = (

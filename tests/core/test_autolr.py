@@ -289,3 +289,13 @@ def test_forwards_are_counted_and_a_known_loss_is_free(known):
         state = rule.step(rule.init(), line)
         assert state.forwards == len(line.looks) == 3 - known
         assert state.eta == pytest.approx(0.1)
+
+
+def test_a_rise_is_a_share_of_the_least_loss_that_a_probe_has_seen():
+    """A rise that has been made does not pay for a larger one."""
+    rule, state, sizes = AutoLR(lr=0.1, slack=0.01, every=1, fresh=0), State(eta=0.1), []
+    for R in (2.0, 8.0, 1.0, 4.0):
+        state = probed(rule, valley(0.0, R_0=R), state)
+        sizes.append(state.size)
+        assert state.eta == pytest.approx(math.sqrt(2 * 0.01 * state.step * sizes[-1]), rel=1e-6)
+    assert sizes == [2.0, 2.0, 1.0, 1.0] and State().size == math.inf
