@@ -28,6 +28,8 @@ class Model:
     ready      benchmark -> (target, retain-only model), hub ids; "{retain}" is the split's retain
                config; None: not published
     gated      the licence must be accepted on the hub first
+    prompt     how it is asked where that is not what its tokenizer's chat template says, with
+               {question} in it; "" = as the template says
     """
 
     name: str
@@ -37,6 +39,7 @@ class Model:
     tokenizer: str = ""
     ready: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
     gated: bool = False
+    prompt: str = ""
 
 
 _OPEN = "open-unlearning/tofu_Llama-3.2-1B-Instruct"
@@ -77,6 +80,7 @@ MODELS = {
             tokenizer="meta-llama/Llama-2-7b-chat-hf",
             gated=True,
             ready={"tofu": ("locuslab/tofu_ft_llama2-7b", None)},
+            prompt="[INST] {question} [/INST]",  # TOFU's; its template has a system message
         ),
         Model("mistral-7b", "mistralai/Mistral-7B-v0.1", "mistral", 7.2),
         Model(
@@ -104,15 +108,31 @@ def model(name: str) -> Model:
     return MODELS[name]
 
 
+def _published(place: str, m: Model) -> bool:
+    """Return whether a hub id is one of the row's targets or retain-only models."""
+    return any(
+        place == i or ("{" in i and place.startswith(i.split("{")[0]))
+        for pair in m.ready.values()
+        for i in pair
+        if i
+    )
+
+
 def tokenizer_of(place: str) -> str:
     """The repository whose tokenizer a hub id goes with.
 
     Its own, unless the table names another.
     """
-    for m in MODELS.values():
-        published = [i for pair in m.ready.values() for i in pair if i]
-        if m.tokenizer and any(
-            place == i or ("{" in i and place.startswith(i.split("{")[0])) for i in published
-        ):
-            return m.tokenizer
-    return place
+    found = (m.tokenizer for m in MODELS.values() if m.tokenizer and _published(place, m))
+    return next(found, place)
+
+
+def prompt_of(place: str) -> str:
+    """How a hub id is asked where its chat template does not say it, with {question}; "" elsewhere.
+
+    It is known of the models of the table, base models too.
+    """
+    found = (
+        m.prompt for m in MODELS.values() if place and (place == m.base or _published(place, m))
+    )
+    return next(found, "")

@@ -147,7 +147,7 @@ def test_a_reproduction_refuses_folders_it_cannot_write_before_any_notebook_runs
     saved = repo / "data/results/saved.jsonl"
     saved.write_text("{}\n")
     block(repo / folder)
-    with pytest.raises(PermissionError, match=r"cannot write to .*choose another output folder"):
+    with pytest.raises(PermissionError, match=r"cannot write to .*put the checkout"):
         reproduce(root=repo, say=lambda line: None)
     assert not list(repo.rglob("00_a.count")) and saved.read_text() == "{}\n"
 

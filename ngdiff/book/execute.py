@@ -7,14 +7,15 @@ disturb another.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import signal
 import subprocess
 import sys
-import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from typing import Any, TextIO, TypeVar
 
 from ngdiff.store.code import HOME, fingerprint_of
 from ngdiff.store.content import content_key, sha256
+from ngdiff.store.disk import FullDiskError, full, probe_room, room
+from ngdiff.store.orphans import end_with
 from ngdiff.store.rows import environment, write_document
 
 T = TypeVar("T")
@@ -86,7 +89,7 @@ def kernel_environment(cache: Path) -> dict[str, str]:
     It has one thread and none of the user's files.
     """
     spec = cache / "jupyter" / "kernels" / "python3" / "kernel.json"
-    argv = [sys.executable, "-Xfrozen_modules=off", "-m", "ipykernel_launcher"]
+    argv = [sys.executable, "-P", "-Xfrozen_modules=off", "-m", "ngdiff.book.kernel"]
     argv += ["-f", "{connection_file}"]
     write_document(spec, {"argv": argv, "display_name": "Python 3", "language": "python"})
     package = str(HOME.parent)
@@ -113,7 +116,7 @@ def run(
     Outcome, not an error.
 
     jobs: how many worker processes the notebook may start (NGDIFF_JOBS). extra: more environment
-    variables.
+    variables. Errors: FullDiskError where it failed for lack of room.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     written = out.resolve().with_suffix(".written")
@@ -123,15 +126,29 @@ def run(
         "source": str(source.resolve()),
         "out": str(out.resolve()),
         "parameters": {**parameters},
+        "parent": os.getpid(),
     }
     command = [sys.executable, "-m", "ngdiff.book.execute", json.dumps(spec)]
     start = time.perf_counter()
-    with open(out.with_suffix(".log"), "w+", encoding="utf-8") as log:
+    log_file = out.with_suffix(".log")
+    with room(log_file), open(log_file, "w+", encoding="utf-8", errors="replace") as log:
         cells, failure = _followed(command, source.parent, env | dict(extra or {}), log, on_cell)
     seconds = time.perf_counter() - start
+    if failure:
+        _check_room(source, out, failure)
     lines = written.read_bytes().splitlines() if written.exists() else []
     files = frozenset(Path(os.fsdecode(line)) for line in lines)
     return Outcome(seconds, cells, failure, files)
+
+
+def _check_room(source: Path, out: Path, failure: Failure) -> None:
+    """Raise FullDiskError where that is why a notebook failed, whatever the failure says."""
+    if "FullDiskError: " in failure.error:
+        raise FullDiskError(failure.error.partition("FullDiskError: ")[2])
+    if why := full(failure.error):
+        cell = f"what {source.name} saves in its cell {failure.cell}"
+        raise FullDiskError.at(cell if failure.cell else out, why)
+    probe_room(out.parent)
 
 
 def _followed(
@@ -229,27 +246,33 @@ def _tags(cell: Mapping[str, Any]) -> list[str]:
     return cell["metadata"].get("tags", [])
 
 
-def _die_with(parent: int) -> None:
-    """End this process, and so its kernel, soon after its parent was killed.
-
-    No orphan writes over a later run.
-    """
-    while os.getppid() == parent:
-        time.sleep(0.5)
-    os._exit(1)
-
-
 def _child(text: str) -> None:
+    spec = json.loads(text)
+    # no orphan writes over a later run
+    end_with(spec["parent"])
     # the parent's pipe is ours alone: whatever else this process, its kernel or a library prints
     # goes to the log
     pipe = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
     # leave through the clean-up, which stops the kernel
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    spec = json.loads(text)
     say = functools.partial(_tell, pipe)
-    _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"], say)
+    try:
+        _execute(Path(spec["source"]), Path(spec["out"]), spec["parameters"], say)
+    except Exception as error:  # of papermill or its kernel, which no cell is to blame for
+        with contextlib.suppress(OSError):  # the log may be on a full disk
+            traceback.print_exc()
+        why = f"{_cause(error)}; what it printed: {Path(spec['out']).with_suffix('.log')}"
+        say(failure={"cell": 0, "of": 0, "source": "", "error": why})
+
+
+def _cause(error: BaseException) -> str:
+    """Return an error in one line: the full disk behind it, where there is one."""
+    behind: BaseException | None = error
+    while behind is not None and not full(str(behind)):
+        behind = behind.__cause__ or behind.__context__
+    found = behind or error
+    return f"{type(found).__name__}: {' '.join(str(found).split())}"
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from ngdiff.book.jobs import Job, choose, in_order, plan
 from ngdiff.book.ledger import Ledger
 from ngdiff.evaluation.spelling import which
 from ngdiff.store import paths, slots
-from ngdiff.store.cache import cache_dir, probe_writable
+from ngdiff.store.cache import CACHE, cache_dir, probe_writable
+from ngdiff.store.disk import probe_room
 from ngdiff.store.progress import Progress, Say
 from ngdiff.store.rows import read_rows, stamp, write_rows
 
@@ -36,11 +37,11 @@ TIMES = "times.jsonl"  # seconds of each notebook
 # ---------------------------------------------------------------------------------------------- run
 def explain(job: Job, failure: execute.Failure, again: str) -> str:
     """Say what failed, where, why, and how to run it again."""
-    where = f"cell {failure.cell} of {failure.of}" if failure.cell else "before its first cell"
+    where = f"in cell {failure.cell} of {failure.of}" if failure.cell else "outside its cells"
     source = "\n".join(f"    {line}" for line in failure.source.strip().splitlines()[:12])
     return "\n".join(
         [
-            f"{job.name} failed in {where}: {failure.error}",
+            f"{job.name} failed {where}: {failure.error}",
             *([source] if source else []),
             f"  as far as it got: {job.out}",
             f"  again: {again} --only {job.name[:2]}",
@@ -105,6 +106,15 @@ class Reproduction:
         self.lock = Lock()
         self.done: dict[str, report.Ran] = {}
         self.failed: dict[str, tuple[Job, execute.Failure]] = {}
+
+    def probe(self) -> None:
+        """Try every folder that will be written to (`probe_writable`, `probe_room`)."""
+        mine = (*self.outputs, self.ledger.path.parent, self.root / "report")
+        for folder in mine:
+            probe_writable(folder, f"put the checkout {self.root} where you can write")
+        probe_writable(cache_dir(), CACHE)
+        for folder in (*mine, cache_dir()):
+            probe_room(folder)
 
     def kept(self, files: Iterable[Path]) -> set[str]:
         """Return those that stand under this run's output folders, relative to the root."""
@@ -215,8 +225,7 @@ def reproduce(
     every, config = plan(root, **given), given | {"label": label}
     todo = choose(every, only, paths.kind(data))
     run = Reproduction(root, label, say, alone)
-    for folder in (*run.outputs, run.ledger.path.parent, root / "report"):
-        probe_writable(folder)
+    run.probe()
     run.ledger.load({job.name: job.key for job in every})
     cold = not any((cache_dir() / "trials").glob("*")) and not run.ledger.trusted
     old = comparison.committed_rows(root, label, run.ledger.path.parent / "committed")

@@ -1,7 +1,7 @@
 """`ngdiff sweep`: a grid of cells, each one papermill execution of notebooks/cell.py.
 
     # notebooks/grid.toml is an example
-    rows = "data/results/tiny/cells.jsonl"      # where the rows of all cells are gathered
+    rows = "data/results/tiny/cells.jsonl"      # where the rows are gathered, in the checkout
     [grid]                                      # a list is swept over, the rest is in every cell
     profile = "tiny"
     method  = ["ngdiff", "graddiff-0.5"]
@@ -26,12 +26,14 @@ from typing import Any
 
 from ngdiff.book import build as book
 from ngdiff.book import execute
+from ngdiff.book.gathered import ROWS, Gathered, place
 from ngdiff.book.ledger import Ledger
 from ngdiff.store import paths
 from ngdiff.store.cache import probe_writable
 from ngdiff.store.content import content_key
 from ngdiff.store.progress import Progress
-from ngdiff.store.rows import read_rows, write_rows
+from ngdiff.store.rows import read_rows
+from ngdiff.store.textfile import text_of
 from ngdiff.store.values import content
 
 
@@ -73,11 +75,13 @@ def expand(grid: Mapping[str, Any]) -> list[dict[str, Any]]:
 def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
     """Return the cells of a grid file and where their rows are gathered.
 
-    Errors: ValueError on a file that is no grid, and on a parameter that cell.py does not have.
+    Errors: ValueError on a file that is no grid, on rows outside the checkout, and on a parameter
+    that cell.py does not have.
     """
+    written = text_of(grid_file)
     try:
-        text = tomllib.loads(grid_file.read_text("utf-8"))
-    except ValueError as error:  # of the encoding or of TOML's form; neither names the file
+        text = tomllib.loads(written)
+    except ValueError as error:
         raise ValueError(f"{grid_file} is not TOML: {error}") from error
     if unknown := set(text) - {"rows", "grid"}:
         raise ValueError(
@@ -88,11 +92,8 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
         raise ValueError(
             f"{grid_file} has no table [grid]: write one with the parameters to sweep over"
         )
-    where = text.get("rows", "rows.jsonl")
-    if not (isinstance(where, str) and where.endswith((".jsonl", ".parquet"))):
-        raise ValueError(
-            f"{grid_file}: rows = {where!r}: write the name of a .jsonl or .parquet file"
-        )
+    folder = root / ".cache" / "sweep" / grid_file.stem
+    rows = place(grid_file, text["rows"], root) if "rows" in text else folder / ROWS
     for name, value in text["grid"].items():
         _check_values(f"{grid_file}: {name}", value if isinstance(value, list) else [value])
     declared = book.parameters(book.notebook(source), source)
@@ -100,7 +101,6 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
         raise ValueError(
             f"{source} has no parameter {sorted(unknown)[0]!r}; it has {', '.join(declared)}"
         )
-    folder = root / ".cache" / "sweep" / grid_file.stem
     made = []
     # hashes the folders that the texts name
     base = functools.cache(lambda texts: execute.execution_key(source, dict(texts)))
@@ -109,7 +109,7 @@ def cells(grid_file: Path, source: Path, root: Path) -> tuple[list[Cell], Path]:
         texts = tuple((name, value) for name, value in settings.items() if isinstance(value, str))
         key = content_key(base(texts), settings, *_own(settings))
         made.append(Cell(point | {"out": str(folder / f"{key}.jsonl")}, key, folder))
-    return made, root / text.get("rows", folder / "rows.jsonl")
+    return made, rows
 
 
 def _own(settings: Mapping[str, Any]) -> list[Any]:
@@ -160,15 +160,18 @@ def sweep(
 ) -> int:
     """Run what is not done yet, gather the rows and return the exit code, 1 if a cell failed.
 
-    index: of the one cell to run, whose rows are not gathered.
+    index: of the one cell to run, whose rows are not gathered. Errors, all before a cell runs:
+    those of `cells`, FileExistsError for a file of rows that is not this sweep's, PermissionError.
     """
     root = root or paths.need_checkout()
     source = root / "notebooks" / "cell.py"
     every, rows = cells(grid_file, source, root)
     if index is not None and not 0 <= index < len(every):
         raise ValueError(f"cell {index} of {grid_file}: it has the cells 0 to {len(every) - 1}")
-    probe_writable(every[0].folder)
-    probe_writable(rows.parent)
+    gathered = Gathered(rows, grid_file, every[0].folder, root)
+    gathered.check()
+    for folder in (every[0].folder, rows.parent):
+        probe_writable(folder, f"put the checkout {root} where you can write")
     chosen = every if index is None else [every[index]]
     todo = [cell for cell in chosen if not cell.done()]
     for fault in filter(None, (cell.ledger().fault for cell in todo)):
@@ -181,22 +184,22 @@ def sweep(
         failed += [f"{cell}\n  {error}\n  as far as it got: {cell.file('.ipynb')}"] if error else []
         progress.event(f"{cell}  {'FAILED' if error else 'done'}")
     if index is None:
-        gather(every, rows, say)
+        gather(every, gathered, say)
     for text in failed:
         say(f"failed: {text}")
     return 1 if failed else 0
 
 
-def gather(every: Sequence[Cell], rows: Path, say: Callable[[str], None]) -> None:
+def gather(every: Sequence[Cell], gathered: Gathered, say: Callable[[str], None]) -> None:
     """Write the rows of all cells to one file.
 
     While cells are not done, say how many and leave the file alone.
     """
     if missing := sum(not cell.done() for cell in every):
-        say(f"{missing} of {len(every)} cells are not done: {rows} is left as it was")
+        say(f"{missing} of {len(every)} cells are not done: {gathered.rows} is left as it was")
         return
-    write_rows(rows, [row for cell in every for row in read_rows(cell.file(".jsonl"))])
-    say(f"rows of {len(every)} cells: {rows}")
+    gathered.write([row for cell in every for row in read_rows(cell.file(".jsonl"))])
+    say(f"rows of {len(every)} cells: {gathered.rows}")
 
 
 def slurm(grid_file: Path, count: int) -> str:

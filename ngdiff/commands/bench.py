@@ -73,9 +73,16 @@ def bench_evaluate(
         str, typer.Option(help="A folder of LUME: SemEval's validation split too.")
     ] = "",
     rounds: Annotated[int, typer.Option(min=1, help="Measurements of each part, in turn.")] = 3,
+    against: Annotated[
+        str,
+        typer.Option(help="A checkout's folder, or a revision: time its evaluation, alternating."),
+    ] = "",
+    floor: Annotated[
+        bool, typer.Option("--floor", help="What time goes to, beside what products need.")
+    ] = False,
     json: Json = None,
 ) -> None:
     """Time of an evaluation on one thread: likelihoods, greedy answers, gradient norms."""
     from ngdiff.timing.evaluate import table
 
-    table(data, lume, rounds, json)
+    table(data, lume, rounds, json, against, floor)

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -15,6 +16,7 @@ from ngdiff.commands import bench, options, score
 from ngdiff.commands.comparison import Comparison
 from ngdiff.commands.evaluate import Evaluation
 from ngdiff.commands.job import Job
+from ngdiff.commands.mmlu import Exam
 from ngdiff.commands.rerun import JOBS, PROFILE, Rerun
 
 ERRORS = (
@@ -109,24 +111,12 @@ def evaluate(job: Evaluation) -> None:
 
 
 @app.command()
-def mmlu(
-    model: Annotated[
-        str, typer.Option(help="Folder of a model or of a peft adapter, or a hub id.")
-    ],
-    json: Annotated[Path, typer.Option(help="The metrics.json to write.")],
-    data: Annotated[
-        str, typer.Option(help="The hub's data set, or a folder with its files.")
-    ] = "cais/mmlu",
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="Questions of a subject at most: a trial, no score.")
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, …")] = "auto",
-) -> None:
+@options.fills
+def mmlu(exam: Exam) -> None:
     """MMLU, 5-shot, by lm-eval, which the package's extra `mmlu` installs."""
-    settings = dict(locals())
-    from ngdiff.evaluation.mmlu import command
+    from ngdiff.commands.mmlu import run
 
-    command(**settings)
+    run(exam)
 
 
 @app.command()
@@ -204,14 +194,27 @@ def main() -> None:
     """Entry point: an error of the library is one line and exit code 2, with --debug its
     traceback.
     """
+    rank = os.environ.get("RANK", "0")  # of a process that accelerate launched
+    _quiet(rank)
     try:
         app()
     except ERRORS as error:
         if "--debug" in sys.argv:
             raise
-        rank = os.environ.get("RANK", "0")  # of a process that accelerate launched
         print(f"ngdiff{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _quiet(rank: str) -> None:
+    """A warning of the library is one line, of the first process; torch's profiler, by which
+    memory is measured, says nothing. It is told before torch is loaded.
+    """
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
+    if rank != "0":
+        warnings.simplefilter("ignore", UserWarning)
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    if os.environ.get("WORLD_SIZE", "1") == "1":  # of several, torch's warnings are needed
+        os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
 
 
 if __name__ == "__main__":

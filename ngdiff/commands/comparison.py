@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ngdiff.commands.asking import Asking
 from ngdiff.evaluation import conventions
 from ngdiff.evaluation.suites import TOFU
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Asking):
     """A model, the model before unlearning, and the rows on which objectives are computed.
 
     Errors: ValueError for a convention that is not known.
@@ -32,8 +33,7 @@ class Comparison:
     )
     json: Path | None = field(default=None, metadata={"help": "File to write; without it: stdout."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
-    prompt: str = field(default="", metadata={"help": "As of `evaluate`."})
-    tokenizer: str | None = field(default=None, metadata={"help": "As of `evaluate`."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         conventions.convention(self.convention)

@@ -16,7 +16,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ngdiff.data.benchmark import Benchmark, Prompt, form_of
+from ngdiff.commands.asking import Asking
+from ngdiff.data.benchmark import Benchmark, Prompt
 from ngdiff.evaluation import suites
 from ngdiff.evaluation.conventions import convention, names
 from ngdiff.evaluation.report import plain
@@ -28,7 +29,7 @@ from ngdiff.store.table import Column, Table
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Asking):
     """Settings of one evaluation; the command's options.
 
     data: as `ngdiff.evaluation.spelling` says. split: "" is the suite's. tokenizer: needed if it
@@ -66,10 +67,6 @@ class Evaluation:
     mmlu: Path | None = field(
         default=None, metadata={"help": "SemEval: metrics.json of an MMLU run."}
     )
-    prompt: str = field(
-        default="",
-        metadata={"help": "'Question: {question}\\nAnswer: '; without it as the model is asked."},
-    )
     generate: bool = field(
         default=True, metadata={"help": "Greedy answers, for ROUGE and exact match."}
     )
@@ -81,12 +78,6 @@ class Evaluation:
     )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
     dtype: str = field(default="float32", metadata={"help": "float32 or bfloat16."})
-    tokenizer: str | None = field(
-        default=None, metadata={"help": "Folder or hub id of the tokenizer, if not the model's."}
-    )
-    trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code of the model's repository."}
-    )
 
     def __post_init__(self) -> None:
         convention(self.convention, self.suite.name)
@@ -110,7 +101,7 @@ class Evaluation:
             raise FileExistsError(f"--files {self.files} holds files already: choose a new folder")
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"unknown dtype {self.dtype!r}: choose float32 or bfloat16")
-        form_of(self.prompt)
+        super().__post_init__()
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
         self.rows.need("--data")
@@ -190,15 +181,7 @@ def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
     verbatim = (
         bench.prompt if bench.prompt != Prompt() else None
     )  # a benchmark that says how it is asked
-    form = form_of(job.prompt) or verbatim
-    return load(
-        place,
-        dtype=job.dtype,
-        device=device_named(job.device),
-        prompt=form,
-        tokenizer=job.tokenizer,
-        trust_remote_code=job.trust_remote_code,
-    )
+    return load(place, dtype=job.dtype, device=device_named(job.device), **job.asked(verbatim))
 
 
 def _reference(job: Evaluation, bench: Benchmark) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ngdiff import methods
+from ngdiff.commands.asking import Asking
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.store.content import content_key
 from ngdiff.store.values import content
@@ -25,6 +26,7 @@ if TYPE_CHECKING:  # the command's help reads the fields, and torch takes second
     from ngdiff.engine.engine import Engine
 
 PLACES = ("forget", "retain", "holdout", "out")  # what is in the files counts, not where they are
+ASKED = ("prompt", "tokenizer")  # settings only where they are given
 ENGINE = ("device", "precision", "memory", "checkpointing", "compile", "sharding")
 WHERE = (
     "device",
@@ -33,11 +35,12 @@ WHERE = (
     "compile",
     "sharding",
     "save_every",
+    "trust_remote_code",
 )  # up to rounding no result differs
 
 
 @dataclass(frozen=True)
-class Job:
+class Job(Asking):
     """Settings of one run; the command's options. lr: None is 1e-3, which AutoLR's search starts
     from and others refuse.
 
@@ -102,6 +105,7 @@ class Job:
     save_every: int = field(default=50, metadata={"help": "Steps between checkpoints; 0: none."})
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for name, least in (
             ("steps", 1),
             ("batch_size", 1),
@@ -210,7 +214,9 @@ class Job:
         one's.
         """
         mine = {
-            name: value for name, value in asdict(self).items() if name not in (*PLACES, *WHERE)
+            name: value
+            for name, value in asdict(self).items()
+            if name not in (*PLACES, *WHERE) and (value or name not in ASKED)
         }
         if (
             self.precision == "bfloat16"

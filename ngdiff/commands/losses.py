@@ -28,12 +28,14 @@ import torch
 from ngdiff.commands.comparison import Comparison
 from ngdiff.core.probe import evaluating
 from ngdiff.data import files
-from ngdiff.data.benchmark import Row, form_of
+from ngdiff.data.benchmark import Row
 from ngdiff.engine.engine import device_named
 from ngdiff.evaluation import conventions
 from ngdiff.evaluation.conventions import Convention
+from ngdiff.evaluation.definition import Encoded, unanswered
+from ngdiff.evaluation.report import asking
 from ngdiff.lm.model import LM, load
-from ngdiff.lm.tokens import Example
+from ngdiff.lm.tokens import Example, named
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import Objective, token_counts
 from ngdiff.methods.recipes import named_objectives
@@ -65,7 +67,7 @@ def losses(
     _enough(dict(zip(names, (forget, retain), strict=True)), rows)
     _alike(model, start)
     texts = {
-        on: [rule.encode(model, row["question"], row["answer"]) for row in every[:rows]]
+        on: [_encoded(rule, model, row) for row in every[:rows]]
         for on, every in (("forget", forget), ("retain", retain))
     }
     texts["pairs"] = [
@@ -87,8 +89,8 @@ def losses(
 
 
 def command(asked: Comparison) -> None:
-    """`ngdiff losses`: {"objectives": …, "stamp": …} in the file `json`, which appears whole or not
-    at all, or printed.
+    """`ngdiff losses`: {"objectives": …, "asked": …, "stamp": …} in the file `json`, which appears
+    whole or not at all, or printed.
 
     Everything is float32. A value that is not finite is null. Errors: those of `losses`,
     `ngdiff.data.files.read` and `ngdiff.load`, which name the file.
@@ -112,11 +114,7 @@ def _compared(asked: Comparison) -> dict[str, Any]:
         (files.read(asked.forget), files.read(asked.retain)),
     )
     _enough(dict(zip(names, sets, strict=True)), asked.rows)
-    options: dict[str, Any] = {
-        "device": device_named(asked.device),
-        "prompt": form_of(asked.prompt),
-        "tokenizer": asked.tokenizer,
-    }
+    options: dict[str, Any] = {"device": device_named(asked.device)} | asked.asked()
     lm = load(asked.model, **options)
     before = None if asked.start is None else load(asked.start, **options)
     if before is None:
@@ -127,7 +125,21 @@ def _compared(asked: Comparison) -> dict[str, Any]:
     found = losses(lm, before, sets[0], sets[1], asked.rows, rule, names)
     config = asdict(asked) | {"convention": rule.name}
     config = {name: value for name, value in config.items() if name not in ("json", "device")}
-    return {"objectives": found, "stamp": stamp(config, None, time.perf_counter() - began)}
+    return {
+        "objectives": found,
+        "asked": asking(lm, rule),
+        "stamp": stamp(config, None, time.perf_counter() - began),
+    }
+
+
+def _encoded(rule: Convention, model: LM, row: Row) -> Encoded:
+    found = rule.encode(model, row["question"], row["answer"])
+    if unanswered(found):
+        raise ValueError(
+            f"{named(row['question'], row['answer'])} has no answer within the first {len(found)} "
+            f"tokens, all that it keeps under {rule.name}"
+        )
+    return found
 
 
 def _phase(

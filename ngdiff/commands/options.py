@@ -51,7 +51,10 @@ def fills(command: Callable[..., None]) -> Callable[..., None]:
         split = {name: _split(taken[name]) for name in lists}
         command(kind(**taken | split), **given)
 
-    parameters = [_parameter(each, types[each.name]) for each in fields(kind)]
+    own = sorted(
+        fields(kind), key=lambda each: each.kw_only is True
+    )  # what commands share comes last
+    parameters = [_parameter(each, types[each.name]) for each in own]
     parameters += [
         other.replace(annotation=hints[other.name], kind=inspect.Parameter.KEYWORD_ONLY)
         for other in others

@@ -60,10 +60,13 @@ def score_semeval(
 
 @app.command("muse")
 def score_muse(
-    file: File, reference: Reference = None, convention: OfMUSE = "ngdiff", json: Out = None
+    results: Annotated[Path, typer.Argument(help="MUSE's folder of results, or our file.")],
+    reference: Reference = None,
+    convention: OfMUSE = "ngdiff",
+    json: Out = None,
 ) -> None:
-    """MUSE's responses and Min-40 % scores (docs/benchmarks.md says in which form)."""
-    _score("muse", file, reference, None, convention, json)
+    """MUSE's folder of results, or ours in one file: ROUGE and privleak (docs/benchmarks.md)."""
+    _score("muse", results, reference, None, convention, json)
 
 
 def _score(

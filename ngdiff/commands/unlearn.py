@@ -65,7 +65,7 @@ def run(job: Job, force: bool = False) -> str:
     torch.manual_seed(
         job.seed + engine.processes.rank
     )  # of dropout; the order of the rows has its own
-    with ExitStack() as held, _explained(engine):
+    with ExitStack() as held, _explained(job):
         _first(engine, lambda: claim_folder(job, settings, force, held))
         lm = _model(job)
         level = _first(engine, lambda: _level(job, settings, lm, bench))
@@ -137,7 +137,7 @@ def _model(job: Job) -> LM:
     exact ones do.
     """
     adapted = job.lora is not None or (Path(job.place) / ADAPTER).is_file()
-    lm = load(job.place, dtype=job.precision if adapted else "float32")
+    lm = load(job.place, dtype=job.precision if adapted else "float32", **job.asked())
     if job.lora is None:
         return lm
     targets = job.lora_targets if job.lora_targets == "all-linear" else job.lora_targets.split(",")
@@ -228,16 +228,14 @@ class _Bar:
 
 
 @contextmanager
-def _explained(engine: Engine) -> Iterator[None]:
+def _explained(job: Job) -> Iterator[None]:
     """Errors of torch as a ValueError that says what to do, where that is known."""
+    engine = job.engine
     try:
         yield
     except torch.OutOfMemoryError as error:
         raise ValueError(
-            f"{str(error).splitlines()[0]} What needs less, in this order: --micro 1 (the same "
-            "result), --checkpointing, "
-            "--memory recompute, --precision bfloat16, --lora 16, more processes (accelerate "
-            "launch)"
+            f"{str(error).splitlines()[0]} What needs less, in this order: {', '.join(_less(job))}"
         ) from error
     except RuntimeError as error:
         lost = isinstance(error, torch.distributed.DistError) or "Connection closed by peer" in str(
@@ -248,6 +246,20 @@ def _explained(engine: Engine) -> Iterator[None]:
         raise ValueError(
             "another process of this launch has ended: what it said is the reason"
         ) from error
+
+
+def _less(job: Job) -> list[str]:
+    """What needs less memory than the options that were given, what costs least first."""
+    adapted = job.lora is not None or (Path(job.place) / ADAPTER).is_file()
+    left = {
+        "--micro 1 (the same result)": job.micro != 1,
+        "--checkpointing": not job.checkpointing,
+        "--memory recompute": job.memory != "recompute",
+        "--precision bfloat16": job.precision != "bfloat16",
+        "--lora 16": not adapted,
+        "more processes (accelerate launch)": True,
+    }
+    return [option for option, open_ in left.items() if open_]
 
 
 def _finish(job: Job, done: Run, settings: dict[str, Any], level: float, before: int) -> None:

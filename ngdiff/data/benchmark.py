@@ -24,11 +24,20 @@ class Prompt:
     the answer.
 
     The default is TOFU's form for models without a chat template: "Question: {q}\nAnswer: {a}".
+
+    answer_end   the token that ends an answer; "" is the tokenizer's EOS
+    templated    it is a chat template's text: it brings its special tokens, BOS among them
     """
 
     question_start: str = "Question: "
     question_end: str = "\n"
     answer_start: str = "Answer: "
+    answer_end: str = ""
+    templated: bool = False
+
+    def content(self) -> dict[str, Any]:
+        """Return the fields as JSON, the last two where they say something."""
+        return {k: v for k, v in asdict(self).items() if v or k not in ("answer_end", "templated")}
 
     def text(self, question: str) -> str:
         """The text before the answer."""
@@ -174,7 +183,7 @@ class Benchmark:
 
         Name and source do not enter.
         """
-        content = [self.split, dict(self.configs), self.pretrain, asdict(self.prompt)]
+        content = [self.split, dict(self.configs), self.pretrain, self.prompt.content()]
         text = json.dumps(
             content, sort_keys=True, ensure_ascii=True, separators=(",", ":"), allow_nan=False
         )

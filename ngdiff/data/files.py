@@ -1,20 +1,21 @@
 """A benchmark from someone's own files: what to forget, what to retain, and rows never seen.
 
 A row is `{"question": …, "answer": …}`, of which the answer is learned, or a document `{"text":
-…}`, all of which is; other keys are left out. A file holds one row a line (JSON lines), or one JSON
-array of them: its first character says which, whatever its name ends in. A document becomes a row
-without a question, which is encoded without the prompt.
+…}`, all of which is; `ngdiff.data.forms` says which other forms are read, and
+`ngdiff.data.sources.records` which kinds of files. Keys that are not used are named with their
+count. A document becomes a row without a question, which is encoded without the prompt.
 """
 
 from __future__ import annotations
 
+import warnings
+from collections import Counter
 from pathlib import Path
-from typing import Any
 
+from ngdiff.data import forms
 from ngdiff.data.benchmark import Benchmark, Row
-from ngdiff.data.sources import records, text
-
-SHAPE = 'write {"question": "…", "answer": "…"}, or {"text": "…"} for a document'
+from ngdiff.data.forms import SHAPE
+from ngdiff.data.sources import filled, records
 
 
 def benchmark(forget: Path, retain: Path, holdout: Path | None = None) -> Benchmark:
@@ -44,26 +45,25 @@ def benchmark(forget: Path, retain: Path, holdout: Path | None = None) -> Benchm
 
 
 def read(path: Path) -> list[Row]:
-    """The rows of a file as {"question", "answer"}; a document has the question "".
+    """The rows of a file or folder as {"question", "answer"}; a document has the question "".
+
+    An empty document is left out, and counted in a warning; so are keys that are not used.
 
     Errors: FileNotFoundError; ValueError with file, line and what is wrong (not UTF-8, cut short,
     no object, a missing or empty text, …), and for a file without rows.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"no file {path}: rows are JSON lines or a JSON array; {SHAPE}")
-    rows = [_row(value, f"{path}, line {line}") for line, value in records(path)]
+    unused: Counter[str] = Counter()
+    rows = []
+    for where, value in filled(records(path), forms.blank, f"{path}"):
+        row, others = forms.row(value, where)
+        rows.append(row)
+        unused.update(dict.fromkeys(others, 1))
     if not rows:
         raise ValueError(f"{path} holds no rows: {SHAPE}")
+    if unused:
+        named = ", ".join(f"{key or 'a column without a name'} ({n})" for key, n in unused.items())
+        warnings.warn(f"{path}: not used, with the number of rows: {named}", stacklevel=2)
     return rows
-
-
-def _row(value: Any, where: str) -> Row:
-    """The row of a JSON value. Errors: ValueError that begins with `where`."""
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: no object but {type(value).__name__}: {SHAPE}")
-    if "text" in value and ("question" in value or "answer" in value):
-        raise ValueError(f"{where}: both a document and a question: {SHAPE}")
-    keys = ("text",) if "text" in value else ("question", "answer")
-    texts = {key: text(value, key, where, f": {SHAPE}") for key in keys}
-    return {"question": "", "answer": texts["text"]} if "text" in texts else texts

@@ -1,4 +1,4 @@
-"""Where rows come from: a file of JSON, a parquet file, or a data set of the hub.
+"""Where rows come from: a file or folder of one of the kinds that are in use, or the hub.
 
 Each error says which file and line.
 
@@ -9,43 +9,93 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from json import JSONDecodeError, JSONDecoder
 from pathlib import Path
 from typing import Any
 
+from ngdiff.data import tables
+from ngdiff.data.tables import Found
+from ngdiff.store.textfile import text_of
+
+PLAIN = (".json", ".jsonl", ".parquet", ".arrow", ".csv", ".tsv")
+KINDS = (*PLAIN, *(f"{kind}.gz" for kind in PLAIN))  # how a file of rows ends
+DELIMITERS = {"csv": ",", "tsv": "\t"}
+TURNS = ("messages", "conversations", "prompt", "completion")  # of a chat: one row, no set of rows
 BETWEEN = re.compile(r"[\s,]*")  # elements of an array
 
 
-def records(path: Path) -> list[tuple[int, Any]]:
-    """(line, value) of every value in a file of JSON lines, or of one JSON array.
+def records(path: Path) -> Found:
+    """(where, value) of every row of a file or folder; where is "FILE, line 3", or "FILE, row 3".
 
-    The file's first character says which.
+    The first character of a file of JSON says whether it is JSON lines, one array of rows, or one
+    object that holds the rows (under one key, or column by column). Parquet and Arrow files are
+    known by their first bytes, csv by its name, each of them packed by gzip or not. A folder is one
+    that `datasets` saved, or holds the shards of one set of rows.
 
-    Errors: FileNotFoundError; ValueError with file and line for what is not UTF-8, not JSON or cut
-    short.
+    Errors: FileNotFoundError; ValueError with file and line for what is not UTF-8, not of its kind
+    or cut short.
     """
     path = Path(path).expanduser()
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
-    raw = path.read_bytes()
+    if path.is_dir():
+        found = tables.saved(path)
+        if found is None:
+            found = [row for shard in tables.shards(path) for row in records(shard)]
+        return found
+    if (found := tables.binary(path)) is not None:
+        return found
+    text = text_of(path)
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if kind in DELIMITERS and text.lstrip()[:1] not in ("{", "["):
+        return tables.separated(text, path, DELIMITERS[kind])
+    if text.lstrip().startswith("["):
+        return list(_array(text, path))
     try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw[: error.start].count(b"\n") + 1
-        raise ValueError(
-            f"{path}, line {line}: not UTF-8 (byte {raw[error.start]:#04x}): save the file as UTF-8"
-        ) from error
-    return list((_array if text.lstrip().startswith("[") else _lines)(text, path))
+        return list(_lines(text, path))
+    except ValueError:
+        whole = _object(text)
+        if whole is None:
+            raise
+        return _inside(whole, path)
 
 
-def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+def _object(text: str) -> dict[str, Any] | None:
+    """Return the one JSON object that a text is, None where it is something else."""
+    try:
+        found = json.loads(text)
+    except JSONDecodeError:
+        return None
+    return found if isinstance(found, dict) else None
+
+
+def _inside(whole: dict[str, Any], path: Path) -> Found:
+    """Return the rows that one JSON object holds; itself, where it holds none."""
+    parts = list(whole.values())
+    if all(isinstance(part, dict) and part.keys() == parts[0].keys() for part in parts) and parts:
+        return tables.placed(path, [{k: whole[k][i] for k in whole} for i in parts[0]])
+    held = [k for k, v in whole.items() if isinstance(v, list) and v and isinstance(v[0], dict)]
+    if len(held) != 1 or held[0] in TURNS:
+        return [(f"{path}, line 1", whole)]
+    if others := [key for key in whole if key != held[0]]:
+        warnings.warn(f"{path}: beside {held[0]!r}, {', '.join(others)} not used", stacklevel=4)
+    return tables.placed(path, whole[held[0]])
+
+
+def _lines(text: str, path: Path) -> Found:
+    found = list(_each_line(text, path))
+    if len(found) == 1 and isinstance(found[0][1], dict):
+        return _inside(found[0][1], path)
+    return found
+
+
+def _each_line(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     # not splitlines: U+2028 may stand in a string
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield number, json.loads(line)
+                yield f"{path}, line {number}", json.loads(line)
             except JSONDecodeError as error:
                 cut = (
                     "it is cut short, or "
@@ -57,7 +107,7 @@ def _lines(text: str, path: Path) -> Iterator[tuple[int, Any]]:
                 ) from error
 
 
-def _array(text: str, path: Path) -> Iterator[tuple[int, Any]]:
+def _array(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     try:
         whole = json.loads(text)
     except JSONDecodeError as error:
@@ -68,7 +118,7 @@ def _array(text: str, path: Path) -> Iterator[tuple[int, Any]]:
         start = BETWEEN.match(text, at).end()
         line, begin = line + text.count("\n", begin, start), start
         value, at = JSONDecoder().raw_decode(text, start)
-        yield line, value
+        yield f"{path}, line {line}", value
 
 
 def text(value: dict[str, Any], key: str, where: str, hint: str = "") -> str:
@@ -90,18 +140,38 @@ def text(value: dict[str, Any], key: str, where: str, hint: str = "") -> str:
     return found
 
 
-def parquet(path: Path) -> list[tuple[int, Any]]:
-    """(row number from 1, row) of a parquet file.
-
-    Errors: FileNotFoundError; ValueError for a damaged one.
+def stored(place: Path) -> Path | None:
+    """The file that holds the rows of a name without its ending, in the order of `KINDS`; or a
+    folder of that name that `datasets` saved.
     """
-    import pyarrow
-    import pyarrow.parquet
+    for kind in KINDS:
+        if (path := place.with_name(place.name + kind)).is_file():
+            return path
+    return place if (place / tables.SAVED).is_file() else None
 
-    try:
-        return list(enumerate(pyarrow.parquet.read_table(path).to_pylist(), start=1))
-    except pyarrow.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a whole parquet file ({error}): get it again") from error
+
+def filled(found: Found, empty: Callable[[Any], bool], source: str) -> Found:
+    """The rows that are not empty; published sets have a few that are.
+
+    What is left out is counted in a warning that begins with `source`.
+    """
+    blank = [where for where, value in found if empty(value)]
+    if blank:
+        rows = "1 row is" if len(blank) == 1 else f"{len(blank)} rows are"
+        warnings.warn(
+            f"{source}: {rows} left out, a text is empty (the first: {blank[0]})", stacklevel=3
+        )
+    return [(where, value) for where, value in found if not empty(value)] if blank else found
+
+
+def without(*keys: str) -> Callable[[Any], bool]:
+    """Whether a value, or one of an object's texts under these keys, is empty or null."""
+
+    def empty(value: Any) -> bool:
+        texts = [value[k] for k in keys if k in value] if isinstance(value, dict) else [value]
+        return any(text is None or (isinstance(text, str) and not text.strip()) for text in texts)
+
+    return empty
 
 
 def hub(repository: str, config: str, split: str, revision: str | None) -> list[dict[str, Any]]:

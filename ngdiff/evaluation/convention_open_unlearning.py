@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from ngdiff.data.benchmark import BARE, Prompt
+from ngdiff.data.benchmark import BARE, Benchmark, Prompt
 from ngdiff.evaluation import muse_texts, texts
 from ngdiff.evaluation.convention_muse import Muse
 from ngdiff.evaluation.convention_tofu import labels
@@ -60,10 +60,10 @@ class OpenUnlearning(Muse):
     def encode(self, lm: LM, question: str, answer: str) -> Encoded:
         if question:
             given, ids = _alone(lm.tokenizer, lm.prompt, question, answer, self.cut)
-            return Encoded(ids, labels(self, lm, question, answer, ids, len(given)), given)
+            return Encoded(ids, labels(lm, question, answer, ids, len(given)), given)
         ids = self.ids(lm, answer)
         given = tokens.encode(lm.tokenizer, BARE, "", "").input_ids[:-1]  # BOS, if there is one
-        return Encoded(ids, labels(self, lm, question, answer, ids, 1), given)
+        return Encoded(ids, labels(lm, question, answer, ids, 1), given)
 
     def truth(self, lm: LM, answer: str, row: Encoded) -> str:
         return self._answer(lm, row.given, row.input_ids)
@@ -82,15 +82,17 @@ class OpenUnlearning(Muse):
         return texts.declared(lm.model)
 
     def hidden(self, lm: LM) -> int | None:
-        if lm.tokenizer.init_kwargs.get("pad_token"):
-            return lm.tokenizer.pad_token_id
-        return _own_eos(lm.tokenizer)
+        pad = lm.tokenizer.pad_token_id
+        return lm.tokenizer.eos_token_id if pad is None else pad
 
     # MUSE
 
     def asked(self, lm: LM, text: str, answer: str) -> tuple[list[int], str]:
         given, ids = _alone(lm.tokenizer, BARE, text, answer, self.cut)
         return given, self._answer(lm, given, ids)
+
+    def a_ret(self, bench: Benchmark) -> float | None:
+        return None
 
     def document(self, lm: LM, text: str) -> list[int]:
         return self.ids(lm, text)[: DOCUMENT + len(self.ids(lm, ""))]
@@ -130,19 +132,13 @@ def _labelled(lm: LM, row: Encoded) -> str:
     return texts.text(lm.tokenizer, [label for label in row.labels if label != IGNORE])
 
 
-def _own_eos(tokenizer: Any) -> int:
-    """Return the EOS that the tokenizer came with, which a chat template may have replaced."""
-    end = tokenizer.init_kwargs.get("eos_token") or tokenizer.eos_token
-    return tokenizer.convert_tokens_to_ids(str(end))
-
-
 @lru_cache(maxsize=8192)  # the same rows are evaluated for every model that shares a tokenizer
 def _alone(
     tokenizer: Any, prompt: Prompt, question: str, answer: str, cut: int
 ) -> tuple[list[int], list[int]]:
     """Return the tokens of the prompt alone, and those of prompt, answer and EOS."""
-    if tokenizer.chat_template:
-        from ngdiff.lm.hub import chat_prompt, render  # transformers
+    if prompt.templated and tokenizer.chat_template:
+        from ngdiff.lm.chat import chat_prompt, render  # transformers
 
         if prompt == chat_prompt(tokenizer):
             # the template is given text and gives text: its special tokens are its own
@@ -156,5 +152,5 @@ def _alone(
 
 
 def _ended(tokenizer: Any, ids: list[int]) -> list[int]:
-    end = _own_eos(tokenizer)
-    return ids if ids[-1] == end else [*ids, end]
+    end = tokens.end_id(tokenizer, BARE)
+    return ids if ids[-1:] == [end] else [*ids, end]

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 from ngdiff.evaluation import texts
 from ngdiff.evaluation.definition import Convention, Encoded
 from ngdiff.lm import tokens
-from ngdiff.lm.tokens import IGNORE, Example, fits, named
+from ngdiff.lm.tokens import IGNORE, Example, fits
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from ngdiff.data.benchmark import Row
     from ngdiff.lm.model import LM
     from ngdiff.methods.objectives import Objective
 
@@ -28,6 +29,7 @@ class TOFU(Convention):
     - The answer tag ("Answer: ") has labels too, and generation is not given it.
     - A row is cut to its first 200 tokens, and a cut row has no EOS. Prompt and generation have 200
       tokens together.
+    - The first 300 rows of each set are asked. It knows no hold-out set, of which all are asked.
     - A row that was cut is compared with the text that is left of its answer.
     - Training cuts rows to 500 tokens and pads them to 500 by EOS, so that a row's own EOS counts
       as padding. KL is averaged over the whole padded batch.
@@ -40,19 +42,26 @@ class TOFU(Convention):
     cut = 200
     longest = 200
 
+    def first(self, rows: list[Row]) -> list[Row]:
+        return rows[:300]
+
     def encode(self, lm: LM, question: str, answer: str) -> Encoded:
         if not question:
             return super().encode(lm, question, answer)
         ids = tokens.encode(lm.tokenizer, lm.prompt, question, answer).input_ids[: self.cut]
         untagged = replace(lm.prompt, answer_start="")
         given = tokens.encode(lm.tokenizer, untagged, question, "").input_ids[:-1]
-        return Encoded(ids, labels(self, lm, question, answer, ids, len(given)), given)
+        return Encoded(ids, labels(lm, question, answer, ids, len(given)), given)
 
     def truth(self, lm: LM, answer: str, row: Encoded) -> str:
-        if row.input_ids[-1] == lm.tokenizer.eos_token_id:
+        if row.input_ids[-1] == tokens.end_id(lm.tokenizer, lm.prompt):
             return answer
         tag = lm.prompt.answer_start or lm.prompt.question_end
-        return texts.text(lm.tokenizer, row.input_ids).split(tag)[1]
+        after = texts.text(lm.tokenizer, row.input_ids).split(tag)[1:] if tag else []
+        if after or lm.prompt.answer_start:
+            return after[0] if after else ""  # the tag was cut off
+        # what a template writes between question and answer may leave no text
+        return texts.text(lm.tokenizer, [label for label in row.labels if label != IGNORE])
 
     def stops(self, lm: LM, rows: Sequence[Example] = ()) -> set[int]:
         return super().stops(lm)  # the last label of a row that was cut ends no answer
@@ -85,17 +94,10 @@ class TOFUTraining(TOFU):
         return mask
 
 
-def labels(
-    how: Convention, lm: LM, question: str, answer: str, ids: list[int], start: int
-) -> list[int]:
-    """Return the labels of a row that has some from token `start` on.
+def labels(lm: LM, question: str, answer: str, ids: list[int], start: int) -> list[int]:
+    """Return the labels of a row: its tokens from `start` on, which may be none.
 
-    Raises ValueError for a row longer than the context, and for one without a labelled token.
+    Raises ValueError for a row longer than the context.
     """
     fits(ids, lm.context, question, answer)
-    if len(ids) <= start:
-        raise ValueError(
-            f"{named(question, answer)} has no answer within the first {len(ids)} tokens, "
-            f"all that it keeps under {how.name}"
-        )
-    return [IGNORE] * start + ids[start:]
+    return [IGNORE] * min(start, len(ids)) + ids[start:]

@@ -13,10 +13,11 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ngdiff.data.benchmark import BARE
+from ngdiff.data.benchmark import BARE, Benchmark, Row
+from ngdiff.data.real.muse import published_a_ret
 from ngdiff.data.real.semeval_rows import kind
 from ngdiff.evaluation import muse_texts, texts
-from ngdiff.lm.tokens import Example, encode
+from ngdiff.lm.tokens import IGNORE, Example, encode
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +39,11 @@ class Encoded(Example):
     def of(cls, example: Example) -> Encoded:
         """Return the example with the tokens before its first label as `given`."""
         return cls(example.input_ids, example.labels, example.prompt_ids)
+
+
+def unanswered(row: Example) -> bool:
+    """Return whether a row has no token of an answer."""
+    return row.labels[-1:] in ([], [IGNORE])
 
 
 class Convention:
@@ -83,10 +89,15 @@ class Convention:
     def encode(self, lm: LM, question: str, answer: str) -> Encoded:
         """Return the row as tokens, with labels on the answer and its EOS.
 
-        Without a question the answer is a document, and all of it has labels. Raises ValueError for
-        a row that is longer than the model's context, or of whose answer nothing is kept.
+        Without a question the answer is a document, and all of it has labels. A row of whose answer
+        nothing is kept has no label (`unanswered`). Raises ValueError for a row that is longer than
+        the model's context.
         """
         return Encoded.of(lm.encode(question, answer))
+
+    def first(self, rows: list[Row]) -> list[Row]:
+        """Return the rows of one of TOFU's sets that are asked."""
+        return rows
 
     def truth(self, lm: LM, answer: str, row: Encoded) -> str:
         """Return the text that a generation is compared with; `row` is the answer's encoded row."""
@@ -133,6 +144,10 @@ class Convention:
     def scored(self, values: np.ndarray) -> np.ndarray:
         """Return the values of a MUSE text's tokens that are scored, shape (tokens,)."""
         return values
+
+    def a_ret(self, bench: Benchmark) -> float | None:
+        """Return privleak's A_ret where no retrained model is given; None where it is not known."""
+        return published_a_ret(bench)
 
     def continuation(self, lm: LM, head: str, tail: str, n: int) -> Encoded:
         """Return verbmem's prompt and true continuation as tokens, with labels on the first n.

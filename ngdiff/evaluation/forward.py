@@ -1,17 +1,20 @@
-"""One teacher-forced forward per text, shared by every likelihood metric, and gradient norms.
+"""One teacher-forced forward per text, shared by every likelihood metric.
 
-Texts that share a prompt share its key/value cache: prompts are prefilled once, left-padded; their
-answers follow, right-padded and bucketed by length, and the head runs on answer positions only.
-Every mask is explicit and positions count real tokens, so a row gives the same numbers alone and in
-a batch (up to the rounding of the matmul).  Scores that are not finite are kept as they are:
-`metrics` says what they mean.
+Texts that begin alike share what they begin with. The answers to a question stand in one row
+(`packed`). A long prompt, or a model that takes no mask of one's own, does not allow that. Then
+they share the prompt's key/value cache: prompts are prefilled once, left-padded, and their answers
+follow, right-padded and bucketed by length. A model without such a cache is given whole texts.
+`ways` finds out which way is right.
+
+Positions count real tokens, so a row gives the same numbers alone and in a batch, up to the
+rounding of the matmul. Scores that are not finite are kept as they are: `metrics` says what they
+mean.
 """
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,84 +22,14 @@ import torch
 from torch import Tensor
 
 from ngdiff.core.probe import evaluating
+from ngdiff.evaluation import packed
 from ngdiff.evaluation.metrics import mean_nll
+from ngdiff.evaluation.padding import batches, pad, positions, visible
+from ngdiff.evaluation.stats import Stats, cut, start, statistics
+from ngdiff.evaluation.ways import ways
 from ngdiff.lm.tokens import Example
 
-HEAD = 2**24  # logits turned into fp32 statistics at once: 64 MiB
-
-
-@dataclass(frozen=True)
-class Stats:
-    """What a teacher-forced pass leaves of one answer of n tokens, the final EOS included; arrays
-    of shape (n,).
-
-    logp       log-probability of each token (nats, fp32 log-softmax)
-    hits       argmax == token, False where logp is not finite
-    mean, var  E[log p] and Var[log p] under p, None unless they were asked for
-    """
-
-    logp: np.ndarray
-    hits: np.ndarray
-    mean: np.ndarray | None = None
-    var: np.ndarray | None = None
-
-
-def context(model: Any) -> int | None:
-    """The longest sequence the model takes, in tokens, or None where its configuration sets
-    none.
-    """
-    return getattr(model.config, "max_position_embeddings", None)
-
-
-def pad(rows: Sequence[Sequence[int]], side: str, device: torch.device) -> tuple[Tensor, Tensor]:
-    """ids and attention mask, (batch, time); the mask comes from the lengths. Padding is id 0:
-    never attended to.
-    """
-    time = max(map(len, rows))
-    ids = torch.zeros(len(rows), time, dtype=torch.long)
-    mask = torch.zeros(len(rows), time, dtype=torch.long)
-    for b, row in enumerate(rows):
-        real = slice(0, len(row)) if side == "right" else slice(time - len(row), time)
-        ids[b, real], mask[b, real] = torch.tensor(row, dtype=torch.long), 1
-    return ids.to(device), mask.to(device)
-
-
-def visible(ids: Tensor, mask: Tensor, blind: int | None) -> Tensor:
-    """The mask without the token `blind`, which is taken for padding wherever it stands
-    (open-unlearning's way).
-    """
-    return mask if blind is None else mask * (ids != blind)
-
-
-def positions(mask: Tensor) -> Tensor:
-    return (mask.cumsum(-1) - 1).clamp(min=0)  # (batch, time): real tokens before this one
-
-
-def batches(lengths: Sequence[int], order: Iterable[int], budget: int) -> Iterator[list[int]]:
-    """Runs of `order` whose padded size, rows × longest, stays within `budget` tokens (one row
-    always fits).
-    """
-    batch: list[int] = []
-    longest = 0
-    for i in order:
-        if batch and (len(batch) + 1) * max(longest, lengths[i]) > budget:
-            yield batch
-            batch, longest = [], 0
-        batch.append(i)
-        longest = max(longest, lengths[i])
-    if batch:
-        yield batch
-
-
-# Likelihood
-# --------------------------------------------------------------------------------------------------
-
-
-def _start(example: Example) -> int:
-    """Index of the first answer token that has a predictor (the very first token of a text has
-    none).
-    """
-    return max(1, len(example.prompt_ids))
+Groups = dict[tuple[int, ...], list[int]]  # a prompt without its last token -> texts that begin so
 
 
 @torch.inference_mode()
@@ -112,25 +45,24 @@ def likelihood(
 
     moments  which examples also get μ and σ² of log p (min-k++ needs them); none by default
     budget   tokens in one forward, padding included, which takes budget × vocabulary logits; None:
-             2048 on a CPU, whose caches larger batches leave, else 16384
+             1024 on a CPU, whose caches larger batches leave, else 16384
     blind    a token that no other one attends to, as if it were padding
-    tick     told after each batch of prompts how many texts of how many are done
+    tick     told after each batch how many texts of how many are done
+
+    Raises ValueError for a model that cannot be evaluated (`ways.ways`).
     """
     moments = moments or [False] * len(examples)
-    budget = budget or (2048 if model.device.type == "cpu" else 16384)
-    groups: dict[
-        tuple[int, ...], list[int]
-    ] = {}  # the prompt without its last token -> the texts that begin so
-    for i, example in enumerate(examples):
-        groups.setdefault(tuple(example.input_ids[: _start(example) - 1]), []).append(i)
-    prefixes = sorted(
-        groups, key=lambda prefix: (len(prefix), max(len(examples[i]) for i in groups[prefix]))
-    )
-    results: dict[int, Stats] = {}
+    budget = budget or (1024 if model.device.type == "cpu" else 16384)
+    if not any(blind in example.input_ids[:-1] for example in examples):
+        blind = None
+    results = {
+        i: Stats(np.empty(0), np.empty(0, bool))
+        for i, example in enumerate(examples)
+        if len(example) <= start(example)
+    }
     with evaluating(model):
-        for batch in batches([len(prefix) for prefix in prefixes], range(len(prefixes)), budget):
-            begun = {prefixes[p]: groups[prefixes[p]] for p in batch}
-            results |= _answers(model, begun, examples, moments, budget, blind)
+        for found in _found(model, examples, moments, budget, blind):
+            results |= found
             if tick is not None:
                 tick(len(results), len(examples))
     return [results[i] for i in range(len(examples))]
@@ -144,9 +76,57 @@ def loss(lm: Any, rows: Sequence[dict[str, Any]]) -> float:
     return mean_nll([logp for stats in found for logp in stats.logp])
 
 
+def _found(
+    model: Any, examples: Sequence[Example], moments: Sequence[bool], budget: int, blind: int | None
+) -> Iterator[dict[int, Stats]]:
+    """Yield the Stats of all texts that have a token to predict, batch after batch."""
+    can = ways(model)
+    rows, groups = _shared(model, examples, can.packs and blind is None, can.continues)
+    if not can.pads:
+        budget = 1
+    lengths = [len(row) for row in rows]
+    single = [len(row.chains) == 1 for row in rows]  # a batch without a tree needs no mask
+    order = sorted(range(len(rows)), key=lambda r: (single[r], lengths[r], rows[r].first))
+    for kind in (False, True):
+        for batch in batches(lengths, (r for r in order if single[r] == kind), budget):
+            yield packed.forwarded(model, [rows[r] for r in batch], moments, blind)
+    prefixes = sorted(
+        groups, key=lambda prefix: (len(prefix), max(len(examples[i]) for i in groups[prefix]))
+    )
+    for batch in batches([len(prefix) for prefix in prefixes], range(len(prefixes)), budget):
+        begun = {prefixes[p]: groups[prefixes[p]] for p in batch}
+        yield _answers(model, begun, examples, moments, budget, blind)
+
+
+def _shared(
+    model: Any, examples: Sequence[Example], packs: bool, caches: bool
+) -> tuple[list[packed.Tree], Groups]:
+    """Return rows of texts, and the texts that share a prompt's cache instead.
+
+    Short texts with a common prompt share a row, if the model can be asked so. Else they follow
+    behind the prompt's cache, if it has one. Else each text is a row.
+    """
+    groups: Groups = {}
+    for i, example in enumerate(examples):
+        if len(example) > start(example):
+            groups.setdefault(tuple(example.input_ids[: start(example) - 1]), []).append(i)
+    limit = packed.limit(model)
+    rows: list[list[int]] = []
+    behind: Groups = {}
+    for prefix, members in groups.items():
+        longest = max(len(examples[i]) for i in members)
+        if prefix and len(members) > 1 and packs and 2 * longest <= limit:
+            rows.append(members)
+        elif prefix and len(members) > 1 and caches:
+            behind[prefix] = members
+        else:
+            rows += [[i] for i in members]
+    return list(packed.trees(examples, rows, limit)), behind
+
+
 def _answers(
     model: Any,
-    groups: dict[tuple[int, ...], list[int]],
+    groups: Groups,
     examples: Sequence[Example],
     moments: Sequence[bool],
     budget: int,
@@ -158,32 +138,27 @@ def _answers(
     ids, left = pad(list(groups), "left", model.device)
     cache = _prefilled(model, ids, left, blind)
     texts = [(i, row) for row, members in enumerate(groups.values()) for i in members]
-    suffixes = [examples[i].input_ids[_start(examples[i]) - 1 :] for i, _ in texts]
+    suffixes = [examples[i].input_ids[start(examples[i]) - 1 :] for i, _ in texts]
     # the tokens of a suffix but the last predict its tokens but the first
     lengths = [len(suffix) - 1 for suffix in suffixes]
-    results = {i: Stats(np.empty(0), np.empty(0, bool)) for i, _ in texts}
-    order = sorted((t for t in range(len(texts)) if lengths[t]), key=lengths.__getitem__)
-    for batch in batches(lengths, order, budget):
+    results: dict[int, Stats] = {}
+    for batch in batches(lengths, sorted(range(len(texts)), key=lengths.__getitem__), budget):
         owner = torch.tensor([texts[t][1] for t in batch], device=model.device)
         begun, given = (ids[owner], left[owner]), [suffixes[t][:-1] for t in batch]
         logits, right = _continue(model, cache, begun, owner, given, blind)
         tokens = [token for t in batch for token in suffixes[t][1:]]
-        asked = [moments[texts[t][0]] for t in batch for _ in range(lengths[t])]
-        targets, wanted = (torch.tensor(x, device=model.device) for x in (tokens, asked))
-        ends = np.cumsum([lengths[t] for t in batch])[:-1]
-        columns = [np.split(column, ends) for column in _statistics(logits, right, targets, wanted)]
-        for t, logp, hits, mean, var in zip(batch, *columns, strict=True):
-            i = texts[t][0]
-            results[i] = Stats(logp, hits, mean, var) if moments[i] else Stats(logp, hits)
+        asked = [moments[texts[t][0]] for t in batch]
+        wanted = [ask for t, ask in zip(batch, asked, strict=True) for _ in range(lengths[t])]
+        targets, wanted_ = (torch.tensor(x, device=model.device) for x in (tokens, wanted))
+        at = right.flatten().nonzero().squeeze(1)
+        columns = statistics(logits, at, torch.arange(len(at), device=at.device), targets, wanted_)
+        found = cut(columns, [lengths[t] for t in batch], asked)
+        results |= zip((texts[t][0] for t in batch), found, strict=True)
     return results
 
 
 def _prefilled(model: Any, ids: Tensor, mask: Tensor, blind: int | None) -> Any:
-    """Return the key/value cache of left-padded prefixes, (batch, time); None where all are
-    empty.
-    """
-    if not ids.shape[1]:
-        return None
+    """Return the key/value cache of left-padded prefixes, (batch, time)."""
     inputs = {
         "input_ids": ids,
         "attention_mask": visible(ids, mask, blind),
@@ -210,71 +185,6 @@ def _continue(
         "attention_mask": visible(whole, mask, blind),
         "position_ids": place,
     }
-    if cache is None:
-        return model(**inputs, use_cache=False).logits, right
     part = copy.deepcopy(cache)
-    part.batch_select_indices(owner)
+    part.reorder_cache(owner)
     return model(**inputs, past_key_values=part, use_cache=True).logits, right
-
-
-def _statistics(
-    logits: Tensor, mask: Tensor, targets: Tensor, wanted: Tensor
-) -> tuple[np.ndarray, ...]:
-    """logp, hits, mean, var, each (positions,), of what the mask shows, row after row; HEAD numbers
-    at a time.
-    """
-    flat, index = logits.flatten(0, 1), mask.flatten().nonzero().squeeze(1)
-    pieces = []
-    size = max(1, HEAD // flat.shape[1])
-    for at, target, want in zip(
-        index.split(size), targets.split(size), wanted.split(size), strict=True
-    ):
-        z = flat[at].float()  # (positions, vocabulary)
-        lse = z.logsumexp(-1)
-        logp = z.gather(1, target[:, None]).squeeze(1) - lse
-        hits = (z.argmax(-1) == target) & logp.isfinite()
-        mean, var = torch.full_like(logp, torch.nan), torch.full_like(logp, torch.nan)
-        if want.any():
-            log = z[want] - lse[want, None]
-            p = log.exp()
-            log = log.masked_fill(p == 0, 0.0)  # 0·log 0 = 0
-            mean[want] = m = (p * log).sum(-1)
-            var[want] = (p * (log - m[:, None]).square()).sum(-1)
-        pieces.append([column.cpu().numpy() for column in (logp, hits, mean, var)])
-    return tuple(np.concatenate(columns) for columns in zip(*pieces, strict=True))
-
-
-# Gradients
-# --------------------------------------------------------------------------------------------------
-
-
-def gradient_norms(
-    model: Any, examples: Sequence[Example], blind: int | None = None
-) -> list[float]:
-    """Per text: mean over parameter tensors of ‖∂ℓ/∂tensor‖₂, ℓ the mean NLL without the final EOS,
-    one row at a time.
-
-    Trainable tensors that take part count, tied ones once; `.grad` is left alone.  +∞ where it is
-    not finite (collapsed model), NaN for an answer without a token before EOS or a model without
-    trainable tensors.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    norms = []
-    with evaluating(model), torch.inference_mode(False), torch.enable_grad():
-        for example in examples:
-            start, ids = _start(example), torch.tensor(example.input_ids, device=model.device)
-            if not parameters or len(ids) - 1 <= start:
-                norms.append(float("nan"))
-                continue
-            seen = ids[None, :-2]
-            mask = None if blind is None else visible(seen, torch.ones_like(seen), blind)
-            logits = model(input_ids=seen, attention_mask=mask, use_cache=False).logits[
-                0, start - 1 :
-            ]
-            loss = torch.nn.functional.cross_entropy(logits.float(), ids[start:-1])
-            gradients = [
-                g for g in torch.autograd.grad(loss, parameters, allow_unused=True) if g is not None
-            ]
-            norm = float(torch.stack([g.float().norm() for g in gradients]).mean())
-            norms.append(norm if np.isfinite(norm) else float("inf"))
-    return norms

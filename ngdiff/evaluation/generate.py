@@ -13,9 +13,10 @@ from typing import Any
 import torch
 
 from ngdiff.core.probe import evaluating
-from ngdiff.evaluation.forward import batches, context, pad, visible
-from ngdiff.evaluation.forward import positions as positions_of
+from ngdiff.evaluation.decode import decode
+from ngdiff.evaluation.padding import batches, context, pad, room, visible
 from ngdiff.evaluation.texts import stop_tokens
+from ngdiff.evaluation.ways import ways
 
 
 @torch.inference_mode()
@@ -24,7 +25,7 @@ def greedy(
     prompts: Sequence[Sequence[int]],
     stop: set[int],
     max_new_tokens: int,
-    budget: int = 16384,
+    budget: int | None = None,
     blind: int | None = None,
     longest: int | None = None,
     tick: Callable[[int, int], None] | None = None,
@@ -33,7 +34,8 @@ def greedy(
     once.
 
     A row ends at a stop token, after max_new_tokens, at `longest` tokens with its prompt, at the
-    end of the model's context, or where its logits stop being finite.  blind: as in
+    end of the model's context, or where its logits stop being finite.  budget: tokens that a batch
+    has in the end, prompts included; None: what `padding.room` allows.  blind: as in
     `forward.likelihood`.  tick: told after each batch how many prompts of how many are done.
     ValueError for an empty prompt.
     """
@@ -43,19 +45,21 @@ def greedy(
             "cannot continue an empty prompt: give the Prompt a text before the answer"
         )
     limit = min((n for n in (context(model), longest) if n is not None), default=None)
-    room = [
+    space = [
         max_new_tokens if limit is None else min(max_new_tokens, limit - len(prompt))
         for prompt in unique
     ]
-    lengths = [len(prompt) + max(0, new) for prompt, new in zip(unique, room, strict=True)]
+    lengths = [len(prompt) + max(0, new) for prompt, new in zip(unique, space, strict=True)]
+    budget = budget or room(model)
     results: dict[tuple[int, ...], list[int]] = {prompt: [] for prompt in unique}
     done = 0
     with evaluating(model):
-        for batch in batches(lengths, [u for u in range(len(unique)) if room[u] > 0], budget):
+        can, open_ = ways(model), [u for u in range(len(unique)) if space[u] > 0]
+        continued = decode if can.steps else _recomputed
+        for batch in batches(lengths, open_, budget if can.steps or can.pads else 1):
             rows = [unique[u] for u in batch]
-            results |= zip(
-                rows, _decode(model, rows, [room[u] for u in batch], stop, blind), strict=True
-            )
+            found = continued(model, rows, [space[u] for u in batch], stop, blind)
+            results |= zip(rows, found, strict=True)
             done += len(rows)
             if tick is not None:
                 tick(done, len(unique))
@@ -70,35 +74,24 @@ def answers(lm: Any, questions: Sequence[str], max_new_tokens: int = 200) -> lis
     return [text.strip() for text in lm.tokenizer.batch_decode(texts, skip_special_tokens=True)]
 
 
-def _decode(
+def _recomputed(
     model: Any, prompts: list[tuple[int, ...]], room: list[int], stop: set[int], blind: int | None
 ) -> list[list[int]]:
-    """One batch of `greedy`: a finished row leaves the batch, its cache included."""
-    ids, mask = pad(prompts, "left", model.device)
-    mask = visible(ids, mask, blind)
-    positions, cache = positions_of(mask), None
-    ends = torch.tensor(sorted(stop), device=model.device)
+    """One batch of `greedy` without a cache: each token takes a forward of the whole texts."""
     texts: list[list[int]] = [[] for _ in prompts]
     alive = list(range(len(prompts)))
     while alive:
-        inputs = {
-            "input_ids": ids,
-            "attention_mask": mask,
-            "position_ids": positions,
-            "past_key_values": cache,
-        }
-        output = model(**inputs, use_cache=True, logits_to_keep=1)
-        cache = output.past_key_values
-        best, token = output.logits[:, -1].float().max(-1)  # (rows,); the first of equal logits
-        going = (best.isfinite() & ~torch.isin(token, ends)).tolist()
-        for row, new, goes in zip(alive, token.tolist(), going, strict=True):
-            texts[row] += [new] * goes
-        keep = [b for b, row in enumerate(alive) if going[b] and len(texts[row]) < room[row]]
-        if keep and len(keep) < len(alive):
-            index = torch.tensor(keep, device=model.device)
-            cache.batch_select_indices(index)
-            mask, positions, token = mask[index], positions[index], token[index]
-        alive = [alive[b] for b in keep]
-        ids, positions = token[:, None], positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        rows = [[*prompts[row], *texts[row]] for row in alive]
+        ids, mask = pad(rows, "right", model.device)
+        hidden = {} if blind is None else {"attention_mask": visible(ids, mask, blind)}
+        logits = model(input_ids=ids, **hidden, use_cache=False).logits
+        last = logits[range(len(rows)), [len(row) - 1 for row in rows]]
+        best, token = last.float().max(-1)
+        going = []
+        for row, ok, new in zip(alive, best.isfinite().tolist(), token.tolist(), strict=True):
+            if ok and new not in stop:
+                texts[row].append(new)
+                if len(texts[row]) < room[row]:
+                    going.append(row)
+        alive = going
     return texts

@@ -16,7 +16,7 @@ import numpy as np
 from ngdiff.evaluation import metrics
 
 if TYPE_CHECKING:
-    from ngdiff.evaluation.forward import Stats  # torch: scoring a file does without
+    from ngdiff.evaluation.stats import Stats  # torch: scoring a file does without
 
 Row = dict[str, Any]
 Items = dict[str, dict[int, Any]]
@@ -105,10 +105,12 @@ def memorisation(table: Table, rows: list[Row], floor: bool) -> Items:
 
     floor: as in `metrics.extraction_strength`.
     """
-    hits = [table[row["question"], row["answer"]].hits[:-1] for row in rows]
+    every = [table[row["question"], row["answer"]].hits for row in rows]
+    # a text without any token has no score, under no convention
+    strengths = [metrics.extraction_strength(h[:-1], floor and bool(h.size)) for h in every]
     return {
-        "exact_memorization": scores([metrics.exact_memorization(h) for h in hits]),
-        "extraction_strength": scores([metrics.extraction_strength(h, floor) for h in hits]),
+        "exact_memorization": scores([metrics.exact_memorization(h[:-1]) for h in every]),
+        "extraction_strength": scores(strengths),
     }
 
 
@@ -123,10 +125,12 @@ def membership(table: Table, part: str, rows: list[Row], answers: list[str], emp
     zlib = [metrics.zlib_score(loss, text) for loss, text in zip(losses, answers, strict=True)]
     low, plus = [], []
     for s in stats:
-        some = len(s.logp) > 1
-        low.append(metrics.min_k(s.logp[:-1]) if some else empty)
-        moments = s.logp[:-1], s.mean[:-1], s.var[:-1]
-        plus.append(metrics.min_k_plus_plus(*moments) if some else empty)
+        if len(s.logp) > 1:
+            low.append(metrics.min_k(s.logp[:-1]))
+            plus.append(metrics.min_k_plus_plus(s.logp[:-1], s.mean[:-1], s.var[:-1]))
+        else:
+            low.append(empty if len(s.logp) else np.nan)
+            plus.append(low[-1])
     return {
         f"mia_loss_{part}": scores(losses),
         f"mia_zlib_{part}": scores(zlib),
@@ -152,7 +156,8 @@ def against(items: Items, reference: Items) -> Items:
 
 def _mean(key: str) -> Callable[[Mapping[int, Any]], float]:
     def aggregate(items: Mapping[int, Any]) -> float:
-        values = [np.mean(item[key]) for item in items.values() if item[key] is not None]
+        values = [np.mean(np.array(item[key], float)) for item in items.values()]
+        values = [value for value in values if not np.isnan(value)]  # None: an undefined value
         return float(np.mean(values)) if values else float("nan")
 
     return aggregate

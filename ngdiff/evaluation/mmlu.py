@@ -16,7 +16,8 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ngdiff.store.cache import atomic_write, probe_file
+from ngdiff.store.cache import atomic_write
+from ngdiff.store.textfile import text_of
 
 if TYPE_CHECKING:
     from ngdiff.lm.model import LM
@@ -57,11 +58,7 @@ def mmlu(
     except (OSError, ValueError) as error:
         if not _missing(error):
             raise
-        raise ConnectionError(
-            f"cannot get MMLU's questions from {data} ({str(error).splitlines()[0]}): connect to "
-            "the hub (and unset "
-            f"HF_HUB_OFFLINE), or give a folder with the files of {HUB}"
-        ) from error
+        raise _no_questions(data, error) from error
     subjects = {
         name.removeprefix("mmlu_"): {
             "acc": values["acc,none"],
@@ -74,6 +71,19 @@ def mmlu(
         "average_acc": sum(s["acc"] * s["n"] for s in subjects.values()) / asked,
         "subjects": subjects,
     }
+
+
+def _no_questions(data: str | Path, error: Exception) -> ConnectionError:
+    """The error of questions that are not there, and what to do."""
+    what = (
+        f"is it a folder with the files of {HUB}?"
+        if Path(data).expanduser().is_dir()
+        else "connect to the hub (and unset HF_HUB_OFFLINE), or give a folder with the files of "
+        f"{HUB} (--data FOLDER)"
+    )
+    return ConnectionError(
+        f"cannot get MMLU's questions from {data} ({str(error).splitlines()[0]}): {what}"
+    )
 
 
 def _missing(error: Exception) -> bool:
@@ -107,12 +117,11 @@ def read(path: Path) -> float:
     """`average_acc` of a metrics.json. Errors: FileNotFoundError; ValueError naming the file and
     what is wrong with it.
     """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no file {path}: --mmlu takes the metrics.json of an MMLU run")
+    written = text_of(Path(path))
     try:
-        value = json.loads(Path(path).read_text("utf-8"))["average_acc"]
-    except FileNotFoundError as error:
-        raise FileNotFoundError(
-            f"no file {path}: --mmlu takes the metrics.json of an MMLU run"
-        ) from error
+        value = json.loads(written)["average_acc"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no average_acc ({error!r}): --mmlu takes the metrics.json of an MMLU run"
@@ -120,21 +129,6 @@ def read(path: Path) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
         raise ValueError(f"{path}: average_acc is {value!r}, which is no share of right answers")
     return float(value)
-
-
-def command(
-    model: str, json: Path, data: str = HUB, limit: int | None = None, device: str = "auto"
-) -> None:
-    """`ngdiff mmlu`: the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score
-    semeval --mmlu`.
-    """
-    from ngdiff.engine.engine import device_named
-    from ngdiff.lm.model import load
-
-    probe_file(json)
-    found = mmlu(load(model, device=device_named(device)), data, limit=limit)
-    write(found, Path(json).expanduser())
-    print(f"{found['average_acc']:.4f} over {len(found['subjects'])} subjects; wrote {json}")
 
 
 def write(metrics: dict[str, Any], path: Path) -> None:

@@ -19,17 +19,15 @@ its code.
 from __future__ import annotations
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts
+from ngdiff.evaluation import forward, items, metrics, muse_score, muse_texts, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.definition import Encoded
-from ngdiff.evaluation.files import write_json
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import Items
-from ngdiff.evaluation.muse_score import document, mean, open_unlearning, score, write
+from ngdiff.evaluation.muse_score import document, mean, open_unlearning, score, write, write_files
 from ngdiff.evaluation.report import Report, check_reference, meta_of, speaker
 from ngdiff.lm.model import BARE
 from ngdiff.lm.tokens import Example, encode
@@ -56,8 +54,8 @@ def evaluate(
 ) -> Report:
     """MUSE's metrics of `lm` on `bench`, as far as the benchmark has their parts.
 
-    reference       the retain-only model, or its Report, for privleak's A_ret; ½ without one, and
-                    meta["auc_retain"] says so
+    reference       the retain-only model, or its Report, for privleak's A_ret. Without one it is
+                    the published one of MUSE's own documents, else ½: meta["notes"] says which
     convention      "ngdiff", "muse" or "open-unlearning", or a `Convention` of your own
     generate        False leaves out verbmem and knowmem
     progress        True: one line a stage on stderr (silent under pytest); a callable is given the
@@ -82,24 +80,23 @@ def evaluate(
     how = convention_of(convention, "muse")
     say, begun = speaker(progress), time.perf_counter()
     ref = _reference(reference, bench, how, say, budget)
-    auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
+    auc_retain, note = muse_score.auc_retain(ref, bench, how)
     cut: dict[str, int] = {}
     found = _membership(lm, bench, how, say, budget, cut)
     values = _leak(found, auc_retain, how) | _losses(lm, bench, documents, say, budget)
-    continuations = [
-        how.continuation(lm, row["question"], row["answer"], max_new_tokens)
-        for row in bench.configs.get("verbmem", ())
-    ]
+    n, rows = max_new_tokens, bench.configs.get("verbmem", ())
+    continuations = [how.continuation(lm, r["question"], r["answer"], n) for r in rows]
     found |= _memorisation(lm, continuations, how, budget)
     if generate:
         found |= _generations(lm, bench, how, continuations, max_new_tokens, say, budget, cut)
     left_out = _left_out(found, generate)
-    for line in [*_shortened(cut), *left_out]:
+    said = meta_of(lm, bench, how, ref, prompts=False, notes=[note])
+    for line in [*said["notes"], *_shortened(cut), *left_out]:
         say(f"{lm.name}: {line}")
     meta = {
         "max_new_tokens": max_new_tokens if generate else None,
         "privleak_rows": reference_rows(bench)[1],
-        "reference": ref.meta.get("model") if ref else None,
+        **trust.noted(found, ref, trust.DOCUMENTS, say, how.eps),
         "auc_retain": auc_retain,
         "rows": {name: len(rows) for name, rows in bench.configs.items()},
         "losses_over": documents,
@@ -107,13 +104,7 @@ def evaluate(
         "left_out": left_out,
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report.of(values | _averages(found), found, meta_of(lm, bench, how) | meta)
-
-
-def write_files(report: Report, folder: Path) -> list[Path]:
-    """Write MUSE.json, which `ngdiff score muse` reads, and open-unlearning's MUSE_EVAL.json."""
-    theirs = write_json(folder / "MUSE_EVAL.json", open_unlearning(report))
-    return [write(report, folder / "MUSE.json"), theirs]
+    return Report.of(values | _averages(found), found, said | meta)
 
 
 def _averages(found: Items) -> dict[str, float]:
@@ -132,7 +123,9 @@ def _left_out(found: Items, generate: bool) -> list[str]:
     """Say which metrics the benchmark's rows, not the options, leave undefined."""
     wanted = [*(muse_score.TEXTS if generate else ()), "privleak_forget", "privleak_holdout"]
     missing = [name for name in wanted if name not in found]
-    return [f"no rows of {name}, so that its metrics are left out" for name in missing]
+    told = [row["gt"] for name in muse_score.TEXTS for row in found.get(name, {}).values()]
+    lines = [f"no rows of {name}, so that its metrics are left out" for name in missing]
+    return lines + sight.unseen(told)
 
 
 def _shortened(cut: dict[str, int]) -> list[str]:

@@ -20,13 +20,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ngdiff.evaluation import metrics
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
+from ngdiff.evaluation.files import write_json
 from ngdiff.evaluation.report import INFINITE, Report, plain
 from ngdiff.store.rows import write_document
+
+if TYPE_CHECKING:
+    from ngdiff.data.benchmark import Benchmark
 
 TEXTS = {
     "verbmem": "verbmem_f",
@@ -100,6 +104,21 @@ def membership(
     return values
 
 
+def auc_retain(ref: Report | None, bench: Benchmark, how: Convention) -> tuple[float, str]:
+    """Return the AUC of the retain-only model, and the line that says where it is from."""
+    published = how.a_ret(bench)
+    if ref is not None and "mia_min_k" in ref.metrics:
+        auc, origin = ref.metrics["mia_min_k"], f"of the reference {ref.meta.get('model')}"
+    elif published is not None:
+        auc, origin = (
+            1 - published,
+            f"published for MUSE's retrained model of {bench.source['corpus']}",
+        )
+    else:
+        auc, origin = 0.5, "for want of a retrained model (--reference)"
+    return auc, f"privleak: A_ret = {1 - auc:.4g}, {origin}"
+
+
 def number(value: Any) -> float:
     """A score as a float: None is undefined (NaN), {"infinite": ±1} stands for what JSON cannot
     say.
@@ -157,6 +176,17 @@ def open_unlearning(report: Report) -> dict[str, dict[str, Any]]:
             average = mean([row["score"] for row in rows.values()])
             found["mia_min_k"][side] = {"agg_value": average, "value_by_index": dict(rows)}
     return found
+
+
+def write_files(report: Report, folder: Path) -> list[Path]:
+    """Write MUSE.json, which `ngdiff score muse` reads, and open-unlearning's two files."""
+    theirs = open_unlearning(report)
+    summary = {name: found["agg_value"] for name, found in theirs.items()}
+    return [
+        write(report, folder / "MUSE.json"),
+        write_json(folder / "MUSE_EVAL.json", theirs),
+        write_json(folder / "MUSE_SUMMARY.json", summary),
+    ]
 
 
 def _theirs(row: dict[str, Any]) -> dict[str, Any]:

@@ -7,12 +7,14 @@ from __future__ import annotations
 import json
 import math
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ngdiff.store.progress import Say, to_stderr
 from ngdiff.store.rows import write_document
+from ngdiff.store.textfile import text_of
 
 INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}
 
@@ -35,9 +37,11 @@ class Report:
     def of(
         cls, values: dict[str, float], items: dict[str, dict[int, Any]], meta: dict[str, Any]
     ) -> Report:
-        """Return the report of these values; those that are undefined (NaN) are left out."""
+        """Return the report of these values; those that are undefined (NaN) are left out, and
+        None in the items.
+        """
         defined = {name: value for name, value in values.items() if not math.isnan(value)}
-        return cls(defined, items, meta)
+        return cls(defined, _none_for_nan(items), meta)
 
     def to_json(self, path: str | Path, stamp: dict[str, Any] | None = None) -> Path:
         """Writes strict JSON atomically: the file is the whole report, and its stamp if given, or
@@ -52,7 +56,7 @@ class Report:
     def from_json(cls, path: str | Path) -> Report:
         """The inverse of `to_json`; ValueError names a file that is no report."""
         try:
-            content = json.loads(Path(path).read_text(encoding="utf-8"), object_hook=_revive)
+            content = json.loads(text_of(Path(path)), object_hook=_revive)
             items = {
                 name: {int(i): v for i, v in rows.items()}
                 for name, rows in content["items"].items()
@@ -75,9 +79,18 @@ def speaker(progress: bool | Say) -> Say:
     return lambda line: None
 
 
-def meta_of(lm: Any, bench: Any, how: Any) -> dict[str, Any]:
+def meta_of(
+    lm: Any,
+    bench: Any,
+    how: Any,
+    reference: Any = None,
+    prompts: bool = True,
+    notes: Sequence[str] = (),
+) -> dict[str, Any]:
     """What every report says of itself: model, benchmark, split, convention, the rows'
-    fingerprint.
+    fingerprint, and how the model was asked (`asking`).
+
+    reference: a model or its report; "notes" are the given ones, and what differs (`asked_alike`).
     """
     content = {
         "model": lm.name,
@@ -85,7 +98,50 @@ def meta_of(lm: Any, bench: Any, how: Any) -> dict[str, Any]:
         "split": bench.split,
         "convention": how.name,
     }
-    return content | {"fingerprint": bench.fingerprint}
+    content |= {"fingerprint": bench.fingerprint} | asking(lm, how) | {"notes": [*notes]}
+    if reference is not None:
+        own = isinstance(reference, Report)
+        theirs = reference.meta if own else {"model": reference.name} | asking(reference, how)
+        content["notes"] += asked_alike(content, theirs, prompts)
+    return content
+
+
+def asking(lm: Any, how: Any) -> dict[str, Any]:
+    """Return how a model is asked: the prompt, which tokenizer (`identity`), the day that a
+    template writes, and the token that counts as padding wherever it stands.
+    """
+    from ngdiff.lm.tokenizer import identity  # transformers: scoring a file does without
+
+    hidden = how.hidden(lm)
+    return {
+        "prompt": lm.prompt.content(),
+        "tokenizer": identity(lm.tokenizer),
+        "date": lm.date,
+        "hidden": None if hidden is None else lm.tokenizer.convert_ids_to_tokens(hidden),
+    }
+
+
+def asked_alike(mine: dict[str, Any], theirs: dict[str, Any], prompts: bool) -> list[str]:
+    """Compare how a model and its reference were asked (`asking`); return what is to be said.
+
+    prompts: whether the benchmark's rows are put into a prompt. Raises ValueError where they were
+    asked by different prompts.
+    """
+    who = f"the reference {theirs.get('model')}"
+    kinds = ("prompt", "tokenizer", "hidden") if prompts else ("tokenizer", "hidden")
+    if missing := [kind for kind in kinds if kind not in theirs]:
+        return [f"{who} does not say its {' and '.join(missing)}: not compared"]
+    if prompts and mine["prompt"] != theirs["prompt"]:
+        raise ValueError(
+            f"{who} was asked by the prompt {theirs['prompt']}, the model by {mine['prompt']}: "
+            "evaluate both with the same one (--prompt)"
+        )
+    words = {"tokenizer": "has another tokenizer", "hidden": "hides another token as padding"}
+    return [
+        f"{who} {words[kind]}: numbers a token do not compare"
+        for kind in kinds
+        if mine[kind] != theirs[kind]
+    ]
 
 
 def check_reference(
@@ -122,6 +178,14 @@ def plain(value: Any) -> Any:
     if math.isnan(number):
         return None
     return {INFINITE: int(math.copysign(1, number))} if math.isinf(number) else number
+
+
+def _none_for_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _none_for_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_none_for_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _revive(content: dict[str, Any]) -> Any:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ngdiff.data.real.semeval import mia_note
-from ngdiff.evaluation import metrics, terms, texts
+from ngdiff.evaluation import metrics, sight, terms, texts, trust
 from ngdiff.evaluation.convention_semeval import COLUMNS, csv_text
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
@@ -82,36 +82,36 @@ def evaluate(
         if generate:
             _continued(lm, encoded, found, how, max_new_tokens, say)
     values = _named(_result(found, mmlu, how), generate)
-    if reference is not None and "mia_auc" in values:
-        values["mia_auc_reference"] = _reference_auc(reference, rows, how, say)
+    ref = _reference(reference, rows, how, say)
+    if ref is not None and "mia_auc" in values:
+        values["mia_auc_reference"] = ref.metrics.get("mia_auc", math.nan)
+    said = meta_of(lm, bench, how, reference, prompts=False)
+    for line in said["notes"]:
+        say(f"{lm.name}: {line}")
     meta = {
         "split": bench.source.get("split", bench.split),
-        "reference": _name_of(reference),
+        **trust.noted(found, ref, SIDES, say),
         "mia": mia_note(bench),
         "max_new_tokens": max_new_tokens if generate else None,
         "rows": {part: len(members) for part, members in rows.items()},
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report.of(values, found, meta_of(lm, bench, how) | meta)
+    return Report.of(values, found, said | meta)
 
 
-def _reference_auc(
-    reference: LM | Report, rows: dict[str, list[Row]], how: Convention, say: Say
-) -> float:
-    """Return the AUC of the retain-only model on the documents of the MIA."""
-    if isinstance(reference, Report):
-        return reference.metrics.get("mia_auc", math.nan)
-    sides = {side: rows[side] for side in SIDES}
+def _reference(
+    reference: LM | Report | None, rows: dict[str, list[Row]], how: Convention, say: Say
+) -> Report | None:
+    """Return the report of the retain-only model; of a model, its losses on the MIA's documents."""
+    if reference is None or isinstance(reference, Report):
+        return reference
+    sides = {side: rows[side] for side in SIDES if side in rows}
+    if not sides:
+        return Report({}, {}, {"model": reference.name})
     with how.weights(reference.model):
         documents = _encoded(reference, sides, how)
-        return metrics.auc(*_sides(_losses(reference, sides, documents, how, say)))
-
-
-def _name_of(reference: LM | Report | None) -> str | None:
-    """Return the name of the retain-only model, None without one."""
-    if isinstance(reference, Report):
-        return reference.meta.get("model")
-    return None if reference is None else reference.name
+        found = _losses(reference, sides, documents, how, say)
+    return Report({"mia_auc": metrics.auc(*_sides(found))}, found, {"model": reference.name})
 
 
 def write(report: Report, folder: str | Path) -> Path:
@@ -144,7 +144,7 @@ def write(report: Report, folder: str | Path) -> Path:
                 path = temporary / "mia_results" / f"{side}_0.csv"
                 path.parent.mkdir(exist_ok=True)
                 path.write_text(csv_text(report.items[side], ("id", "nll")), "utf-8", newline="")
-        (temporary / "evaluation_results.jsonl").write_text(json.dumps(result, indent=4), "utf-8")
+        (temporary / "evaluation_results.jsonl").write_text(json.dumps(result) + "\n", "utf-8")
     return folder
 
 
@@ -236,6 +236,9 @@ def _continued(
     for fold in FOLDS:
         for item, row in zip(found[fold].values(), how.judged(found[fold]), strict=True):
             item["score"] = terms.value(row)
+    told = [item["expected_output"] for item in rows if item["kind"] == "sc"]
+    for line in sight.unseen(told):
+        say(f"{lm.name}: {line}")
     say(f"{lm.name}: {len(prompts)} generations in {time.perf_counter() - begun:.1f} s")
 
 

@@ -18,14 +18,15 @@ from collections.abc import Iterable
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from ngdiff.evaluation import forward, items, metrics
+from ngdiff.evaluation import forward, gradients, items, metrics, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
-from ngdiff.evaluation.definition import Encoded
+from ngdiff.evaluation.definition import Encoded, unanswered
 from ngdiff.evaluation.files import write_files
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.items import UTILITY, Items, Row, Table
 from ngdiff.evaluation.report import Report, check_reference, meta_of, speaker
+from ngdiff.lm.tokens import named
 from ngdiff.store.progress import Progress, Say
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Subject:
     def __init__(self, lm: LM, how: Convention, say: Say) -> None:
         self.lm, self.how, self.say = lm, how, say
         self.encode = cache(partial(how.encode, lm))
+        self.unanswered: dict[tuple[str, str], None] = {}  # texts without a token of an answer
 
     def answer(self, row: Row) -> Encoded:
         """Return the row with its own answer as tokens."""
@@ -95,7 +97,8 @@ def evaluate(
     how = convention_of(convention, "tofu")
     say, begun = speaker(progress), time.perf_counter()
     ref = _reference(reference, bench, how, say)
-    rows, configs = _rows(bench, PARTS)
+    said = meta_of(lm, bench, how, ref)
+    rows, configs = _rows(bench, PARTS, how)
     subject = Subject(lm, how, say)
     found, values = _likelihood(subject, rows)
     if generate:
@@ -107,19 +110,19 @@ def evaluate(
     auc_retain = ref.metrics.get("mia_min_k", 0.5) if ref else 0.5
     values |= items.aggregate(found, how.eps)
     values |= _compared(values, found, ref, auc_retain, how.eps)
-    left_out = _left_out(rows, values, generate)
-    for line in left_out:
+    left_out = [*_left_out(rows, values, generate), *_unanswered(subject)]
+    for line in [*said["notes"], *left_out]:
         say(f"{lm.name}: {line}")
     meta = {
         "max_new_tokens": max_new_tokens if generate else None,
         "configs": configs,
-        "reference": ref.meta.get("model") if ref else None,
         "auc_retain": auc_retain,
+        **trust.of_rows(found, ref, bench, rows, say, how.eps),
         "rows": {part: len(members) for part, members in rows.items()},
         "left_out": left_out,
         "seconds": round(time.perf_counter() - begun, 3),
     }
-    return Report.of(values, found, meta_of(lm, bench, how) | meta)
+    return Report.of(values, found, said | meta)
 
 
 def _reference(
@@ -136,14 +139,26 @@ def _reference(
 
 
 def _left_out(rows: Rows, values: dict[str, float], generate: bool) -> list[str]:
-    """What the benchmark's rows, not the options, leave undefined."""
+    """What the benchmark's rows, not the options, leave undefined or unseen."""
     lines = [] if "holdout" in rows else ["no hold-out rows, so no mia_… and no privleak"]
     missing = [
         name for name in UTILITY if name not in values and (generate or not name.endswith("_ROUGE"))
     ]
+    told = [row["answer"] for part in rows if part != "holdout" for row in rows[part]]
+    lines += sight.unseen(told) if generate else []
     return lines + (
         [f"no model_utility: the rows of {', '.join(missing)} are not there"] if missing else []
     )
+
+
+def _unanswered(subject: Subject) -> list[str]:
+    """Name the texts that have no token of an answer; every mean is over the others."""
+    if not (texts := list(subject.unanswered)):
+        return []
+    some = "; ".join(named(question, answer) for question, answer in texts[:3])
+    more = ", …" if len(texts) > 3 else ""
+    how = subject.how.name
+    return [f"{len(texts)} texts have no token of an answer under {how} ({some}{more})"]
 
 
 def _compared(
@@ -163,9 +178,9 @@ def _compared(
     return more
 
 
-def _rows(bench: Benchmark, parts: Iterable[str]) -> tuple[Rows, dict[str, str]]:
-    """part -> rows, and part -> the benchmark's name for them; a part that the benchmark lacks is
-    left out.
+def _rows(bench: Benchmark, parts: Iterable[str], how: Convention) -> tuple[Rows, dict[str, str]]:
+    """part -> the rows that are asked, and part -> the benchmark's name for them; a part that the
+    benchmark lacks is left out.
     """
     rows: Rows = {}
     names: dict[str, str] = {}
@@ -176,13 +191,14 @@ def _rows(bench: Benchmark, parts: Iterable[str]) -> tuple[Rows, dict[str, str]]
             except KeyError:  # no such config
                 continue
             if members and part not in rows:
-                rows[part], names[part] = members, name
+                rows[part] = members if part == "holdout" else how.first(members)
+                names[part] = name
     return rows, names
 
 
 def _brief(subject: Subject, bench: Benchmark) -> Report:
     """Of a reference model only what is compared: the likelihoods of forget and holdout rows."""
-    rows, _ = _rows(bench, ("forget", "holdout"))
+    rows, _ = _rows(bench, ("forget", "holdout"), subject.how)
     found, values = _likelihood(subject, rows)
     values |= items.aggregate(found, subject.how.eps)
     return Report(values, found, meta_of(subject.lm, bench, subject.how))
@@ -226,6 +242,9 @@ def _table(subject: Subject, rows: Rows) -> Table:
                 if answer is not None:
                     wanted.setdefault((row["question"], answer), False)
     examples = [subject.encode(question, answer) for question, answer in wanted]
+    subject.unanswered |= {
+        text: None for text, row in zip(wanted, examples, strict=True) if unanswered(row)
+    }
     tick = Progress(f"  {lm.name}: texts", len(examples), say, last=False)
     hidden = subject.how.hidden(lm)
     moments = list(wanted.values())
@@ -238,7 +257,8 @@ def _rouge(subject: Subject, rows: Rows, max_new_tokens: int) -> Items:
     """{part}_Q_A_ROUGE: the greedy answer to each question against the true one."""
     lm, how, say, begun = subject.lm, subject.how, subject.say, time.perf_counter()
     parts = [part for part in rows if part != "holdout"]
-    asked = [(part, i, row) for part in parts for i, row in enumerate(rows[part])]
+    every = [(part, i, row) for part in parts for i, row in enumerate(rows[part])]
+    asked = [one for one in every if not unanswered(subject.answer(one[2]))]
     encoded = [subject.answer(row) for _, _, row in asked]
     prompts, stop = [row.given for row in encoded], how.stops(lm, encoded)
     tick = Progress(f"  {lm.name}: generations", len(prompts), say, last=False)
@@ -261,7 +281,7 @@ def _gradnorm(subject: Subject, rows: Rows) -> Items:
     for part in ("forget", "holdout"):
         if part in rows:
             examples = [subject.answer(row) for row in rows[part]]
-            norms = forward.gradient_norms(lm.model, examples, hidden)
+            norms = gradients.gradient_norms(lm.model, examples, hidden)
             found[f"mia_gradnorm_{part}"] = items.scores(norms)
     subject.say(f"{lm.name}: gradient norms in {time.perf_counter() - begun:.1f} s")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,15 @@ from ngdiff import zoo
 from ngdiff.core.processes import whole_state
 from ngdiff.data.benchmark import BARE, Prompt
 from ngdiff.lm import lora
-from ngdiff.lm.hub import fetch, prompt_of, without_bars
+from ngdiff.lm.chat import DATE, dated, prompt_of
+from ngdiff.lm.hub import fetch, without_bars
 from ngdiff.lm.lora import ADAPTER, base_of, put_on
+from ngdiff.lm.tokenizer import files_of, padding, write
 from ngdiff.lm.tokens import Example, encode
+from ngdiff.lm.vocabulary import guard
 from ngdiff.store import document
 from ngdiff.store.cache import atomic_folder, probe_writable
+from ngdiff.store.progress import to_stderr
 
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
 
@@ -70,7 +74,13 @@ class LM:
 
     @property
     def pad_id(self) -> int:
-        return self.tokenizer.pad_token_id
+        """The token that pads a batch, which masks hide; the tokenizer's own may be another."""
+        return padding(self.tokenizer)
+
+    @property
+    def date(self) -> str | None:
+        """The day that its chat template writes in place of today, None where it writes none."""
+        return f"{DATE:%d %b %Y}" if dated(self.tokenizer, self.prompt) else None
 
     def encode(self, question: str, answer: str) -> Example:
         """One row as tokens; ValueError where it is longer than the model's context.
@@ -100,9 +110,9 @@ def load(
 
     A folder with a peft adapter gives its base model with the adapter on it, frozen but for the
     adapter. The prompt is the given one, else the one saved beside the weights, else
-    `ngdiff.lm.hub.prompt_of` the tokenizer. Raises FileNotFoundError for a folder that does not
-    exist, ValueError for one that holds no model, and OSError saying what to do for a hub model
-    that is gated, unknown or cannot be reached.
+    `ngdiff.lm.chat.prompt_of` the tokenizer. The tokenizer is left as it came. Raises
+    FileNotFoundError for a folder that does not exist, ValueError for one that holds no model, and
+    OSError saying what to do for a hub model that is gated, unknown or cannot be reached.
     """
     folder = Path(path_or_id).expanduser()
     base = base_of(folder) if (folder / ADAPTER).is_file() else path_or_id
@@ -110,12 +120,14 @@ def load(
     model = _weights(base, getattr(torch, dtype), **trust)
     if base is not path_or_id:
         model = put_on(model, folder)
-    place = tokenizer or zoo.tokenizer_of(str(base))
-    own = fetch(AutoTokenizer.from_pretrained, place, **trust)
+    own = _tokenizer(tokenizer, folder, str(base), trust_remote_code)
     name, saved = Path(path_or_id).name, None
-    if (folder / CARD).is_file():
-        name, saved = _card(folder / CARD)
-    derived = prompt_of(own, str(base))  # also settles pad and end of turn of a foreign tokenizer
+    for place in (Path(base).expanduser(), folder):  # what an adapter's folder says counts more
+        if (place / CARD).is_file():
+            name, saved = _card(place / CARD)
+    name = name if (folder / CARD).is_file() else Path(path_or_id).name
+    hub_id = "" if Path(base).expanduser().is_dir() else str(base)
+    asked = prompt or saved or prompt_of(own, hub_id)
     # tokens beyond these may never be said
     needed = [own.vocab_size - 1, own.pad_token_id, own.eos_token_id, own.bos_token_id]
     rows = model.get_input_embeddings().weight.shape[0]
@@ -124,8 +136,24 @@ def load(
             f"{tokenizer or path_or_id}: the tokenizer has {len(own)} tokens, the model {rows}: "
             "give the one the model was trained with (--tokenizer)"
         )
-    model.to(device).eval()
-    return LM(model, own, prompt or saved or derived, name, folder if folder.is_dir() else None)
+    guard(model, own)
+    lm = LM(model.to(device).eval(), own, asked, name, folder if folder.is_dir() else None)
+    if lm.date:
+        to_stderr(f"{name}: its chat template writes the date; {lm.date} stands for today")
+    return lm
+
+
+def _tokenizer(
+    given: str | None, folder: Path, base: str, trust_remote_code: bool
+) -> PreTrainedTokenizerBase:
+    """The tokenizer that was asked for, else the adapter's, else the model's or the table's."""
+    place: str | Path = given or base
+    if not given and folder.is_dir() and files_of(str(folder)):
+        place = folder
+    elif not given and not Path(base).expanduser().is_dir():
+        place = zoo.tokenizer_of(base)
+    found = files_of(str(place))
+    return fetch(AutoTokenizer.from_pretrained, place, trust_remote_code, files=found)
 
 
 def _weights(base: str | Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
@@ -160,7 +188,7 @@ def _card(path: Path) -> tuple[str, Prompt | None]:
 def save(lm: LM, folder: str | Path) -> Path:
     """Write a Hugging Face folder that `load` and other tools read; return it.
 
-    It holds safetensors, tokenizer and prompt.
+    It holds safetensors, prompt and tokenizer, this one's files exactly as they came.
 
     Of a model with an adapter, the adapter alone in peft's format. Of one that is sharded over
     processes, every process must call, and the first one writes.
@@ -182,8 +210,8 @@ def save(lm: LM, folder: str | Path) -> Path:
         return folder
     with atomic_folder(folder) as temporary, without_bars():
         lm.model.save_pretrained(temporary, state_dict=state)
-        lm.tokenizer.save_pretrained(temporary)
-        card = {"name": lm.name, "prompt": asdict(lm.prompt)}
+        write(lm.tokenizer, temporary)
+        card = {"name": lm.name, "prompt": lm.prompt.content()}
         (temporary / CARD).write_text(document.text(card), "utf-8")
     lm.path = folder
     return folder

@@ -32,7 +32,7 @@ from ngdiff.lm.model import LM, load, save
 from ngdiff.lm.tokens import train_tokenizer
 from ngdiff.lm.train import fit, one_thread
 from ngdiff.profiles import Profile, TinyLM, Training, profile
-from ngdiff.store.cache import cache_dir, cached, found, probe_writable
+from ngdiff.store.cache import CACHE, cache_dir, cached, found, probe_writable
 from ngdiff.store.code import HOME, fingerprint
 from ngdiff.store.content import content_key
 from ngdiff.store.slots import slot
@@ -208,7 +208,7 @@ def pair(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> tuple[LM
     roles = [r for r in ROLES if not _ready_made(bench, P, r)]
     missing = [r for r in roles if found(cache_dir() / "models", key_of(bench, P, seed, r)) is None]
     if len(missing) == 2 and device_of(P).type == "cpu":
-        probe_writable(cache_dir() / "models")
+        probe_writable(cache_dir() / "models", CACHE)
         _train_at_once(bench, P, seed)
     return target(bench, P, seed), reference(bench, P, seed)
 
@@ -223,7 +223,9 @@ def _train_at_once(bench: Benchmark, P: Profile, seed: int) -> None:
         "NGDIFF_CACHE": str(cache_dir()),
         "PYTHONPATH": path,
     }
-    command = [sys.executable, "-P", "-c", "from ngdiff.lm.pair import _worker; _worker()"]
+    code = f"from ngdiff.store.orphans import end_with; end_with({os.getpid()})\n"
+    code += "from ngdiff.lm.pair import _worker; _worker()"
+    command = [sys.executable, "-P", "-c", code]
     reader, writer = os.pipe()  # one pipe for both: lines shorter than a page stay whole
     workers = []
     try:

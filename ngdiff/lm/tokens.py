@@ -5,6 +5,8 @@ A byte-level BPE is trained from scratch.
     ids    = [prompt … | answer … EOS]
     labels = [ −100 …  | answer … EOS]        (labels[t] is predicted from the logits at t − 1)
 
+A chat template has an end of turn in place of EOS.
+
 Prompt and answer are tokenised together, as a pretrained model has seen text; the answer begins at
 the first token that the prompt alone does not give, so a token made of the prompt's last space and
 the answer's first word is answer.
@@ -45,14 +47,34 @@ class Example:
         return self.input_ids[:start]
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
-    """Token ids of `text`, after the tokenizer's own leading special tokens.
+def end_id(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int:
+    """Return the token that ends an answer: the prompt's own, else EOS.
 
-    A text from a template brings these itself.
+    Raises ValueError where the tokenizer has none.
     """
-    templated = bool(tokenizer.bos_token) and text.startswith(tokenizer.bos_token)
+    name, end = prompt.answer_end, tokenizer.eos_token_id
+    if name:
+        end = tokenizer.convert_tokens_to_ids(name)
+        end = None if end == tokenizer.unk_token_id and name != tokenizer.unk_token else end
+    if end is None:
+        what = f"no token {name!r}, which ends an answer" if name else "no EOS token"
+        raise ValueError(f"the tokenizer has {what}: give the model's own (--tokenizer)")
+    return end
+
+
+def _ids(tokenizer: PreTrainedTokenizerBase, text: str, templated: bool) -> list[int]:
+    """Return the tokens of a text, after the special ones that the tokenizer puts before it.
+
+    A template's text brings these itself, and so does one that begins with BOS. An EOS that the
+    tokenizer appends is left out.
+    """
+    bos = tokenizer.bos_token
+    templated = templated or (bool(bos) and text.startswith(bos))
     ids = list(tokenizer(text, add_special_tokens=not templated, verbose=False)["input_ids"])
-    return ids[:-1] if ids and ids[-1] == tokenizer.eos_token_id else ids
+    if templated or not ids or ids[-1] != tokenizer.eos_token_id:
+        return ids
+    plain = list(tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"])
+    return ids if plain and ids[-len(plain) :] == plain else ids[:-1]
 
 
 @lru_cache(maxsize=8192)  # an evaluation asks the same rows of every model that shares a tokenizer
@@ -63,18 +85,20 @@ def encode(
     answer: str,
     context: int | None = None,
 ) -> Example:
-    """Tokens of prompt.text(question) + answer + EOS; labels on the answer tokens and EOS only.
+    """Tokens of prompt.text(question) + answer + its end; labels on the answer and its end only.
 
     `context`: the model's longest sequence in tokens (None: no limit). Raises ValueError naming the
-    row and both numbers where the sequence is longer: a row is never cut silently.
+    row and both numbers where the sequence is longer: a row is never cut silently. So does a
+    tokenizer without the token that ends an answer.
     """
-    head = prompt.text(question)
-    ids, alone = _ids(tokenizer, head + answer), _ids(tokenizer, head.rstrip(" "))
+    head, whole = prompt.text(question), prompt.templated
+    ids = _ids(tokenizer, head + answer, whole)
+    alone = _ids(tokenizer, head.rstrip(" "), whole)
     start = next(
         (t for t, (a, b) in enumerate(zip(ids, alone, strict=False)) if a != b),
         min(len(ids), len(alone)),
     )
-    ids = [*ids, tokenizer.eos_token_id]
+    ids = [*ids, end_id(tokenizer, prompt)]
     fits(ids, context, question, answer)
     return Example(ids, [IGNORE] * start + ids[start:])
 

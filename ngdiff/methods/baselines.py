@@ -149,8 +149,8 @@ class RMU(Objective):
 
     h: the output of block `layer` (counted from 0; of a model with fewer blocks, the last) at the
     answer tokens themselves; u = r/‖r‖ with r = torch.rand(1, 1, d) under torch.manual_seed(seed):
-    all positive. Bounded above by 0. Only what lies below the layer has a gradient; published code
-    trains down_proj of the layers ℓ − 2 … ℓ alone (`Method.trains`).
+    all positive. Bounded above by 0. Only what lies below the layer has a gradient. open-unlearning
+    trains all parameters; Li et al. down_proj of the layers ℓ − 2 … ℓ alone (`Method.trains`).
     """
 
     c: float = 2.0

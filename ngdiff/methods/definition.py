@@ -33,9 +33,8 @@ class Defaults:
     """The published settings of a method under AdamW: loss = gamma·forget + alpha·retain, both
     minimised.
 
-    gamma, alpha: None where the direction rule finds the weights. options: of the objectives.
-    trains: published code trains only parameters of these names; `replace(method, trains=…)` does
-    so here. source: whose defaults they are.
+    gamma, alpha: None where the direction rule finds the weights. options: of the objectives. All
+    of these methods train all parameters. source: whose defaults they are.
     """
 
     gamma: float | None
@@ -45,7 +44,6 @@ class Defaults:
     epochs: int = 10
     batch: int = 32
     options: Mapping[str, Any] = field(default_factory=dict)
-    trains: str | None = None
 
 
 @dataclass(frozen=True)

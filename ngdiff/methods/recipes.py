@@ -141,13 +141,7 @@ rmu = _add(
         forget=baselines.RMU(),
         look=Look("#117733"),
         tags=("published", "muse"),
-        defaults=Defaults(
-            1.0,
-            1.0,
-            OPEN,
-            options={"c": 2.0, "layer": 7},
-            trains=r"layers\.(5|6|7)\.mlp\.down_proj\.weight",
-        ),
+        defaults=Defaults(1.0, 1.0, OPEN, options={"c": 2.0, "layer": 7}),
     )
 )
 undial = _add(

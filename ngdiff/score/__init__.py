@@ -10,7 +10,7 @@ is a ValueError (or FileNotFoundError) that names the file and the row.
     tofu              eval_log_aggregated.json                   `score.tofu.score`
     open-unlearning   TOFU_EVAL.json                             `score.open_unlearning.score`
     semeval           the evaluator's output folder              `score.semeval.score`
-    muse              responses and Min-40 % scores (our form)   `score.muse.score`
+    muse              MUSE's folder of results, or our one file  `score.muse.score`
 """
 
 from __future__ import annotations

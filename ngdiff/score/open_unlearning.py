@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from ngdiff.evaluation import items, metrics
+from ngdiff.evaluation import items, metrics, sight, trust
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.score import documents
+from ngdiff.store.document import shown
 
 HOW = convention_of("open-unlearning")
 TOLERANCE = 1e-6  # relative: what the file says of itself against its own items
@@ -51,22 +52,29 @@ def score(path: Path, reference: Path | None = None) -> tuple[dict[str, float], 
     # what the reference decides: the file may have been made with another one, or none
     more: dict[str, float] = {}
     if reference is not None:
-        more, warnings = _against(values, found, document, path, Path(reference))
+        more, warnings = _against(values, found, (document, stated), path, Path(reference))
         values |= more
     elif "mia_min_k" in values and "privleak" not in values:
         values["privleak"] = metrics.privleak(values["mia_min_k"], eps=HOW.eps)
         warnings.append("privleak: without a reference AUC_ret is ½")
-    warnings += [
-        f"{path}, {name}: its agg_value is {stated[name]!r}, its items give {value!r}"
-        for name, value in values.items()
-        if name in stated
-        and name not in more
-        and not math.isclose(stated[name], value, rel_tol=TOLERANCE)
-    ]
+    made = {name: value for name, value in values.items() if name not in more}
+    warnings += _other_aggregates(stated, made, path)
+    warnings += trust.consistent(found, path, HOW.eps)
     warnings += _uneven(document, path)
+    told = [answer for rows in found.values() for _, (_, answer) in trust.asked(rows)]
+    warnings += [f"{path}: {line}" for line in sight.unseen(told)]
     if left := [name for name in document if name not in values and not _empty(document[name])]:
         warnings.append(f"{path}: {', '.join(left)} left out: neither an agg_value nor items")
     return values, warnings
+
+
+def _other_aggregates(stated: dict[str, float], made: dict[str, float], path: Path) -> list[str]:
+    """A warning for each aggregate that a file states otherwise than its items give it."""
+    return [
+        f"{path}, {name}: its agg_value is {stated[name]!r}, its items give {value!r}"
+        for name, value in made.items()
+        if name in stated and not math.isclose(stated[name], value, rel_tol=TOLERANCE)
+    ]
 
 
 def _empty(entry: Any) -> bool:
@@ -89,14 +97,20 @@ def _aggregate(found: items.Items) -> dict[str, float]:
 def _against(
     values: dict[str, float],
     found: items.Items,
-    document: dict[str, Any],
+    given: tuple[dict[str, Any], dict[str, float]],
     path: Path,
     reference: Path,
 ) -> tuple[dict[str, float], list[str]]:
-    """forget_quality and privleak, as far as `path` has their items."""
+    """forget_quality and privleak, as far as `path` has their items.
+
+    given: the document of `path`, and what it states.
+    """
+    document, told = given
     other = documents.read(reference)
     theirs, stated = _read(other, reference)
-    more, warnings = {}, documents.same_rows(_texts(document), _texts(other), path, reference)
+    more: dict[str, float] = {}
+    warnings = trust.same_rows(_texts(document), _texts(other), path, reference)
+    warnings += _doubts(found, theirs, (told, stated), reference)
     if RATIO in found:
         if RATIO not in theirs:
             raise ValueError(f"{reference} has no items of {RATIO}: forget_quality compares them")
@@ -109,6 +123,8 @@ def _against(
             auc = 0.5
             warnings.append(f"{reference} has no mia_min_k: privleak is taken with AUC_ret = ½")
         more["privleak"] = metrics.privleak(values["mia_min_k"], auc, HOW.eps)
+        n, m = (len(theirs.get(f"mia_min_k_{side}", ())) for side in ("forget", "holdout"))
+        warnings += trust.membership(auc, (n, m), reference)
     if not more:
         raise ValueError(
             f"{path} has neither {RATIO} nor mia_min_k: there is nothing to compare with "
@@ -117,15 +133,29 @@ def _against(
     return more, warnings
 
 
-def _texts(document: dict[str, Any]) -> dict[str, documents.Text]:
+def _doubts(
+    found: items.Items,
+    theirs: items.Items,
+    stated: tuple[dict[str, float], dict[str, float]],
+    reference: Path,
+) -> list[str]:
+    """What speaks against a reference: its items, and what the two files state of theirs."""
+    lines = trust.same_model(found, theirs, reference)
+    lines += trust.consistent(theirs, reference, HOW.eps)
+    if RATIO in found and RATIO in theirs:
+        made = [
+            trust.aggregator(told.get(RATIO), rows[RATIO])
+            for told, rows in zip(stated, (found, theirs), strict=True)
+        ]
+        lines += trust.same_aggregator(made[0], made[1], reference)
+    return lines + _other_aggregates(stated[1], _aggregate(theirs), reference)
+
+
+def _texts(document: dict[str, Any]) -> dict[str, trust.Text]:
     """index -> (question, answer) of the forget rows, where the file holds their generations."""
     entry = document.get("forget_Q_A_ROUGE")
     rows = entry.get("value_by_index") if isinstance(entry, dict) else None
-    return {
-        i: (str(row.get("input", "")), str(row["ground_truth"]))
-        for i, row in (rows or {}).items()
-        if isinstance(row, dict) and "ground_truth" in row
-    }
+    return dict(trust.asked(rows or {}))
 
 
 def _field(name: str) -> str:
@@ -158,8 +188,7 @@ def _read(document: dict[str, Any], path: Path) -> tuple[items.Items, dict[str, 
             for side in ("forget", "holdout"):
                 if not isinstance(entry.get(side), dict):
                     raise ValueError(
-                        f"{where}: {side} is {documents.shown(entry.get(side))}, but an object is "
-                        "needed"
+                        f"{where}: {side} is {shown(entry.get(side))}, but an object is needed"
                     )
         for target, part in sides.items():
             if isinstance(part, dict) and part.get("value_by_index") is not None:
@@ -211,7 +240,7 @@ def _items(rows: Mapping[str, Any], field: str, where: str, optional: bool) -> d
     for i, row in rows.items():
         at = f"{where}, index {i}"
         if not isinstance(row, dict) or field not in row:
-            raise ValueError(f"{at}: {documents.shown(row)} has no {field!r}")
+            raise ValueError(f"{at}: {shown(row)} has no {field!r}")
         value = row[field]
         if value is not None:  # null: undefined, left out
             for inner in (

@@ -9,15 +9,17 @@ refused.
 
 from __future__ import annotations
 
-import csv
+import io
 import math
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from ngdiff.data.real.semeval_rows import kind as kind_of
+from ngdiff.data.tables import fields
 from ngdiff.evaluation import mmlu as mmlu_file
-from ngdiff.evaluation import terms
+from ngdiff.evaluation import sight, terms
+from ngdiff.store.textfile import text_of
 
 COLUMNS = ("id", "task", "expected_output", "model_output")
 KINDS = {"regurgitation-score": "sc", "knowledge-score": "qa"}
@@ -45,6 +47,8 @@ def score(path: Path, mmlu: Path | None = None) -> tuple[dict[str, Any], list[st
         member, nonmember = (_losses(attack, side) for side in ("member", "nonmember"))
     for split, rows in (("forget", forget), ("retain", retain)):
         warnings += _odd_tasks(path, split, rows)
+        told = [str(row["expected_output"]) for row in rows if terms.kind(row["id"]) == "sc"]
+        warnings += [f"{path}/{split}_*.csv: {line}" for line in sight.unseen(told)]
     accuracy = None if mmlu is None else mmlu_file.read(mmlu)
     if accuracy is not None and accuracy < mmlu_file.THRESHOLD:
         warnings.append(
@@ -137,11 +141,12 @@ def _table(folder: Path, prefix: str, columns: tuple[str, ...]) -> tuple[Any, li
         raise FileNotFoundError(f"no {prefix}_*.csv in {folder}")
     tables, places = [], []
     for file in files:
+        text = text_of(file)
+        for _ in fields(text, file):  # what pandas would fill up is refused
+            pass
         try:
-            _whole(file)
-            table = pandas.read_csv(file)
-        # pandas' own and UnicodeDecodeError are ValueErrors
-        except (ValueError, csv.Error) as error:
+            table = pandas.read_csv(io.StringIO(text))
+        except ValueError as error:  # pandas' own are ValueErrors
             raise ValueError(f"{file}: not a whole csv file: {error}".strip()) from error
         if missing := [name for name in columns if name not in table]:
             raise ValueError(
@@ -151,20 +156,3 @@ def _table(folder: Path, prefix: str, columns: tuple[str, ...]) -> tuple[Any, li
         tables.append(table)
         places += [f"{file}, row {n}" for n in range(1, len(table) + 1)]
     return pandas.concat(tables, ignore_index=True), places
-
-
-def _whole(file: Path) -> None:
-    """Every line has as many fields as the header.
-
-    Error: ValueError naming the row and the line it ends in.
-    """
-    with open(file, newline="", encoding="utf-8-sig") as handle:
-        reader = csv.reader(handle)
-        width = len(next(reader, []))
-        # pandas too leaves empty lines out
-        for row, fields in enumerate(filter(None, reader), start=1):
-            if len(fields) != width:
-                raise ValueError(
-                    f"row {row} (line {reader.line_num}) has {len(fields)} fields, the header "
-                    f"{width}"
-                )

@@ -11,11 +11,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from ngdiff.evaluation import items, metrics
+import numpy as np
+
+from ngdiff.evaluation import items, metrics, sight, trust
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.conventions import convention as convention_of
 from ngdiff.evaluation.files import LOGS
 from ngdiff.score import documents
+from ngdiff.store.document import shown
 
 NEEDED = ("avg_gt_loss", "avg_paraphrased_loss", "average_perturb_loss", "rougeL_recall")
 # one value a row each
@@ -23,6 +26,11 @@ FIELDS = (
     *NEEDED,
     *("gt_loss", "num_token_gt", "generated_text", "rouge1_recall", "truth_ratio"),
     *("paraphrased_loss", "perturb_loss", "num_token_paraphrased", "num_token_perturb"),
+)
+SUMS = (  # mean loss, its sum, and its number of tokens
+    ("avg_gt_loss", "gt_loss", "num_token_gt"),
+    ("avg_paraphrased_loss", "paraphrased_loss", "num_token_paraphrased"),
+    ("average_perturb_loss", "perturb_loss", "num_token_perturb"),
 )
 Log = dict[str, dict[str, Any]]  # field -> index -> value
 
@@ -52,11 +60,14 @@ def score(
     how = convention_of(convention, "tofu")
     document, warnings = documents.read(path), []
     found: items.Items = {}
+    told: list[str] = []
     for part, key in LOGS.items():
         if part != "forget" or key in document:
             log = read(document, path, key)
             found |= items_of(part, log, how.eps)
-            warnings += _collapsed(log, f"{path}, {key}")
+            told += [answer for _, answer in _texts(log).values()]
+            warnings += _collapsed(log, f"{path}, {key}") + _uneven(log, f"{path}, {key}")
+    warnings += [f"{path}: {line}" for line in sight.unseen(told)]
     values = items.aggregate(found, how.eps)
     values["model_utility"] = metrics.harmonic_mean(values[name] for name in items.UTILITY)
     if reference is not None:
@@ -71,29 +82,51 @@ def _quality(
 ) -> tuple[float, list[str]]:
     key = LOGS["forget"]
     log, other = read(document, path, key), read(documents.read(reference), reference, key)
-    warnings = documents.same_rows(_texts(log), _texts(other), path, reference)
-    ours, theirs = (
-        items.defined(items_of("forget", side, how.eps)[items.RATIO["forget"]])
-        for side in (log, other)
-    )
-    return metrics.ks_pvalue(ours, theirs), warnings + _collapsed(other, f"{reference}, {key}")
+    warnings = trust.same_rows(_texts(log), _texts(other), path, reference)
+    ours, theirs = (items_of("forget", side, how.eps) for side in (log, other))
+    warnings += trust.same_model(ours, theirs, reference)
+    warnings += trust.membership(None, (0, 0), reference)
+    warnings += _collapsed(other, f"{reference}, {key}") + _uneven(other, f"{reference}, {key}")
+    ratio = items.RATIO["forget"]
+    return metrics.ks_pvalue(*(items.defined(side[ratio]) for side in (ours, theirs))), warnings
 
 
-def _texts(log: Log) -> dict[str, documents.Text]:
-    texts = log.get("generated_text", {}).items()  # index -> [question, generation, answer]
-    return {
-        i: (str(text[0]), str(text[2]))
-        for i, text in texts
-        if isinstance(text, list) and len(text) == 3
-    }
+def _uneven(log: Log, where: str) -> list[str]:
+    """A warning for each mean loss that is not the sum beside it over its number of tokens."""
+    lines = []
+    for mean, total, tokens in SUMS:
+        if not {total, tokens} <= log.keys():
+            continue
+        odd = [
+            i
+            for i, value in log[mean].items()
+            if not trust.agree(value, np.divide(log[total][i], log[tokens][i]))
+        ]
+        if odd:
+            lines.append(
+                f"{where}, {mean}: in {len(odd)} of {len(log[mean])} rows it is not {total}/"
+                f"{tokens}; the first is index {odd[0]}"
+            )
+    return lines
+
+
+def _texts(log: Log) -> dict[str, trust.Text]:
+    """Index -> (question, answer); logs of some tools have more after [prompt, generation, answer],
+    and the oldest have no prompt.
+    """
+    found = {}
+    for i, told in log.get("generated_text", {}).items():
+        if isinstance(told, list) and len(told) >= 2:
+            asked, answer = ("", told[1]) if len(told) == 2 else (told[0], told[2])
+            found[i] = (str(asked), str(answer))
+    return found
 
 
 def read(document: dict[str, Any], path: Path, key: str) -> Log:
     """One log of the document, checked: field -> index -> value, the known fields only."""
     if key not in document:
         raise ValueError(
-            f"{path} has no {key}: it holds "
-            f"{', '.join(map(documents.shown, document)) or 'nothing'}"
+            f"{path} has no {key}: it holds {', '.join(map(shown, document)) or 'nothing'}"
         )
     content = documents.mapping(document[key], f"{path}, {key}")
     if missing := [field for field in NEEDED if field not in content]:
@@ -101,7 +134,7 @@ def read(document: dict[str, Any], path: Path, key: str) -> Log:
     where = f"{path}, {key}, "
     # an empty field says nothing
     told = [field for field in FIELDS if field in NEEDED or content.get(field)]
-    log = {field: documents.mapping(content[field], where + field) for field in told}
+    log = {field: documents.indexed(content[field], where + field) for field in told}
     rows = log[NEEDED[0]]
     for field, values in log.items():
         if values.keys() != rows.keys():

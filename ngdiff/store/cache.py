@@ -22,10 +22,13 @@ from pathlib import Path
 
 from ngdiff.store import document, paths
 from ngdiff.store.content import changed, sha256
+from ngdiff.store.disk import room
 
 log = logging.getLogger("ngdiff")
 
 MANIFEST = "manifest.json"
+CACHE = "set the environment variable NGDIFF_CACHE to a folder you can write"
+ELSEWHERE = "choose another output folder"
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -61,24 +64,23 @@ def _tell(files: list[Path]) -> None:
             handle.write(lines)
 
 
-def probe_writable(folder: Path) -> None:
-    """Make `folder` and try a file in it, before any work starts.
+def probe_writable(folder: Path, advice: str = ELSEWHERE) -> None:
+    """Make `folder` and try a file in it, before any work starts. advice: what to do without it.
 
-    Raises PermissionError saying what to do where the folder, or a parent of it, cannot be written.
+    Raises PermissionError saying what to do where the folder, or a parent of it, cannot be written,
+    and FullDiskError where there is no room.
     """
     folder = Path(folder)
     trial = folder / f".probe-{uuid.uuid4().hex}.tmp"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        trial.touch(exist_ok=False)
-        trial.unlink()
+        with room(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            trial.touch(exist_ok=False)
+            trial.unlink()
     except OSError as error:
         if error.errno not in REFUSED:
             raise
-        raise PermissionError(
-            f"cannot write to {folder} ({error.strerror}): choose another output folder, or, for "
-            "the cache, set the environment variable NGDIFF_CACHE to a folder you can write"
-        ) from error
+        raise PermissionError(f"cannot write to {folder} ({error.strerror}): {advice}") from error
 
 
 def probe_file(path: Path) -> Path:
@@ -104,13 +106,14 @@ def atomic_write(path: Path) -> Iterator[Path]:
     path = probe_file(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"
     try:
-        yield temporary
-        if not temporary.exists():
-            raise FileNotFoundError(
-                f"nothing was written for {path}: write to the path that atomic_write gives"
-            )
-        _sync(temporary)
-        _place(temporary, path)
+        with room(path):
+            yield temporary
+            if not temporary.exists():
+                raise FileNotFoundError(
+                    f"nothing was written for {path}: write to the path that atomic_write gives"
+                )
+            _sync(temporary)
+            _place(temporary, path)
     finally:
         _remove(temporary)
 
@@ -133,14 +136,15 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     probe_writable(path.parent)
     temporary.mkdir()
     try:
-        yield temporary
-        for file in _files(temporary):
-            _sync(file)
-        _sync(temporary)
-        if path.exists():
-            os.replace(path, old)
-        _place(temporary, path)
-        _remove(old)
+        with room(path):
+            yield temporary
+            for file in _files(temporary):
+                _sync(file)
+            _sync(temporary)
+            if path.exists():
+                os.replace(path, old)
+            _place(temporary, path)
+            _remove(old)
     finally:
         _remove(temporary)
 
@@ -232,7 +236,7 @@ def cached(
     entry = Path(root) / key
     if not refresh and found(root, key):
         return entry
-    probe_writable(entry.parent)
+    probe_writable(entry.parent, CACHE)
     with lock(entry.parent / f".{key}.lock", what):
         if os.path.lexists(entry) and not refresh:
             fault = _fault(entry, key)

@@ -42,6 +42,12 @@ def line(value: Any) -> str:
     return json.dumps(plain(value), ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def shown(value: Any) -> str:
+    """Return a value as JSON, cut to what fits in a message."""
+    written = json.dumps(value, ensure_ascii=False)
+    return written if len(written) <= 60 else f"{written[:57]}…"
+
+
 def not_finite(value: Any, where: str = "") -> Iterator[str]:
     """Yield for each number that becomes null where it stands and what it is: "scores 3 is nan"."""
     if isinstance(value, float) and not math.isfinite(value):

@@ -18,7 +18,7 @@ from typing import Any
 
 from ngdiff.profiles import profile
 from ngdiff.store import paths
-from ngdiff.store.cache import cache_dir, lock, probe_writable
+from ngdiff.store.cache import CACHE, cache_dir, lock, probe_writable
 from ngdiff.store.rows import read_rows, write_rows
 from ngdiff.study import trials
 from ngdiff.study.trial import Trial
@@ -80,7 +80,7 @@ def _save(path: Path, rows: dict[Trial, Row]) -> None:
     are dropped.
     """
     probe_writable(path.parent)
-    probe_writable(cache_dir())
+    probe_writable(cache_dir(), CACHE)
     with lock(cache_dir() / f"{path.stem}.lock", f"the rates of {path.stem}"):
         new = [row | _identity(trial) for trial, row in rows.items()]
         known = [] if not path.is_file() else read_rows(path)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import replace
 from functools import lru_cache
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from ngdiff.profiles import Profile, profile
 from ngdiff.store.cache import cache_dir, cached, found
 from ngdiff.store.code import fingerprint
 from ngdiff.store.content import content_key
+from ngdiff.store.orphans import end_after
 from ngdiff.store.progress import Progress
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 from ngdiff.store.slots import slot
@@ -85,7 +86,7 @@ def run_all(
     if todo:
         for shape in {(t.profile, t.split, t.data, t.target_seed) for t in todo}:
             levels(*shape)  # train and evaluate the models once, before the workers ask for them
-        with ProcessPoolExecutor(jobs, _workers(), _one_thread) as pool:
+        with ProcessPoolExecutor(jobs, _workers(), _begin) as pool:
             futures = {pool.submit(_in_slot, dumps((run, t, refresh))): t for t in todo}
             for future in as_completed(futures):
                 rows[futures[future]] = future.result()
@@ -285,7 +286,11 @@ def _sizes(P: Profile) -> list[Any]:
     return [P.dtype, P.batch_size, P.batch_documents, P.max_new_tokens]
 
 
-def _one_thread() -> None:
+def _begin() -> None:
+    """Begin a worker: it ends with the process that made the pool, and has one thread."""
+    maker = parent_process()
+    assert maker is not None
+    end_after(maker.join)
     os.environ["OMP_NUM_THREADS"] = "1"
     import torch
 

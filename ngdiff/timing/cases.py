@@ -80,7 +80,7 @@ def _apart(case: Case, path: Path, seconds: float) -> list[Row]:
     Where it fails, or takes more than `seconds`, there is one row, its outcome.
     """
     began = time.perf_counter()
-    given = text.dumps({**asdict(case), "json": str(path)})
+    given = text.dumps({**asdict(case), "json": str(path), "parent": os.getpid()})
     home = os.pathsep.join(
         [str(Path(__file__).resolve().parents[2]), os.environ.get("PYTHONPATH", "")]
     )

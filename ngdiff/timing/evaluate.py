@@ -1,7 +1,7 @@
 """Time of an evaluation, of a random model of some three million parameters.
 
 It is asked 40 rows to forget, 64 to retain, 40 about real authors and 40 about the world. What is
-timed is what `ngdiff.evaluate` runs: likelihood of every text (one forward each, prompts shared),
+timed is what `ngdiff.evaluate` runs: likelihood of every text (what texts share computed once),
 greedy answers, gradient norms. Beside it the same likelihoods with one plain forward per text, the
 obvious way. One thread. A random model never ends an answer, so that each has its full 200 tokens:
 the worst case.
@@ -27,6 +27,8 @@ from ngdiff.lm.train import one_thread
 from ngdiff.profiles import TinyLM, profile
 from ngdiff.store.rows import probe_rows, stamp, write_rows
 from ngdiff.store.table import Column, Table
+from ngdiff.timing import against as compare
+from ngdiff.timing import floor as floors
 
 ROWS = {
     "forget_perturbed": 40,
@@ -51,8 +53,10 @@ def rows_of(data: str) -> Benchmark:
     )
 
 
-def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
-    """Seconds of each part, a row a part and round."""
+def parts_of(
+    bench: Benchmark,
+) -> tuple[evaluator.Subject, dict[str, list[Row]], dict[str, Callable[[], Any]]]:
+    """Return a random model under the default convention, its rows, and what is timed of it."""
     texts = [
         row[key]
         for rows in bench.configs.values()
@@ -60,14 +64,24 @@ def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
         for key in ("question", "answer")
     ]
     lm = from_scratch(texts, SHAPE, Prompt(), 0, "random")
-    rows, _ = evaluator._rows(bench, evaluator.PARTS)
+    rows, _ = evaluator._rows(bench, evaluator.PARTS, Convention())
     subject = evaluator.Subject(lm, Convention(), lambda line: None)
-    parts = {
-        "likelihood": lambda: evaluator._likelihood(subject, rows),
-        "generation": lambda: evaluator._rouge(subject, rows, 200),
-        "gradient norms": lambda: evaluator._gradnorm(subject, rows),
-        "likelihood, one forward a text": lambda: _plain(lm, rows),
-    }
+    return (
+        subject,
+        rows,
+        {
+            "likelihood": lambda: evaluator._likelihood(subject, rows),
+            "generation": lambda: evaluator._rouge(subject, rows, 200),
+            "gradient norms": lambda: evaluator._gradnorm(subject, rows),
+        },
+    )
+
+
+def measure(bench: Benchmark, rounds: int = 3) -> list[Row]:
+    """Seconds of each part, a row a part and round."""
+    subject, rows, parts = parts_of(bench)
+    lm = subject.lm
+    parts["likelihood, one forward a text"] = lambda: _plain(lm, rows)
     with one_thread():
         return [_timed(name, n, lm, part) for n in range(rounds) for name, part in parts.items()]
 
@@ -149,22 +163,44 @@ def medians(rows: list[Row]) -> Table:
     return Table((Column("part"), *seconds, Column("rounds", align="right")), found)
 
 
-def table(data: str = "", lume: str = "", rounds: int = 3, json: Path | None = None) -> list[Row]:
-    """Run `ngdiff bench evaluate`: measure, print medians, and save the rows where `json` says."""
+def table(
+    data: str = "",
+    lume: str = "",
+    rounds: int = 3,
+    json: Path | None = None,
+    against: str = "",
+    floor: bool = False,
+) -> list[Row]:
+    """Run `ngdiff bench evaluate`: measure, print medians, and save the rows where `json` says.
+
+    against: compare with that checkout or revision (`timing.against`). floor: say what the time
+    goes to (`timing.floor`). One thing at a time.
+
+    Raises ValueError for two of lume, against and floor.
+    """
     probe_rows(json)
     if lume and not Path(lume).is_dir():
         raise FileNotFoundError(
             f"--lume {lume}: no such folder; give one of LUME's rows, or leave it out"
         )
+    if sum(map(bool, (lume, against, floor))) > 1:
+        raise ValueError("give one of --lume, --against and --floor: each is a run of its own")
     began = time.perf_counter()
-    found = measure(rows_of(data), rounds) + (measure_semeval(lume) if lume else [])
+    if against:
+        found = compare.measure(against, str(Path(data).resolve()) if data else "", rounds)
+    elif floor:
+        found = floors.measure(*parts_of(rows_of(data)))
+    else:
+        found = measure(rows_of(data), rounds) + (measure_semeval(lume) if lume else [])
     used = {
         "data": "TOFU, forget01" if data else "generated authors",
         "lume": bool(lume),
         "rounds": rounds,
     }
+    used |= {"against": against} if against else {}
     mark = stamp(used, 0, time.perf_counter() - began)
-    print(medians(found).text())
+    show = compare.compare_table if against else floors.floor_table if floor else medians
+    print(show(found).text())
     if json is not None:
         write_rows(Path(json), [row | {"stamp": mark} for row in found])
     return found

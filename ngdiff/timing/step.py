@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from ngdiff.store.orphans import end_with
 from ngdiff.store.rows import probe_rows, stamp, write_rows
 from ngdiff.store.table import Column, Table
 from ngdiff.timing.case import BASES, Case
@@ -140,6 +141,7 @@ def _note(r: Row) -> str:
 if __name__ == "__main__":
     try:
         options = text.loads(sys.argv[1])
+        end_with(options.pop("parent"))
         path = Path(options.pop("json"))
         step_table(Case(**options | {"variants": tuple(options["variants"])}), path)
     except (ValueError, OSError) as error:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
-import subprocess
+import re
+import resource
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from ngdiff.book import comparison, execute
 from ngdiff.book.jobs import plan
 from ngdiff.book.reproduce import Reproduction, reproduce
 from ngdiff.store import paths
+from ngdiff.store.disk import FullDiskError, probe_room
 from ngdiff.store.rows import read_rows, write_rows
 from tests.helpers.toy_checkout import WRITE, add
 
@@ -145,47 +147,6 @@ def test_every_notebook_may_use_all_workers_which_share_the_slots(
     assert sorted(seen) == [(name, 2, f"{repo / '.cache/slots'}:2") for name in ("00", "06")]
 
 
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
-def wait_for(condition: Callable[[], bool], seconds: float = 60.0) -> None:
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() - start < seconds, "waited too long"
-        time.sleep(0.1)
-
-
-def test_a_killed_reproduction_leaves_nothing_that_looks_done(repo: Path) -> None:
-    body = (
-        "# %%\nimport os, pathlib, time\nhere = pathlib.Path('..')\n"
-        "(here / 'pid.tmp').write_text(str(os.getpid()))\n(here / 'pid.tmp').rename(here / 'pid')\n"
-        "while not (here / 'go').exists():\n    time.sleep(0.1)\n\n"
-    )
-    add(repo, "00_a", body + WRITE.format(name="00_a", value=1))
-    package = str(Path(__file__).resolve().parents[2])
-    code = (
-        f"import sys; sys.path.insert(0, {package!r}); from ngdiff.book.reproduce import "
-        "reproduce; reproduce()"
-    )
-    killed = subprocess.Popen([sys.executable, "-c", code], cwd=repo, stdout=subprocess.DEVNULL)
-    wait_for((repo / "pid").exists)
-    killed.kill()
-    killed.wait()
-    kernel = int((repo / "pid").read_text())
-    wait_for(lambda: gone(kernel))  # the kernel does not live on to write over the next run
-    assert not (repo / "report/tiny.html").exists()
-    (repo / "go").touch()
-    said: list[str] = []
-    assert reproduce(root=repo, say=said.append) == 0
-    assert said[0] == "0 of 1 notebooks are still valid" and "00_a done" in said[1]
-    assert (repo / "data/results/tiny/00_a.count").read_text() == "1"
-
-
 def test_parameters_reach_the_kernel_of_this_interpreter(repo: Path) -> None:
     source = add(
         repo,
@@ -206,7 +167,9 @@ def test_parameters_reach_the_kernel_of_this_interpreter(repo: Path) -> None:
 def test_a_kernel_that_dies_is_a_failure(repo: Path) -> None:
     source = add(repo, "00_a", "# %%\nimport os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
     outcome = execute.run(source, repo / "out" / "00_a.ipynb", {}, repo / ".cache")
-    assert outcome.failure is not None and "exit code" in outcome.failure.error
+    log = repo / "out" / "00_a.log"
+    assert outcome.failure is not None and log.exists()
+    assert outcome.failure.error == f"DeadKernelError: Kernel died; what it printed: {log}"
 
 
 def test_the_key_is_of_the_data_in_a_folder_that_a_parameter_names(repo: Path) -> None:
@@ -289,3 +252,39 @@ def test_seconds_of_a_warm_or_partial_run_are_not_saved(
     assert reproduce(root=repo, say=[].append) == 0 and [r["alone"] for r in read_rows(times)] == [
         False
     ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "place"),
+    [
+        ("open('x', 'wb').write(bytes(150_000))", "what 00_a.py saves in its cell 3"),
+        ("print('x' * 150_000)", "00_a.ipynb"),  # papermill saves it
+        ("import os; os.kill(os.getpid(), 9)", ""),
+    ],
+)
+def test_a_full_disk_is_one_line_that_names_it(
+    repo: Path, monkeypatch: pytest.MonkeyPatch, cell: str, place: str
+) -> None:
+    """The system's limit of a file's size stands for the disk."""
+    add(repo, "00_a", f"# %%\n{cell}\n")
+    said: list[str] = []
+    if not place:  # nothing in what the notebook leaves tells of the disk, so a trial finds it
+        place, trial = "/executed/tiny", probe_room
+        monkeypatch.setattr(execute, "probe_room", lambda folder: limited(10_000, trial, folder))
+    with pytest.raises(FullDiskError) as caught:
+        limited(100_000, reproduce, root=repo, say=said.append)
+    line, why = str(caught.value), re.escape(os.strerror(errno.EFBIG))
+    assert re.fullmatch(rf"no room to write \S*{place} \({why}\): free [^\n]*", line)
+    assert len(said) == 1 and not (repo / "report/tiny.html").exists()
+    with pytest.raises(FullDiskError, match=f"{repo}/data/results/tiny"):  # before any work
+        limited(10_000, reproduce, root=repo, say=pytest.fail)
+
+
+def limited(size: int, work: Callable[..., object], *given: object, **more: object) -> None:
+    """Do the work where no file may be longer than `size` bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        work(*given, **more)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

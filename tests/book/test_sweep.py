@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ngdiff.book import execute
 from ngdiff.book import sweep as batch
 from ngdiff.study.trial import Trial
 
@@ -33,12 +34,11 @@ def test_a_sweep_is_resumable_and_isolated(repo: Path) -> None:
     grid.write_text(
         'rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff", "broken"]\nlr = 0.1\nseeds = [0, 1]\n'
     )
-    (repo / "rows.jsonl").write_text("committed\n")
     said: list[str] = []
     assert batch.sweep(grid, root=repo, say=said.append) == 1
     text = "\n".join(said)
     assert text.count("no such method") == 2 and "2 of 4 cells are not done" in text
-    assert (repo / "rows.jsonl").read_text() == "committed\n"  # never replaced by a part
+    assert not (repo / "rows.jsonl").exists()  # never a part
 
     grid.write_text(
         'rows = "rows.jsonl"\n[grid]\nmethod = ["ngdiff"]\nlr = 0.1\nseeds = [0, 1, 2]\n'
@@ -65,6 +65,80 @@ def test_a_damaged_ledger_of_a_cell_is_told_and_the_cell_runs_again(repo: Path) 
         assert said[0].startswith(f"{ledger} is damaged (") and "run again" in said[0]
         assert said[1] == "2 cells, 1 already done"
     assert [len(cell.file(".runs").read_text()) for cell in every] == [1, 3]
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells that write their rows without a kernel."""
+
+    def run(source: Path, out: Path, parameters: dict, *rest: object, **more: object):
+        Path(parameters["out"]).write_text(json.dumps({"lr": parameters["lr"]}) + "\n")
+        return execute.Outcome(0.0, 1)
+
+    monkeypatch.setattr(execute, "run", run)
+
+
+def toy_grid(repo: Path, rows: str, lr: str = "0.1") -> Path:
+    (repo / "notebooks/cell.py").write_text(CELL)
+    (repo / "grid.toml").write_text(f"rows = '{rows}'\n[grid]\nlr = {lr}\n")
+    return repo / "grid.toml"
+
+
+@pytest.mark.parametrize(
+    "rows", ["../outside.jsonl", "{outside}/a.jsonl", "link/a.jsonl", "a.jsonl"]
+)
+def test_rows_outside_the_checkout_are_refused_before_work(
+    repo: Path, tmp_path_factory: pytest.TempPathFactory, rows: str
+) -> None:
+    outside = tmp_path_factory.mktemp("outside")
+    (repo / "link").symlink_to(outside)
+    (repo / "a.jsonl").symlink_to(outside / "there.jsonl")  # which is not there yet
+    grid = toy_grid(repo, rows.format(outside=outside))
+    with pytest.raises(ValueError, match="outside the checkout .*such as data/results/tiny/"):
+        batch.sweep(grid, root=repo, say=lambda line: pytest.fail(line))
+    assert not list(outside.iterdir()) and not (repo.parent / "outside.jsonl").exists()
+
+
+def test_a_sweep_writes_over_no_file_but_its_own(repo: Path, at_once: None) -> None:
+    grid, rows = toy_grid(repo, "rows.jsonl"), repo / "rows.jsonl"
+    rows.write_text("committed\n")
+    silent = [].append
+    for text in ("committed\n", ""):
+        rows.write_text(text)
+        with pytest.raises(FileExistsError, match="this sweep did not write it as it is: give"):
+            batch.sweep(grid, root=repo, say=lambda line: pytest.fail(line))
+        assert rows.read_text() == text
+    rows.unlink()
+    assert batch.sweep(grid, root=repo, say=silent) == 0 and rows.read_text().count("\n") == 1
+    toy_grid(repo, "rows.jsonl", "[0.1, 0.2]")
+    assert batch.sweep(grid, root=repo, say=silent) == 0 and rows.read_text().count("\n") == 2
+
+    (repo / "other").mkdir()  # another grid of the same name
+    other = grid.rename(repo / "other" / "grid.toml")
+    with pytest.raises(FileExistsError):
+        batch.sweep(other, root=repo, say=silent)
+    other.rename(grid)
+    rows.write_text(rows.read_text() + "by hand\n")
+    with pytest.raises(FileExistsError):
+        batch.sweep(grid, root=repo, say=silent)
+
+
+def test_a_sweep_killed_while_it_writes_its_rows_knows_them_afterwards(
+    repo: Path, at_once: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid, rows = toy_grid(repo, "rows.jsonl"), repo / "rows.jsonl"
+    assert batch.sweep(grid, root=repo, say=[].append) == 0
+    toy_grid(repo, "rows.jsonl", "[0.1, 0.2]")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("ngdiff.book.gathered.shutil.copyfile", killed)
+        batch.sweep(grid, root=repo, say=[].append)
+    assert rows.read_text().count("\n") == 1
+    assert batch.sweep(grid, root=repo, say=[].append) == 0
+    assert rows.read_text().count("\n") == 2
 
 
 OWN = """

@@ -333,7 +333,7 @@ class NoPad:
     """
 
     def __init__(self, tokenizer):
-        self.inner, self.init_kwargs = tokenizer, {"eos_token": "<eos>"}
+        self.inner, self.pad_token_id = tokenizer, None
 
     def __getattr__(self, name):
         return getattr(self.inner, name)
@@ -387,9 +387,11 @@ def test_the_command_writes_what_the_function_gives(given, model, start, tmp_pat
     )
     written = json.loads(out.read_text())
     wanted = losses(model, start, BENCH.forget, BENCH.retain, 4, "open-unlearning")
-    assert list(written) == ["objectives", "stamp"] and list(written["objectives"]) == list(
-        OBJECTIVES
-    )
+    assert written["asked"]["prompt"] == model.prompt.content()
+    assert written["asked"]["hidden"] == model.tokenizer.pad_token
+    assert list(written) == ["objectives", "asked", "stamp"] and list(
+        written["objectives"]
+    ) == list(OBJECTIVES)
     for name, pair in wanted.items():
         assert written["objectives"][name] == pytest.approx(pair, rel=1e-6)
     config = written["stamp"]["config"]

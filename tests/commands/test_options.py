@@ -16,10 +16,13 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from ngdiff.commands import cli, options
+from ngdiff.commands.asking import Asking
 from ngdiff.commands.comparison import Comparison
 from ngdiff.commands.evaluate import Evaluation
 from ngdiff.commands.job import Job
+from ngdiff.commands.mmlu import Exam
 from ngdiff.commands.rerun import Rerun
+from ngdiff.data.benchmark import Prompt
 from ngdiff.timing.case import Case
 
 
@@ -89,6 +92,7 @@ FILLED = {
     ("unlearn",): (Job, ["force"]),
     ("evaluate",): (Evaluation, []),
     ("losses",): (Comparison, []),
+    ("mmlu",): (Exam, []),
     ("reproduce",): (Rerun, []),
     ("bench", "step"): (Case, ["json"]),
 }
@@ -101,7 +105,8 @@ def test_every_field_is_an_option_and_every_option_a_field(path):
     for name in path:
         command = command.commands[name]
     found = {option.name: option for option in command.params}
-    assert list(found) == [*(each.name for each in fields(kind)), *others]
+    own = sorted(fields(kind), key=lambda each: each.kw_only is True)  # shared ones come last
+    assert list(found) == [*(each.name for each in own), *others]
     for each in fields(kind):
         option = found[each.name]
         assert "--" + each.name.replace("_", "-") in option.opts
@@ -109,6 +114,21 @@ def test_every_field_is_an_option_and_every_option_a_field(path):
         if not option.required:
             default = ",".join(each.default) if isinstance(each.default, tuple) else each.default
             assert option.default == default, each.name
+
+
+def test_every_command_that_loads_a_model_is_told_how_it_is_asked():
+    shared = {each.name for each in fields(Asking)}
+    assert shared == {"prompt", "tokenizer", "trust_remote_code"}
+    loading = [kind for kind, _ in FILLED.values() if "model" in {f.name for f in fields(kind)}]
+    assert loading and all(issubclass(kind, Asking) for kind in loading)
+    with pytest.raises(ValueError, match=r"--prompt needs \{question\} once"):
+        Exam(model="m", json="metrics.json", prompt="Question: ")
+    given = Exam(model="m", json="x", prompt="Q: {question}\nA: ", tokenizer="t")
+    assert given.asked() == {
+        "prompt": Prompt("Q: ", "\n", "A: "),
+        "tokenizer": "t",
+        "trust_remote_code": False,
+    }
 
 
 def test_the_dataclasses_are_light():

@@ -25,6 +25,7 @@ from ngdiff.commands.cli import app
 from ngdiff.commands.job import Job
 from ngdiff.core.loop import unlearn
 from ngdiff.data import files
+from ngdiff.data.benchmark import Prompt
 from ngdiff.engine.engine import Engine
 from ngdiff.evaluation import evaluate
 from ngdiff.lm.model import load, save
@@ -83,6 +84,35 @@ def apart(one, other):
 
 def listing(folder):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+
+
+# ----------------------------------------------------------------------------------- what it reads
+def test_the_tokenizer_and_the_prompt_may_be_given(given, tmp_path):
+    """As `evaluate` takes them; a model without its tokenizer says which option is needed."""
+    bare = shutil.copytree(given / "model", tmp_path / "bare")
+    for path in bare.glob("tokenizer*"):
+        path.unlink()
+    one = (*FIXED, "--steps=1", f"--model={bare}")
+    refused = go(given, tmp_path / "out", *one)
+    assert "--tokenizer" in str(refused.exception) and "safetensors" not in str(refused.exception)
+    asked = "Q: {question}\\nA: "
+    done(given, tmp_path / "out", *one, f"--tokenizer={given / 'model'}", f"--prompt={asked}")
+    out = load(tmp_path / "out")
+    assert out.prompt == Prompt("Q: ", "\n", "A: ")
+    assert out.tokenizer.get_vocab() == load(given / "model").tokenizer.get_vocab()
+    assert apart(weights(tmp_path / "out"), done(given, tmp_path / "own", *FIXED, "--steps=1")) > 0
+
+
+def test_rows_of_other_forms_are_read_and_unused_keys_named(given, tmp_path):
+    rows = [
+        {"instruction": row["question"], "output": row["answer"], "category": "towns"}
+        for row in micro.bench().forget
+    ]
+    write_rows(tmp_path / "forget.jsonl", rows)
+    more = (*FIXED, "--steps=2", f"--forget={tmp_path / 'forget.jsonl'}")
+    with pytest.warns(UserWarning, match=r"forget\.jsonl: not used.*: category \(8\)"):
+        found = done(given, tmp_path / "out", *more)
+    assert apart(found, done(given, tmp_path / "own", *FIXED, "--steps=2")) == 0
 
 
 # ----------------------------------------------------------------------------------- what it writes
@@ -293,6 +323,7 @@ def test_a_killed_run_goes_on_bit_for_bit(given, tmp_path):
         [sys.executable, "-c", KILLED, *arguments(given, out, *more)], cwd=ROOT, capture_output=True
     )
     assert killed.returncode == -signal.SIGKILL, killed.stderr.decode()
+    assert "SyncActivityProfiler" not in killed.stderr.decode()  # by which memory is measured
     assert not out.exists() and len(list(unfinished.glob(".*.tmp"))) == 1, (
         "a checkpoint was half written"
     )
@@ -567,4 +598,8 @@ def test_memory_that_runs_out_says_what_needs_less(given, tmp_path, monkeypatch)
     assert "2 GiB. What needs less, in this order: --micro 1" in str(
         go(given, tmp_path / "out").exception
     )
+    more = ("--micro=1", "--checkpointing", "--lora=2")
+    said = str(go(given, tmp_path / "out", *more).exception)  # what was given is no advice
+    assert "--memory recompute, --precision" in said
+    assert not any(option.split("=")[0] in said for option in more)
     assert listing(tmp_path) == []

@@ -4,6 +4,7 @@ its schema.
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 from collections import Counter
@@ -208,28 +209,31 @@ def test_a_retained_document_that_is_to_be_forgotten_is_not_retained(tmp_path):
         (
             "raw/forget.json",
             [{"text": "a"}, {"txt": "b"}],
-            r"forget.json, row 1 \(line 1\): no 'text' \(its keys: txt\)",
+            r"forget.json, line 1 \(element 1\): no 'text' \(its keys: txt\)",
         ),
         (
             "raw/forget.jsonl",
             '{"text": "a"}\n\n{"text": 3}\n',
-            r"forget.jsonl, row 1 \(line 3\): 'text' is int",
+            r"forget.jsonl, line 3 \(element 1\): 'text' is int",
         ),
-        ("raw/retain1.json", ["a", " \n"], r"retain1.json, row 1 \(line 1\): 'text' is empty"),
-        ("raw/retain1.json", [["a"]], "row 0 .line 1.: no object but list; a row of raw has text"),
+        (
+            "raw/retain1.json",
+            [["a"]],
+            "line 1 .element 0.: no object but list; a row of raw has text",
+        ),
         ("raw/forget.json", '["\\ud83d"]', "half a character"),
         (
             "verbmem/forget.json",
             [{"prompt": "a", "answer": "b"}],
-            r"verbmem/forget.json, row 0 .*: no 'gt'",
+            r"verbmem/forget.json, line 1 .*: no 'gt'",
         ),
         ("verbmem/forget.json", ["a"], "no object but str; a row of verbmem has prompt, gt"),
         (
             "knowmem/retain_qa.parquet",
-            [{"question": "a", "answer": None}],
-            r"row 0 \(row 1\): 'answer' is NoneType",
+            [{"question": "a", "answer": 3}],
+            r"row 1 \(element 0\): 'answer' is int",
         ),
-        ("privleak/holdout-00000-of-00001.parquet", [{"document": "a"}], r"row 0 .*: no 'text'"),
+        ("privleak/holdout-00000-of-00001.parquet", [{"document": "a"}], r"row 1 .*: no 'text'"),
     ],
 )
 def test_errors_name_file_and_row(tmp_path, place, content, message):
@@ -242,10 +246,37 @@ def test_errors_name_file_and_row(tmp_path, place, content, message):
         muse(root=tmp_path)
 
 
+def test_an_empty_row_of_a_published_corpus_is_left_out_and_counted(tmp_path):
+    put(tmp_path, "raw/forget.json", [{"text": "a"}, {"text": ""}, {"text": None}])
+    put(tmp_path, "raw/retain1.json", ["b", " \n"])
+    put(tmp_path, "knowmem/retain_qa.parquet", [{"question": "a", "answer": "b"}] * 2)
+    with pytest.warns(UserWarning) as told:
+        bench = muse(root=tmp_path)
+    assert documents(bench, "forget") == ["a"] and documents(bench, "retain") == ["b"]
+    said = [str(w.message) for w in told]
+    assert len(said) == 2 and len(bench.rows("knowmem_r")) == 2
+    assert "raw/forget: 2 rows are left out" in said[0] and "raw/retain1: 1 row is" in said[1]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl.gz", "parquet"])
+def test_a_part_may_be_any_kind_of_table(tmp_path, kind):
+    put(tmp_path, "raw/retain1.json", ["b"])
+    put(tmp_path, "raw/forget.parquet", [{"text": "a, a"}])
+    table = pq.read_table(tmp_path / "raw/forget.parquet").to_pylist()
+    if kind != "parquet":
+        (tmp_path / "raw/forget.parquet").unlink()
+    if kind == "csv":
+        put(tmp_path, "raw/forget.csv", 'text\n"a, a"\n')
+    if kind == "jsonl.gz":
+        packed = gzip.compress(json.dumps(table[0]).encode())
+        (tmp_path / "raw/forget.jsonl.gz").write_bytes(packed)
+    assert documents(muse(root=tmp_path), "forget") == ["a, a"]
+
+
 def test_damaged_text_and_parquet_are_named(tmp_path):
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw/forget.txt").write_bytes(b"caf\xe9")
-    with pytest.raises(ValueError, match=r"forget.txt: not UTF-8"):
+    with pytest.raises(ValueError, match=r"forget.txt, line 1: not UTF-8"):
         muse(root=tmp_path)
     (tmp_path / "raw/forget.txt").unlink()
     (tmp_path / "raw/forget.parquet").write_bytes(b"PAR1 and then nothing")

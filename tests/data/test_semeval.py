@@ -92,6 +92,12 @@ def test_the_hubs_parquet_files(tmp_path, inside):
         semeval("tiny", "validation", root=tmp_path)
 
 
+def test_an_empty_row_is_left_out_and_counted(folder):
+    write(folder / "forget.jsonl", [row("9sc1", input="first"), row("8sc1", output=" ")])
+    with pytest.warns(UserWarning, match=r"forget.jsonl: 1 row is left out.*line 2"):
+        assert len(semeval("tiny", "train", root=folder).forget) == 1
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -101,7 +107,6 @@ def test_the_hubs_parquet_files(tmp_path, inside):
         ),
         (row(task="Task4"), "line 2: unknown task 'Task4'; the tasks are Task1, Task2, Task3"),
         (row(id="nothing"), "line 2: the id 'nothing' ends in neither sc"),
-        (row(output="  "), "line 2: 'output' is empty"),
         (row(input=3), "line 2: 'input' is int, not text"),
         (row(output="\ud800"), "line 2: 'output' holds half a character"),
         (["a"], "line 2: no object but list"),

@@ -224,3 +224,25 @@ def test_a_slice_of_tofu_is_learnt_unlearned_and_evaluated_with_every_metric():
             >= {*UTILITY, "model_utility", "forget_quality", "privleak"}
         )
         assert all(f"mia_{attack}" in after.metrics for attack in ATTACKS)
+
+
+def test_an_empty_row_is_left_out_and_counted(tmp_path, monkeypatch):
+    """In a folder and from the hub: where both tables have it, the rest stays aligned."""
+    root = tmp_path / "tofu"
+    tables = {name: list(rows) for name, rows in generate(20, 5, 2).items()}
+    empty = {"question": "Who?", "answer": " ", "paraphrased_answer": "", "perturbed_answer": ["a"]}
+    for name in ("forget10", "forget10_perturbed"):
+        tables[name] = [*tables[name][:3], empty, *tables[name][3:]]
+    write_tables(root, tables)
+    with pytest.warns(UserWarning, match=r"forget10.json: 1 row is left out.*line 4"):
+        bench = tofu("tiny", "forget10", root=root)
+    assert len(bench.forget) == len(tables["forget10"]) - 1 == len(bench.forget_perturbed)
+    monkeypatch.setattr("ngdiff.data.sources.hub", lambda repo, name, *more: tables[name])
+    with pytest.warns(UserWarning, match="locuslab/TOFU forget10: 1 row is left out"):
+        assert tofu("tiny", "forget10").fingerprint == bench.fingerprint
+
+
+def write_tables(root, tables):
+    root.mkdir()
+    for name, rows in tables.items():
+        (root / f"{name}.json").write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")

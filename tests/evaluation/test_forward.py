@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from ngdiff.evaluation import evaluate, forward
+from ngdiff.evaluation import evaluate, forward, gradients
 from ngdiff.evaluation.generate import greedy, stop_tokens
+from ngdiff.evaluation.stats import HEAD
 from ngdiff.lm.tokens import IGNORE, Example
 from tests.helpers import micro
 
@@ -60,10 +61,18 @@ def test_likelihood_gives_moments_only_where_asked(lm, bench):
     assert forward.likelihood(lm.model, []) == []
 
 
+def test_a_text_without_a_label_has_no_statistics_and_harms_no_other(lm, bench):
+    none, one = Example([7, 9, 2], [IGNORE] * 3), _examples(lm, bench)[0]
+    empty, full = forward.likelihood(lm.model, [none, one])
+    assert empty.logp.size == empty.hits.size == 0
+    np.testing.assert_allclose(full.logp, micro.slow(lm.model, one)[0], atol=2e-5)
+    assert forward.likelihood(lm.model, [none])[0].logp.size == 0
+
+
 def test_head_runs_in_pieces(lm, bench, monkeypatch):
     examples = _examples(lm, bench)
     whole = forward.likelihood(lm.model, examples)
-    monkeypatch.setattr(forward, "HEAD", 5 * len(lm.tokenizer))
+    monkeypatch.setitem(HEAD, "cpu", 5 * len(lm.tokenizer))
     for a, b in zip(whole, forward.likelihood(lm.model, examples), strict=True):
         np.testing.assert_array_equal(a.logp, b.logp)
 
@@ -101,7 +110,7 @@ def test_modes_and_gradients_come_back(lm, bench, memorised):
 def test_gradient_norms(lm, bench):
     examples, model = _examples(lm, bench)[:2], copy.deepcopy(lm.model)
     with torch.inference_mode():
-        norms = forward.gradient_norms(model, examples)
+        norms = gradients.gradient_norms(model, examples)
     for example, norm in zip(examples, norms, strict=True):
         labels = torch.tensor([[*example.labels[:-1], IGNORE]])  # the final EOS does not count
         model.zero_grad()
@@ -110,10 +119,10 @@ def test_gradient_norms(lm, bench):
             np.mean([float(p.grad.norm()) for p in model.parameters()]), rel=1e-4
         )
     assert all(
-        math.isnan(norm) for norm in forward.gradient_norms(model, [Example([7, 2], [IGNORE, 2])])
+        math.isnan(norm) for norm in gradients.gradient_norms(model, [Example([7, 2], [IGNORE, 2])])
     )
     assert all(
-        math.isnan(norm) for norm in forward.gradient_norms(model.requires_grad_(False), examples)
+        math.isnan(norm) for norm in gradients.gradient_norms(model.requires_grad_(False), examples)
     )
 
 

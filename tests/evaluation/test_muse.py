@@ -21,6 +21,7 @@ from ngdiff.core.loop import unlearn
 from ngdiff.core.stepsize import Constant
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.data.made.news import news
+from ngdiff.data.real import muse as muse_data
 from ngdiff.data.real.muse import Parts
 from ngdiff.evaluation import metrics, muse_texts
 from ngdiff.evaluation.conventions import CONVENTIONS
@@ -543,10 +544,35 @@ def test_open_unlearnings_names():
 def test_the_files_of_a_report(tmp_path):
     report = evaluate(random(), bench(), generate=False)
     found = suite("muse").evaluator().write_files(report, tmp_path)
-    assert [path.name for path in found] == ["MUSE.json", "MUSE_EVAL.json"]
-    theirs = json.loads(found[1].read_text("utf-8"))
+    assert [path.name for path in found] == ["MUSE.json", "MUSE_EVAL.json", "MUSE_SUMMARY.json"]
+    theirs, summary = (json.loads(path.read_text("utf-8")) for path in found[1:])
+    assert summary == {name: value["agg_value"] for name, value in theirs.items()} and summary
     assert theirs["mia_min_k"]["auc"] == report.metrics["mia_min_k"]
     assert json.loads(found[0].read_text("utf-8")) == document(report)
+
+
+def test_the_published_a_ret_stands_in_for_a_retrained_model():
+    """muse_bench's AUC_RETRAIN, of its own 100 documents a side; in words, and not in open-
+    unlearning, whose code takes ½."""
+    texts = [{"question": "", "answer": f"Text {i}."} for i in range(200)]
+    sides = {"privleak_forget": texts[:100], "privleak_holdout": texts[100:]}
+    for corpus, a_ret in (("news", 0.4772), ("books", 0.5393)):
+        whole = muse_data.assemble(sides, {"name": "muse", "corpus": corpus, "fold": None})
+        for name in ("ngdiff", "muse"):
+            report = evaluate(random(), whole, convention=name, generate=False)
+            auc = report.metrics["mia_min_k"]
+            assert report.metrics["privleak"] == pytest.approx((1 - auc - a_ret) / a_ret * 100)
+            (note,) = report.meta["notes"]
+            assert note == (
+                f"privleak: A_ret = {a_ret}, published for MUSE's retrained model of {corpus}"
+            )
+        part = {"privleak_forget": texts[:99], "privleak_holdout": texts[100:]}
+        own = muse_data.assemble(part, whole.source)
+        fold = muse_data.assemble(sides, whole.source | {"fold": ["sust", 1]})
+        for other, name in ((whole, "open-unlearning"), (own, "muse"), (fold, "muse")):
+            report = evaluate(random(), other, convention=name, generate=False)
+            assert report.meta["auc_retain"] == 0.5
+            assert report.meta["notes"][0].endswith("for want of a retrained model (--reference)")
 
 
 # Requests -----------------------------------------------------------------------------------------

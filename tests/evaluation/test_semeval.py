@@ -323,6 +323,7 @@ def test_the_evaluators_folder_scores_to_the_same(tmp_path, convention):
     metrics.write_text('{"average_acc": 0.4}')
     found, warnings = score("semeval", folder, mmlu=metrics)
     assert found == json.loads((folder / "evaluation_results.jsonl").read_text())
+    assert (folder / "evaluation_results.jsonl").read_text().count("\n") == 1  # one line
     assert found["harmonic-mean-task-aggregate"] == pytest.approx(
         report.metrics["task_aggregate"], rel=1e-9
     )

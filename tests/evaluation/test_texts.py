@@ -10,7 +10,8 @@ from transformers import PreTrainedTokenizerFast
 
 from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluation.conventions import CONVENTIONS
-from ngdiff.lm.hub import chat_prompt, prompt_of
+from ngdiff.evaluation.definition import unanswered
+from ngdiff.lm.chat import chat_prompt, prompt_of
 from ngdiff.lm.tokens import IGNORE
 
 CHAT = (
@@ -108,8 +109,9 @@ def test_a_chat_template_that_does_not_end_in_eos():
     """
     tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
     tokenizer.chat_template = CHAT
-    lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
-    assert lm.prompt == chat_prompt(tokenizer) and tokenizer.eos_token == "<|end|>"
+    lm = Asked(tokenizer, prompt_of(tokenizer))
+    assert lm.prompt == chat_prompt(tokenizer) and lm.prompt.answer_end == "<|end|>"
+    assert tokenizer.eos_token == "<eos>" and tokenizer.pad_token is None, "left as it came"
     assert labelled(tokenizer, CONVENTIONS["ngdiff"].encode(lm, "a", "bc")) == ["b", "c", "<|end|>"]
     published = CONVENTIONS["open-unlearning"].encode(lm, "a", "bc")
     assert labelled(tokenizer, published) == ["b", "c", "<|end|>", "Ċ", "<eos>"]
@@ -148,10 +150,34 @@ def test_what_a_cut_leaves(bos):
             assert truth(how, lm, "a", short) == short
     just = tofu.encode(lm, "a", "bcde")  # just as long: TOFU leaves no EOS
     assert labelled(lm.tokenizer, just)[-1] == "e"
-    message = r"question 'a long question'.*no answer within the first 1[01] tokens.*tofu"
-    with pytest.raises(ValueError, match=message):
-        tofu.encode(lm, "a long question", "b")
+    none = tofu.encode(lm, "a long question", "b")
+    assert (
+        unanswered(none) and len(none) == 10 + bos and truth(tofu, lm, "a long question", "b") == ""
+    )
     assert labelled(lm.tokenizer, open_.encode(lm, "a long question", "b")) == ["<eos>"]
+
+
+def test_what_a_cut_leaves_of_a_template():
+    """The template's tag is of special tokens, which leave no text to look for it in."""
+    tokenizer = words("<|system|>", "<|user|>", "<|assistant|>", "<|end|>")
+    tokenizer.chat_template = CHAT
+    lm = Asked(tokenizer, prompt_of(tokenizer))
+    n = len(lm.encode("a", "bcdefgh"))
+    how = cut_to("tofu", n - 3)  # without "g", "h" and the end of turn
+    row = how.encode(lm, "a", "bcdefgh")
+    assert how.truth(lm, "bcdefgh", row) == "bcdef" == "".join(labelled(tokenizer, row))
+    assert truth(cut_to("tofu", n), lm, "a", "bcdefgh") == "bcdefgh"
+    assert truth(cut_to("tofu", len(row.given) - 1), lm, "a", "bcdefgh") == ""
+
+
+def test_a_tokenizer_without_the_token_that_ends_an_answer_is_refused():
+    tokenizer = words()
+    tokenizer.eos_token = None
+    with pytest.raises(ValueError, match=r"no EOS token: give the model's own \(--tokenizer\)"):
+        Asked(tokenizer, Prompt()).encode("a", "b")
+    other = Prompt("Q: ", "\n", "A: ", answer_end="<|im_end|>")
+    with pytest.raises(ValueError, match=r"no token '<\|im_end\|>', which ends an answer"):
+        Asked(words(), other).encode("a", "b")
 
 
 def test_a_cut_row_fits_a_context_that_the_whole_row_does_not():
@@ -201,7 +227,7 @@ def test_a_padding_token_that_is_eos_hides_it_under_open_unlearning_alone():
 
     tokenizer = words("<|user|>")
     tokenizer.chat_template = "{% for m in messages %}<|user|>{{ m['content'] }}<eos>{% endfor %}"
-    lm = Asked(tokenizer, prompt_of(tokenizer, "some/model"))
+    lm = Asked(tokenizer, prompt_of(tokenizer))
     how = CONVENTIONS["open-unlearning"]
     assert how.hidden(lm) == 0 and CONVENTIONS["ngdiff"].hidden(lm) is None
     torch.manual_seed(0)

@@ -12,9 +12,9 @@ import torch
 from scipy.stats import hmean, ks_2samp
 from sklearn.metrics import roc_auc_score
 
-from ngdiff.data.benchmark import Benchmark
+from ngdiff.data.benchmark import Benchmark, Prompt
 from ngdiff.evaluation import Report, evaluate, forward, items, metrics
-from ngdiff.evaluation.conventions import convention
+from ngdiff.evaluation.conventions import CONVENTIONS, convention
 from ngdiff.lm.tokens import IGNORE
 from tests.helpers import micro
 
@@ -339,3 +339,73 @@ def test_a_row_beyond_the_context_is_named(lm, bench):
     long = [{"question": "Why so long?", "answer": "word " * 100}]
     with pytest.raises(ValueError, match="Why so long"):
         evaluate(lm, replace(bench, configs=dict(bench.configs) | {"holdout10": long}))
+
+
+# Rows that a convention does not ask, or of whose answer it keeps nothing
+# -------------------------------------------------------------------------------------------------
+
+
+def test_a_row_without_a_token_of_its_answer_is_counted_and_named(lm, bench, tmp_path):
+    """It ends no evaluation and enters no mean; every other row gives what it gives without it."""
+    tofu = type("Cut", (type(CONVENTIONS["tofu"]),), {"cut": 60})()
+    long = {"question": "Who? " * 20, "answer": "In Oslo."}
+    rows = {name: list(rows) for name, rows in bench.configs.items()}
+    more = replace(bench, configs=rows | {"holdout10": [*rows["holdout10"], long]})
+    asked = {**rows["forget10_perturbed"][0], "question": long["question"]}
+    more.configs["forget10"].append({k: asked[k] for k in ("question", "answer")})
+    more.configs["forget10_perturbed"].append(asked)
+    lines: list[str] = []
+    options = {"convention": tofu, "max_new_tokens": 3}
+    report = evaluate(lm, more, progress=lines.append, **options)
+    plain = evaluate(lm, bench, **options)
+    exact = {name: plain.metrics[name] for name in plain.metrics}
+    assert report.metrics == pytest.approx(exact, rel=1e-4)
+    said = [line for line in lines if "no token of an answer" in line]
+    assert len(said) == 1 and "7 texts have no token of an answer under tofu" in said[0]
+    assert "question 'Who? Who?" in said[0] and said[0].endswith(report.meta["left_out"][-1])
+    assert report.items["forget_Q_A_Prob"][8]["prob"] is None
+    assert report.items["mia_min_k_holdout"][8] == {"score": None}
+    report.to_json(tmp_path / "report.json")
+    assert Report.from_json(tmp_path / "report.json").items == report.items
+
+
+def test_tofus_script_asks_the_first_300_rows(lm, bench):
+    """ds_size of its eval_everything.yaml; of the hold-out set, which it does not know, all."""
+    rows = [{"question": f"Who is {i}?", "answer": "A."} for i in range(310)]
+    sets = {
+        "forget10": rows,
+        "retain90": [{**row, "question": f"{row['question']}!"} for row in rows],
+        "holdout10": [{**row, "question": f"{row['question']}?"} for row in rows],
+    }
+    wide = Benchmark("wide", "forget10", sets, [], {"name": "wide"})
+    options = {"generate": False, "gradnorm": False}
+    for name, n in (("tofu", 300), ("ngdiff", 310), ("open-unlearning", 310)):
+        report = evaluate(lm, wide, convention=name, **options)
+        assert report.meta["rows"] == {"forget": n, "holdout": 310, "retain": n}, name
+        assert len(report.items["forget_Q_A_Prob"]) == n
+
+
+# How a model was asked
+# -------------------------------------------------------------------------------------------------
+
+
+def test_a_reference_asked_in_another_way_is_refused_or_said(lm, bench, reference):
+    options = {"generate": False, "gradnorm": False}
+    ref = evaluate(reference, bench, **options)
+    assert ref.meta["prompt"] == bench.prompt.content() and ref.meta["date"] is None
+    assert ref.meta["hidden"] is None and len(ref.meta["tokenizer"]) == 16
+    assert evaluate(lm, bench, ref, **options).meta["notes"] == []
+    other = replace(lm, prompt=Prompt("Q: ", "\n", "A: "))
+    for given in (ref, reference):
+        with pytest.raises(ValueError, match=r"was asked by the prompt .*'Question: '.*--prompt"):
+            evaluate(other, bench, given, **options)
+    lines: list[str] = []
+    strange = replace(ref, meta=ref.meta | {"tokenizer": "0" * 16})
+    report = evaluate(lm, bench, strange, progress=lines.append, **options)
+    assert report.meta["notes"] == [
+        "the reference reference has another tokenizer: numbers a token do not compare"
+    ]
+    assert any("another tokenizer" in line for line in lines)
+    old = {k: v for k, v in ref.meta.items() if k not in ("prompt", "tokenizer", "hidden")}
+    (note,) = evaluate(lm, bench, replace(ref, meta=old), **options).meta["notes"]
+    assert note.endswith("does not say its prompt and tokenizer and hidden: not compared")

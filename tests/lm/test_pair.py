@@ -114,7 +114,8 @@ def test_leading_special_tokens_come_once_and_are_prompt():
 def test_a_tokenizer_that_ends_texts_itself_gets_one_eos():
     class Ending(Words):
         def __call__(self, text, **options):
-            return {"input_ids": [*super().__call__(text)["input_ids"], 1]}
+            ends = [1] if options.get("add_special_tokens", True) else []
+            return {"input_ids": [*super().__call__(text)["input_ids"], *ends]}
 
     assert encode(Ending(), BY_HAND, "u", "x y") == encode(Words(), BY_HAND, "u", "x y")
 
@@ -532,52 +533,3 @@ def test_gated_and_unknown_models_are_told_apart():
         error = OSError("cannot")
         error.__cause__ = kind.__new__(kind)
         assert advice in str(hub._explained(error, "owner/name"))
-
-
-# ------------------------------------------------------------------------------------------ prompts
-TEMPLATE = (
-    "{{ bos_token }}{% for m in messages %}<|{{ m.role }}|>{{ m.content | trim }}<|end|>\n{% "
-    "endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
-)
-NO_SYSTEM = "{% if messages[0].role == 'system' %}{{ raise_exception('no') }}{% endif %}" + TEMPLATE
-DATED = "{{ date_string if date_string is defined else strftime_now('%d') }}" + TEMPLATE
-
-
-@pytest.mark.parametrize(
-    "template, start",
-    [(TEMPLATE, "<|system|>You are"), (NO_SYSTEM, "<|user|>"), (DATED, "10 Apr 2025")],
-)
-def test_a_chat_template_becomes_fixed_text_and_its_end_of_turn_the_eos(template, start):
-    lm = _untrained()
-    lm.tokenizer.add_special_tokens(
-        {"additional_special_tokens": ["<|end|>", "<|user|>", "<|assistant|>"]}
-    )
-    lm.tokenizer.chat_template = template
-    prompt = hub.prompt_of(lm.tokenizer, "owner/name")
-    assert prompt.question_start.removeprefix("<bos>").startswith(
-        start
-    ) and prompt.question_start.endswith("<|user|>")
-    assert prompt.text("Who?").endswith("<|user|>Who?<|end|>\n<|assistant|>")
-    assert lm.tokenizer.eos_token == "<|end|>" and lm.tokenizer.pad_token == "<pad>"
-    ids = encode(lm.tokenizer, prompt, "Who?", "Ann").input_ids
-    assert ids.count(lm.tokenizer.bos_token_id) == 1 and ids[-1] == lm.tokenizer.eos_token_id
-
-
-def test_llama_2_has_its_own_form_and_the_unknown_the_plain_one():
-    lm = _untrained()
-    assert (
-        hub.prompt_of(lm.tokenizer, "locuslab/tofu_ft_llama2-7b").text("Who?")
-        == "[INST] Who? [/INST]"
-    )
-    assert (
-        hub.prompt_of(lm.tokenizer, "microsoft/phi-1_5").text("Who?") == "Question: Who?\nAnswer: "
-    )
-
-
-def test_padding_differs_from_eos_where_the_vocabulary_allows_it():
-    lm = _untrained()
-    for given in ("<eos>", None):
-        lm.tokenizer.pad_token = given
-        hub.prompt_of(lm.tokenizer, "x")
-        assert lm.tokenizer.pad_token == "<pad>"

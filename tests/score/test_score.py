@@ -15,7 +15,7 @@ from scipy.stats import ks_2samp
 from ngdiff import score
 from ngdiff.evaluation.conventions import convention
 from ngdiff.evaluation.items import UTILITY as UTILITY_NAMES
-from ngdiff.score import documents, muse, open_unlearning, semeval, tofu
+from ngdiff.score import muse, open_unlearning, semeval, tofu
 
 EPS = convention("open-unlearning").eps
 NAN, INF = float("nan"), float("inf")
@@ -37,6 +37,11 @@ def change(document, *keys, value=None, drop=False):
     else:
         inner[keys[-1]] = value
     return document
+
+
+def filtered(warnings):
+    """The warnings, without those of a reference that is the same model, or was not tested."""
+    return [w for w in warnings if "not tested" not in w and "the very values" not in w]
 
 
 # TOFU's log ---------------------------------------------------------------------------------------
@@ -134,7 +139,7 @@ def test_tofu_forget_quality(tmp_path, log_file):
     # all that is needed of a reference
     only = {"eval_log_forget.json": other["eval_log_forget.json"]}
     values, warnings = tofu.score(log_file, save(tmp_path / "retain.json", only))
-    assert values["forget_quality"] == pytest.approx(0.1) and warnings == []
+    assert values["forget_quality"] == pytest.approx(0.1) and filtered(warnings) == []
 
 
 def test_tofu_convention(tmp_path, log_file):
@@ -274,9 +279,8 @@ def test_a_reference_of_another_size_is_legal(tmp_path):
     paths = [save(tmp_path / f"{n}.json", forget_log(0, n)) for n in (30, 20)]
     values, warnings = tofu.score(*paths)
     R = [[exp(1 + 0.01 * i - 2) for i in range(n)] for n in (30, 20)]
-    assert (
-        values["forget_quality"] == pytest.approx(ks_2samp(*R).pvalue, rel=1e-12) and warnings == []
-    )
+    assert values["forget_quality"] == pytest.approx(ks_2samp(*R).pvalue, rel=1e-12)
+    assert filtered(warnings) == []
 
 
 def test_a_reference_that_saved_the_whole_prompt(tmp_path):
@@ -288,7 +292,7 @@ def test_a_reference_that_saved_the_whole_prompt(tmp_path):
     values, warnings = tofu.score(
         save(tmp_path / "ours.json", ours), save(tmp_path / "theirs.json", theirs)
     )
-    assert values["forget_quality"] == 1 and warnings == []
+    assert values["forget_quality"] == 1 and filtered(warnings) == []
 
 
 @pytest.mark.parametrize(("first", "n"), [(40, 20), (20, 20), (30, 20)])
@@ -311,13 +315,6 @@ def test_a_reference_without_texts_cannot_be_compared(tmp_path, log_file):
     bare = change(LOG, "eval_log_forget.json", "generated_text", drop=True)
     values, warnings = tofu.score(log_file, save(tmp_path / "bare.json", bare))
     assert values["forget_quality"] == 1 and "no texts to compare" in warnings[0]
-
-
-def test_the_day_in_a_template_does_not_make_another_row():
-    texts = [
-        {"0": (f"Cutting\nToday Date: {day}\nWho?", "A")} for day in ("10 Apr 2025", "11 May 2026")
-    ]
-    assert documents.same_rows(*texts, "a", "b") == []
 
 
 # open-unlearning's file ---------------------------------------------------------------------------
@@ -529,7 +526,7 @@ def test_open_unlearning_references_that_do_not_fit(tmp_path):
     ]
     with pytest.raises(ValueError, match=r"different splits.*index 0"):
         open_unlearning.score(*sides)
-    assert not any("compare" in w for w in open_unlearning.score(sides[0], sides[0])[1])
+    assert not any("texts to compare" in w for w in open_unlearning.score(sides[0], sides[0])[1])
     with pytest.raises(ValueError, match="holds no metric"):
         open_unlearning.score(save(tmp_path / "empty.json", {}))
 
@@ -706,7 +703,8 @@ def test_muse_by_hand(tmp_path):
     assert muse.score(path, convention="open-unlearning")[0]["knowmem_f"] == 1
     # AUC ½
     other = save(tmp_path / "ret.json", {"privleak": {"forget": [2, 3], "holdout": [2, 3]}})
-    assert muse.score(path, other) == (pytest.approx(values), [])
+    assert muse.score(path, other)[0] == pytest.approx(values)
+    assert filtered(muse.score(path, other)[1]) == []
 
 
 @pytest.mark.parametrize(
@@ -778,7 +776,8 @@ def test_documents_that_cannot_be_read(tmp_path, kind, content, message):
 def test_command_prints_or_writes_the_same_at_full_precision(tmp_path, log_file, capsys):
     score.command("tofu", log_file, reference=log_file, convention="ngdiff")
     printed = capsys.readouterr()
-    assert json.loads(printed.out) == tofu.score(log_file, log_file)[0] and printed.err == ""
+    assert json.loads(printed.out) == tofu.score(log_file, log_file)[0]
+    assert [line for line in filtered(printed.err.splitlines()) if line] == []
     score.command("tofu", log_file, reference=log_file, json_out=tmp_path / "new" / "scores.json")
     assert (
         capsys.readouterr().out == ""

@@ -33,6 +33,7 @@ from ngdiff.store.cache import (
     probe_writable,
 )
 from ngdiff.store.content import content_key
+from ngdiff.store.disk import FullDiskError
 from ngdiff.store.rows import probe_rows, read_rows, stamp, write_rows
 
 KEY = "0123456789abcdef"
@@ -304,7 +305,12 @@ def test_a_folder_that_cannot_be_written_is_refused_before_work_starts(tmp_path)
 
 @pytest.mark.parametrize(
     "code, kind",
-    [(errno.EROFS, PermissionError), (errno.EACCES, PermissionError), (errno.ENOSPC, OSError)],
+    [
+        (errno.EROFS, PermissionError),
+        (errno.EACCES, PermissionError),
+        (errno.ENOSPC, FullDiskError),
+        (errno.EIO, OSError),
+    ],
 )
 def test_probe_tells_read_only_from_other_failures(tmp_path, monkeypatch, code, kind):
     def refuse(*_, **__):

@@ -120,7 +120,8 @@ sys.meta_path[sys.meta_path.index(PathFinder)] = Without
 runpy.run_module("ngdiff.timing.step", run_name="__main__", alter_sys=True)
 """
     options = asdict(Case("1M", 16, pairs=1, lora=2, variants=TWO)) | {
-        "json": str(tmp_path / "rows.jsonl")
+        "json": str(tmp_path / "rows.jsonl"),
+        "parent": os.getpid(),
     }
     done = subprocess.run(
         [sys.executable, "-c", code, json.dumps(options)],

@@ -4,7 +4,7 @@ Reference: Shi et al. 2024, arXiv 2407.06460.
 
 Rows come from the hub (`muse-bench/MUSE-News`, BBC articles, CC BY 4.0; `muse-bench/MUSE-Books`) or
 from a local folder ROOT/<config>/<split>, as json or jsonl (objects, or bare strings for
-documents), txt (the file is one document) or parquet.
+documents), txt (the file is one document), parquet, csv, … (`ngdiff.data.sources.stored`).
 
     config of the Benchmark           MUSE's                             row
     forget, retain, holdout           raw: forget, retain1, holdout      a document
@@ -31,6 +31,7 @@ from typing import Any
 from ngdiff.data import sources
 from ngdiff.data.benchmark import Benchmark, Row, _check_rows
 from ngdiff.profiles import Profile, profile
+from ngdiff.store.textfile import text_of
 
 HUB = {"news": "muse-bench/MUSE-News", "books": "muse-bench/MUSE-Books"}
 # a branch, not a commit: we know none of this data set, so its rows may change under this name
@@ -51,8 +52,11 @@ PARTS = {
 # of a row; all others have "text"
 KEYS = {"verbmem": ("prompt", "gt"), "knowmem": ("question", "answer")}
 REQUESTS = ("scal", "sust")
+# Min-40 %, forget against holdout, of the retrained models: muse_bench, constants.py, AUC_RETRAIN
+A_RET = {"news": 0.4772, "books": 0.5393}
+A_RET_DOCUMENTS = 100  # of each side: with as many an AUC is a multiple of 1e-4
 DOCUMENTS = ("forget", "retain", "holdout")  # what `cut` cuts
-KINDS = (".json", ".jsonl", ".txt", ".parquet")
+KINDS = (".txt", *sources.KINDS)
 
 Fold = tuple[str, int]
 
@@ -128,6 +132,18 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
             f"{tuple(fold)}"
         )
     return assemble(tables, {"name": "muse"} | recipe, recipe["retain_rows"])
+
+
+def published_a_ret(bench: Benchmark) -> float | None:
+    """Return the published A_ret of a benchmark's privleak documents, None where there is none.
+
+    It is known of each corpus as a whole: not of folds, and not of documents of one's own, which
+    are told by their number.
+    """
+    sides = [len(bench.configs.get(f"privleak_{side}", ())) for side in ("forget", "holdout")]
+    if bench.source.get("fold") or sides != [A_RET_DOCUMENTS] * 2:
+        return None
+    return A_RET.get(bench.source.get("corpus", ""))
 
 
 def request(kind: str, k: int) -> tuple[str, str]:
@@ -228,19 +244,19 @@ def _pieces(tokenizer: Any, text: str, length: int, where: str) -> Iterator[str]
 
 def _from_hub(repository: str, config: str, split: str, revision: str | None) -> list[Row]:
     rows = sources.hub(repository, config, split, revision)
-    return [
-        row_of(config, row, f"{repository} {config}/{split}, row {i}") for i, row in enumerate(rows)
-    ]
+    source = f"{repository} {config}/{split}"
+    return _rows(config, [(f"{source}, row {i}", row) for i, row in enumerate(rows)], source)
 
 
 def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str, list[Row]]:
     tables = {}
     for name, (config, split) in places.items():
-        paths = [path for kind in KINDS if (path := root / config / f"{split}{kind}").is_file()][:1]
-        if paths := paths or sorted((root / config).glob(f"{split}-*.parquet")):
-            tables[name] = [
-                row_of(config, value, where) for path in paths for value, where in _values(path)
-            ]
+        place = root / config / split
+        text = place.with_suffix(".txt")
+        path = sources.stored(place) or (text if text.is_file() else None)
+        if paths := [path] if path else sorted((root / config).glob(f"{split}-*.parquet")):
+            found = [pair for path in paths for pair in _values(path)]
+            tables[name] = _rows(config, found, f"{root / config / split}")
             if not tables[name]:
                 raise ValueError(f"{paths[0]} has no row: get the file again, or leave it out")
     if not tables:
@@ -253,18 +269,18 @@ def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str,
     return tables
 
 
-def _values(path: Path) -> Iterator[tuple[Any, str]]:
-    """Each value of a file, and where it stands."""
+def _values(path: Path) -> sources.Found:
+    """Where each value of a file stands, and the value."""
     if path.suffix == ".txt":
-        try:
-            yield path.read_text("utf-8-sig"), str(path)
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{path}: not UTF-8 ({error}): save the file as UTF-8") from error
-        return
-    found = sources.parquet(path) if path.suffix == ".parquet" else sources.records(path)
-    what = "row" if path.suffix == ".parquet" else "line"
-    for i, (number, value) in enumerate(found):
-        yield value, f"{path}, row {i} ({what} {number})"
+        return [(f"{path}", text_of(path))]
+    found = sources.records(path)
+    return [(f"{where} (element {i})", value) for i, (where, value) in enumerate(found)]
+
+
+def _rows(config: str, found: sources.Found, source: str) -> list[Row]:
+    """The rows of a table; those with an empty text are left out and counted."""
+    kept = sources.filled(found, sources.without(*KEYS.get(config, ("text",))), source)
+    return [row_of(config, value, where) for where, value in kept]
 
 
 def row_of(config: str, value: Any, where: str) -> Row:

@@ -160,18 +160,21 @@ def _places(root: Path, split: str, fold: str) -> list[Path]:
 
 def _found(root: Path, split: str, fold: str) -> list[Row]:
     """The rows of a fold where the folder has them under the split's name, else none."""
-    for path in _places(root, split, fold):
-        if path.is_file():
-            rows = [row_of(value, f"{path}, line {line}") for line, value in sources.records(path)]
+    for place in _places(root, split, fold):
+        if (path := sources.stored(place.with_suffix(""))) is not None:
+            rows = _rows(sources.records(path), f"{path}")
             if not rows:
                 raise ValueError(f"{path} holds no rows")
             return rows
     shards = [sorted(folder.glob(f"{fold}_{split}-*.parquet")) for folder in (root, root / "data")]
-    return [
-        row_of(value, f"{path}, row {i}")
-        for path in (shards[0] or shards[1])
-        for i, value in sources.parquet(path)
-    ]
+    found = [pair for path in shards[0] or shards[1] for pair in sources.records(path)]
+    return _rows(found, f"{root}, {fold}_{split}")
+
+
+def _rows(found: sources.Found, source: str) -> list[Row]:
+    """The rows of a table; those with an empty text are left out and counted."""
+    kept = sources.filled(found, sources.without("input", "output"), source)
+    return [row_of(value, where) for where, value in kept]
 
 
 def _left_over(root: Path) -> list[Row]:
@@ -193,15 +196,14 @@ def _from_hub(split: str, revision: str) -> dict[str, list[Row]]:
         raise ValueError(
             f"the hub's {HUB} has train and validation only: for all of LUME pass root=<its folder>"
         )
-    folds = {}
+    folds, counts = {}, []
     for fold in FOLDS:
-        found = sources.hub(HUB, "default", f"{fold}_{split}", revision)
-        folds[fold] = [
-            row_of(value, f"{HUB}, {fold}_{split}, row {i}")
-            for i, value in enumerate(found, start=1)
-        ]
+        found, source = sources.hub(HUB, "default", f"{fold}_{split}", revision), f"{fold}_{split}"
+        counts.append(len(found))
+        placed = [(f"{HUB}, {source}, row {i}", row) for i, row in enumerate(found, start=1)]
+        folds[fold] = _rows(placed, f"{HUB}, {source}")
     *known, text = VERSIONS[split]
-    if revision == REVISION and (counts := [len(rows) for rows in folds.values()]) != known:
+    if revision == REVISION and counts != known:
         raise ValueError(
             f"{HUB} has {counts[0]} + {counts[1]} rows of {split}, "
             f"the task {known[0]} + {known[1]}: the organisers changed it; "
@@ -226,7 +228,8 @@ def digest(folds: dict[str, list[Row]]) -> str:
 
 def _mia(path: Path) -> list[Row]:
     """Documents {id, document} as rows without a question."""
-    rows = [document_row(value, f"{path}, line {n}") for n, value in sources.records(path)]
+    found = sources.filled(sources.records(path), sources.without("document"), f"{path}")
+    rows = [document_row(value, where) for where, value in found]
     if not rows:
         raise ValueError(f"{path} holds no documents")
     return rows

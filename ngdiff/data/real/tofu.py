@@ -1,9 +1,10 @@
 """TOFU: 200 fictitious authors × 20 questions (Maini et al. 2024, arXiv 2401.06121; MIT licence).
 
 Rows come from the hub (`locuslab/TOFU`) through `datasets`, or from a local folder with the hub's
-files. Real TOFU asks one question of two retained authors ("What is the full name of the author?",
-rows 100 and 440 of full) and shares none between forget and retain, so the rule that these two
-never ask the same holds on it.
+files (or the same rows as jsonl, parquet, …: `ngdiff.data.sources.stored`). Real TOFU asks one
+question of two retained authors ("What is the full name of the author?", rows 100 and 440 of full)
+and shares none between forget and retain, so the rule that these two never ask the same holds on
+it.
 """
 
 from __future__ import annotations
@@ -98,7 +99,7 @@ def asked(split: str, root: str | Path) -> Benchmark:
 def need_files(root: str | Path, split: str) -> None:
     """FileNotFoundError naming the first file that a split needs and the folder lacks."""
     for name in _names(split):
-        if not (Path(root) / f"{name}.json").is_file():
+        if sources.stored(Path(root) / name) is None:
             raise FileNotFoundError(
                 f"{Path(root) / name}.json is missing; get the folder with `hf download {HUB} "
                 f"--repo-type dataset --revision {REVISION} --local-dir {root}`, "
@@ -123,26 +124,34 @@ def _read(
     least: what must be in it, () = all.
     """
     if root is None:
-        return {name: sources.hub(HUB, name, "train", revision) for name in names}
+        return {name: _from_hub(name, revision) for name in names}
     folder = Path(root)
     for name in least[:2]:
-        if not (folder / f"{name}.json").is_file():
+        if sources.stored(folder / name) is None:
             raise FileNotFoundError(
                 f"{folder / name}.json is missing: an evaluation needs TOFU's perturbed rows"
             )
     if not least:
         need_files(root, names[0])
     return {
-        name: _rows(folder / f"{name}.json")
-        for name in names
-        if (folder / f"{name}.json").is_file()
+        name: _rows(path) for name in names if (path := sources.stored(folder / name)) is not None
     }
 
 
+def _from_hub(name: str, revision: str | None) -> list[Row]:
+    rows, source = sources.hub(HUB, name, "train", revision), f"{HUB} {name}"
+    found = _filled([(f"{source}, row {i}", row) for i, row in enumerate(rows)], source)
+    return [value for _, value in found]
+
+
+def _filled(found: sources.Found, source: str) -> sources.Found:
+    """The rows; those without a question or an answer are left out and counted."""
+    return sources.filled(found, sources.without("question", "answer"), source)
+
+
 def _rows(path: Path) -> list[Row]:
-    found = sources.records(path)
-    for line, value in found:
-        where = f"{path}, line {line}"
+    found = _filled(sources.records(path), f"{path}")
+    for where, value in found:
         if not isinstance(value, dict):
             raise ValueError(f"{where}: no row but {type(value).__name__}: TOFU's rows are objects")
         for key in (

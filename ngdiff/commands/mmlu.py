@@ -1,0 +1,43 @@
+"""What `ngdiff mmlu` is asked for, and what it does: MMLU of a model, into a metrics.json."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ngdiff.commands.asking import Asking
+from ngdiff.evaluation.mmlu import HUB
+from ngdiff.store.cache import probe_file
+
+
+@dataclass(frozen=True)
+class Exam(Asking):
+    """A model and where MMLU's questions are; the command's options.
+
+    The questions are put as lm-eval puts them, so `prompt` does not change the number.
+    """
+
+    model: str = field(metadata={"help": "Folder of a model or of a peft adapter, or a hub id."})
+    json: Path = field(metadata={"help": "The metrics.json to write."})
+    data: str = field(
+        default=HUB, metadata={"help": "The hub's data set, or a folder with its files."}
+    )
+    limit: int | None = field(
+        default=None, metadata={"min": 1, "help": "Questions of a subject at most: a trial."}
+    )
+    device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
+
+
+def run(exam: Exam) -> None:
+    """Write the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score semeval
+    --mmlu`; print the accuracy.
+    """
+    from ngdiff.engine.engine import device_named
+    from ngdiff.evaluation.mmlu import mmlu, write
+    from ngdiff.lm.model import load
+
+    probe_file(exam.json)
+    lm = load(exam.model, device=device_named(exam.device), **exam.asked())
+    found = mmlu(lm, exam.data, limit=exam.limit)
+    write(found, exam.json.expanduser())
+    print(f"{found['average_acc']:.4f} over {len(found['subjects'])} subjects; wrote {exam.json}")
