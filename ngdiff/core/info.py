@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # step-size rules and the commands that name them stay light
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
