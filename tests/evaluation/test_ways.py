@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 
 import numpy as np
@@ -44,7 +43,7 @@ def test_an_architecture_gives_what_plain_forwards_give(name):
     _equal(causal.model(name))
 
 
-@pytest.mark.skipif("NGDIFF_TEST_ALL" not in os.environ, reason="minutes: set NGDIFF_TEST_ALL=1")
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("name", sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES))
 def test_every_causal_class_of_transformers(name):
