@@ -9,7 +9,7 @@ import pytest
 from ngdiff.store.rows import stamp
 from ngdiff.timing import case, step, turns
 from ngdiff.timing.case import AUTOLR, BASES, VARIANTS, Case
-from ngdiff.timing.variants import EVERY, OURS
+from ngdiff.timing.variants import EVERY, OURS, OVER
 from tests.helpers.timed import TWO, built, rows_of
 
 
@@ -63,10 +63,10 @@ def test_blocks_of_autolr_have_a_bound_from_five_on():
         "ngdiff+autolr": [2.0, *[1.0] * (EVERY - 1)] * 4 + [3.0, *[1.0] * (EVERY - 1)],
     }
     out = turns._times({"variant": "ngdiff+autolr", "flops": 6.0, "flops_top": 10.0}, seconds)
-    assert out["time_ratio_graddiff-two"] == pytest.approx(1 + 1 / EVERY)
+    assert out["time_ratio_graddiff-two"] == pytest.approx(1 + 1 / OVER)
     upper = out["time_ratio_graddiff-two_upper95"]
-    assert upper == pytest.approx(1 + 2 / EVERY)  # of blocks, a probe in each
-    assert out["mfu"] == pytest.approx(6 / 10 / (1 + 1.2 / EVERY))  # of mean seconds
+    assert upper == pytest.approx(1 + 2 / OVER)  # of blocks, a probe in each
+    assert out["mfu"] == pytest.approx(6 / 10 / (1 + 1.2 / OVER))  # of mean seconds
     assert "time_ratio_naive" not in out
 
 
