@@ -71,7 +71,7 @@ def test_the_command_line_hands_every_option_over(monkeypatch, tmp_path):
         "--tokens",
         "64",
         "--length",
-        "8",
+        "32",
         "--pairs",
         "3",
         "--minutes",

@@ -102,8 +102,8 @@ def test_minutes_choose_the_rounds(monkeypatch):
     variants = [built(name) for name in TWO]
     with monkeypatch.context() as patch:
         patch.setattr(turns.time, "perf_counter", lambda: next(clock))
-        # 0.9·(120 − 4)/2 − 4 = 48.2 rounds, a fifth of them to warm up
-        assert turns._plan(asked, variants, began=98.0) == (9, EVERY)
+        # 0.9·(120 − 4)/2 − 4 = 48.2 rounds, a fifth of them to warm up, EVERY at most
+        assert turns._plan(asked, variants, began=98.0) == (EVERY, 5 * EVERY)
     assert turns._plan(replace(asked, minutes=1e-9), variants, began=0.0) == (2, EVERY)
 
 
