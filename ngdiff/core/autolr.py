@@ -92,8 +92,8 @@ class AutoLR(StepSize):
         return self.slack * (t + 1) * size
 
     def kept(self, before: float, now: float) -> float:
-        """The size of R that a rise is a share of: the least that a probe has seen."""
-        return min(before, now)
+        """The size of R that a rise is a share of: the least that a probe has seen, but 0."""
+        return min(before, now) if now else before
 
     def rate(self, at: Fit, rise: float) -> float:
         """The rate that a fit wants when a step may cost `rise`."""

@@ -216,7 +216,7 @@ class UnlearningStep:
         if self.stepsize is not None:
             s = self.state
             more |= {"eta": s.eta, "stepsize": s.outcome, "forwards": s.forwards}
-            if s.outcome != "held":
+            if s.outcome not in ("held", "cut"):  # this step has probed
                 more |= {"slope": s.slope, "curvature": s.curvature, "proposed": s.proposed}
         if g_F is not None and point:
             taken = point.moved()

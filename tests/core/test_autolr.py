@@ -299,3 +299,12 @@ def test_a_rise_is_a_share_of_the_least_loss_that_a_probe_has_seen():
         sizes.append(state.size)
         assert state.eta == pytest.approx(math.sqrt(2 * 0.01 * state.step * sizes[-1]), rel=1e-6)
     assert sizes == [2.0, 2.0, 1.0, 1.0] and State().size == math.inf
+
+
+def test_a_loss_that_is_once_exactly_zero_does_not_end_the_slack():
+    """In float32 a model that knows its rows can have R = 0 on some of them."""
+    rule = AutoLR(lr=0.1, slack=0.01, fresh=0)
+    once = probed(rule, valley(0.0, R_0=0.0), State(eta=0.1, found=0.1, size=2.0))
+    assert once.size == 2.0
+    after = probed(rule, valley(0.0, R_0=3.0), replace(once, eta=0.1, due=once.step))
+    assert after.size == 2.0 and after.eta == pytest.approx(math.sqrt(2 * 0.01 * 2 * 2.0))
