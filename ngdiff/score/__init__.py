@@ -1,4 +1,4 @@
-"""`ngdiff score`: the benchmarks' numbers from files that other tools wrote.
+"""Scores from files of other tools: `ngdiff score`.
 
 No model, no torch, no transformers.
 

@@ -16,7 +16,7 @@ import torch
 import typer
 
 from ngdiff.book import build as book
-from ngdiff.book import contents, readme, results
+from ngdiff.book import contents, costs, readme, results
 from ngdiff.commands.cli import app
 from ngdiff.study import sentences
 from tests.helpers.micro_trials import MICRO
@@ -49,6 +49,11 @@ def test_the_pages_are_those_of_the_committed_rows(tmp_path):
 def test_every_block_has_its_place():
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
     assert set(readme.MARK.findall(text)) == set(readme.BLOCKS)
+
+
+def test_no_two_blocks_have_one_name():
+    of_each = [name for part in (contents, results, costs) for name in part.BLOCKS]
+    assert sorted(of_each) == sorted(readme.BLOCKS)
 
 
 def test_a_typed_number_does_not_survive(tmp_path, monkeypatch):
