@@ -1,1 +1,1 @@
-"""Quadratic problems and the paper's theorems: as functions, with slow references to test against."""
+"""Quadratic problems and the paper's theorems, with slow references to test against."""

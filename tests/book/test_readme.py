@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import shlex
@@ -300,6 +301,18 @@ def test_the_paragraphs_are_worked_out_from_the_rows():
     assert sentences.ascent(grid).endswith("keeps 0.00 at 0.001.") and "keeps 0.80" in (
         sentences.ascent(grid)
     )
+
+
+def test_a_sentence_without_methods_is_not_said():
+    grid = small_grid()
+    ended = [row | {"stopped": "forget_level"} for row in grid.matched]
+    whole = dataclasses.replace(grid, matched=ended)
+    assert sentences.in_short(whole)[1].startswith("With each method at least half of the runs")
+    assert "no method" not in sentences.autolr(whole)
+    said = sentences.verdicts(whole)
+    assert "no such pairs" not in said and "contains zero" not in said
+    open_ = sentences.verdicts(small_grid(verdict="undecided"))
+    assert "The interval contains zero for NPO." in open_
 
 
 def test_the_first_rule_names_winners_only_where_every_run_reached_the_level():
