@@ -41,9 +41,9 @@ class Swap:
 
     `g_R` and `g_F` are its own until then; `kept_F` is a copy that stays. Of phase R, `rows` are
     the addends and `random` is the state of the random numbers before it.
-    clear: drops all gradients of the model. once: a graph can be walked backward once only
-    (compiled code writes over what it has saved). look: find out `dtype`, the coarse precision of
-    the forward (`ngdiff.core.precision`).
+    clear: drops all gradients of the model. once: a graph allows one backward only, since compiled
+    code writes over what it has saved. look: find out `dtype`, the coarse precision of the forward
+    (`ngdiff.core.precision`).
     """
 
     def __init__(

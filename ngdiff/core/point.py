@@ -1,8 +1,8 @@
 """θ, and the line through it along the optimizer's next update: θ₀ + η·u.
 
-A probe must look along the *actual* update, so the optimizer takes its step once, at a rate s.
-Then u = (θ_s − θ₀)/s is the update per unit rate, exact where the update is linear in the rate, and
-θ is put wherever the rule wants to look.
+A probe must look along the *actual* update, so the optimizer takes its step once, at a rate s. Then
+u = (θ_s − θ₀)/s is the update per unit rate. This is exact where the update is linear in the rate.
+After that θ is put wherever the rule wants to look.
 """
 
 from __future__ import annotations

@@ -179,9 +179,9 @@ class UnlearningStep:
     def _probe(self, point: Point, phase: list[Loss], grads: Swap, own: bool, info: Info) -> None:
         """Update with a look along the way.
 
-        The optimizer steps once, at a rate s ≥ 1 (a smaller one would lose small updates in the
-        rounding of θ): u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u. own: the
-        probed rows are the step's, whose losses at 0 may be known already.
+        The optimizer steps once, at a rate s ≥ 1. (A smaller one would lose small updates in the
+        rounding of θ.) Then u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u. own:
+        the probed rows are the step's, whose losses at 0 may be known already.
         """
         assert self.stepsize is not None
         line = UpdateLine(point, phase, self.processes, self.dtype or grads.dtype)

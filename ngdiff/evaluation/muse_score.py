@@ -60,9 +60,9 @@ def score(
     "open-unlearning" stems words and adds 1e-10 to the denominator of privleak; "muse" is the
     default in both.
 
-    Raises ValueError naming the list and the index for anything of another shape, for a file
-    without any part, and for a reference without privleak scores or with other numbers of
-    documents.
+    Raises ValueError that names the list and the index, for anything of another shape. ValueError
+    also for a file without any part, and for a reference without privleak scores or with other
+    numbers of documents.
     """
     how = convention_of(convention, "muse")
     _check(document, "the file")

@@ -1,4 +1,5 @@
-"""Whether a reference can be believed: what is tested of it, and what could not be.
+"""Whether a reference can be believed: tests of it, and a line for each test that could not be
+made.
 
 A reference is the retain-only model. It must be another model than the one measured. Its membership
 AUC must be near ½. It must be of the same rows, and its items must agree with the losses beside

@@ -1,10 +1,11 @@
-"""What the start model says of the rows: kept where that is small, said anew where it is large.
+"""What the start model says of the rows: kept where that is small, computed anew where it is large.
 
 NPO and DPO need one number of the start for each row. RMU needs a layer's activations. KL and
-UNDIAL need the log-probabilities of the whole vocabulary at each answer token: 200 kB a token for a
-vocabulary of 50 000, about 50 GB for the rows of TOFU. What would take more than `KEPT` bytes is
-not kept. The start model is in memory all the time, and says it again for each microbatch. That
-costs one more forward. Either way the values are float32 at least, so no accuracy is lost.
+UNDIAL need the log-probabilities of the whole vocabulary at each answer token. These are 200 kB a
+token for a vocabulary of 50 000, and about 50 GB for the rows of TOFU. What would take more than
+`KEPT` bytes is not kept. The start model is in memory all the time, and computes it again for each
+microbatch. That costs one more forward. Either way the values are float32 at least, so no accuracy
+is lost.
 """
 
 from __future__ import annotations

@@ -48,9 +48,10 @@ def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) ->
 
 
 def tuned(rows: Iterable[Row], arrived: bool = True) -> dict[str, float]:
-    """method → its best rate: of the runs that reached the hold-out level (of all, where none did)
-    the one with the highest score, the smaller rate on a tie. A run that stops short forgot less
-    than the others and is no match for them. arrived=False: of all runs."""
+    """method → its best rate: that of the run with the highest score, the smaller rate on a tie.
+    Only runs that reached the hold-out level count; where none did, all count. A run that stops
+    short forgot less than the others, so it does not compare with them. arrived=False: of all runs.
+    """
     best: dict[str, tuple[tuple[bool, float], float]] = {}
     for row in sorted(rows, key=lambda r: r["lr"]):
         rank = (arrived and row["stopped"] == "forget_level", row["score"])
@@ -64,10 +65,10 @@ class Plan:
     """What a comparison runs. `seeds`: the reported ones. `autolr`: the methods that also run with
     AutoLR; `starts_from`: AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`:
     those of the second table (none named: the first reported one); `walked`: its methods (None:
-    all). `unmatched`: a rate that scored higher on the tuning seed than the tuned one, without
-    having arrived, is reported as well. `mmlu`: reported runs are asked MMLU too. `ours`: the
-    method whose runs with AutoLR the others are compared with. `rules`: which of the two tables
-    are made. Methods are those of `Trial`.
+    all). `unmatched`: report also a rate that scored higher on the tuning seed than the tuned one,
+    but did not reach the level. `mmlu`: reported runs are asked MMLU too. `ours`: the method whose
+    runs with AutoLR the others are compared with. `rules`: which of the two tables are made.
+    Methods are those of `Trial`.
     Errors: ValueError where the tuning seed is to be reported, and for two methods of one name."""
 
     name: str
@@ -112,7 +113,8 @@ class Plan:
         start.
 
         A fixed budget, the second table, runs on one model and `fixed_seeds`, with AutoLR for ours
-        only, and with pure ascent at every rate: its tuned one may be too slow to arrive anywhere.
+        only. Pure ascent runs at every rate, since its tuned one may be too slow to change
+        anything.
         """
         settings |= {"mmlu": self.mmlu}
         targets, seeds = (
