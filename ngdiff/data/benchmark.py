@@ -1,8 +1,8 @@
 """A benchmark: named sets of question/answer rows, and how a question becomes text.
 
 One noun for every data set: TOFU's config names point to rows, a row is a plain dict. What a model
-is trained on, what it must forget and what it is asked afterwards are all read from here, so a
-content hash of the rows (`fingerprint`) is the cache key of everything derived from them.
+is trained on, what it must forget and what it is asked afterwards are all read from here. A hash of
+the rows' content (`fingerprint`) is the cache key of everything that is made of them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 What it computes is the same everywhere.
 
-An `Engine` prepares a model and gives the optimizer and the options of `UnlearningStep` that go
-with it; the same code runs under plain `python` and under `accelerate launch`, whose processes,
+An `Engine` prepares a model. It gives the optimizer and the options of `UnlearningStep` that go
+with it. The same code runs under plain `python` and under `accelerate launch`, whose processes,
 backend and device it takes.
 
     precision  float32, or bfloat16: the forward rounds weights to bfloat16, while float32 weights
@@ -46,9 +46,8 @@ class Engine:
     precision: None leaves the model's own. compile: each block by `torch.compile` (the same numbers
     up to rounding).
 
-    Errors: ValueError for a name that is not known, and for float16, whose loss scaling would need
-    gradients that are not NGDiff's, and under DeepSpeed or FSDP1, which own or flatten the
-    gradients.
+    Errors: ValueError for a name that is not known, for float16 (a loss scaler skips steps unseen),
+    under DeepSpeed (it owns the gradients) and under FSDP1 (it flattens parameters).
     """
 
     device: str | None = None

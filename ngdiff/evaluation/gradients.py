@@ -8,9 +8,9 @@ the layer's input a and the gradient b of its output, each (time, size):
     embedding  b_t added up at the token of t
     norm       Σ_t b_t ⊙ x̂_t (bias Σ_t b_t), x̂ what the weight multiplies
 
-A tensor that several layers share has the sum of theirs. Rows are taken one by one where a model
-holds a trainable tensor of another kind. So they are where a batch of two does not give what its
-rows give alone.
+A tensor that several layers share has the sum of theirs. Rows are taken one by one in two cases:
+where a model holds a trainable tensor of another kind, and where a batch of two does not give what
+its rows give alone.
 """
 
 from __future__ import annotations

@@ -133,8 +133,8 @@ class KL(Objective):
 
     Its gradient in the logits is given as p_θ − p_start. Through log_softmax it would be p_θ·Σ
     p_start − p_start, which is off by rounding. At the start the gradient is zero, and NGDiff would
-    scale that rounding up to unit norm. So it is here, exactly on a batch as the start saw it; what
-    another padding makes of it lies below `floor`, which counts as zero.
+    scale that rounding up to unit norm. Here it is exactly zero on a batch as the start saw it.
+    Another padding changes the last bits, which lie below `floor` and count as zero.
     """
 
     start: ClassVar[str | None] = "logp"

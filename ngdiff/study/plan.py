@@ -2,9 +2,10 @@
 (data/results/LOG.md).
 
 Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the
-tuning seed, which is never reported, by the score itself among the runs that reached the level;
-then tuned Constant and AutoLR, which is tuned on no run (its defaults were developed on this
-benchmark: the log), run on the reported seeds. What the rows then say: `ngdiff.study.claims`.
+tuning seed, which is never reported. It is the rate with the highest score among the runs that
+reached the level. Then the method runs on the reported seeds, at its tuned constant rate and with
+AutoLR. AutoLR is tuned on no run. (An earlier version of it was developed on this benchmark: the
+log.) `ngdiff.study.claims` says what the rows mean.
 """
 
 from __future__ import annotations

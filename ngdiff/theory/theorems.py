@@ -65,8 +65,8 @@ def interval(g_R: Tensor, g_F: Tensor) -> tuple[float, float]:
 
 
 def static_interval(g_R: Tensor, g_F: Tensor, c: float, margin: float = 1e-9) -> float:
-    """2. A static c meets Eq. 7 iff c/(1−c) lies in the interval, whose geometric centre is κ,
-    NGDiff's own ratio, and whose ends are a factor 1/ρ² apart: it closes as ρ → 1. Returns that
+    """2. A static c meets Eq. 7 iff c/(1−c) lies in the interval. Its geometric centre is κ,
+    NGDiff's own ratio. Its ends are a factor 1/ρ² apart, so it closes as ρ → 1. Returns that
     factor. (Within `margin` of an end: no claim.)
     """
     (low, high), (rho, kappa) = interval(g_R, g_F), angle_ratio(g_R, g_F)

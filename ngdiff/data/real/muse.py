@@ -137,8 +137,8 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 def published_a_ret(bench: Benchmark) -> float | None:
     """Return the published A_ret of a benchmark's privleak documents, None where there is none.
 
-    It is known of each corpus as a whole: not of folds, and not of documents of one's own, which
-    are told by their number.
+    It is known of each corpus as a whole. It is not known of folds and of documents of one's own,
+    which are recognised by their number.
     """
     sides = [len(bench.configs.get(f"privleak_{side}", ())) for side in ("forget", "holdout")]
     if bench.source.get("fold") or sides != [A_RET_DOCUMENTS] * 2:

@@ -7,8 +7,8 @@ What a row is, `ngdiff.data.real.semeval_rows` says.
 The organisers' files of the membership inference attack (MIA) are not public. Without them, members
 are rebuilt from the training split's forget rows of Task3 (`input + " " + output`), and the
 non-members are a **stand-in**: Task3 documents of all of LUME that are in neither fold of train and
-validation. Nothing of ours is trained on these; the organisers' own targets may have been (LUME's
-other rows were the task's hidden test), so that an AUC of theirs on them says little.
+validation. Nothing of ours is trained on these. The organisers' own targets may have been, since
+LUME's other rows were the task's hidden test. So an AUC of those targets says little.
 """
 
 from __future__ import annotations
