@@ -179,9 +179,8 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
     ]
     if math.isnan(level):
         lines.append(
-            f"  no --holdout, no --stop-level: NO STOP. It makes all {job.steps} steps, and "
-            "methods of unit norm (NGDiff)\n"
-            "  then forget far past the loss of rows never seen (README, Limits)"
+            f"  no --holdout, no --stop-level: NO STOP. It makes all {job.steps} steps.\n"
+            "  Methods such as NGDiff then forget far too much (README, Limits)"
         )
     else:
         seen = f", the start's on {len(bench.holdout)} rows never seen" if job.holdout else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import io
 import re
@@ -184,6 +185,21 @@ def test_every_command_is_there_with_its_options(page):
             known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
             asked = {word for word in given if word.startswith("--")}
             assert asked <= known, f"{line}: {command.name} has no {asked - known}"
+
+
+def test_every_message_that_is_explained_is_in_the_package():
+    table = (ROOT / "docs/your_model.md").read_text("utf-8").partition("## What do errors mean?")[2]
+    heads = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")]
+    quoted = {words for head in heads for words in re.findall(r'"([^"]+)"', head)}
+    nodes = (
+        node
+        for path in (ROOT / "ngdiff").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    )
+    text = "\n".join(
+        n.value for n in nodes if isinstance(n, ast.Constant) and str(n.value) == n.value
+    )
+    assert len(quoted) > 15 and not {words for words in quoted if words not in text}
 
 
 def test_a_command_that_is_not_there_is_noticed():
