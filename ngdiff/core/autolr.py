@@ -71,7 +71,7 @@ class AutoLR(StepSize):
 
     lr: float = 1e-3
     slack: float = 0.001
-    every: int = 32
+    every: int = 64
     fresh: int = 3
 
     def __post_init__(self) -> None:

@@ -43,7 +43,7 @@ class Case:
     )
     pairs: int = field(
         default=0,
-        metadata={"min": 0, "help": "Interleaved measurements of each step; 0: 30, on CUDA 50."},
+        metadata={"min": 0, "help": "Interleaved measurements of each step; 0: 40, on CUDA 56."},
     )
     minutes: float = field(
         default=0.0, metadata={"min": 0, "help": "All the time there is; 0: as long as it takes."}

@@ -4,7 +4,8 @@ Every round takes one step of each variant on the same model, optimizer and batc
 of the machine's speed falls on all alike; ratios are taken round by round and their medians
 reported with a bootstrap bound. `ngdiff.engine` prepares model and optimizer, for GradDiff too, so
 that the time is a user's. The rate is so small that the steps of one variant change nothing that
-another's time depends on. AutoLR is amortised: rounds come in multiples of its period.
+another's time depends on. AutoLR is amortised: it probes once in EVERY rounds, and the probe's time
+is spread over the OVER updates that lie between two probes of a run.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from ngdiff.engine.footprint import stash
 from ngdiff.store.progress import Progress
 from ngdiff.timing.case import BASES, Case
 from ngdiff.timing.subject import Subject
-from ngdiff.timing.variants import EVERY, OURS, Variant
+from ngdiff.timing.variants import EVERY, OURS, OVER, Variant
 
 Row = dict[str, Any]
 
@@ -89,12 +90,12 @@ def _fits(variant: Variant, must: bool) -> bool:
 
 
 def _plan(case: Case, variants: Sequence[Variant], began: float) -> tuple[int, int]:
-    """Return steps of warm-up and timed rounds, in whole periods of AutoLR.
+    """Return steps of warm-up and timed rounds, in multiples of EVERY.
 
     There are as many as asked, or as one round says will fit into the case's minutes.
     """
     on_cuda = variants[0].subject.device == "cuda"
-    warm, rounds = (2 * EVERY, case.pairs or 50) if on_cuda else (EVERY, case.pairs or 30)
+    warm, rounds = (2 * EVERY, case.pairs or 50) if on_cuda else (EVERY, case.pairs or 40)
     rounds = -(-rounds // EVERY) * EVERY
     if not case.minutes:
         return warm, rounds
@@ -142,23 +143,33 @@ def _about(on: Subject) -> Row:
 def _times(row: Row, seconds: dict[str, list[float]]) -> Row:
     """Return the seconds of a variant and their ratios to the bases.
 
-    AutoLR's ratios are of whole periods, since a probe falls on one round in EVERY.
+    AutoLR's are amortised, block by block of EVERY rounds, the first of which probes.
     """
     name, mine = row["variant"], seconds[row["variant"]]
-    out: Row = {"seconds_median": statistics.median(mine), "seconds_mean": statistics.fmean(mine)}
+    auto = "autolr" in name
+    many = EVERY if auto else 1
+    spent = [_amortised(mine[i : i + many]) for i in range(0, len(mine), many)]
+    out: Row = {"seconds_median": statistics.median(mine), "seconds_mean": statistics.fmean(spent)}
     out["seconds_range"] = [min(mine), max(mine)]
-    taken = out["seconds_mean" if "autolr" in name else "seconds_median"]
+    taken = out["seconds_mean" if auto else "seconds_median"]
     out["mfu"] = row["flops"] / taken / row["flops_top"] if row["flops_top"] else None
     for base in (base for base in BASES if base in seconds):
-        pairs = list(zip(mine, seconds[base], strict=True))
-        many = EVERY if "autolr" in name else 1
-        blocks = [pairs[i : i + many] for i in range(0, len(pairs), many)]
-        ratios = [sum(a for a, _ in block) / sum(b for _, b in block) for block in blocks]
+        theirs = seconds[base]
+        means = [statistics.fmean(theirs[i : i + many]) for i in range(0, len(theirs), many)]
+        ratios = [a / b for a, b in zip(spent, means, strict=True)]
         out[f"time_ratio_{base}"] = statistics.median(ratios)
         out[f"time_ratio_{base}_range"] = [min(ratios), max(ratios)]
         if len(ratios) >= 5 and base != name:
             out[f"time_ratio_{base}_upper95"] = meters.upper95(ratios)
     return out
+
+
+def _amortised(block: Sequence[float]) -> float:
+    """Return the mean seconds of an update when the block's first round, which probes, is one of
+    OVER; of a block of one, its seconds.
+    """
+    probe, *held = block
+    return (probe + (OVER - 1) * statistics.fmean(held)) / OVER if held else probe
 
 
 def _memory(row: Row, found: dict[str, Row]) -> Row:

@@ -26,12 +26,15 @@ from ngdiff.core.stepsize import Line, State
 from ngdiff.engine import meters
 from ngdiff.timing.subject import LR, Subject
 
-EVERY = AutoLR().every  # the period of its probes once they agree
+EVERY = 8  # rounds between two probes of AutoLR here
+OVER = AutoLR().every  # updates between two probes that agree: what a probe's cost is spread over
 
 
 @dataclass(frozen=True)
 class _Steady(AutoLR):
-    """AutoLR as it runs once it has found a rate: a fit every EVERY updates. The rate stays LR.
+    """AutoLR as it runs once it has found a rate: one fit a probe. The rate stays LR.
+
+    It probes once in EVERY rounds, not in OVER, so that few rounds hold several probes.
 
     It looks at a radius at which a fit shows something, so that one is enough.
     """
@@ -41,7 +44,7 @@ class _Steady(AutoLR):
     def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
         if not self.probes(state):
             return replace(state, step=state.step + 1, outcome="held")
-        seen = super().step(replace(state, eta=self.radius, found=True), line, info)
+        seen = super().step(replace(state, eta=self.radius, found=self.radius), line, info)
         return replace(seen, eta=LR, outcome="accepted", due=state.step + EVERY)
 
 

@@ -40,7 +40,7 @@ def test_the_gap_is_one_where_the_rate_is_out_of_reach():
         after = probed(AutoLR(lr=0.1, slack=0.0, fresh=0), f, state)
         assert (after.due, after.gap) == (16, 0)
     assert probed(PLAIN, valley(0.1), state).due == 31
-    assert probed(PLAIN, valley(0.1), replace(state, gap=32)).due == 47  # `every` = 32
+    assert probed(PLAIN, valley(0.1), replace(state, gap=64)).due == 79  # `every` = 64
 
 
 # ------------------------------------------------------------------------------------------ the cut

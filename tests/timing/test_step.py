@@ -30,7 +30,7 @@ def _full(*_):
 def test_the_table_shows_every_variant(measured):
     _, _, printed = measured
     assert (
-        "0.0M parameters, 16 tokens a batch in rows of 16, float32, adamw, 32 rounds after 32"
+        "0.0M parameters, 16 tokens a batch in rows of 16, float32, adamw, 8 rounds after 8"
         in printed
     )
     assert (
@@ -157,4 +157,4 @@ def test_the_readme_shows_what_rows_have_and_a_dash_where_one_lacks_it(tmp_path,
     assert lines[2].startswith("| 1M float32, adamw | 16 | graddiff-two | 1.000 |")
     assert lines[2].endswith("| 0 | 42% |")
     assert lines[2 + len(VARIANTS)].startswith("| 7B float32, LoRA 16 | 4096 | all: no room | – |")
-    assert lines[-1].startswith("0.0M parameters, torch.float32, 32 rounds, ")
+    assert lines[-1].startswith("0.0M parameters, torch.float32, 8 rounds, ")

@@ -9,7 +9,7 @@ import pytest
 from ngdiff.store.rows import stamp
 from ngdiff.timing import case, step, turns
 from ngdiff.timing.case import AUTOLR, BASES, VARIANTS, Case
-from ngdiff.timing.variants import EVERY, OURS
+from ngdiff.timing.variants import EVERY, OURS, OVER
 from tests.helpers.timed import TWO, built, rows_of
 
 
@@ -63,10 +63,10 @@ def test_blocks_of_autolr_have_a_bound_from_five_on():
         "ngdiff+autolr": [2.0, *[1.0] * (EVERY - 1)] * 4 + [3.0, *[1.0] * (EVERY - 1)],
     }
     out = turns._times({"variant": "ngdiff+autolr", "flops": 6.0, "flops_top": 10.0}, seconds)
-    assert out["time_ratio_graddiff-two"] == pytest.approx(1 + 1 / EVERY)
+    assert out["time_ratio_graddiff-two"] == pytest.approx(1 + 1 / OVER)
     upper = out["time_ratio_graddiff-two_upper95"]
-    assert upper == pytest.approx(1 + 2 / EVERY)  # of blocks, a probe in each
-    assert out["mfu"] == pytest.approx(6 / 10 / (1 + 1.2 / EVERY))  # of mean seconds
+    assert upper == pytest.approx(1 + 2 / OVER)  # of blocks, a probe in each
+    assert out["mfu"] == pytest.approx(6 / 10 / (1 + 1.2 / OVER))  # of mean seconds
     assert "time_ratio_naive" not in out
 
 
@@ -102,8 +102,8 @@ def test_minutes_choose_the_rounds(monkeypatch):
     variants = [built(name) for name in TWO]
     with monkeypatch.context() as patch:
         patch.setattr(turns.time, "perf_counter", lambda: next(clock))
-        # 0.9·(120 − 4)/2 − 4 = 48.2 rounds, a fifth of them to warm up
-        assert turns._plan(asked, variants, began=98.0) == (9, EVERY)
+        # 0.9·(120 − 4)/2 − 4 = 48.2 rounds, a fifth of them to warm up, EVERY at most
+        assert turns._plan(asked, variants, began=98.0) == (EVERY, 5 * EVERY)
     assert turns._plan(replace(asked, minutes=1e-9), variants, began=0.0) == (2, EVERY)
 
 
