@@ -48,9 +48,9 @@ BARE = Prompt("", "", "")  # of a document: a row without a question
 
 
 def form_of(text: str) -> Prompt | None:
-    r"""The prompt that a text with {question} in it describes: of what follows the question, the
-    last line is the answer tag, "Answer: " in "Question: {question}\nAnswer: "; what follows in the
-    same line ends the question. "" is None.
+    r"""Return the prompt that a text with {question} in it describes. The last line after the
+    question is the answer tag, such as "Answer: " in "Question: {question}\nAnswer: ". What follows
+    in the question's own line ends the question. "" is None.
 
     Error: ValueError for a text that has {question} not just once.
     """

@@ -137,9 +137,10 @@ class Pair:
         return torch.stack(found)
 
     def stationarity(self, theta: Tensor) -> float:
-        """The shortest convex combination of the unit gradients u_R and −u_F, whatever the units of
-        the losses: 0 at a Pareto-stationary point, ½‖u_R − u_F‖ = √((1−ρ)/2) elsewhere; 0 where a
-        gradient is exactly zero."""
+        """Return the norm of the shortest convex combination of the unit gradients u_R and −u_F. It
+        is 0 at a Pareto-stationary point, and ½‖u_R − u_F‖ = √((1−ρ)/2) elsewhere. The units of the
+        losses do not matter. It is 0 where a gradient is exactly zero.
+        """
         g_R, g_F = self.grad_R(theta), self.grad_F(theta)
         if not (g_R.any() and g_F.any()):
             return 0.0

@@ -86,8 +86,8 @@ def static_interval(g_R: Tensor, g_F: Tensor, c: float, margin: float = 1e-9) ->
 def same_as_multitask(g_R: Tensor, g_F: Tensor) -> float:
     """3. On (R, −F) the direction is IMTL-G's, ConFIG's and MGDA's on unit gradients.
 
-    The oracles are written from their papers, for −1 < ρ < 1: at ρ = 1 there is none, and at ρ = −1
-    IMTL-G divides 0 by 0.
+    The oracles are written from their papers, for −1 < ρ < 1. At ρ = 1 there is no such direction,
+    and at ρ = −1 IMTL-G divides 0 by 0.
     """
     d, G = combined(NGDiff(), g_R, g_F), oracles.tasks(g_R, g_F)
     unit, worst, (rho, kappa) = d / d.norm(), 0.0, angle_ratio(g_R, g_F)
