@@ -137,7 +137,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 def _strip(value: Any, name: str, tensors: dict[str, Tensor] | None) -> Any:
     """`value` with each tensor moved into `tensors`, its name left in its place.
 
-    tensors: None for a process that only takes part in gathering.
+    tensors: None for a process that only helps to gather.
     """
     if isinstance(value, Tensor):
         whole = gathered(value)

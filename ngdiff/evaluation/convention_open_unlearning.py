@@ -29,7 +29,7 @@ DOCUMENT = 2048  # tokens of a document, or of a continuation, that are looked a
 
 
 class OpenUnlearning(Muse):
-    """locuslab/open-unlearning. What differs from the definition in TOFU and in `ngdiff losses`:
+    """The numbers of locuslab/open-unlearning. What differs from the definition in TOFU and in `ngdiff losses`:
 
     - 1e-10 is added to denominators. Extraction strength is at least 1/n, and without a token these
       scores are 0.

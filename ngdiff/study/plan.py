@@ -51,7 +51,8 @@ def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) ->
 def tuned(rows: Iterable[Row], arrived: bool = True) -> dict[str, float]:
     """method → its best rate: that of the run with the highest score, the smaller rate on a tie.
     Only runs that reached the hold-out level count; where none did, all count. A run that stops
-    short forgot less than the others, so it does not compare with them. arrived=False: of all runs.
+    short forgot less than the others, so it does not compare with them. arrived=False counts all
+    runs.
     """
     best: dict[str, tuple[tuple[bool, float], float]] = {}
     for row in sorted(rows, key=lambda r: r["lr"]):

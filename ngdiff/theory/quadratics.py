@@ -149,7 +149,7 @@ class Pair:
     def dominated(self, theta: Tensor, tolerance: float = 1e-9) -> bool:
         """Whether some point is better in both R and F by more than rounding.
 
-        Asked of the front of the concave family.
+        Only the concave family has a front.
 
         θ is Pareto-optimal iff it lies on the front; the front point with the same R tells.
         `tolerance` is relative to the drop of F along the whole front. Errors: ValueError for the
