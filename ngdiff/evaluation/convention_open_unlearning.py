@@ -29,7 +29,9 @@ DOCUMENT = 2048  # tokens of a document, or of a continuation, that are looked a
 
 
 class OpenUnlearning(Muse):
-    """The numbers of locuslab/open-unlearning. What differs from the definition in TOFU and in `ngdiff losses`:
+    """The numbers of locuslab/open-unlearning.
+
+    In TOFU and in `ngdiff losses` this differs from the definition:
 
     - 1e-10 is added to denominators. Extraction strength is at least 1/n, and without a token these
       scores are 0.
