@@ -90,7 +90,7 @@ class AutoLR(StepSize):
         return state.step >= state.due
 
     def rise(self, t: int, size: float) -> float:
-        """What update t may cost: e = slack·(t + 1)·size. size: of R, see `_scale`."""
+        """Return what update t may cost: e = slack·(t + 1)·size. size: of R, see `_scale`."""
         return self.slack * (t + 1) * size
 
     def kept(self, before: float, now: float) -> float:
@@ -236,7 +236,8 @@ def _watched(state: State, R: float) -> State:
 
 
 def _scale(size: float, info: Info | None) -> float:
-    """What a rise is a share of: Σ|R's rows|, or the cross-entropy where R is another objective.
+    """Return what a rise is a share of: Σ|R's rows|, or the cross-entropy where R is another
+    objective.
 
     (KL to the start is 0 at the start, and a share of it would be none.) Two sums of the same rows
     differ by rounding and are one objective.

@@ -121,7 +121,7 @@ def _bytes(x: Tensor) -> Any:
 
 
 def _buffers(step: UnlearningStep) -> list[Tensor]:
-    """What the module changes besides its parameters, such as running means."""
+    """Return what the module changes besides its parameters, such as running means."""
     return [] if step.module is None else list(step.module.buffers())
 
 

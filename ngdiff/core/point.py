@@ -79,7 +79,7 @@ class Point:
         return (short / whole) ** 0.5 if whole > 0 else 0.0
 
     def _exact(self, pick: Callable[[Tensor], Tensor]) -> Iterable[Tensor]:
-        """What `pick` takes of θ₀, tensor by tensor, as exactly as it is known."""
+        """Return what `pick` takes of θ₀, tensor by tensor, as exactly as it is known."""
         return map(pick, self.theta_0)
 
 

@@ -35,7 +35,8 @@ class Processes:
         return self.gather(rows) * (self.scale / self.size)
 
     def spread(self, gram: Tensor) -> Tensor:
-        """How far ‖g_R‖² and ‖g_F‖² differ between several processes, relative, (2,); (0,) for one.
+        """Return how far ‖g_R‖² and ‖g_F‖² differ between several processes, relative, (2,); (0,)
+        for one.
 
         They are gradients of the whole batch, so every process must have the same.
         """

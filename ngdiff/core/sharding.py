@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 
 def sharded(x: Tensor) -> bool:
-    """True for a DTensor: this process holds a part of it."""
+    """Return whether x is a DTensor, of which this process holds a part."""
     return hasattr(x, "device_mesh")
 
 
 def local(x: Tensor) -> Tensor:
-    """What this process holds of x, in x's own memory. Call it without gradients."""
+    """Return what this process holds of x, in x's own memory. Call it without gradients."""
     return x.to_local() if hasattr(x, "to_local") else x
 
 

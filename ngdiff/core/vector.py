@@ -175,7 +175,7 @@ def square_precision(u: Sequence[Tensor]) -> float:
 
 
 def small(x: Tensor) -> bool:
-    """True where an accelerator would spend longer on launching a kernel than on x."""
+    """Return whether an accelerator would spend longer on launching a kernel than on x."""
     return x.device.type != "cpu" and x.numel() <= SMALL
 
 

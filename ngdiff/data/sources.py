@@ -165,7 +165,7 @@ def filled(found: Found, empty: Callable[[Any], bool], source: str) -> Found:
 
 
 def without(*keys: str) -> Callable[[Any], bool]:
-    """Whether a value, or one of an object's texts under these keys, is empty or null."""
+    """Return whether a value, or one of an object's texts under these keys, is empty or null."""
 
     def empty(value: Any) -> bool:
         texts = [value[k] for k in keys if k in value] if isinstance(value, dict) else [value]

@@ -102,7 +102,7 @@ class Engine:
 
     @property
     def main(self) -> bool:
-        """True in the process that prints and writes."""
+        """Return whether this is the process that prints and writes."""
         return self.processes.rank == 0
 
     @property
@@ -114,7 +114,7 @@ class Engine:
 
     @property
     def changes(self) -> bool:
-        """True where `prepare` moves, rounds or cuts weights that are frozen too."""
+        """Return whether `prepare` moves, rounds or cuts weights that are frozen too."""
         return self.place is not None or self.precision is not None or self.sharded
 
     @property
@@ -164,7 +164,7 @@ class Engine:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `UnlearningStep` must know."""
+        """Return the keyword arguments for `UnlearningStep`."""
         rounded = torch.bfloat16 if self.precision == "bfloat16" else None
         return {"memory": self.memory, "processes": self.processes, "dtype": rounded}
 
@@ -230,7 +230,7 @@ def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:
 def _shard(
     model: nn.Module, layers: list[nn.Module], rounded: torch.dtype | None, kind: str
 ) -> None:
-    """On the engine's kind of device, whatever else the machine has."""
+    """Shard on the engine's kind of device, whatever else the machine has."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 

@@ -67,7 +67,7 @@ def greedy(
 
 
 def answers(lm: Any, questions: Sequence[str], max_new_tokens: int = 200) -> list[str]:
-    """What an `LM` answers to each question, greedily, as text."""
+    """Return the greedy answers of an `LM` to questions, as text."""
     examples = [lm.encode(question, "") for question in questions]
     stop = stop_tokens(lm.model, lm.tokenizer, examples)
     texts = greedy(lm.model, [example.prompt_ids for example in examples], stop, max_new_tokens)

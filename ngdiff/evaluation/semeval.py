@@ -115,7 +115,7 @@ def _reference(
 
 
 def write(report: Report, folder: str | Path) -> Path:
-    """Writes the evaluator's own files, the folder whole or as it was; returns it.
+    """Write the evaluator's own files, the folder whole or as it was; return it.
 
     forget_0.csv, retain_0.csv (id, task, input, expected_output, model_output, nll),
     mia_results/{member,nonmember}_0.csv (id, nll), and evaluation_results.jsonl: what the evaluator

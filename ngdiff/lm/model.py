@@ -57,7 +57,7 @@ class LM:
 
     @property
     def adapted(self) -> bool:
-        """True with a peft adapter."""
+        """Return whether there is a peft adapter."""
         return hasattr(self.model, "peft_config")
 
     def without_adapter(self) -> contextlib.AbstractContextManager[None]:

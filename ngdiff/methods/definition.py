@@ -99,7 +99,7 @@ class Method:
 
     @property
     def plain(self) -> bool:
-        """Whether both objectives are cross-entropies, so that only the rule is special."""
+        """Return whether both objectives are cross-entropies, so that only the rule is special."""
         return self.retain == self.forget == CE()
 
 

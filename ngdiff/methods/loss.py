@@ -94,7 +94,7 @@ def forward(model: Any, batch: dict[str, Any], objective: Objective) -> tuple[To
 
 
 def start_of(model: Any, batch: dict[str, Any], objective: Objective) -> list[Tensor]:
-    """What the objective must know of the start model, a tensor a text (`start_values`)."""
+    """Return what the objective must know of the start model, a tensor a text (`start_values`)."""
     assert objective.start is not None
     with torch.no_grad():
         return start_values(objective.start, forward(model, batch, objective)[1])

@@ -194,8 +194,8 @@ class SimNPO(_EachRow):
 
 
 def start_values(kind: str, tokens: Tokens) -> list[Tensor]:
-    """What the start model says of a batch, a tensor a row: its summed NLL (1,), log p (n, V) or
-    activations (n, d).
+    """Return what the start model says of a batch, a tensor a row: its summed NLL (1,), log p (n,
+    V) or activations (n, d).
     """
     if kind == "nll":
         return list(tokens.by_row(tokens.nll).reshape(-1, 1))

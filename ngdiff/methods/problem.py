@@ -212,7 +212,7 @@ class LMProblem:
         )
 
     def _texts(self, objective: Objective, chosen: Sequence[int], forget: bool) -> list[Example]:
-        """What goes into a batch for these rows: a text each, of pairs the answer and its
+        """Return what goes into a batch for these rows: a text each, of pairs the answer and its
         refusal.
         """
         rows = self.forget if forget else self.retain

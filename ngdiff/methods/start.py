@@ -29,7 +29,7 @@ WIDTH = 4  # bytes of a value
 
 
 def said(lm: LM, batch: dict[str, Any], objective: Objective) -> list[Tensor]:
-    """What the start model says of a batch, a tensor a row, on the host."""
+    """Return what the start model says of a batch, a tensor a row, on the host."""
     with evaluating(lm.model), lm.without_adapter():
         values = start_of(lm.model, batch, objective)
     if objective.pairs:
@@ -48,7 +48,7 @@ def bytes_of(objective: Objective, texts: Sequence[Example], config: Any) -> int
 
 
 def keeps(objective: Objective, bytes_: int) -> bool:
-    """Whether so many bytes of start values are kept.
+    """Return whether so many bytes of start values are kept.
 
     Those of an objective that looks everywhere depend on the very batch, and never are.
     """
@@ -83,10 +83,10 @@ class Starts:
             self.values.update({(kind, i, forget): value for i, value in found})
 
     def of(self, objective: Objective, chosen: Sequence[int], forget: bool) -> list[Tensor]:
-        """What was kept of these rows."""
+        """Return what was kept of these rows."""
         return [self.values[kind_of(objective), i, forget] for i in chosen]
 
 
 def kind_of(objective: Objective) -> tuple[Any, ...]:
-    """Which start values are an objective's."""
+    """Return which start values are an objective's."""
     return objective.start, objective.pairs, objective.layer

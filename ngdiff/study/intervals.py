@@ -41,8 +41,8 @@ class Interval:
 
 
 def interval(by_target: Mapping[int, Sequence[float]]) -> Interval:
-    """Of values grouped by target seed: mean of the targets' means, t₀.₉₇₅ · s/√k to either side
-    with k ≥ 3 targets.
+    """Return the interval of values grouped by target seed: the mean of the targets' means, t₀.₉₇₅
+    · s/√k to either side with k ≥ 3 targets.
     """
     from scipy import stats
 

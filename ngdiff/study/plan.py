@@ -152,7 +152,7 @@ class Plan:
 
     @property
     def runs(self) -> int:
-        """How many runs it takes, those of `short` left out."""
+        """Return how many runs it takes, those of `short` left out."""
         rates = dict.fromkeys((method(m).key for m in self.methods), self.rates[0])
         reported = sum(len(self.reported(rates, rule)) for rule in self.rules)
         return len(self.tuning()) + len(self.starts()) + reported

@@ -147,7 +147,7 @@ class Pair:
         return 0.5 * (g_R / g_R.norm() - g_F / g_F.norm()).norm().item()
 
     def dominated(self, theta: Tensor, tolerance: float = 1e-9) -> bool:
-        """Whether some point is better in both R and F by more than rounding.
+        """Return whether some point is better in both R and F by more than rounding.
 
         Only the concave family has a front.
 

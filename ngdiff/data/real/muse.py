@@ -147,7 +147,7 @@ def published_a_ret(bench: Benchmark) -> float | None:
 
 
 def request(kind: str, k: int) -> tuple[str, str]:
-    """Where the forget set of a fold lies: ("sust", 2) -> ("sust", "forget_2").
+    """Return where the forget set of a fold lies: ("sust", 2) -> ("sust", "forget_2").
 
     ValueError for another fold.
     """
@@ -270,7 +270,7 @@ def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str,
 
 
 def _values(path: Path) -> sources.Found:
-    """Where each value of a file stands, and the value."""
+    """Return where each value of a file stands, and the value."""
     if path.suffix == ".txt":
         return [(f"{path}", text_of(path))]
     found = sources.records(path)

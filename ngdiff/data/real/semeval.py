@@ -112,7 +112,7 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def mia_note(bench: Benchmark) -> str | None:
-    """Where the documents of the MIA come from, in words; None where there are none."""
+    """Return where the documents of the MIA come from, in words; None where there are none."""
     if "member" not in bench.configs:
         return None
     if bench.source["name"] == "dossiers":

@@ -83,7 +83,7 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def asked(split: str, root: str | Path) -> Benchmark:
-    """What an evaluation asks of a folder: its *_perturbed files.
+    """Return what an evaluation asks of a folder: its *_perturbed files.
 
     Whatever else of the benchmark the folder lacks is left out.
 
