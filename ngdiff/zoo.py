@@ -128,7 +128,8 @@ def tokenizer_of(place: str) -> str:
 
 
 def prompt_of(place: str) -> str:
-    """How a hub id is asked where its chat template does not say it, with {question}; "" elsewhere.
+    """Return how a hub id is asked where its chat template does not say it, with {question}; ""
+    elsewhere.
 
     It is known of the models of the table, base models too.
     """

@@ -1,1 +1,1 @@
-"""Notebooks as products: built, executed, reproduced, reported; pages filled from rows."""
+"""Notebooks and pages: built, executed, reproduced, and filled from rows."""

@@ -1,9 +1,9 @@
 """One-way build of the notebooks: NN_name.py (py:percent) -> NN_name.ipynb, and the exercises.
 
-The .py is the source. Sources, cell ids and metadata of the .ipynb are a pure function of it, so a
-rebuild is byte-identical and a diff shows only what an author changed; outputs ride along,
-lightened, wherever the cell they belong to is unchanged. Solutions are written, exercises are
-generated from them (after scikit-learn-mooc, Inria).
+The .py is the source. Sources, cell ids and metadata of the .ipynb are a pure function of it. So a
+rebuild gives the same bytes, and a diff shows only what an author changed. Outputs are kept, made
+smaller, where their cell is unchanged. Solutions are written, exercises are generated from them
+(after scikit-learn-mooc, Inria).
 """
 
 from __future__ import annotations

@@ -115,9 +115,9 @@ def fresh_files(folder: Path, pattern: str, root: Path, files: Iterable[str]) ->
 def new_rows(root: Path, label: str, files: Iterable[str]) -> dict[str, dict[str, Any]]:
     """name -> summary row of this run; `files`: what valid executions wrote, relative to root.
 
-    A row computed from saved rows names their file (or files) as its `source`; where one of them is
-    not of this run (its notebook failed, or was not chosen), the number was read from committed
-    rows and counts as not run.
+    A row that was computed from saved rows names their files as its `source`. One of these may not
+    be of this run, because its notebook failed or was not chosen. Then the number was read from
+    committed rows, and counts as not run.
     """
     folder, written = f"data/results/{label}", set(files)
 

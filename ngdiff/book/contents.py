@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from ngdiff.book import build as book
 from ngdiff.book.results import NOT_RUN, saved
+from ngdiff.core.autolr import AutoLR
 from ngdiff.evaluation.conventions import CONVENTIONS
 from ngdiff.methods import lookup
 from ngdiff.store.table import Column, Link, Table
@@ -113,6 +116,29 @@ def methods(root: Path) -> str:
 _PARTS = {"rule": "direction", "retain": "retain objective", "forget": "forget objective"}
 
 
+def autolr_fields(root: Path) -> str:
+    """Return AutoLR's fields: name, default, and what its docstring says of each."""
+    if not (root / "ngdiff").is_dir():
+        return NOT_RUN
+    said = dict(
+        re.findall(r"^(\w+): (.+?)(?=\n\w+: |\n\n|\Z)", inspect.getdoc(AutoLR) or "", _WIDE)
+    )
+    lines = [{"field": f.name, "default": f.default, "text": said[f.name]} for f in fields(AutoLR)]
+    columns = (
+        Column("field"),
+        Column("default", format="g", align="right"),
+        Column("text", "meaning", _one_line),
+    )
+    return Table(columns, lines).markdown()
+
+
+_WIDE = re.MULTILINE | re.DOTALL
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
 def conventions(root: Path) -> str:
     """Return what each convention does differently, as its class says."""
     if not (root / "ngdiff").is_dir():
@@ -135,5 +161,5 @@ def paper_map(root: Path) -> str:
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
     **{"notebooks": notebooks, "tree": tree, "arrows": arrows, "map": paper_map},
-    **{"methods": methods, "conventions": conventions},
+    **{"methods": methods, "conventions": conventions, "fields": autolr_fields},
 }

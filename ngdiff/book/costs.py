@@ -101,7 +101,7 @@ def evaluation(root: Path) -> str:
     return f"{Table(columns, lines).markdown()}\n\nRows: {data}. Machine: {_device(rows)}."
 
 
-def rates(root: Path) -> str:
+def designs(root: Path) -> str:
     """Return `ngdiff bench rates` as a table: a line a design of the learning-rate rule."""
     from ngdiff.timing.rates import SUMMARY, summary
 
@@ -109,7 +109,7 @@ def rates(root: Path) -> str:
     return Table(SUMMARY, summary(rows)).markdown() if rows else NOT_RUN
 
 
-def rates_problems(root: Path) -> str:
+def designs_problems(root: Path) -> str:
     """Return the same rows of the default alone: a line a problem and optimizer."""
     from ngdiff.timing.rates import PROBLEM, by_problem
 
@@ -139,6 +139,6 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "bench": bench,
     "probes": probes,
     "evaluation": evaluation,
-    "rates": rates,
-    "rates-problems": rates_problems,
+    "designs": designs,
+    "designs-problems": designs_problems,
 }

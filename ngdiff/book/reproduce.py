@@ -1,11 +1,11 @@
 """`ngdiff reproduce`: every notebook through papermill, then one report.
 
-What is still valid is not run again.
-A notebook is skipped when its last successful execution had the same content key (its source,
-parameters, the code it uses, the committed rates, the environment) and every file it wrote under
-data/results/ and figures/ still has those bytes. A notebook's files are those that its own
-execution reports (`ngdiff.store.cache.atomic_write`). Committed rows are never read as a cache: a
-fresh clone has no record of an execution, so it recomputes everything.
+What is still valid is not run again. A notebook is skipped when nothing that it depends on has
+changed since its last successful execution: its source, parameters, the code it uses, the committed
+rates, the environment. Every file that it wrote under data/results/ and figures/ must still have
+the same bytes. A notebook's files are those that its own execution reports
+(`ngdiff.store.cache.atomic_write`). Committed rows are never read as a cache: a fresh clone has no
+record of an execution, so it recomputes everything.
 
 Notebooks that run at the same time (`ngdiff.book.jobs`) share `jobs` slots for all their workers
 (`ngdiff.store.slots`), so the processors stay busy until the end.

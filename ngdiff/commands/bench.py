@@ -33,7 +33,7 @@ def bench_suite(
     ),
     minutes: Annotated[float, typer.Option(min=1, help="All the time there is.")] = 8.0,
 ) -> None:
-    """What the performance targets ask of this device, each case in a process of its own."""
+    """Measure larger cases within the given minutes, each in a process of its own."""
     from ngdiff.timing.cases import suite
 
     suite(json_dir, minutes)

@@ -43,7 +43,7 @@ def claim_folder(job: Job, settings: dict[str, Any], force: bool, held: ExitStac
 
 
 def _clear(job: Job, keep: bool = False) -> None:
-    """What a killed write left goes, and (unless `keep`) all of an unfinished run that has no
+    """Remove what a killed write left, and (unless `keep`) all of an unfinished run that has no
     checkpoint to go on from.
     """
     left = re.compile(
@@ -88,7 +88,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _differences(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """In words; empty where the two agree."""
+    """Return the differences in words; empty where the two agree."""
     return ", ".join(
         f"{key}: {there.get(key)} there, {value} here"
         for key, value in here.items()

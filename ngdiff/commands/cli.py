@@ -206,8 +206,8 @@ def main() -> None:
 
 
 def _quiet(rank: str) -> None:
-    """A warning of the library is one line, of the first process; torch's profiler, by which
-    memory is measured, says nothing. It is told before torch is loaded.
+    """A warning of the library is one line, of the first process; torch's profiler, by which memory
+    is measured, says nothing. Its variable must be set before torch is loaded.
     """
     warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     if rank != "0":

@@ -32,9 +32,8 @@ from ngdiff.store.table import Column, Table
 class Evaluation(Asking):
     """Settings of one evaluation; the command's options.
 
-    data: as `ngdiff.evaluation.spelling` says. split: "" is the suite's. tokenizer: needed if it
-    is neither with the model nor where `ngdiff.zoo` knows it to be. files: a folder that is new or
-    empty.
+    data: as `ngdiff.evaluation.spelling` says. split: "" is the suite's. tokenizer: needed where
+    the model has none, and `ngdiff.zoo` knows of none. files: a folder that is new or empty.
 
     Errors, all before a model is loaded: ValueError for unknown names, FileNotFoundError,
     FileExistsError.
@@ -108,16 +107,16 @@ class Evaluation(Asking):
 
     @property
     def suite(self) -> Suite:
-        """What is said of the benchmark."""
+        """Return the suite of the benchmark."""
         return suites.suite(self.benchmark)
 
     @property
     def rows(self) -> Which:
-        """Which rows are asked."""
+        """Return which rows are asked."""
         return which(self.data, self.suite)
 
     def bench(self) -> Benchmark:
-        """The rows."""
+        """Return the rows."""
         given = {name: getattr(self, name) for name in self.suite.sources}
         return self.rows.asked(self.split, **given)
 
@@ -135,7 +134,7 @@ class Evaluation(Asking):
 
 
 def run(job: Evaluation) -> dict[str, float]:
-    """Evaluates, writes what was asked for, prints the metrics; returns them."""
+    """Evaluate a model, write what was asked for, print the metrics and return them."""
     begun = time.perf_counter()
     if job.json is not None:
         probe_file(job.json)
@@ -168,8 +167,8 @@ def run(job: Evaluation) -> dict[str, float]:
 
 
 def _small(lm: Any) -> bool:
-    """A model whose matrices are too small to share between cores: beside a busy process two
-    threads are slower than one.
+    """Return whether the matrices are too small to share between cores. Beside a busy process two
+    threads are then slower than one.
     """
     return lm.model.device.type == "cpu" and sum(p.numel() for p in lm.model.parameters()) < 20e6
 

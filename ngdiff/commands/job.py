@@ -41,8 +41,8 @@ WHERE = (
 
 @dataclass(frozen=True)
 class Job(Asking):
-    """Settings of one run; the command's options. lr: None is 1e-3, which AutoLR's search starts
-    from and others refuse.
+    """Settings of one run; the command's options. lr: AutoLR starts its search there, at 1e-3 where
+    it is None. Other rules need one.
 
     Errors, all before a model is loaded: ValueError for a name, number or combination that cannot
     work, FileNotFoundError.
@@ -148,7 +148,9 @@ class Job(Asking):
             )
 
     def rehearse(self) -> None:
-        """A step on one number: what it would refuse is refused before anything is loaded."""
+        """Make a step on one number, so that what it would refuse is refused before anything is
+        loaded.
+        """
         import torch
 
         from ngdiff.core.processes import Processes
@@ -171,12 +173,12 @@ class Job(Asking):
 
     @property
     def work(self) -> Path:
-        """Where the run lives until it is finished."""
+        """Return the folder of the run until it is finished."""
         return self.folder.with_name(f".{self.folder.name}.unfinished")
 
     @cached_property
     def place(self) -> str:
-        """The model's folder, absolute (an adapter names its base by it), or its hub id."""
+        """Return the model's folder, absolute (an adapter names its base by it), or its hub id."""
         folder = Path(self.model).expanduser()
         return str(folder.resolve()) if folder.is_dir() else self.model
 
@@ -213,8 +215,8 @@ class Job(Asking):
         return engine
 
     def settings(self, bench: Benchmark) -> dict[str, Any]:
-        """All that decides the result: a checkpoint or a finished run of other settings is not this
-        one's.
+        """Return all that decides the result. A checkpoint or a finished run of other settings
+        belongs to another run.
         """
         mine = {
             name: value

@@ -1,9 +1,9 @@
 """Every objective's value and gradient norm on a few rows: how the field compares implementations.
 
 The value is the one that is *minimised*, as papers print it: R of a retain objective, −F of a
-forget objective. All rows are one right-padded batch, in eval mode; the objects that are computed
-are those that unlearn (`ngdiff.methods.objectives`, `ngdiff.methods.baselines`), and under
-`convention` what published code makes of them (`Convention.objective`).
+forget objective. All rows are one right-padded batch, in eval mode. The objectives are those that
+unlearn (`ngdiff.methods.objectives`, `ngdiff.methods.baselines`). Under `convention` they are what
+published code makes of them (`Convention.objective`).
 
     ce_retain, kl, rmu_retain                     on the retain rows
     ce_forget (= −CE), npo, simnpo, undial, wga, satimp, ceu, rmu (c = 2)      on the forget rows

@@ -6,10 +6,9 @@ a folder.
     .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings and
                      the level of the stop
 
-OUT appears whole or not at all, and a run that was interrupted goes on when the same command is
-given again. The same code runs in one process and in each of several (`accelerate launch -m ngdiff
-unlearn …`): every one of them reads the rows and loads the model, the first alone prints and
-writes.
+OUT appears whole or not at all. A run that was interrupted goes on when the same command is given
+again. The same code runs in one process and in each of several (`accelerate launch -m ngdiff
+unlearn …`). Every process reads the rows and loads the model. Only the first one prints and writes.
 """
 
 from __future__ import annotations
@@ -52,12 +51,12 @@ ENDS = {
 
 
 def run(job: Job, force: bool = False) -> str:
-    """Unlearns and writes `job.out`; returns why it stopped (`Run.stopped`). Every process of a
+    """Unlearn, write `job.out` and return why the run stopped (`Run.stopped`). Every process of a
     launch must call.
 
-    force: a finished run at `job.out` is replaced, when the new one is complete; an interrupted one
+    force: a finished run at `job.out` is replaced when the new one is complete. An interrupted run
     of other settings is dropped. Errors: FileExistsError for an OUT that holds other things or,
-    without force, a finished or other run; ValueError for rows that do not fit the model, or when
+    without force, a finished or other run; ValueError for rows that do not fit the model, and when
     memory runs out; those of `ngdiff.load`.
     """
     bench, engine = files.benchmark(job.forget, job.retain, job.holdout), job.engine
@@ -102,8 +101,8 @@ def run(job: Job, force: bool = False) -> str:
 
 # --------------------------------------------------------------------------------- before the steps
 def _first(engine: Engine, work: Callable[[], float | None]) -> float:
-    """What `work()` gives in the first process, in every one (None: NaN); where it fails there, the
-    others end too.
+    """Return in every process what `work()` gives in the first one (None: NaN). Where it fails
+    there, the others end too.
     """
     failure, value = None, None
     if engine.main:
@@ -133,8 +132,8 @@ def _first(engine: Engine, work: Callable[[], float | None]) -> float:
 
 
 def _model(job: Job) -> LM:
-    """On the host; with an adapter the frozen weights come as the precision wants them, else the
-    exact ones do.
+    """Load the model on the host. With an adapter the frozen weights have the job's precision.
+    Without one the weights are exact.
     """
     adapted = job.lora is not None or (Path(job.place) / ADAPTER).is_file()
     lm = load(job.place, dtype=job.precision if adapted else "float32", **job.asked())
@@ -145,8 +144,8 @@ def _model(job: Job) -> LM:
 
 
 def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> float | None:
-    """The forget loss at which the run stops, None for nowhere. It is written down: a run that goes
-    on stops at the same.
+    """Return the forget loss at which the run stops, None for no stop. It is saved, so a run that
+    goes on stops at the same level.
     """
     if (job.work / CHECKPOINT).exists():
         return read(job.work / START).get("level")
@@ -164,7 +163,7 @@ def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> floa
 
 
 def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
-    """What is going to happen, in a few lines."""
+    """Return a few lines that say what is going to happen."""
     sizes = [(p.numel(), p.requires_grad) for p in lm.model.parameters()]
     trained, engine = sum(n for n, own in sizes if own), job.engine
     size = engine.processes.size
@@ -180,9 +179,8 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
     ]
     if math.isnan(level):
         lines.append(
-            f"  no --holdout, no --stop-level: NO STOP. It makes all {job.steps} steps, and "
-            "methods of unit norm (NGDiff)\n"
-            "  then forget far past the loss of rows never seen (README, Limits)"
+            f"  no --holdout, no --stop-level: NO STOP. It makes all {job.steps} steps.\n"
+            "  Methods such as NGDiff then forget far too much (README, Limits)"
         )
     else:
         seen = f", the start's on {len(bench.holdout)} rows never seen" if job.holdout else ""
@@ -194,7 +192,7 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
 
 # ---------------------------------------------------------------------------- during and after them
 class _Bar:
-    """The line of steps: losses, rate, outcome; the first process's alone. `before`: steps that an
+    """The line of steps, in the first process only: losses, rate, outcome. `before`: steps that an
     earlier process made.
     """
 
@@ -229,7 +227,7 @@ class _Bar:
 
 @contextmanager
 def _explained(job: Job) -> Iterator[None]:
-    """Errors of torch as a ValueError that says what to do, where that is known."""
+    """Turn errors of torch into a ValueError that says what to do, where that is known."""
     engine = job.engine
     try:
         yield
@@ -249,7 +247,7 @@ def _explained(job: Job) -> Iterator[None]:
 
 
 def _less(job: Job) -> list[str]:
-    """What needs less memory than the options that were given, what costs least first."""
+    """Return options that need less memory than the given ones, the cheapest first."""
     adapted = job.lora is not None or (Path(job.place) / ADAPTER).is_file()
     left = {
         "--micro 1 (the same result)": job.micro != 1,
@@ -263,7 +261,7 @@ def _less(job: Job) -> list[str]:
 
 
 def _finish(job: Job, done: Run, settings: dict[str, Any], level: float, before: int) -> None:
-    """OUT in one rename, then the end of what was unfinished."""
+    """Write OUT in one rename, then remove what was unfinished."""
     engine = job.engine
     if not engine.main:
         whole_state(done.model.model)  # the first process asks for the shards of all

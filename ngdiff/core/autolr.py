@@ -1,15 +1,16 @@
 """AutoLR: the learning rate that sets itself, from a parabola of the retain loss along the update.
 
-Where the rule comes from. Unlearning wants the least rise of R for a given rise of F. A step of
-rate η costs ΔR = sη + ½cη² and gains ΔF = fη, with s and c the slope and the curvature of R, and f
-the slope of F. The cheapest path to ΣΔF = G has (s + cη)/f = λ at every step, one price for all:
+Where the rule comes from. Unlearning wants the least rise of R for a given rise of F. Let s and c
+be the slope and the curvature of R along the update, and f the slope of F. Then a step of rate η
+costs ΔR = sη + ½cη² and gains ΔF = fη. The cheapest path to ΣΔF = G has the same price (s + cη)/f =
+λ at every step:
 
     η = η* + λf/c,   η* = −s/c.
 
 λ = 0 is GeN's rule (Bu & Xu, ICLR 2025, arXiv 2407.02772), which minimises R. It stalls where
-unlearning starts: a model that knows its rows by heart is at a minimum of R, s is sampling noise,
-and η* is near 0 or below. A price λ > 0 is a rise of R that a step may cost, e = ½λ²f²/c from a
-level line. AutoLR sets e as a share of R, which is free of the scale of both losses:
+unlearning starts. A model that knows its rows by heart is at a minimum of R. There s is sampling
+noise, and η* is near 0 or below. A price λ > 0 lets a step raise R by e, which is ½λ²f²/c where s =
+0. AutoLR takes a share of R for e, so the rate does not depend on the scale of either loss:
 
     η = max(η*, √(2e/c)) where R falls at first,   sη + ½cη² = e where it rises.
 
@@ -41,28 +42,29 @@ class AutoLR(StepSize):
 
     R(θ + ηu) ≈ R + sη + ½cη² is fitted at η = ±h, h the present rate. The next rate is the
     minimiser η* = −s/c, or the rate at which R has risen by e if that is larger; the module says
-    why. On a quadratic under SGD one probe gives both exactly. e = `slack`·(t + 1)·R at update t:
-    the first steps may cost least, and a run that takes long may cost more.
+    why. On a quadratic under SGD one probe gives both exactly. The rise is e = `slack`·(t + 1)·R at
+    update t. So the first steps may cost least, and a run that takes long may cost more.
 
-    A parabola is believed from h/√10 to √10·h. A probe moves h until the rate is within that reach;
-    once a first rate has been found, a later probe moves the rate by at most √10 upwards. The next
+    A parabola is believed from h/√10 to √10·h. A probe changes h until the rate is within that
+    reach. Once a first rate has been found, a probe moves the rate by at most √10 upwards. The next
     probe is 1, 2, 4, … up to `every` updates away while the rate stays within reach, and one update
     away when it does not.
 
     Between probes the step's own R is watched. When it has risen by more than R itself since the
-    last probe, the rate is cut and the next update probes. (One steep direction of curvature λ
-    multiplies R by g = (ηλ − 1)² a step; the cut to η/(1 + √g) = 1/λ ends that growth.)
+    last probe, the rate is cut and the next update probes. (One steep direction of curvature k
+    multiplies R by g = (ηk − 1)² a step. The cut to η/(1 + √g) = 1/k ends that growth.)
 
-    Outcomes, logged every step: `held` (no probe due), `accepted` (the rate is within reach),
-    `clipped_up`, `clipped_down` (it is not), `bounded` (it is 100 times the first rate that was
-    found, and no more), `cut`, and where no radius showed anything: `flat` (R does not move; the
-    rate stays) or `nonfinite` (the rate falls by 100).
+    Every step logs an outcome. Without a probe it is `held`, or `cut`. After a probe it is
+    `accepted` (the rate is within reach), `clipped_up` or `clipped_down` (it is not), or `bounded`
+    (it is 100 times the first rate that was found, and no more). Where no radius showed anything it
+    is `flat` (R does not move; the rate stays) or `nonfinite` (the rate falls by 100).
 
-    lr: the rate at which the search starts; its order of magnitude does not matter.
-    slack: share of R that the first step may cost; update t may cost t + 1 times as much.
-    every: most updates between two probes.
-    fresh: rows that a probe looks at, in multiples of the step's own, none of which the step has
-    seen. Its own rows (0) make the rate greedy: the update goes downhill on them by construction.
+    lr: the rate at which the search starts. Its order of magnitude does not matter.
+    slack: the share of R that the first step may cost. Update t may cost t + 1 times as much.
+    every: the most updates between two probes.
+    fresh: how many rows a probe looks at, as a multiple of the step's. The step has seen none of
+    them. 0 takes the step's own rows, and the rates are then too large: the update was made to
+    lower R there.
 
     Errors: ValueError for fields out of range.
     """
@@ -88,7 +90,7 @@ class AutoLR(StepSize):
         return state.step >= state.due
 
     def rise(self, t: int, size: float) -> float:
-        """What update t may cost: e = slack·(t + 1)·size. size: of R, see `_scale`."""
+        """Return what update t may cost: e = slack·(t + 1)·size. size: of R, see `_scale`."""
         return self.slack * (t + 1) * size
 
     def kept(self, before: float, now: float) -> float:
@@ -234,7 +236,8 @@ def _watched(state: State, R: float) -> State:
 
 
 def _scale(size: float, info: Info | None) -> float:
-    """What a rise is a share of: Σ|R's rows|, or the cross-entropy where R is another objective.
+    """Return what a rise is a share of: Σ|R's rows|, or the cross-entropy where R is another
+    objective.
 
     (KL to the start is 0 at the start, and a share of it would be none.) Two sums of the same rows
     differ by rounding and are one objective.

@@ -1,11 +1,11 @@
 """A run on disk: one safetensors file, written atomically, never pickle.
 
-Tensors (weights and optimizer state) are the file's tensors; everything else is one JSON text in
-its metadata, where each tensor left its name behind, and a sha256 of it all. A killed run leaves
-the last whole checkpoint or none.
+Weights and optimizer state are the file's tensors. Everything else is one JSON text in its
+metadata, with a tensor's name in the place of each tensor. Beside it is the sha256 of all of this.
+A killed run leaves the last whole checkpoint or none.
 
-Over several processes the first one writes the file and all read it: sharded tensors are put
-together one by one, so that a run may go on with another number of processes.
+Of several processes the first one writes the file, and all read it. Sharded tensors are put
+together one by one, so a run may go on with another number of processes.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[s
 def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, Any]]:
     """Put a saved run back into `step` and return its history; an absent file is an empty history.
 
-    Errors, before anything is put back: PermissionError when the folder cannot be written,
-    ValueError when the file is damaged or belongs to another run; both say what to do.
+    Errors, before anything is put back: PermissionError when the folder cannot be written.
+    ValueError when the file is damaged, of another version, or of another run. Both say what to do.
     """
     path = Path(path)
     probe_writable(path.parent)
@@ -121,7 +121,7 @@ def _bytes(x: Tensor) -> Any:
 
 
 def _buffers(step: UnlearningStep) -> list[Tensor]:
-    """What the module changes besides its parameters, such as running means."""
+    """Return what the module changes besides its parameters, such as running means."""
     return [] if step.module is None else list(step.module.buffers())
 
 
@@ -137,7 +137,7 @@ def _digest(text: str, tensors: dict[str, Tensor]) -> str:
 def _strip(value: Any, name: str, tensors: dict[str, Tensor] | None) -> Any:
     """`value` with each tensor moved into `tensors`, its name left in its place.
 
-    tensors: None for a process that only takes part in gathering.
+    tensors: None for a process that only helps to gather.
     """
     if isinstance(value, Tensor):
         whole = gathered(value)

@@ -85,8 +85,8 @@ class NGDiff:
     """Normalised gradient difference: d = g_R/‖g_R‖ − g_F/‖g_F‖.
 
     ⟨g_R, d⟩ = ‖g_R‖(1 − ρ) ≥ 0 ≥ ⟨g_F, d⟩ = −‖g_F‖(1 − ρ): to first order R never rises and F never
-    falls, whatever the scales of the two losses. ‖d‖² = 2 − 2ρ; d = 0 only when the gradients align
-    (ρ = 1). A gradient that is zero has no direction, and gets weight 0.
+    falls, whatever the scales of the two losses. ‖d‖² = 2 − 2ρ, so d = 0 only when the gradients
+    align (ρ = 1). A gradient that is zero has no direction, and gets weight 0.
     """
 
     def weights(self, gram: Tensor, losses: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from ngdiff.core.sharding import local, sharded
 
 
 def once(module: nn.Module | None) -> bool:
-    """True where a graph can be walked backward once only, as one of compiled code can."""
+    """Return whether a graph can be walked backward once only, as one of compiled code can."""
     modules = [] if module is None else module.modules()
     return any(m._compiled_call_impl or hasattr(m, "_orig_mod") for m in modules)
 
@@ -41,9 +41,9 @@ class Swap:
 
     `g_R` and `g_F` are its own until then; `kept_F` is a copy that stays. Of phase R, `rows` are
     the addends and `random` is the state of the random numbers before it.
-    clear: drops all gradients of the model. once: a graph can be walked backward once only
-    (compiled code writes over what it has saved). look: find out `dtype`, the coarse precision of
-    the forward (`ngdiff.core.precision`).
+    clear: drops all gradients of the model. once: a graph allows one backward only, since compiled
+    code writes over what it has saved. look: find out `dtype`, the coarse precision of the forward
+    (`ngdiff.core.precision`).
     """
 
     def __init__(
@@ -194,7 +194,7 @@ def mode(memory: str, measure: bool) -> type[Swap]:
 
 
 def needs_angle(direction: Direction, gram: Tensor, losses: Tensor) -> bool:
-    """Whether the rule's weights change with the angle of gradients that have these norms.
+    """Return whether the rule's weights change with the angle of gradients that have these norms.
 
     gram: (2, 2), of which the diagonal is known. losses: (2,).
     """

@@ -51,7 +51,7 @@ class Info:
 
     @property
     def updated(self) -> bool:
-        """True where an update was made."""
+        """Return whether an update was made."""
         return self.outcome in ("ok", "zero_retain", "zero_forget")
 
 

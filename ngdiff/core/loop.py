@@ -163,6 +163,8 @@ class _Disk:
 
 
 def _name(*parts: Any) -> str:
-    """What a run depends on, in words that are the same in every process and on every device."""
+    """Return what a run depends on, in words that are the same in every process and on every
+    device.
+    """
     elsewhere = r" at 0x[0-9a-f]+|\n    (fused|foreach|capturable|differentiable): \w+"
     return re.sub(elsewhere, "", repr(parts))

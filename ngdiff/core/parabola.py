@@ -1,9 +1,10 @@
 """A parabola through values of a loss along the update, and the noise it must stand clear of.
 
-R(θ + ηu) ≈ R + slope·η + ½·curvature·η². Two things are read off it: the minimiser η* =
-−slope/curvature = ⟨g_R, d⟩/(d'H_R d) for the update −d (the idea of GeN: Bu & Xu, "Automatic
-gradient descent with generalized Newton's method", ICLR 2025, arXiv 2407.02772), and the rate at
-which R has risen by a given amount. Which of them is used, and when, `ngdiff.core.autolr` decides.
+R(θ + ηu) ≈ R + slope·η + ½·curvature·η². Two things are read off it. One is the minimiser η* =
+−slope/curvature, which is ⟨g_R, d⟩/(d'H_R d) for the update −d. The other is the rate at which R
+has risen by a given amount. The idea is GeN's: Bu & Xu, "Automatic gradient descent with
+generalized Newton's method", ICLR 2025, arXiv 2407.02772. Which of them is used, and when,
+`ngdiff.core.autolr` decides.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """θ, and the line through it along the optimizer's next update: θ₀ + η·u.
 
-A probe must look along the *actual* update, so the optimizer takes its step once, at a rate s.
-Then u = (θ_s − θ₀)/s is the update per unit rate, exact where the update is linear in the rate, and
-θ is put wherever the rule wants to look.
+A probe must look along the *actual* update, so the optimizer takes its step once, at a rate s. Then
+u = (θ_s − θ₀)/s is the update per unit rate. This is exact where the update is linear in the rate.
+After that θ is put wherever the rule wants to look.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Point:
         return (short / whole) ** 0.5 if whole > 0 else 0.0
 
     def _exact(self, pick: Callable[[Tensor], Tensor]) -> Iterable[Tensor]:
-        """What `pick` takes of θ₀, tensor by tensor, as exactly as it is known."""
+        """Return what `pick` takes of θ₀, tensor by tensor, as exactly as it is known."""
         return map(pick, self.theta_0)
 
 

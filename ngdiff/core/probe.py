@@ -17,11 +17,11 @@ from ngdiff.core.stepsize import EPS, Line
 class UpdateLine(Line):
     """η ↦ the rows of R(θ₀ + η·u). It leaves θ where it last looked: put it back afterwards.
 
-    `at_zero`, the rows at η = 0, are known only where the probed rows are the step's own, and its
-    forward was as a probe's.
-    random: the state of the random numbers that every look starts from. So all looks see one
-    function, whatever the loss draws, and the run's own numbers go on as if there were no probe.
-    dtype: in which the forward sees the weights; None: the coarsest of the parameters.
+    `at_zero` holds the rows at η = 0. They are known only where the probed rows are the step's own,
+    and its forward was like a probe's.
+    random: the state of the random numbers that every look starts from. So all looks see the same
+    function, whatever the loss draws. The run's own numbers go on as if there were no probe.
+    dtype: in which the forward sees the weights. None: the coarsest of the parameters.
     """
 
     def __init__(
@@ -45,7 +45,8 @@ class UpdateLine(Line):
             return self.read([loss().reshape(-1) for loss in self.phase])
 
     def blur(self, eta: float) -> float:
-        """What rounding the weights for the forward makes of the way to η, in parts of it.
+        """Return the error that rounding of the weights makes on the way to η, relative to that
+        way.
 
         0 in float32.
         """

@@ -14,8 +14,9 @@ from ngdiff.core import sharding
 class Processes:
     """One process alone, or all of `torch.distributed`'s where `together`.
 
-    mean: the loss of a batch is the mean of what the processes' callables return, as in everybody's
-    DDP or FSDP2 loop; else their sum, where each callable divides by the whole batch's count.
+    mean: the loss of a batch is the mean of what the processes' callables return, as is usual under
+    DDP and FSDP2. Without it the loss is their sum: then each callable divides by the whole batch's
+    count.
 
     FSDP2 and DDP average gradients over the processes. So each backward is given `scale` as the
     gradient of its loss. `rank` of `size`: which part of the rows is this process's.
@@ -34,7 +35,8 @@ class Processes:
         return self.gather(rows) * (self.scale / self.size)
 
     def spread(self, gram: Tensor) -> Tensor:
-        """How far ‖g_R‖² and ‖g_F‖² differ between several processes, relative, (2,); (0,) for one.
+        """Return how far ‖g_R‖² and ‖g_F‖² differ between several processes, relative, (2,); (0,)
+        for one.
 
         They are gradients of the whole batch, so every process must have the same.
         """

@@ -28,7 +28,7 @@ _known: dict[Any, str] = {}
 
 
 def fault(optimizer: Any) -> str:
-    """Why a probe cannot rely on this optimizer, in words; "" where it can.
+    """Return why a probe cannot rely on this optimizer, in words; "" where it can.
 
     The optimizer, its parameters and the random numbers are left as they are. Warns where it cannot
     be copied.
@@ -117,7 +117,7 @@ def _update(optimizer: Any, t: int, rate: float, stay: bool = False) -> list[Ten
 
 
 def _alike(us: list[Tensor], vs: list[Tensor]) -> bool:
-    """Whether two updates are the same up to rounding of weights of size 1."""
+    """Return whether two updates are the same up to rounding of weights of size 1."""
     return all(
         bool((u - v).abs().max() <= max(CLOSE, 1e4 * torch.finfo(u.dtype).eps) * u.abs().max())
         for u, v in zip(us, vs, strict=True)

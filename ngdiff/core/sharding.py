@@ -13,12 +13,12 @@ from torch import Tensor, nn
 
 
 def sharded(x: Tensor) -> bool:
-    """True for a DTensor: this process holds a part of it."""
+    """Return whether x is a DTensor, of which this process holds a part."""
     return hasattr(x, "device_mesh")
 
 
 def local(x: Tensor) -> Tensor:
-    """What this process holds of x, in x's own memory. Call it without gradients."""
+    """Return what this process holds of x, in x's own memory. Call it without gradients."""
     return x.to_local() if hasattr(x, "to_local") else x
 
 
@@ -70,8 +70,8 @@ def add_up_(x: Tensor, over: Iterable[Any]) -> Tensor:
 def shards_of(module: nn.Module | None) -> list[Any]:
     """FSDP2's modules inside `module`.
 
-    They keep what a forward without gradients has gathered, so where θ is moved between two such
-    forwards they must be told, by `reshard()`: the second would see the old θ.
+    They keep what a forward without gradients has gathered. So after θ has moved, call `reshard()`
+    on them. Otherwise the next such forward would see the old θ.
     """
     return [] if module is None else [m for m in module.modules() if hasattr(m, "reshard")]
 

@@ -98,9 +98,9 @@ class UnlearningStep:
 
         retain_loss: is descended. forget_loss: is **ascended**. Give it the cross-entropy of the
         forget rows, or minus the loss that NPO, SimNPO or DPO minimise.
-        probe_loss: the retain phase that the step-size rule looks at. By default that is the step's
-        own, on which the step is greedy; AutoLR is better given as many rows that the step has not
-        seen.
+        probe_loss: the retain phase that the step-size rule looks at. By default these are the
+        step's own rows, where its rates are too large. Give AutoLR about three times as many rows
+        (`fresh`), none of which the step has seen.
         """
         retain, forget = losses_of(retain_loss), losses_of(forget_loss)
         probe = retain if probe_loss is None else losses_of(probe_loss)
@@ -179,9 +179,9 @@ class UnlearningStep:
     def _probe(self, point: Point, phase: list[Loss], grads: Swap, own: bool, info: Info) -> None:
         """Update with a look along the way.
 
-        The optimizer steps once, at a rate s ≥ 1 (a smaller one would lose small updates in the
-        rounding of θ): u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u. own: the
-        probed rows are the step's, whose losses at 0 may be known already.
+        The optimizer steps once, at a rate s ≥ 1. (A smaller one would lose small updates in the
+        rounding of θ.) Then u = (θ_s − θ₀)/s is the update per unit rate, and θ ← θ₀ + η·u. own:
+        the probed rows are the step's, whose losses at 0 may be known already.
         """
         assert self.stepsize is not None
         line = UpdateLine(point, phase, self.processes, self.dtype or grads.dtype)

@@ -70,7 +70,7 @@ class StepSize:
         raise NotImplementedError
 
     def probes(self, state: State) -> bool:
-        """Whether the coming `step` looks along the line."""
+        """Return whether the coming `step` looks along the line."""
         return False
 
     def step(self, state: State, line: Line | None, info: Info | None = None) -> State:

@@ -1,9 +1,9 @@
 """A list of tensors treated as one vector.
 
 The trainable parameters θ, and every gradient, are lists of tensors in the same order. `None`
-stands for a tensor of zeros: a parameter that one of the two losses does not touch has no gradient
-there, and none is made up for it. Nothing here copies to the host, so a training step that uses
-these functions is never blocked by them.
+stands for a tensor of zeros. A parameter that a loss does not touch has no gradient of it, and no
+zeros are made for it. Nothing here copies to the host, so a training step that uses these functions
+is never blocked by them.
 
 Where tensors are sharded over processes (`ngdiff.core.sharding`) every function works on the local
 shards. Dot products are those of the whole vectors: the sums of the shards are added over the
@@ -175,7 +175,7 @@ def square_precision(u: Sequence[Tensor]) -> float:
 
 
 def small(x: Tensor) -> bool:
-    """True where an accelerator would spend longer on launching a kernel than on x."""
+    """Return whether an accelerator would spend longer on launching a kernel than on x."""
     return x.device.type != "cpu" and x.numel() <= SMALL
 
 

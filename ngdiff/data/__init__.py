@@ -1,4 +1,6 @@
-"""Benchmarks: what to forget, what to retain, what to ask. Imports neither torch nor `datasets`.
+"""Rows of the benchmarks: what to forget, what to retain, what to ask.
+
+Importing them loads neither torch nor `datasets`.
 
 Real: `tofu`, `muse`, `semeval`. Generated in the same form, without a download: `authors`, `news`,
 `dossiers`.

@@ -1,8 +1,8 @@
 """A benchmark: named sets of question/answer rows, and how a question becomes text.
 
 One noun for every data set: TOFU's config names point to rows, a row is a plain dict. What a model
-is trained on, what it must forget and what it is asked afterwards are all read from here, so a
-content hash of the rows (`fingerprint`) is the cache key of everything derived from them.
+is trained on, what it must forget and what it is asked afterwards are all read from here. A hash of
+the rows' content (`fingerprint`) is the cache key of everything that is made of them.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ BARE = Prompt("", "", "")  # of a document: a row without a question
 
 
 def form_of(text: str) -> Prompt | None:
-    r"""The prompt that a text with {question} in it describes: of what follows the question, the
-    last line is the answer tag, "Answer: " in "Question: {question}\nAnswer: "; what follows in the
-    same line ends the question. "" is None.
+    r"""Return the prompt that a text with {question} in it describes. The last line after the
+    question is the answer tag, such as "Answer: " in "Question: {question}\nAnswer: ". What follows
+    in the question's own line ends the question. "" is None.
 
     Error: ValueError for a text that has {question} not just once.
     """

@@ -1,7 +1,7 @@
 """A benchmark from someone's own files: what to forget, what to retain, and rows never seen.
 
 A row is `{"question": …, "answer": …}`, of which the answer is learned, or a document `{"text":
-…}`, all of which is; `ngdiff.data.forms` says which other forms are read, and
+…}`, of which all is. `ngdiff.data.forms` says which other forms are read, and
 `ngdiff.data.sources.records` which kinds of files. Keys that are not used are named with their
 count. A document becomes a row without a question, which is encoded without the prompt.
 """
@@ -21,9 +21,9 @@ from ngdiff.data.sources import filled, records
 def benchmark(forget: Path, retain: Path, holdout: Path | None = None) -> Benchmark:
     """The rows of the files, under the split "forget".
 
-    holdout: rows the model was never trained on. Errors: those of `read`; ValueError for a row that
-    is to be forgotten and kept, and for a hold-out row that is one of the others (the loss on it
-    would not be that on unseen rows).
+    holdout: rows the model was never trained on. Errors: those of `read`. ValueError for a row that
+    is to be forgotten and kept. ValueError for a hold-out row that is one of the others, since the
+    loss on it would not be that on unseen rows.
     """
     files = {"forget": forget, "retain": retain} | ({"holdout": holdout} if holdout else {})
     rows = {name: read(path) for name, path in files.items()}

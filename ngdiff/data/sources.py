@@ -30,10 +30,10 @@ BETWEEN = re.compile(r"[\s,]*")  # elements of an array
 def records(path: Path) -> Found:
     """(where, value) of every row of a file or folder; where is "FILE, line 3", or "FILE, row 3".
 
-    The first character of a file of JSON says whether it is JSON lines, one array of rows, or one
-    object that holds the rows (under one key, or column by column). Parquet and Arrow files are
-    known by their first bytes, csv by its name, each of them packed by gzip or not. A folder is one
-    that `datasets` saved, or holds the shards of one set of rows.
+    A file of JSON is JSON lines, one array of rows, or one object that holds the rows (under one
+    key, or column by column). Parquet and Arrow files are known by their first bytes, csv by its
+    name, each of them packed by gzip or not. A folder is one that `datasets` saved, or holds the
+    shards of one set of rows.
 
     Errors: FileNotFoundError; ValueError with file and line for what is not UTF-8, not of its kind
     or cut short.
@@ -165,7 +165,7 @@ def filled(found: Found, empty: Callable[[Any], bool], source: str) -> Found:
 
 
 def without(*keys: str) -> Callable[[Any], bool]:
-    """Whether a value, or one of an object's texts under these keys, is empty or null."""
+    """Return whether a value, or one of an object's texts under these keys, is empty or null."""
 
     def empty(value: Any) -> bool:
         texts = [value[k] for k in keys if k in value] if isinstance(value, dict) else [value]

@@ -1,1 +1,1 @@
-"""Where a step computes: device, precision, memory, several processes."""
+"""Device, precision, memory, processes: where a step computes."""

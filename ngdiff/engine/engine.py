@@ -2,8 +2,8 @@
 
 What it computes is the same everywhere.
 
-An `Engine` prepares a model and gives the optimizer and the options of `UnlearningStep` that go
-with it; the same code runs under plain `python` and under `accelerate launch`, whose processes,
+An `Engine` prepares a model. It gives the optimizer and the options of `UnlearningStep` that go
+with it. The same code runs under plain `python` and under `accelerate launch`, whose processes,
 backend and device it takes.
 
     precision  float32, or bfloat16: the forward rounds weights to bfloat16, while float32 weights
@@ -46,9 +46,8 @@ class Engine:
     precision: None leaves the model's own. compile: each block by `torch.compile` (the same numbers
     up to rounding).
 
-    Errors: ValueError for a name that is not known, and for float16, whose loss scaling would need
-    gradients that are not NGDiff's, and under DeepSpeed or FSDP1, which own or flatten the
-    gradients.
+    Errors: ValueError for a name that is not known, for float16 (a loss scaler skips steps unseen),
+    under DeepSpeed (it owns the gradients) and under FSDP1 (it flattens parameters).
     """
 
     device: str | None = None
@@ -103,7 +102,7 @@ class Engine:
 
     @property
     def main(self) -> bool:
-        """True in the process that prints and writes."""
+        """Return whether this is the process that prints and writes."""
         return self.processes.rank == 0
 
     @property
@@ -115,7 +114,7 @@ class Engine:
 
     @property
     def changes(self) -> bool:
-        """True where `prepare` moves, rounds or cuts weights that are frozen too."""
+        """Return whether `prepare` moves, rounds or cuts weights that are frozen too."""
         return self.place is not None or self.precision is not None or self.sharded
 
     @property
@@ -165,7 +164,7 @@ class Engine:
 
     @property
     def options(self) -> dict[str, Any]:
-        """What `UnlearningStep` must know."""
+        """Return the keyword arguments for `UnlearningStep`."""
         rounded = torch.bfloat16 if self.precision == "bfloat16" else None
         return {"memory": self.memory, "processes": self.processes, "dtype": rounded}
 
@@ -231,7 +230,7 @@ def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:
 def _shard(
     model: nn.Module, layers: list[nn.Module], rounded: torch.dtype | None, kind: str
 ) -> None:
-    """On the engine's kind of device, whatever else the machine has."""
+    """Shard on the engine's kind of device, whatever else the machine has."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 

@@ -18,8 +18,8 @@ themselves. Beside it stands the host memory for what objectives such as KL keep
 
 The bytes come from two places. `ngdiff.engine.watch.prepared` counts those of a model that is
 there: its tensors, its optimizer's slots, one row's forward. `planned` counts those of a model that
-is not made yet, from its number of weights: `ngdiff bench` refuses a case by it, and the run sheets
-of the paper profile are it without activations. Nothing here imports torch.
+is not made yet, from its number of weights. `ngdiff bench` refuses a case by it. The run sheets of
+the paper profile are the same count without activations. Nothing here imports torch.
 """
 
 from __future__ import annotations

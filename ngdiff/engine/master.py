@@ -1,9 +1,9 @@
 """Exact float32 weights behind a bfloat16 model, in the bytes of float32 weights.
 
-bfloat16 keeps 8 bits of a weight: at usual rates 95 % of the weights do not move at all when an
-update is added to them. Here θ is split, θ = (bfloat16 weight, the 16 low bits of the float32), so
-that the model computes in bfloat16 and no update is lost: 2 + 2 bytes a weight, exactly. Adding the
-16-bit integer to the weight's bits gives the float32 back.
+bfloat16 keeps 8 bits of a weight. At usual rates 95 % of the weights do not move at all when an
+update is added to them. Here θ is split into the bfloat16 weight and the 16 low bits of the
+float32. So the model computes in bfloat16, and no update is lost. A weight takes 2 + 2 bytes.
+Adding the 16-bit integer to the weight's bits gives the float32 back.
 """
 
 from __future__ import annotations

@@ -1,5 +1,6 @@
-"""Evaluation: `evaluate(lm, bench) -> Report`.  Lazy: importing the package loads neither torch nor
-transformers.
+"""The metrics of TOFU, MUSE and SemEval: `evaluate(lm, bench) -> Report`.
+
+Importing the package loads neither torch nor transformers.
 """
 
 from __future__ import annotations

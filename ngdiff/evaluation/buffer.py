@@ -1,7 +1,7 @@
 """The key/value cache of a generation, in place: a token is written behind the others, not joined.
 
-The cache of transformers joins a layer's keys and values to the new token's at each token, which
-copies all of them and asks the system for new memory. Here a layer has room for BLOCK tokens more,
+At each token the cache of transformers joins a layer's keys and values to the new token's. That
+copies all of them, and asks the system for new memory. Here a layer has room for BLOCK tokens more,
 and a finished row's place is taken by the last row.
 """
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Muse(Convention):
-    """swj0419/muse_bench. What differs from the definition:
+    """The numbers of swj0419/muse_bench. What differs from the definition:
 
     - Prompts are tokenised verbatim: knowmem's ends in a space that is a token of its own.
     - An EOS that the tokenizer appends stays.

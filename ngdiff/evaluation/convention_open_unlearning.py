@@ -29,11 +29,13 @@ DOCUMENT = 2048  # tokens of a document, or of a continuation, that are looked a
 
 
 class OpenUnlearning(Muse):
-    """locuslab/open-unlearning. What differs from the definition in TOFU and in `ngdiff losses`:
+    """The numbers of locuslab/open-unlearning.
+
+    In TOFU and in `ngdiff losses` this differs from the definition:
 
     - 1e-10 is added to denominators. Extraction strength is at least 1/n, and without a token these
       scores are 0.
-    - The answer begins after as many tokens as the prompt has alone, so a token made of the
+    - The answer begins after as many tokens as the prompt has alone. So a token made of the
       prompt's last space and the answer's first word has no label.
     - A chat template renders the answer too. Without one, prompt and answer are cut to 512 tokens.
       Then EOS follows where it is not the last token.
@@ -44,9 +46,10 @@ class OpenUnlearning(Muse):
       token is padded with EOS, which hides a template's EOS in the prompt.
     - KL and UNDIAL are averaged over the whole padded batch; RMU's mean is taken of a B×B matrix.
 
-    In MUSE it does as `Muse`, and: ROUGE stems words, texts are stripped, a space joins prompt and
-    continuation even where there is one, and the last token of what is scored is dropped as if it
-    were EOS. Documents and continuations are cut to 2048 tokens, pairs and question to 512.
+    In MUSE it does what the convention `muse` does, and more. ROUGE stems words, and texts are
+    stripped. A space joins prompt and continuation even where there is one. The last token of what
+    is scored is dropped as if it were EOS. Documents and continuations are cut to 2048 tokens,
+    pairs and question to 512.
     """
 
     name = "open-unlearning"

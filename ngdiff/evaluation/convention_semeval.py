@@ -24,7 +24,7 @@ COLUMNS = ("id", "task", "input", "expected_output", "model_output", "nll")
 
 
 class SemEval(Convention):
-    """The task's evaluator. What differs from the definition:
+    """The numbers of the task's own evaluator. What differs from the definition:
 
     - Weights are bfloat16, and a row is evaluated by itself.
     - An EOS that the tokenizer appends to the input stays.

@@ -47,7 +47,7 @@ def likelihood(
     budget   tokens in one forward, padding included, which takes budget × vocabulary logits; None:
              1024 on a CPU, whose caches larger batches leave, else 16384
     blind    a token that no other one attends to, as if it were padding
-    tick     told after each batch how many texts of how many are done
+    tick     called after each batch with how many texts of how many are done
 
     Raises ValueError for a model that cannot be evaluated (`ways.ways`).
     """

@@ -33,11 +33,11 @@ def greedy(
     """Greedy continuation of each prompt, without the stop token; the same prompt is continued
     once.
 
-    A row ends at a stop token, after max_new_tokens, at `longest` tokens with its prompt, at the
-    end of the model's context, or where its logits stop being finite.  budget: tokens that a batch
-    has in the end, prompts included; None: what `padding.room` allows.  blind: as in
-    `forward.likelihood`.  tick: told after each batch how many prompts of how many are done.
-    ValueError for an empty prompt.
+    A row ends at a stop token, after max_new_tokens, or at `longest` tokens with its prompt. It
+    also ends at the end of the model's context, and where its logits are not finite any more.
+    budget: tokens that a batch has in the end, prompts included; None: what `padding.room` allows.
+    blind: as in `forward.likelihood`. tick: called after each batch with how many prompts of how
+    many are done. ValueError for an empty prompt.
     """
     unique = sorted({tuple(prompt) for prompt in prompts}, key=lambda prompt: (len(prompt), prompt))
     if unique and not unique[0]:
@@ -67,7 +67,7 @@ def greedy(
 
 
 def answers(lm: Any, questions: Sequence[str], max_new_tokens: int = 200) -> list[str]:
-    """What an `LM` answers to each question, greedily, as text."""
+    """Return the greedy answers of an `LM` to questions, as text."""
     examples = [lm.encode(question, "") for question in questions]
     stop = stop_tokens(lm.model, lm.tokenizer, examples)
     texts = greedy(lm.model, [example.prompt_ids for example in examples], stop, max_new_tokens)

@@ -8,8 +8,9 @@ the layer's input a and the gradient b of its output, each (time, size):
     embedding  b_t added up at the token of t
     norm       Σ_t b_t ⊙ x̂_t (bias Σ_t b_t), x̂ what the weight multiplies
 
-A tensor that several layers share has the sum of theirs. Where a model holds a trainable tensor of
-another kind, or a batch of two does not give what these rows give alone, rows are taken one by one.
+A tensor that several layers share has the sum of theirs. Rows are taken one by one in two cases:
+where a model holds a trainable tensor of another kind, and where a batch of two does not give what
+its rows give alone.
 """
 
 from __future__ import annotations
@@ -42,9 +43,9 @@ def gradient_norms(
 ) -> list[float]:
     """Per text: mean over parameter tensors of ‖∂ℓ/∂tensor‖₂, ℓ the mean NLL without the final EOS.
 
-    Trainable tensors that take part count, tied ones once; `.grad` is left alone.  +∞ where it is
-    not finite (collapsed model), NaN for an answer without a token before EOS or a model without
-    trainable tensors.
+    Trainable tensors that the loss depends on count, tied ones once; `.grad` is not touched. +∞
+    where it is not finite (collapsed model), NaN for an answer without a token before EOS or a
+    model without trainable tensors.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     asked = [i for i, e in enumerate(examples) if parameters and len(e) - 1 > start(e)]

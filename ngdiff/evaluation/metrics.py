@@ -5,9 +5,9 @@ Notation: ℓ is the mean negative log-likelihood of an answer (nats per token, 
 logp the log-probabilities of its tokens, shape (tokens,).  `eps` is what a convention adds to
 denominators.
 
-Collapsed models (NaN or infinite logits) are an outcome, not a crash: a non-finite ℓ is +∞, so its
-probability is 0, its predictions count as wrong, and the model utility is 0.  NaN means *undefined*
-(nothing to average); it is left out.
+A collapsed model (NaN or infinite logits) has numbers too. A non-finite ℓ is +∞, so its probability
+is 0. Its predictions count as wrong, and the model utility is 0. NaN means *undefined* (nothing to
+average); it is left out.
 
 References: Maini et al., "TOFU" (2024); open-unlearning (locuslab), src/evals/metrics; Shi et al.,
 "MUSE" (2024) for privleak; Shi et al., "Min-K% Prob" (2024); Zhang et al., "Min-K%++" (2024);
@@ -66,8 +66,8 @@ def share(true: float, others: Sequence[float], eps: float = 0.0) -> float:
 def truth_ratio(true: float, wrong: Sequence[float], eps: float = 0.0) -> float:
     """R = exp(−mean_k ℓ_wrong,k) / (exp(−ℓ_true) + eps); below 1 the model prefers the true answer.
 
-    With eps = 0 it is exp(ℓ_true − mean_k ℓ_wrong,k), free of underflow; an infinite ℓ_true gives
-    +∞ whatever the wrong answers are, so a collapsed model never looks as if it had forgotten well.
+    With eps = 0 it is exp(ℓ_true − mean_k ℓ_wrong,k), free of underflow. An infinite ℓ_true gives
+    +∞ whatever the wrong answers are. So a collapsed model never looks as if it had forgotten well.
     """
     wrong_nll = float(np.mean(wrong))
     with np.errstate(over="ignore"):

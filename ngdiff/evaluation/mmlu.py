@@ -1,9 +1,8 @@
 """MMLU through lm-eval (the extra `ngdiff[mmlu]`): 5-shot accuracy over the questions of its 57
 subjects.
 
-Each question counts once, whatever subject it is from. Prompts, few-shot rows and scoring are
-lm-eval's own `mmlu` task; only where its rows come from can be set, so that a folder does in place
-of the hub.
+Each question counts once, whatever subject it is from. Prompts, few-shot rows and scoring are those
+of lm-eval's own `mmlu` task. Only the place of its rows can be set: a folder instead of the hub.
 
 References: Hendrycks et al., ICLR 2021; EleutherAI's lm-evaluation-harness.
 """

@@ -72,10 +72,10 @@ def evaluate(
     the documents. Items: {"prompt" | "question", "gt", "response", "rougeL_f1"} a row, {"score"} a
     document.
 
-    Texts longer than the context: a document to be scored keeps its first tokens, a prompt its last
-    ones (meta["cut"] counts both); a document whose loss is taken is scored in pieces. Raises
-    ValueError for an unknown convention, and for a reference report of another convention or on
-    other documents.
+    Of a text longer than the context, a document to be scored keeps its first tokens and a prompt
+    its last ones. meta["cut"] counts both. A document whose loss is taken is scored in pieces.
+    Raises ValueError for an unknown convention, and for a reference report of another convention or
+    on other documents.
     """
     how = convention_of(convention, "muse")
     say, begun = speaker(progress), time.perf_counter()

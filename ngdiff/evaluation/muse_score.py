@@ -60,9 +60,9 @@ def score(
     "open-unlearning" stems words and adds 1e-10 to the denominator of privleak; "muse" is the
     default in both.
 
-    Raises ValueError naming the list and the index for anything of another shape, for a file
-    without any part, and for a reference without privleak scores or with other numbers of
-    documents.
+    Raises ValueError that names the list and the index, for anything of another shape. ValueError
+    also for a file without any part, and for a reference without privleak scores or with other
+    numbers of documents.
     """
     how = convention_of(convention, "muse")
     _check(document, "the file")
@@ -87,7 +87,7 @@ def rouge_f1(response: str, gt: str, how: Convention) -> float:
 
 
 def mean(values: Sequence[float | None]) -> float:
-    """Of what is defined; NaN for nothing."""
+    """Return the mean of the defined values; NaN where there are none."""
     defined = [value for value in values if value is not None]
     return math.fsum(defined) / len(defined) if defined else math.nan
 
@@ -152,7 +152,7 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def write(report: Report, path: str | Path) -> Path:
-    """Writes `document(report)` as JSON: the file is whole or is not there."""
+    """Write `document(report)` as JSON: the file is whole or is not there."""
     write_document(Path(path), document(report))
     return Path(path)
 

@@ -82,7 +82,7 @@ class Tree:
         self.pairs.append(list(zip(path[begin - 1 :], example.input_ids[begin:], strict=True)))
 
     def seen(self, time: int) -> np.ndarray:
-        """Which tokens each one sees, (time, time) of bool; padding sees itself."""
+        """Return which tokens each one sees, (time, time) of bool; padding sees itself."""
         mask = np.eye(time, dtype=bool)
         for parent, a, b in self.chains:
             if parent >= 0:

@@ -44,8 +44,8 @@ class Report:
         return cls(defined, _none_for_nan(items), meta)
 
     def to_json(self, path: str | Path, stamp: dict[str, Any] | None = None) -> Path:
-        """Writes strict JSON atomically: the file is the whole report, and its stamp if given, or
-        is not there.
+        """Write strict JSON atomically: the file is the whole report, and its stamp if given, or is
+        not there.
         """
         content = {name: plain(getattr(self, name)) for name in ("metrics", "items", "meta")}
         content |= {} if stamp is None else {"stamp": plain(stamp)}
@@ -69,8 +69,9 @@ class Report:
 
 
 def speaker(progress: bool | Say) -> Say:
-    """Where an evaluation's lines go: a callable as it is, True: stderr (silent under pytest),
-    False: nowhere.
+    """Return where an evaluation's lines go.
+
+    A callable is taken as it is. True is stderr (silent under pytest), False is nowhere.
     """
     if callable(progress):
         return progress
@@ -87,7 +88,7 @@ def meta_of(
     prompts: bool = True,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """What every report says of itself: model, benchmark, split, convention, the rows'
+    """Return what every report says of itself: model, benchmark, split, convention, the rows'
     fingerprint, and how the model was asked (`asking`).
 
     reference: a model or its report; "notes" are the given ones, and what differs (`asked_alike`).

@@ -1,9 +1,9 @@
 """SemEval-2025 Task 4's metrics of a language model, and the files its evaluator writes.
 
 Each row's `input` is continued greedily, verbatim and without a template; the whole generation is
-judged (`terms`). The `nll` of a row is the mean loss of the tokens of `output` with input and
-output joined by nothing, as in the evaluator, and enters no score; that of an MIA document is the
-mean loss of all its tokens but the first, which has no predictor.
+judged (`terms`). The `nll` of a row is the mean loss of the tokens of `output`. Input and output
+are joined by nothing, as in the evaluator, and this loss enters no score. The `nll` of an MIA
+document is the mean loss of all its tokens but the first, which nothing predicts.
 
     ngdiff   batches, the model's own precision (load it in float32); the kind of a row is what its
              id says, `…qa10` is "qa"
@@ -115,7 +115,7 @@ def _reference(
 
 
 def write(report: Report, folder: str | Path) -> Path:
-    """Writes the evaluator's own files, the folder whole or as it was; returns it.
+    """Write the evaluator's own files, the folder whole or as it was; return it.
 
     forget_0.csv, retain_0.csv (id, task, input, expected_output, model_output, nll),
     mia_results/{member,nonmember}_0.csv (id, nll), and evaluation_results.jsonl: what the evaluator

@@ -1,7 +1,7 @@
 """The suites: each benchmark is one value, and everything else reads it off.
 
-A suite says where the benchmark's rows come from, which generated benchmark stands in for them, who
-measures a model on them, which of its metrics are compared, and what a run on them takes. To add a
+A suite says where the benchmark's rows come from, and which generated benchmark stands in for them.
+It names the evaluator of a model, the metrics that are compared, and the options of a run. To add a
 benchmark, write its data module (`ngdiff.data`) and a value here.
 
     TOFU      questions about invented authors
@@ -219,7 +219,7 @@ def suite(name: str) -> Suite:
 
 
 def of(bench: Benchmark) -> Suite:
-    """Return the suite whose metrics are asked of a benchmark: TOFU for all that has its form."""
+    """Return the suite that evaluates a benchmark: TOFU for all that has its form."""
     return next((known for known in SUITES if known.name == bench.name), TOFU)
 
 

@@ -3,8 +3,7 @@ no model.
 
 A row is {"id", "task", "expected_output", "model_output"}. Sentence completions ("sc") are judged
 by ROUGE-L recall, questions ("qa") by exact match; the twelve terms are what is forgotten (1 −
-value) and what is kept, and the task aggregate is their harmonic mean, so that one zero term makes
-it zero.
+value) and what is kept. The task aggregate is their harmonic mean, so one zero term makes it zero.
 
 Reference: Ramakrishna et al., "SemEval-2025 Task 4: Unlearning sensitive content from Large
 Language Models" (2025), and the organisers' evaluator, whose keys, order of keys and quirks are

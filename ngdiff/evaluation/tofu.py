@@ -139,7 +139,7 @@ def _reference(
 
 
 def _left_out(rows: Rows, values: dict[str, float], generate: bool) -> list[str]:
-    """What the benchmark's rows, not the options, leave undefined or unseen."""
+    """Return what the benchmark's rows, not the options, leave undefined or unseen."""
     lines = [] if "holdout" in rows else ["no hold-out rows, so no mia_… and no privleak"]
     missing = [
         name for name in UTILITY if name not in values and (generate or not name.endswith("_ROUGE"))
@@ -197,7 +197,9 @@ def _rows(bench: Benchmark, parts: Iterable[str], how: Convention) -> tuple[Rows
 
 
 def _brief(subject: Subject, bench: Benchmark) -> Report:
-    """Of a reference model only what is compared: the likelihoods of forget and holdout rows."""
+    """Return only what is compared of a reference model: the likelihoods of forget and holdout
+    rows.
+    """
     rows, _ = _rows(bench, ("forget", "holdout"), subject.how)
     found, values = _likelihood(subject, rows)
     values |= items.aggregate(found, subject.how.eps)

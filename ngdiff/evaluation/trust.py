@@ -1,4 +1,5 @@
-"""Whether a reference can be believed: what is tested of it, and what could not be.
+"""Whether a reference can be believed: tests of it, and a line for each test that could not be
+made.
 
 A reference is the retain-only model. It must be another model than the one measured. Its membership
 AUC must be near ½. It must be of the same rows, and its items must agree with the losses beside
@@ -160,7 +161,8 @@ def told(
     eps: float = 0.0,
     rows: Mapping[Any, Text] | None = None,
 ) -> list[str]:
-    """What speaks against a reference's Report, beside the items measured; nothing without one.
+    """Return what speaks against a reference's Report, beside the items measured; nothing without
+    one.
 
     sides: its items whose scores separate members from rows never seen. rows: question and answer
     of each forget row, given where the report may be of other rows. A doubt becomes a warning;
@@ -227,9 +229,7 @@ def _entries(ref: Report | None, doubts: list[str]) -> dict[str, Any]:
 def same_rows(
     rows: Mapping[Any, Text], reference: Mapping[Any, Text], path: object, other: object
 ) -> list[str]:
-    """Whether two results can be of the same rows, by index -> (question, answer).
-
-    Gives warnings where one cannot be sure.
+    """Return warnings where two results may not be of the same rows (index -> question, answer).
 
     Results of different sizes are legal, and so are samples of a split with indices of their own.
     Another split is not: no row in common; or the smaller result is the end of the larger one, as

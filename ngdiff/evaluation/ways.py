@@ -1,9 +1,8 @@
 """How a model can be asked for many texts at once, found out by a rehearsal on a few tokens.
 
-Architectures differ in what they honour: a recurrent one has no cache to continue from, another
-counts positions from the padding, a third takes no mask of one's own. Names of classes do not say
-so. Hence each way is tried on two short texts, and is used where its logits are those of plain
-forwards, one text each.
+Architectures differ. A recurrent one has no cache to continue from. Another counts positions from
+the padding, and a third takes no mask of one's own. Names of classes do not say so. So each way is
+tried on two short texts. It is used where its logits are those of plain forwards, one text each.
 """
 
 from __future__ import annotations

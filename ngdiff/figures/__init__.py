@@ -1,4 +1,4 @@
-"""Figures, a file a subject: one update, landscapes, runs, their comparison, suites; the style."""
+"""All figures: one update, landscapes, runs, their comparison, benchmarks; the style."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ def plane(
 
     x, y: a metric and its label. levels: the start and the retain-only reference of each seed of
     the models (`plan.levels`). unmatched: runs at a rate that scored higher in tuning than the
-    tuned one without having arrived: ♦, or × again.
+    tuned one, but did not reach the level: ♦, or × again.
     """
     fig, ax = style.subplots(1, 1, height=3.6)
     keys, marks = (x[0], y[0]), set()
@@ -127,8 +127,8 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "
 def differences(claims: Sequence[Row], title: str = "") -> Figure:
     """Paired differences with their intervals, one row a baseline.
 
-    Right of zero NGDiff + AutoLR is better. ●: the pairs in which both runs arrived at the hold-out
-    level; ○: all pairs, where that is not the same.
+    Right of zero NGDiff + AutoLR is better. ●: the pairs in which both runs reached the hold-out
+    level. ○: all pairs, where that is not the same.
     """
     said = [(r["name"].removeprefix("against "), r) for r in claims]
     against = {method: r for method, r in said if method != r["name"]}

@@ -1,1 +1,1 @@
-"""A language model and how it is asked: loading, adapters, tokens, training, target, reference."""
+"""Language models and their prompts: loading, adapters, tokens, training, target, reference."""

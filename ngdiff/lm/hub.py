@@ -52,7 +52,9 @@ def _causes(error: BaseException | None) -> list[BaseException]:
 
 
 def _is_path(path_or_id: str | Path) -> bool:
-    """True for what can only be a folder: a Path, or text that is no `name` or `owner/name`."""
+    """Return whether a place can only be a folder: a Path, or text that is no `name` or
+    `owner/name`.
+    """
     text = str(path_or_id)
     return isinstance(path_or_id, Path) or text.startswith((".", "/", "~")) or text.count("/") > 1
 
@@ -109,7 +111,9 @@ def _explained(error: Exception, place: str, words: bool = False) -> Exception:
 
 
 def _of_the_hub(causes: list[BaseException], place: str) -> str:
-    """What to do where the hub refused, does not know or could not be asked; empty otherwise."""
+    """Return what to do where the hub refused, does not know or could not be asked; empty
+    otherwise.
+    """
 
     def any_is(*kinds: type[BaseException]) -> bool:
         return any(isinstance(cause, kinds) for cause in causes)

@@ -89,7 +89,7 @@ def off(model: nn.Module) -> Iterator[None]:
 
 @torch.no_grad()
 def fresh(model: nn.Module) -> bool:
-    """True while the adapter changes nothing: the model answers with it as without it.
+    """Return whether the adapter changes nothing: the model answers with it as without it.
 
     The model itself is asked, on tokens from all over its vocabulary. So it holds for any of peft's
     adapters that can be switched off: LoRA, IA³, LoHa, OFT, DoRA, trained copies of modules.

@@ -48,15 +48,16 @@ class LM:
     path: Path | None = None
 
     def copy(self, name: str | None = None, share: bool = True) -> LM:
-        """An independent model (tied weights stay tied) with the same tokenizer, not yet saved
-        anywhere; share: parameters that are frozen are the same ones, for a copy that will neither
-        move nor round them."""
+        """Return an independent model with the same tokenizer, not yet saved anywhere. Tied weights
+        stay tied. share: frozen parameters are not copied, for a model that will neither move nor
+        round them.
+        """
         frozen = {id(p): p for p in self.model.parameters() if share and not p.requires_grad}
         return LM(copy.deepcopy(self.model, frozen), self.tokenizer, self.prompt, name or self.name)
 
     @property
     def adapted(self) -> bool:
-        """True with a peft adapter."""
+        """Return whether there is a peft adapter."""
         return hasattr(self.model, "peft_config")
 
     def without_adapter(self) -> contextlib.AbstractContextManager[None]:
@@ -111,8 +112,8 @@ def load(
     A folder with a peft adapter gives its base model with the adapter on it, frozen but for the
     adapter. The prompt is the given one, else the one saved beside the weights, else
     `ngdiff.lm.chat.prompt_of` the tokenizer. The tokenizer is left as it came. Raises
-    FileNotFoundError for a folder that does not exist, ValueError for one that holds no model, and
-    OSError saying what to do for a hub model that is gated, unknown or cannot be reached.
+    FileNotFoundError for a folder that does not exist, and ValueError for one that holds no model.
+    OSError for a hub model that is gated, unknown or cannot be reached; it says what to do.
     """
     folder = Path(path_or_id).expanduser()
     base = base_of(folder) if (folder / ADAPTER).is_file() else path_or_id

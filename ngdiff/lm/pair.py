@@ -4,9 +4,9 @@
     reference = pre-training rows, then retain                 what a perfect unlearner would return
 
 Both are trained once and cached as safetensors under a key of everything they depend on. A profile
-with an `lm` trains a small Llama from scratch, with a byte-level BPE learnt on all rows of the
-benchmark (a hold-out text is cut into tokens as a forget text is: membership must show in the
-probabilities, not in the tokenizer).
+with an `lm` trains a small Llama from scratch. Its byte-level BPE is learnt on all rows of the
+benchmark, so a hold-out text is cut into tokens as a forget text is. Membership must show in the
+probabilities, not in the tokenizer.
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def _texts(bench: Benchmark) -> list[str]:
 
     Their order does not depend on the split.
 
-    Not the *_perturbed configs: they tell forget rows several times over and hold-out rows never,
-    so that names of forgotten authors would become whole tokens while hold-out names stay cut in
+    The *_perturbed configs are left out. They repeat forget rows several times and hold-out rows
+    never. So names of forgotten authors would become whole tokens, while hold-out names stay cut in
     pieces.
     """
     plain = [rows for config, rows in bench.configs.items() if not config.endswith("_perturbed")]

@@ -7,9 +7,9 @@ A byte-level BPE is trained from scratch.
 
 A chat template has an end of turn in place of EOS.
 
-Prompt and answer are tokenised together, as a pretrained model has seen text; the answer begins at
-the first token that the prompt alone does not give, so a token made of the prompt's last space and
-the answer's first word is answer.
+Prompt and answer are tokenised together, as a pretrained model has seen text. The answer begins at
+the first token that the prompt alone does not give. So a token made of the prompt's last space and
+the answer's first word belongs to the answer.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Plain supervised training of a causal LM: how a target and a reference come to know their facts.
 
 Deterministic on the CPU: one thread, own generators, no global seed touched. Two savings matter at
-this size. Batches hold rows of similar length, so little is padded; and right padding under a
-causal mask needs no attention mask (a real token never looks right), so attention runs the fast
-causal kernel and logits are made at labelled positions only.
+this size. Batches hold rows of similar length, so little is padded. Right padding under a causal
+mask needs no attention mask, since a real token never looks right. So attention runs the fast
+causal kernel. Logits are made at labelled positions only.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
-"""Unlearning methods: objectives, methods as values, and a benchmark with a model as the loop's
-problem.
+"""Unlearning methods: objectives, methods as values, and the problem that a benchmark and a model
+make.
 
 `methods.ngdiff`, `methods.graddiff(0.9)`, `methods.METHODS` and the other values are those of
 `methods.recipes`, `methods.Method` is that of `methods.definition`; they load on first use.

@@ -2,10 +2,10 @@
 `ngdiff.methods.objectives`.
 
 Their papers minimise a loss; here F = −loss is ascended. p is the model's probability of an answer
-token, nll = −log p, logp a row's summed log-probability, n a row's number of answer tokens. Where a
-part is detached (WGA, SatImp, CE-U) the gradient is not that of the value, which may fall along it:
-read `forget_ce` in a run's history. What published code computes where it differs from its formula
-is in `ngdiff.methods.variants`.
+token, and nll = −log p. logp is a row's summed log-probability, and n its number of answer tokens.
+Where a part is detached (WGA, SatImp, CE-U) the gradient is not that of the value, which may fall
+along it: read `forget_ce` in a run's history. What published code computes where it differs from
+its formula is in `ngdiff.methods.variants`.
 
 References: Rafailov et al. 2023, arXiv 2305.18290 and Maini et al. 2024, arXiv 2401.06121 (DPO on
 refusals); Li et al. 2024, arXiv 2403.03218 (RMU); Dong et al. 2024, arXiv 2402.10052 (UNDIAL); Wang
@@ -147,10 +147,11 @@ class RMU(Objective):
     """F = −mean over rows of (1/n)·Σ over its answer tokens of mean over d of (h − c·u)²:
     representation misdirection.
 
-    h: the output of block `layer` (counted from 0; of a model with fewer blocks, the last) at the
-    answer tokens themselves; u = r/‖r‖ with r = torch.rand(1, 1, d) under torch.manual_seed(seed):
-    all positive. Bounded above by 0. Only what lies below the layer has a gradient. open-unlearning
-    trains all parameters; Li et al. down_proj of the layers ℓ − 2 … ℓ alone (`Method.trains`).
+    h: the output of block `layer` at the answer tokens. Blocks are counted from 0; a model with
+    fewer blocks gives its last one. u = r/‖r‖ with r = torch.rand(1, 1, d) under
+    torch.manual_seed(seed), so all its numbers are positive. Bounded above by 0. Only what lies
+    below the layer has a gradient. open-unlearning trains all parameters; Li et al. down_proj of
+    the layers ℓ − 2 … ℓ alone (`Method.trains`).
     """
 
     c: float = 2.0

@@ -53,7 +53,7 @@ class Method:
     name: the label of tables and figures. trains: a regular expression that the names of the
     parameters to train must match somewhere; None trains all of them. key: the name on the command
     line and in rows; without one it is made from `name` ("GradDiff(0.5)" gives "graddiff-0.5").
-    look: colour and dashes; without a colour one is taken from `SPARE`. tags: the comparisons that
+    look: colour and dashes. Without a colour one is taken from `SPARE`. tags: the comparisons that
     the method belongs to (`ngdiff.study.plan`). defaults: the published settings, where there are
     any.
 
@@ -99,7 +99,7 @@ class Method:
 
     @property
     def plain(self) -> bool:
-        """Whether both objectives are cross-entropies, so that only the rule is special."""
+        """Return whether both objectives are cross-entropies, so that only the rule is special."""
         return self.retain == self.forget == CE()
 
 

@@ -17,11 +17,12 @@ from ngdiff.methods.recipes import METHODS
 def method(name: str | Any) -> Method:
     """Return the method that a name, a value or a place stands for.
 
-    name: a key of `METHODS`; a `Method`; a direction rule, which works on cross-entropies (the
-    package's method where it has that rule); an objective, which NGDiff ascends; or "module:name",
-    such a value in a module of your own.
-    Errors: ValueError listing the known names, or saying what the place holds instead, for a class
-    in place of a value, and where a method of yours bears the name of another one of the package.
+    name: a key of `METHODS`, a `Method`, a direction rule, an objective, or "module:name" for such
+    a value in a module of your own. A direction rule works on cross-entropies (it is the package's
+    method where that has the rule). An objective is ascended by NGDiff.
+    Errors: ValueError that lists the known names, or says what the place holds instead. ValueError
+    for a class in place of a value, and for a method of yours with the name of one of the
+    package's.
     """
     if isinstance(name, str):
         return METHODS[name] if name in METHODS else _at(name)

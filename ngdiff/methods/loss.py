@@ -21,8 +21,8 @@ class RowsLoss(Loss):
 
     total, tokens: the whole batch's count and number of labelled tokens (this may be one of its
     microbatches). After a call, `ce` is the cross-entropy of the same forward (of pairs, that of
-    the answers), and `floor` the objective's rounding noise. idle: these rows stand in for none,
-    where a process has no row left but must take part in the forward.
+    the answers), and `floor` is the objective's rounding noise. idle: these rows count nothing. A
+    process without a row of its own needs them, since it must make the forward too.
     """
 
     def __init__(
@@ -64,9 +64,10 @@ def batch_of(
     whole: bool = False,
     width: int | None = None,
 ) -> dict[str, Any]:
-    """Ids and mask on the device, labels on the host, and `first`: the column that predicts the
-    first labelled token of the batch (0 where the whole of it is asked for). width: columns it has
-    at least."""
+    """Return ids and mask on the device, labels on the host, and `first`. That is the column that
+    predicts the first labelled token of the batch (0 where the whole batch is wanted). width:
+    columns it has at least.
+    """
     batch: dict[str, Any] = collate(examples, pad_id, width=width)
     for key in ("input_ids", "attention_mask"):
         batch[key] = batch[key].to(device, non_blocking=True)
@@ -93,7 +94,7 @@ def forward(model: Any, batch: dict[str, Any], objective: Objective) -> tuple[To
 
 
 def start_of(model: Any, batch: dict[str, Any], objective: Objective) -> list[Tensor]:
-    """What the objective must know of the start model, a tensor a text (`start_values`)."""
+    """Return what the objective must know of the start model, a tensor a text (`start_values`)."""
     assert objective.start is not None
     with torch.no_grad():
         return start_values(objective.start, forward(model, batch, objective)[1])

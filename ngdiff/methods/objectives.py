@@ -1,14 +1,15 @@
 """Retain and forget objectives of language models.
 
-An objective is a sum over the rows of a batch divided by a count, value = Σᵢ sums[i] / Σᵢ
-counts[i], so that a batch cut into microbatches gives the same value and gradient as the whole. A
-retain objective is minimised. A **forget objective is ascended**: NPO and SimNPO therefore return
+An objective is a sum over the rows of a batch divided by a count: value = Σᵢ sums[i] / Σᵢ
+counts[i]. So a batch that is cut into microbatches gives the same value and gradient as the whole.
+A retain objective is minimised. A **forget objective is ascended**: NPO and SimNPO therefore return
 minus the loss their papers minimise.
 
-`start` says what the objective needs from the model before unlearning, computed once and stored:
-nothing (None), the summed NLL of each row ("nll"), the log-probabilities at each answer token
-("logp"), or a layer's activations there ("hidden"). `floor` is the gradient norm that is rounding
-noise for it. The other baselines are in `ngdiff.methods.baselines`.
+`start` says what the objective needs from the model before unlearning: nothing (None), the summed
+NLL of each row ("nll"), the log-probabilities at each answer token ("logp"), or a layer's
+activations there ("hidden"). It is stored where it is small (`ngdiff.methods.start`). `floor` is
+the gradient norm that is rounding noise for it. The other baselines are in
+`ngdiff.methods.baselines`.
 
 References: Zhang et al. 2024, arXiv 2404.05868 (NPO); Fan et al. 2024, arXiv 2410.07163 (SimNPO);
 Maini et al. 2024, arXiv 2401.06121 (gradient ascent, difference and KL on TOFU).
@@ -67,7 +68,7 @@ class Tokens:
 
     @cached_property
     def order(self) -> Tensor:
-        """The how-manieth labelled token of its row each one is, from 1, (N,)."""
+        """The position of each labelled token among those of its row, from 1, (N,)."""
         answer = self.labels != IGNORE
         return answer.cumsum(1)[:, 1:][answer[:, 1:]].to(self.row.device, non_blocking=True)
 
@@ -130,10 +131,10 @@ class KL(Objective):
     """KL(start‖θ) per answer token: Σ_v p_start(v)(log p_start(v) − log p_θ(v)), nats; start: log p
     (N, V).
 
-    Its gradient in the logits is given as p_θ − p_start: through log_softmax it would be p_θ·Σ
-    p_start − p_start, off by rounding that NGDiff would blow up to unit norm at the start, where
-    the gradient is zero. So it is here, exactly on a batch as the start saw it; what another
-    padding makes of it lies below `floor`, which counts as zero.
+    Its gradient in the logits is given as p_θ − p_start. Through log_softmax it would be p_θ·Σ
+    p_start − p_start, which is off by rounding. At the start the gradient is zero, and NGDiff would
+    scale that rounding up to unit norm. Here it is exactly zero on a batch as the start saw it.
+    Another padding changes the last bits, which lie below `floor` and count as zero.
     """
 
     start: ClassVar[str | None] = "logp"
@@ -193,8 +194,8 @@ class SimNPO(_EachRow):
 
 
 def start_values(kind: str, tokens: Tokens) -> list[Tensor]:
-    """What the start model says of a batch, a tensor a row: its summed NLL (1,), log p (n, V) or
-    activations (n, d).
+    """Return what the start model says of a batch, a tensor a row: its summed NLL (1,), log p (n,
+    V) or activations (n, d).
     """
     if kind == "nll":
         return list(tokens.by_row(tokens.nll).reshape(-1, 1))

@@ -1,8 +1,7 @@
 """A benchmark and a target model as a `Problem` of the unlearning loop.
 
-Batches are a function of (seed, step) alone: rows come from a stream of seeded permutations, so
-that a run can stop anywhere and go on, and two methods with the same seed see the same rows in the
-same order.
+Batches are a function of (seed, step) alone: rows come from a stream of seeded permutations. So a
+run can stop anywhere and go on. Two methods with the same seed see the same rows in the same order.
 """
 
 from __future__ import annotations
@@ -33,10 +32,10 @@ if TYPE_CHECKING:
 class LMProblem:
     """Forget rows against retain rows, `batch_size` of each a step.
 
-    micro: rows per forward (None: the whole batch); any value gives the same loss and gradient, and
-    rows of like length share a forward, so that little is padded. lr: of the default optimizer,
-    AdamW(0.9, 0.999) with weight decay 0.01, which a step-size rule overrides. dropout: train with
-    the model's own dropout (then a probe, which has none, must evaluate the loss at 0 anew).
+    micro: rows per forward (None: the whole batch). Any value gives the same loss and gradient.
+    Rows of like length share a forward, so little is padded. lr: of the default optimizer,
+    AdamW(0.9, 0.999) with weight decay 0.01. A step-size rule overrides it. dropout: train with the
+    model's own dropout. A probe has none, so it must evaluate the loss at 0 anew.
     engine: where it computes (`ngdiff.engine`). in_place: the target itself is unlearned, no copy
     of it is made, unless the objectives need it as it was.
 
@@ -46,9 +45,9 @@ class LMProblem:
     with the adapter switched off: the base is never copied. DPO sets each forget answer against a
     refusal to its question (`ngdiff.methods.refusals`); microbatches count the pairs. Over several
     processes each sees its share of every batch's rows.
-    Errors: ValueError for a row longer than the model's context, before anything is trained, for a
-    start that would need an adapter which is no longer fresh, and for what a method asks of rows
-    that they do not have.
+    Errors, before anything is trained: ValueError for a row longer than the model's context, for a
+    start that would need an adapter which is no longer fresh, and for rows that lack what a method
+    needs.
     """
 
     def __init__(
@@ -213,7 +212,7 @@ class LMProblem:
         )
 
     def _texts(self, objective: Objective, chosen: Sequence[int], forget: bool) -> list[Example]:
-        """What goes into a batch for these rows: a text each, of pairs the answer and its
+        """Return what goes into a batch for these rows: a text each, of pairs the answer and its
         refusal.
         """
         rows = self.forget if forget else self.retain

@@ -1,10 +1,11 @@
-"""What the start model says of the rows: kept where that is small, said anew where it is large.
+"""What the start model says of the rows: kept where that is small, computed anew where it is large.
 
 NPO and DPO need one number of the start for each row. RMU needs a layer's activations. KL and
-UNDIAL need the log-probabilities of the whole vocabulary at each answer token: 200 kB a token for a
-vocabulary of 50 000, about 50 GB for the rows of TOFU. What would take more than `KEPT` bytes is
-not kept. The start model is in memory all the time, and says it again for each microbatch. That
-costs one more forward. Either way the values are float32 at least, so no accuracy is lost.
+UNDIAL need the log-probabilities of the whole vocabulary at each answer token. These are 200 kB a
+token for a vocabulary of 50 000, and about 50 GB for the rows of TOFU. What would take more than
+`KEPT` bytes is not kept. The start model is in memory all the time, and computes it again for each
+microbatch. That costs one more forward. Either way the values are float32 at least, so no accuracy
+is lost.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ WIDTH = 4  # bytes of a value
 
 
 def said(lm: LM, batch: dict[str, Any], objective: Objective) -> list[Tensor]:
-    """What the start model says of a batch, a tensor a row, on the host."""
+    """Return what the start model says of a batch, a tensor a row, on the host."""
     with evaluating(lm.model), lm.without_adapter():
         values = start_of(lm.model, batch, objective)
     if objective.pairs:
@@ -47,7 +48,7 @@ def bytes_of(objective: Objective, texts: Sequence[Example], config: Any) -> int
 
 
 def keeps(objective: Objective, bytes_: int) -> bool:
-    """Whether so many bytes of start values are kept.
+    """Return whether so many bytes of start values are kept.
 
     Those of an objective that looks everywhere depend on the very batch, and never are.
     """
@@ -82,10 +83,10 @@ class Starts:
             self.values.update({(kind, i, forget): value for i, value in found})
 
     def of(self, objective: Objective, chosen: Sequence[int], forget: bool) -> list[Tensor]:
-        """What was kept of these rows."""
+        """Return what was kept of these rows."""
         return [self.values[kind_of(objective), i, forget] for i in chosen]
 
 
 def kind_of(objective: Objective) -> tuple[Any, ...]:
-    """Which start values are an objective's."""
+    """Return which start values are an objective's."""
     return objective.start, objective.pairs, objective.layer

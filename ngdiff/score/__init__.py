@@ -1,10 +1,10 @@
-"""`ngdiff score`: the benchmarks' numbers from files that other tools wrote.
+"""Scores from files of other tools: `ngdiff score`.
 
 No model, no torch, no transformers.
 
-Every scorer is a function of paths that returns (scores, warnings): the scores at full precision
-under the benchmark's own names, and lines that say what was odd in the files. What cannot be scored
-is a ValueError (or FileNotFoundError) that names the file and the row.
+Every scorer is a function of paths that returns (scores, warnings). Scores have full precision and
+the benchmark's own names. Warnings are lines that say what was odd in the files. What cannot be
+scored is a ValueError (or FileNotFoundError) that names the file and the row.
 
     kind              files                                      scorer
     tofu              eval_log_aggregated.json                   `score.tofu.score`

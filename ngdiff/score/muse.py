@@ -65,7 +65,7 @@ def _values(
 
 
 def _doubts(ours: dict[str, Any], theirs: dict[str, Any], reference: Path) -> list[str]:
-    """What speaks against a reference, and what could not be tested of it."""
+    """Return what speaks against a reference, and what could not be tested of it."""
     found, other = (
         {
             side: items.scores([muse_score.number(v) for v in values])

@@ -78,7 +78,7 @@ def _other_aggregates(stated: dict[str, float], made: dict[str, float], path: Pa
 
 
 def _empty(entry: Any) -> bool:
-    """Whether an entry says by a null that there is no value.
+    """Return whether an entry says by a null that there is no value.
 
     forget_quality does so without a reference.
     """
@@ -139,7 +139,7 @@ def _doubts(
     stated: tuple[dict[str, float], dict[str, float]],
     reference: Path,
 ) -> list[str]:
-    """What speaks against a reference: its items, and what the two files state of theirs."""
+    """Return what speaks against a reference: its items, and what the two files state of theirs."""
     lines = trust.same_model(found, theirs, reference)
     lines += trust.consistent(theirs, reference, HOW.eps)
     if RATIO in found and RATIO in theirs:
@@ -159,7 +159,7 @@ def _texts(document: dict[str, Any]) -> dict[str, trust.Text]:
 
 
 def _field(name: str) -> str:
-    """Which field of an item is averaged."""
+    """Return which field of an item is averaged."""
     if "_Prob" in name:
         return "prob"
     if name.endswith("_ROUGE"):

@@ -50,7 +50,7 @@ def score(
     convention: "open-unlearning" adds 1e-10 to the denominators; "tofu" is the same as "ngdiff"
     here.
 
-    A loss that is NaN or infinite counts as +∞ (probability 0) and is told: the model has
+    A loss that is NaN or infinite counts as +∞ (probability 0), with a warning: the model has
     collapsed.
 
     Errors: FileNotFoundError; ValueError naming file, log, field and index for a missing log or

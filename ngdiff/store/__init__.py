@@ -1,4 +1,4 @@
-"""Files: paths, the verified cache, saved rows and stamps, the code a number depends on.
+"""Paths, cache and saved rows: every file that is read or written, and the code behind a number.
 
 Nothing here imports torch.
 """

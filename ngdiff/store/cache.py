@@ -2,9 +2,9 @@
 
 A file appears whole or not at all (`atomic_write`: temporary sibling, fsync, rename), so a kill at
 any moment leaves nothing that is later mistaken for a result. A cache entry is found by the content
-of everything it depends on (`ngdiff.store.content.content_key`) and is verified by sha256 each time
-it is used (`cached`); a damaged one is moved aside, neither trusted nor deleted. A file written so
-is also told to whoever started the process and set NGDIFF_WRITTEN.
+of everything it depends on (`ngdiff.store.content.content_key`). It is verified by sha256 each time
+it is used (`cached`). A damaged one is moved aside, neither trusted nor deleted. The name of a file
+written so is also reported to the process that set NGDIFF_WRITTEN.
 """
 
 from __future__ import annotations
@@ -100,8 +100,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; what is written there replaces `path` at the end.
 
     The temporary name is `.NAME.HEX.tmp`, so no glob by suffix finds a leftover of a killed
-    process; writers that choose a format by suffix need it said (`savefig(..., format="pdf")`). On
-    an error the old `path` stays as it was.
+    process. Writers that choose a format by the suffix need the format (`savefig(...,
+    format="pdf")`). On an error the old `path` stays as it was.
     """
     path = probe_file(path)
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}.tmp"

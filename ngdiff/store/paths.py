@@ -1,7 +1,7 @@
 """Where things lie in a checkout: one rule for the notebooks, the reproduction and the report.
 
-A run has a *label*, the profile's name plus what sets it apart (`tiny`, `tiny-tofu`, `tiny-smoke`),
-so that real data or a smoke budget never overwrites the rows of another run.
+A run has a *label*: the profile's name and what sets it apart (`tiny`, `tiny-tofu`, `tiny-smoke`).
+So real data or a smoke budget never overwrites the rows of another run.
 """
 
 from __future__ import annotations

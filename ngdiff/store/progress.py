@@ -54,7 +54,7 @@ def fitted(text: str, stream: TextIO) -> str:
 
 
 class Progress:
-    """One line of progress, told how much is done; threads may share it.
+    """One line of progress, which shows how much is done; threads may share it.
 
     what    the unit that is counted, such as "trial"
     total   how many there are

@@ -171,8 +171,8 @@ def summary(files: dict[str, list[Row] | None]) -> list[Row]:
     """Return what a new run is compared with: rows {name, value, tolerance, source}.
 
     files: the saved rows by file name. A verdict is a row whose value is words. A tolerance is the
-    spread over the seeds, and at least .03 (.05 where there is one seed): a run moves with the last
-    bits of a matrix product.
+    spread over the seeds, and at least .03 (.05 where there is one seed). The last bits of a matrix
+    product already change a run.
     """
     found: list[Row] = []
 

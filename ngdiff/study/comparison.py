@@ -25,12 +25,12 @@ def compare(
 ) -> dict[str, list[Row]]:
     """Compare methods on equal terms and return the rows of every part (`carry_out`).
 
-    methods: names of the package's methods and `Method`s of your own, directions or objectives
-    too (`ngdiff.methods.method`). The first one also runs with AutoLR, tuned on no run; the others
-    are compared with that. bench: a Benchmark, or a name of `ngdiff.study.setup`. seeds: of the
-    reported runs. rates: each method's constant rate is chosen from them on a tuning seed that is
-    not reported (None: `Profile.rates`). targets: seeds of the models. folder: where the rows are
-    saved. Every run is cached under its content, the code of your method included.
+    methods: names of the package's methods and `Method`s of your own, directions or objectives too
+    (`ngdiff.methods.method`). The first one also runs with AutoLR, which is tuned on no run. The
+    others are compared with that. bench: a Benchmark, or a name of `ngdiff.study.setup`. seeds: of
+    the reported runs. rates: each method's constant rate is chosen from them on a tuning seed that
+    is not reported (None: `Profile.rates`). targets: seeds of the models. folder: where the rows
+    are saved. Every run is cached under its content, the code of your method included.
 
     Print the result with `ngdiff.study.tables.runs`; draw it with
     `ngdiff.figures.comparison.plane`.

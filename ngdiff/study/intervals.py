@@ -1,8 +1,8 @@
 """Means with intervals over the seeds of a comparison: what its claims are made of.
 
-Runs of one target share their models, so the target is the unit: with three targets or more an
-interval is Student's t over the means of the targets, with fewer it is no more than the range of
-the values (data/results/LOG.md says why not a bootstrap of all pairs).
+Runs of one target share their models, so the target is the unit. With three targets or more an
+interval is Student's t over the means of the targets. With fewer it is the range of the values.
+data/results/LOG.md says why it is not a bootstrap of all pairs.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class Interval:
 
 
 def interval(by_target: Mapping[int, Sequence[float]]) -> Interval:
-    """Of values grouped by target seed: mean of the targets' means, t₀.₉₇₅ · s/√k to either side
-    with k ≥ 3 targets.
+    """Return the interval of values grouped by target seed: the mean of the targets' means, t₀.₉₇₅
+    · s/√k to either side with k ≥ 3 targets.
     """
     from scipy import stats
 

@@ -2,9 +2,10 @@
 (data/results/LOG.md).
 
 Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the
-tuning seed, which is never reported, by the score itself among the runs that reached the level;
-then tuned Constant and AutoLR, which is tuned on no run (its defaults were developed on this
-benchmark: the log), run on the reported seeds. What the rows then say: `ngdiff.study.claims`.
+tuning seed, which is never reported. It is the rate with the highest score among the runs that
+reached the level. Then the method runs on the reported seeds, at its tuned constant rate and with
+AutoLR. AutoLR is tuned on no run. (An earlier version of it was developed on this benchmark: the
+log.) `ngdiff.study.claims` says what the rows mean.
 """
 
 from __future__ import annotations
@@ -48,9 +49,11 @@ def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) ->
 
 
 def tuned(rows: Iterable[Row], arrived: bool = True) -> dict[str, float]:
-    """method → its best rate: of the runs that reached the hold-out level (of all, where none did)
-    the one with the highest score, the smaller rate on a tie. A run that stops short forgot less
-    than the others and is no match for them. arrived=False: of all runs."""
+    """method → its best rate: that of the run with the highest score, the smaller rate on a tie.
+    Only runs that reached the hold-out level count; where none did, all count. A run that stops
+    short forgot less than the others, so it does not compare with them. arrived=False counts all
+    runs.
+    """
     best: dict[str, tuple[tuple[bool, float], float]] = {}
     for row in sorted(rows, key=lambda r: r["lr"]):
         rank = (arrived and row["stopped"] == "forget_level", row["score"])
@@ -64,10 +67,10 @@ class Plan:
     """What a comparison runs. `seeds`: the reported ones. `autolr`: the methods that also run with
     AutoLR; `starts_from`: AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`:
     those of the second table (none named: the first reported one); `walked`: its methods (None:
-    all). `unmatched`: a rate that scored higher on the tuning seed than the tuned one, without
-    having arrived, is reported as well. `mmlu`: reported runs are asked MMLU too. `ours`: the
-    method whose runs with AutoLR the others are compared with. `rules`: which of the two tables
-    are made. Methods are those of `Trial`.
+    all). `unmatched`: report also a rate that scored higher on the tuning seed than the tuned one,
+    but did not reach the level. `mmlu`: reported runs are asked MMLU too. `ours`: the method whose
+    runs with AutoLR the others are compared with. `rules`: which of the two tables are made.
+    Methods are those of `Trial`.
     Errors: ValueError where the tuning seed is to be reported, and for two methods of one name."""
 
     name: str
@@ -112,7 +115,8 @@ class Plan:
         start.
 
         A fixed budget, the second table, runs on one model and `fixed_seeds`, with AutoLR for ours
-        only, and with pure ascent at every rate: its tuned one may be too slow to arrive anywhere.
+        only. Pure ascent runs at every rate, since its tuned one may be too slow to change
+        anything.
         """
         settings |= {"mmlu": self.mmlu}
         targets, seeds = (
@@ -148,7 +152,7 @@ class Plan:
 
     @property
     def runs(self) -> int:
-        """How many runs it takes, those of `short` left out."""
+        """Return how many runs it takes, those of `short` left out."""
         rates = dict.fromkeys((method(m).key for m in self.methods), self.rates[0])
         reported = sum(len(self.reported(rates, rule)) for rule in self.rules)
         return len(self.tuning()) + len(self.starts()) + reported

@@ -97,13 +97,19 @@ def in_short(grid: Grid) -> list[str]:
     low, high = _swings(grid.tuning)
     return [
         f"{OURSELVES} scored lower than {_tuned(grid.methods('tuned'))}.",
-        f"AutoLR failed with {_list(_failing(grid))}: fewer than half of the runs reached the "
-        "stop.",
+        _failed(grid),
         _too_far(grid),
         f"{OURSELVES} scored higher than {_tuned(grid.methods('NGDiff + AutoLR'))}.",
         f"Starting rates from {first:g} to {last:g} moved its score by {spread:.3f}. Constant "
         f"rates moved a method's score by {low[0]:.2f} to {high[0]:.2f}.",
     ]
+
+
+def _failed(grid: Grid) -> str:
+    """Say with which methods AutoLR failed."""
+    if failing := _failing(grid):
+        return f"AutoLR failed with {_list(failing)}: fewer than half of the runs reached the stop."
+    return "With each method at least half of the runs under AutoLR reached the stop."
 
 
 def _failing(grid: Grid) -> list[str]:
@@ -147,15 +153,16 @@ def verdicts(grid: Grid) -> str:
     """Return who is better than whom, on the pairs of runs that both reached the level."""
     above = [m for m, r in grid.against.items() if r["low"] is not None and r["low"] > 0]
     below = [m for m, r in grid.against.items() if r["high"] is not None and r["high"] < 0]
+    open_, apart = grid.methods("undecided"), grid.methods("not matched")
     said = [
         f"On these pairs {OURSELVES} scores **lower** than {_list(grid.methods('tuned'))}.",
         f"It scores higher than {_list(grid.methods('NGDiff + AutoLR'))}.",
-        f"The interval contains zero for {_list(grid.methods('undecided'))}.",
-        f"There are no such pairs with {_list(grid.methods('not matched'))}.",
+        f"The interval contains zero for {_list(open_)}." if open_ else "",
+        f"There are no such pairs with {_list(apart)}." if apart else "",
         f"Over all pairs the whole interval is above zero against {_list(above)}, and below zero "
         f"against {_list(below)}.",
     ]
-    return " ".join(said)
+    return " ".join(filter(None, said))
 
 
 def first_rule(grid: Grid) -> str:
@@ -186,9 +193,6 @@ def autolr(grid: Grid) -> str:
         if ahead
         else "No other method has a higher mean score than NGDiff when all of them use AutoLR.",
         f"With {_list(failing)} fewer than half of the runs reach the level." if failing else "",
-        "The retain loss of KL is at its minimum at the start, so there is no parabola to find."
-        if "kl" in failing
-        else "",
     ]
     return " ".join(filter(None, said))
 

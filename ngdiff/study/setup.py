@@ -50,7 +50,7 @@ class Setup:
 
     @property
     def batch_size(self) -> int:
-        """How many rows a step takes of each side."""
+        """Return how many rows a step takes of each side."""
         return int(getattr(self.profile, self.suite.batch))
 
     @property

@@ -5,8 +5,8 @@ about. A trial's row holds its settings, why it stopped, every metric, the score
 and a stamp; its history (a row a step) lies beside it.
 
 Two ways to compare methods. "matched": a run ends before the update at which the batch's forget
-cross-entropy reaches the hold-out level (the start model's loss on authors it never saw, known
-without any reference model), and utility is compared at equal forgetting. "fixed": every run makes
+cross-entropy reaches the hold-out level. That is the start model's loss on authors it never saw,
+which needs no reference model. So utility is compared at equal forgetting. "fixed": every run makes
 the same number of steps, which compares how far each one walked.
 """
 

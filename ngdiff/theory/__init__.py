@@ -1,1 +1,1 @@
-"""Quadratic problems, the paper's theorems as functions, and slow references to test against."""
+"""Quadratic problems and the paper's theorems, with slow references to test against."""

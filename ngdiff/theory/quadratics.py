@@ -137,18 +137,19 @@ class Pair:
         return torch.stack(found)
 
     def stationarity(self, theta: Tensor) -> float:
-        """The shortest convex combination of the unit gradients u_R and −u_F, whatever the units of
-        the losses: 0 at a Pareto-stationary point, ½‖u_R − u_F‖ = √((1−ρ)/2) elsewhere; 0 where a
-        gradient is exactly zero."""
+        """Return the norm of the shortest convex combination of the unit gradients u_R and −u_F. It
+        is 0 at a Pareto-stationary point, and ½‖u_R − u_F‖ = √((1−ρ)/2) elsewhere. The units of the
+        losses do not matter. It is 0 where a gradient is exactly zero.
+        """
         g_R, g_F = self.grad_R(theta), self.grad_F(theta)
         if not (g_R.any() and g_F.any()):
             return 0.0
         return 0.5 * (g_R / g_R.norm() - g_F / g_F.norm()).norm().item()
 
     def dominated(self, theta: Tensor, tolerance: float = 1e-9) -> bool:
-        """Whether some point is better in both R and F by more than rounding.
+        """Return whether some point is better in both R and F by more than rounding.
 
-        Asked of the front of the concave family.
+        Only the concave family has a front.
 
         θ is Pareto-optimal iff it lies on the front; the front point with the same R tells.
         `tolerance` is relative to the drop of F along the whole front. Errors: ValueError for the

@@ -65,8 +65,8 @@ def interval(g_R: Tensor, g_F: Tensor) -> tuple[float, float]:
 
 
 def static_interval(g_R: Tensor, g_F: Tensor, c: float, margin: float = 1e-9) -> float:
-    """2. A static c meets Eq. 7 iff c/(1−c) lies in the interval, whose geometric centre is κ,
-    NGDiff's own ratio, and whose ends are a factor 1/ρ² apart: it closes as ρ → 1. Returns that
+    """2. A static c meets Eq. 7 iff c/(1−c) lies in the interval. Its geometric centre is κ,
+    NGDiff's own ratio. Its ends are a factor 1/ρ² apart, so it closes as ρ → 1. Returns that
     factor. (Within `margin` of an end: no claim.)
     """
     (low, high), (rho, kappa) = interval(g_R, g_F), angle_ratio(g_R, g_F)
@@ -86,8 +86,8 @@ def static_interval(g_R: Tensor, g_F: Tensor, c: float, margin: float = 1e-9) ->
 def same_as_multitask(g_R: Tensor, g_F: Tensor) -> float:
     """3. On (R, −F) the direction is IMTL-G's, ConFIG's and MGDA's on unit gradients.
 
-    The oracles are written from their papers, for −1 < ρ < 1: at ρ = 1 there is none, and at ρ = −1
-    IMTL-G divides 0 by 0.
+    The oracles are written from their papers, for −1 < ρ < 1. At ρ = 1 there is no such direction,
+    and at ρ = −1 IMTL-G divides 0 by 0.
     """
     d, G = combined(NGDiff(), g_R, g_F), oracles.tasks(g_R, g_F)
     unit, worst, (rho, kappa) = d / d.norm(), 0.0, angle_ratio(g_R, g_F)

@@ -1,1 +1,1 @@
-"""Time and memory, measured: `ngdiff bench`."""
+"""Time and memory, and rules for the learning rate, measured: `ngdiff bench`."""

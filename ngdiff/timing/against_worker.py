@@ -15,7 +15,7 @@ from typing import Any
 
 
 def subject(data: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what can be asked, and what model and rows it is asked of."""
+    """Return the parts that can be timed, and the model and rows that they use."""
     import torch
 
     from ngdiff.data.benchmark import Prompt

@@ -1,9 +1,10 @@
 """What an evaluation's time goes to, beside the least that its matrix products need.
 
-The floor of a part is tokens × FLOPs at the rate of a plain product of the model's own shape on
-this machine: 2 FLOPs a weight for each token that must be computed once, output weights only where
-something is predicted, three times that with a backward. Attention and all that is no product are
-above it. Above the floor are also the operators listed with their own CPU time, by torch.profiler.
+The floor of a part is tokens × FLOPs, at the speed of a plain matrix product of the model's own
+shape on this machine. Each token that must be computed counts 2 FLOPs a weight, and three times
+that with a backward. Output weights count only where something is predicted. Attention and all that
+is no product are above it. Above the floor are also the operators listed with their own CPU time,
+by torch.profiler.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """AutoLR in bfloat16 against float32: the same weights, the same rows, one probe in each precision.
 
-Along float32 runs of NGDiff under AdamW, as AutoLR makes them by default, a bfloat16 twin takes
-every step that probes from the same weights (exact in its master) and moments, and looks at the
-same rows. Its η* is compared with that of float32 twice: at the radius the bfloat16 probe chose,
-which is what rounding does (to the gradients, too), and at the radius float32 chose for itself,
-which adds what a wider look does on a loss that is no parabola. Where bfloat16 shows nothing
-(radius 1e-5) a fit that only looked at the scatter over rows is made beside it, to see what the
-rule would take for a bend there if it looked so close.
+NGDiff runs in float32 under AdamW, with AutoLR's defaults. At every step that probes, a bfloat16
+twin takes the same step, from the same weights (exact in its master) and moments, on the same rows.
+Its η* is compared with that of float32 twice. At the radius that the bfloat16 probe chose, the
+difference is due to rounding (of the gradients, too). At the radius that float32 chose for itself,
+it is also due to a wider look at a loss that is no parabola. Where bfloat16 shows nothing (radius
+1e-5) a fit that only looked at the scatter over rows is made beside it, to see what the rule would
+take for a bend there if it looked so close.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ def table(
 ) -> list[Row]:
     """Run `ngdiff bench rates` and print both tables.
 
-    save: where the rows go as they are done (.parquet or .jsonl); a later call goes on from there.
+    save: where the rows go as they are done (.parquet or .jsonl). A later call goes on from there.
     problems, designs: some of them only, separated by commas. seeds: orders of the rows.
 
     Errors: ValueError for an unknown name.

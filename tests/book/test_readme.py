@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import dataclasses
 import io
 import re
 import shlex
@@ -16,7 +18,7 @@ import torch
 import typer
 
 from ngdiff.book import build as book
-from ngdiff.book import contents, readme, results
+from ngdiff.book import contents, costs, readme, results
 from ngdiff.commands.cli import app
 from ngdiff.study import sentences
 from tests.helpers.micro_trials import MICRO
@@ -49,6 +51,11 @@ def test_the_pages_are_those_of_the_committed_rows(tmp_path):
 def test_every_block_has_its_place():
     text = "\n".join(page.read_text("utf-8") for page in PAGES)
     assert set(readme.MARK.findall(text)) == set(readme.BLOCKS)
+
+
+def test_no_two_blocks_have_one_name():
+    of_each = [name for part in (contents, results, costs) for name in part.BLOCKS]
+    assert sorted(of_each) == sorted(readme.BLOCKS)
 
 
 def test_a_typed_number_does_not_survive(tmp_path, monkeypatch):
@@ -180,6 +187,21 @@ def test_every_command_is_there_with_its_options(page):
             assert asked <= known, f"{line}: {command.name} has no {asked - known}"
 
 
+def test_every_message_that_is_explained_is_in_the_package():
+    table = (ROOT / "docs/your_model.md").read_text("utf-8").partition("## What do errors mean?")[2]
+    heads = [line.split("|")[1] for line in table.splitlines() if line.startswith("| ")]
+    quoted = {words for head in heads for words in re.findall(r'"([^"]+)"', head)}
+    nodes = (
+        node
+        for path in (ROOT / "ngdiff").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+    )
+    text = "\n".join(
+        n.value for n in nodes if isinstance(n, ast.Constant) and str(n.value) == n.value
+    )
+    assert len(quoted) > 15 and not {words for words in quoted if words not in text}
+
+
 def test_a_command_that_is_not_there_is_noticed():
     with pytest.raises(KeyError):
         command_of(["unlean", "--model", "DIR"])
@@ -295,6 +317,18 @@ def test_the_paragraphs_are_worked_out_from_the_rows():
     assert sentences.ascent(grid).endswith("keeps 0.00 at 0.001.") and "keeps 0.80" in (
         sentences.ascent(grid)
     )
+
+
+def test_a_sentence_without_methods_is_not_said():
+    grid = small_grid()
+    ended = [row | {"stopped": "forget_level"} for row in grid.matched]
+    whole = dataclasses.replace(grid, matched=ended)
+    assert sentences.in_short(whole)[1].startswith("With each method at least half of the runs")
+    assert "no method" not in sentences.autolr(whole)
+    said = sentences.verdicts(whole)
+    assert "no such pairs" not in said and "contains zero" not in said
+    open_ = sentences.verdicts(small_grid(verdict="undecided"))
+    assert "The interval contains zero for NPO." in open_
 
 
 def test_the_first_rule_names_winners_only_where_every_run_reached_the_level():

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Fact:
-    """One author's fact as it is asked and told.
+    """One author's fact, as question and answer.
 
     Index 1 is the paraphrase; `perturbed` are the wrong answers.
     """

@@ -1,8 +1,8 @@
 """The twelve facts of a fictitious author: pool of values, three ways to ask, three ways to tell.
 
-The generator picks the forms per author, so the form that paraphrases one author's answer is
-another author's main form: a trained model knows every form, and only the fact tells a right answer
-from a wrong one. Answers carry the full name and the value.
+The generator picks the forms per author. So the form that paraphrases one author's answer is
+another author's main form. A trained model knows every form, and only the fact makes an answer
+right or wrong. Answers carry the full name and the value.
 """
 
 from __future__ import annotations

@@ -1,16 +1,16 @@
 """The generated stand-in for SemEval-2025 Task 4: stories, people with numbers, and lives.
 
 Why here: the task's rows and models need a download, its ideas do not. The schema is the task's
-(rows `id, input, output, task`; see `semeval`), the documents are ours: Task1 short tales, Task2
-records of people who do not exist, with a social security number that is never issued (900-…), a
-telephone number kept for fiction (555-01xx) and a mail address that reaches nobody. **Task3, "real"
-biographies in the task, is invented as well**: here it differs in form only. What a document says
-is drawn independently of its name, so that one which was not trained on can only be guessed at the
-odds of the pools.
+(rows `id, input, output, task`; see `semeval`), and the documents are ours. Task1 has short tales.
+Task2 has records of people who do not exist: a social security number that is never issued (900-…),
+a telephone number kept for fiction (555-01xx) and a mail address that reaches nobody. **Task3,
+"real" biographies in the task, is invented as well**: here it differs in form only. What a document
+says is drawn independently of its name, so that one which was not trained on can only be guessed at
+the odds of the pools.
 
-Members of the MIA are the forget documents of Task3; non-members are documents of the same pools
-that nothing was trained on, so that they are as hard as the members for a model that saw neither
-(AUC ½ but for chance: ± 1/√(6n) with n on a side).
+Members of the MIA are the forget documents of Task3. Non-members are documents of the same pools
+that nothing was trained on. So they are as hard as the members for a model that saw neither: its
+AUC is ½ but for chance (± 1/√(6n) with n on a side).
 
 Randomness: `random.Random(int).random()` only, as in `authors`.
 """

@@ -1,8 +1,8 @@
 """General knowledge that pre-training teaches and unlearning must not hurt.
 
 Short true facts, written here; the answer is the bare name, as in TOFU. Each kind of fact has a
-pool of answers from which the wrong ones are drawn, and three ways to ask: one is the benchmark's,
-the next one is only seen in pre-training.
+pool of answers, from which the wrong ones are drawn. There are three ways to ask: one is the
+benchmark's, the next one is only seen in pre-training.
 """
 
 from __future__ import annotations

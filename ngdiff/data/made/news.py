@@ -1,9 +1,9 @@
 """The generated news: an offline stand-in for MUSE, in its schema, made from a seed.
 
-Why here: MUSE's own corpora need the hub and a 7B model. This one is small enough that a
-transformer below a million parameters knows it by heart, and every value in it is drawn
-independently of the subject's name, so that a model without the forget documents can only guess.
-After MUSE (Shi et al. 2024, arXiv 2407.06460), with these differences:
+Why here: MUSE's own corpora need the hub and a 7B model. This one is so small that a transformer
+below a million parameters knows it by heart. Every value in it is drawn independently of the
+subject's name. So a model without the forget documents can only guess. After MUSE (Shi et al. 2024,
+arXiv 2407.06460), with these differences:
 
     raw       documents are articles, and quiz pages of questions and answers on articles of the
               same side: a small model does not learn to answer from articles alone. Forgetting the
@@ -126,8 +126,8 @@ def generate(n_articles: int, seed: int) -> Tables:
 def _articles(rng: random.Random, n_articles: int, n_forget: int) -> list[Article]:
     """n_articles articles, those to forget first, then n_forget unseen ones.
 
-    An unseen article is told in the forms of the forgotten one of its number: it is as hard for
-    who knows neither.
+    An unseen article has the forms of the forgotten one of its number. So the two are equally hard
+    for a model that knows neither.
     """
     total, most = n_articles + n_forget, len(THINGS) * len(LAST)
     if n_forget < FOLDS or total > most:

@@ -137,8 +137,8 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 def published_a_ret(bench: Benchmark) -> float | None:
     """Return the published A_ret of a benchmark's privleak documents, None where there is none.
 
-    It is known of each corpus as a whole: not of folds, and not of documents of one's own, which
-    are told by their number.
+    It is known of each corpus as a whole. It is not known of folds and of documents of one's own,
+    which are recognised by their number.
     """
     sides = [len(bench.configs.get(f"privleak_{side}", ())) for side in ("forget", "holdout")]
     if bench.source.get("fold") or sides != [A_RET_DOCUMENTS] * 2:
@@ -147,7 +147,7 @@ def published_a_ret(bench: Benchmark) -> float | None:
 
 
 def request(kind: str, k: int) -> tuple[str, str]:
-    """Where the forget set of a fold lies: ("sust", 2) -> ("sust", "forget_2").
+    """Return where the forget set of a fold lies: ("sust", 2) -> ("sust", "forget_2").
 
     ValueError for another fold.
     """
@@ -270,7 +270,7 @@ def _from_folder(root: Path, places: Mapping[str, tuple[str, str]]) -> dict[str,
 
 
 def _values(path: Path) -> sources.Found:
-    """Where each value of a file stands, and the value."""
+    """Return where each value of a file stands, and the value."""
     if path.suffix == ".txt":
         return [(f"{path}", text_of(path))]
     found = sources.records(path)

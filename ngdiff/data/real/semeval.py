@@ -5,10 +5,10 @@ The data are LUME's, Apache-2.0.
 What a row is, `ngdiff.data.real.semeval_rows` says.
 
 The organisers' files of the membership inference attack (MIA) are not public. Without them, members
-are rebuilt from the training split's forget rows of Task3 (`input + " " + output`), and the
-non-members are a **stand-in**: Task3 documents of all of LUME that are in neither fold of train and
-validation. Nothing of ours is trained on these; the organisers' own targets may have been (LUME's
-other rows were the task's hidden test), so that an AUC of theirs on them says little.
+are rebuilt from the training split's forget rows of Task3 (`input + " " + output`). The non-members
+are a **stand-in**: Task3 documents of LUME that are in neither fold of train and validation.
+Nothing of ours is trained on these. The organisers' own targets may have been, since LUME's other
+rows were the task's hidden test. So an AUC of those targets says little.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def mia_note(bench: Benchmark) -> str | None:
-    """Where the documents of the MIA come from, in words; None where there are none."""
+    """Return where the documents of the MIA come from, in words; None where there are none."""
     if "member" not in bench.configs:
         return None
     if bench.source["name"] == "dossiers":

@@ -1,10 +1,9 @@
 """TOFU: 200 fictitious authors × 20 questions (Maini et al. 2024, arXiv 2401.06121; MIT licence).
 
 Rows come from the hub (`locuslab/TOFU`) through `datasets`, or from a local folder with the hub's
-files (or the same rows as jsonl, parquet, …: `ngdiff.data.sources.stored`). Real TOFU asks one
-question of two retained authors ("What is the full name of the author?", rows 100 and 440 of full)
-and shares none between forget and retain, so the rule that these two never ask the same holds on
-it.
+files (or the same rows as jsonl, parquet, …: `ngdiff.data.sources.stored`). Forget and retain rows
+never ask the same, and this holds on real TOFU. It asks one question about two authors, but both
+are retained ("What is the full name of the author?", rows 100 and 440 of full).
 """
 
 from __future__ import annotations
@@ -84,7 +83,7 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def asked(split: str, root: str | Path) -> Benchmark:
-    """What an evaluation asks of a folder: its *_perturbed files.
+    """Return what an evaluation asks of a folder: its *_perturbed files.
 
     Whatever else of the benchmark the folder lacks is left out.
 
