@@ -227,10 +227,10 @@ def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, searching:
 
 def _watched(state: State, R: float) -> State:
     """A held state; where R has risen by more than itself, the rate cut and a probe due next."""
-    if not state.R + state.size < R:
+    scale = max(abs(state.R), state.size)
+    if not state.R + scale < R:
         return state
-    # a loss that was 0 has no scale: the rate is halved
-    growth = (R - state.R + state.size) / state.size if state.size else 1.0
+    growth = (R - state.R + scale) / scale if scale else 1.0  # 0 is no scale: the rate is halved
     eta = _bounded(state.eta / (1 + math.sqrt(growth)))
     return replace(state, eta=eta, outcome="cut", due=state.step, gap=0, R=R)
 

@@ -68,12 +68,12 @@ def test_a_loss_that_fluctuates_below_twice_is_not_cut(times, R):
 
 
 def test_a_cut_is_against_what_the_last_probe_and_its_step_saw():
-    """Fresh rows with R = 1, the step's own with R = 3: no cut up to 3 + 1."""
+    """Fresh rows with R = 1, the step's own with R = 3: no cut up to 2·3."""
     state = probed(AutoLR(lr=0.1, slack=0.0, fresh=3), valley(0.1), told=info(3.0))
     state = replace(state, due=99)
     assert (state.R, state.size) == (3.0, 1.0)
-    assert PLAIN.step(state, None, info(3.99)).outcome == "held"
-    assert PLAIN.step(state, None, info(4.01)).outcome == "cut"
+    assert PLAIN.step(state, None, info(5.99)).outcome == "held"
+    assert PLAIN.step(state, None, info(6.01)).outcome == "cut"
     lower = probed(AutoLR(lr=0.1, slack=0.0, fresh=3), valley(0.1), told=info(0.2))
     assert lower.R == 1.0
 
