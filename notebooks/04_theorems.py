@@ -107,7 +107,7 @@ last = {
     for r in rows
 }
 one, two, three = (last["convex", label, "NGDiff()"] for label in stepsizes)
-assert min((one - two).norm(), (one - three).norm(), (two - three).norm()) > 0.05, (
+assert min((one - two).norm(), (one - three).norm(), (two - three).norm()) > 0.02, (
     "three step sizes, three ends"
 )
 by_rule = [
