@@ -140,7 +140,7 @@ for name, fig in drawn.items():
 # | --- | --- | --- | --- |
 # | gradient space: the cone of static scalarization, the region of Eq. 7, NGDiff inside (Fig. 2) | 02 | `fig2_gradient_space`, `fig2_interval` | redrawn from our own data |
 # | statements: scalarization and Pareto points, monotone losses at a small rate | 04 | `fig4_*`, `theory_*.jsonl` | derived, and asserted on quadratics; one holds only in part (notebook 04) |
-# | the algorithm with its automatic learning rate | 02, 03 | `ngdiff/core/step.py`, `ngdiff/core/autolr.py`, `fig3_*` | reproduced |
+# | the algorithm with its automatic learning rate | 02, 03 | `ngdiff/core/step.py`, `ngdiff/core/autolr.py`, `fig3_*` | built from its published description; tested against closed forms |
 # | trajectories of losses | 00, 05 | `fig0_start_here`, `fig5_trajectories` | redrawn from our own data |
 # | TOFU: methods, utility, forgetting | 06, 07 | `fig6_plane`, `fig7_tofu`, `matched.parquet`, `fixed.parquet`, `grid_*.parquet`, `tofu_*` | redrawn from our own data; the paper's values: unknown here; its models: need a GPU |
 # | learning-rate ablation | 03, 06 | `fig3_autolr`, `fig6_rates`, `fig6_learning_rate`, `fig10_grid_*` | redrawn from our own data |

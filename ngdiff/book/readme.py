@@ -12,11 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ngdiff.book import contents, costs, results
-from ngdiff.book.costs import bench
-from ngdiff.book.results import NOT_RUN
 from ngdiff.store.cache import atomic_write
-
-__all__ = ["BLOCKS", "NOT_RUN", "bench", "fill", "pages", "stale", "write"]
 
 BLOCKS: dict[str, Callable[[Path], str]] = {**contents.BLOCKS, **results.BLOCKS, **costs.BLOCKS}
 MARK = re.compile(r"^<!-- (?:end )?([\w-]+) -->$", re.M)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from ngdiff.book import readme
+from ngdiff.book import costs
 from ngdiff.commands import cli
 from ngdiff.store.rows import read_rows, write_rows
 from ngdiff.timing import step, variants
@@ -142,7 +142,7 @@ def test_the_readme_shows_what_rows_have_and_a_dash_where_one_lacks_it(tmp_path,
         folder / "step_1M_16.jsonl",
         [{k: v for k, v in row.items() if k not in old} for row in rows],
     )
-    head = readme.bench(tmp_path).split("\n")[0]
+    head = costs.bench(tmp_path).split("\n")[0]
     assert head.startswith("| tokens | step |") and "reads" not in head and "MFU" not in head
     failed = {
         **asdict(Case("7B", 4096, lora=16)),
@@ -152,7 +152,7 @@ def test_the_readme_shows_what_rows_have_and_a_dash_where_one_lacks_it(tmp_path,
     }
     write_rows(folder / "step_7B_4096.jsonl", [failed])
     write_rows(folder / "step_1M_16.jsonl", [row | {"mfu": 0.425} for row in rows])
-    lines = readme.bench(tmp_path).split("\n")
+    lines = costs.bench(tmp_path).split("\n")
     assert lines[0].endswith("| peak − two, MB (predicted) | reads | MFU |")
     assert lines[2].startswith("| 1M float32, adamw | 16 | graddiff-two | 1.000 |")
     assert lines[2].endswith("| 0 | 42% |")
