@@ -35,6 +35,7 @@ from ngdiff.store.table import Column, Table
 
 Row = dict[str, Any]
 COUNT = ("accepted", "clipped_up", "clipped_down", "bounded")  # outcomes of a fit that counts
+NOTHING = ("noise", "nonfinite")  # a fit that the rule refuses
 DROWNED = 1e-5  # a radius at which bfloat16 shows nothing but rounding
 
 
@@ -180,11 +181,11 @@ def summary(rows: list[Row]) -> str:
     counted = [row for row in rows if row["outcome_bfloat16"] in COUNT]
     there, own = ([abs(row[key] - 1) for row in counted] for key in ("ratio_there", "ratio"))
     near = [sum(off <= 0.25 for off in offs) for offs in (there, own)]
-    wrong = sum(row["there"] != "ok" for row in counted)
+    wrong = sum(row["there"] in NOTHING for row in counted)
     alike = sum(
         (row["outcome_float32"] in COUNT) == (row["outcome_bfloat16"] in COUNT) for row in rows
     )
-    drowned = sum(row["drowned"] == "ok" for row in rows)
+    drowned = sum(row["drowned"] not in NOTHING for row in rows)
     off = (
         f" (off by {statistics.median(there):.1%} in the median, {max(there):.1%} at most)"
         if there

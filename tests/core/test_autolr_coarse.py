@@ -309,7 +309,7 @@ def test_a_probe_never_looks_where_there_is_only_rounding(probed):
 def test_the_summary_counts_what_the_rows_hold():
     given = (
         ("accepted", "accepted", 1.1, 1.3, "ok", "noise"),
-        ("clipped_up", "nonfinite", 0.7, 1.0, "uphill", "ok"),
+        ("clipped_up", "nonfinite", 0.7, 1.0, "noise", "uphill"),
         ("flat", "accepted", 5.0, 5.0, "ok", "ok"),
     )
     keys = ("outcome_bfloat16", "outcome_float32", "ratio_there", "ratio", "there", "drowned")
