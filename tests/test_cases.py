@@ -33,7 +33,7 @@ def test_the_model_itself_as_its_reference():
     path = CASES / "b01_own_reference" / "TOFU_EVAL.json"
     values, lines = score("open-unlearning", path, reference=path)
     assert values["forget_quality"] == 1 and values["privleak"] == 0
-    told(lines, "it is the same model or file", "the AUC of forget rows as members is 1")
+    told(lines, "it is the same model or file", "against hold-out rows is 1 ")
 
 
 def test_muses_own_results():
@@ -53,7 +53,7 @@ def test_other_forms_of_tofus_log():
     )
     assert new == old
     phi = score("tofu", folder / "same_with_indices.json", reference=folder / PHI)
-    told(phi[1], "asked with another prompt")
+    told(phi[1], "the prompts differ")
 
 
 PHI = "phi_prompts_same_rows.json"
@@ -80,7 +80,7 @@ def test_other_scripts(tmp_path, capsys):
     job = Evaluation(model=str(model), benchmark="tofu", json=tmp_path / "report.json", **settings)
     assert run(job)["forget_Q_A_ROUGE"] == 0
     written = (tmp_path / "report.json").read_text("utf-8")
-    assert "20 of 20 true answers hold no word that ROUGE can see" in written
+    assert "20 of 20 true answers contain no word that ROUGE counts" in written
 
 
 @pytest.mark.parametrize(

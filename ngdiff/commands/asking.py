@@ -1,4 +1,4 @@
-"""How a command's model is loaded and asked: three options, the same of every command."""
+"""How a command loads and prompts its model: three options, the same for every command."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Asking:
 
     prompt: str = field(
         default="",
-        metadata={"help": "'Question: {question}\\nAnswer: '; without it as the model is asked."},
+        metadata={"help": "Such as 'Question: {question}\\nAnswer: '; default: the model's own."},
     )
     tokenizer: str | None = field(
         default=None, metadata={"help": "Folder or hub id of the tokenizer, if not the model's."}
     )
     trust_remote_code: bool = field(
-        default=False, metadata={"help": "Run code of the model's repository."}
+        default=False, metadata={"help": "Run Python code of the model's repository."}
     )
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ import typer
 from ngdiff.commands import options
 from ngdiff.timing.case import Case
 
-app = typer.Typer(help="Time and memory.", no_args_is_help=True)
+app = typer.Typer(help="Measure time and memory.", no_args_is_help=True)
 
 Json = Annotated[Path | None, typer.Option(help="Also save the rows here (.jsonl).")]
 
@@ -28,10 +28,10 @@ def bench_step(case: Case, json: Json = None) -> None:
 
 @app.command("suite")
 def bench_suite(
-    json_dir: Annotated[Path, typer.Option(help="Folder of the rows, a file a case.")] = Path(
+    json_dir: Annotated[Path, typer.Option(help="Folder for the rows, one file per case.")] = Path(
         "data/results/bench"
     ),
-    minutes: Annotated[float, typer.Option(min=1, help="All the time there is.")] = 8.0,
+    minutes: Annotated[float, typer.Option(min=1, help="Total time, in minutes.")] = 8.0,
 ) -> None:
     """Measure larger cases within the given minutes, each in a process of its own."""
     from ngdiff.timing.cases import suite
@@ -41,7 +41,7 @@ def bench_suite(
 
 @app.command("probes")
 def bench_probes(
-    probes: Annotated[int, typer.Option(min=1, help="How many.")] = 20, json: Json = None
+    probes: Annotated[int, typer.Option(min=1, help="Number of probes.")] = 20, json: Json = None
 ) -> None:
     """AutoLR's rate in bfloat16 against float32: the same weights and rows, a probe in each."""
     from ngdiff.timing.probes import table
@@ -51,14 +51,14 @@ def bench_probes(
 
 @app.command("rates")
 def bench_rates(
-    problems: Annotated[str, typer.Option(help="Some of them, separated by commas.")] = "",
-    designs: Annotated[str, typer.Option(help="Some of them, separated by commas.")] = "",
-    seeds: Annotated[int, typer.Option(min=1, help="Orders of the rows.")] = 2,
+    problems: Annotated[str, typer.Option(help="Test problems, separated by commas.")] = "",
+    designs: Annotated[str, typer.Option(help="Variants, separated by commas.")] = "",
+    seeds: Annotated[int, typer.Option(min=1, help="Number of orders of the rows.")] = 2,
     save: Annotated[
-        Path | None, typer.Option(help="The rows, as they are done (.parquet or .jsonl).")
+        Path | None, typer.Option(help="Save the rows here as they come (.parquet, .jsonl).")
     ] = None,
 ) -> None:
-    """AutoLR and rules like it on held-out problems, against the best constant rate."""
+    """AutoLR and variants of it on test problems, against the best constant rate."""
     from ngdiff.timing.rates import table
 
     table(save, problems, seeds, designs)

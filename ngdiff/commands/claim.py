@@ -35,9 +35,8 @@ def claim_folder(job: Job, settings: dict[str, Any], force: bool, held: ExitStac
     if other := _differences(read(job.work / START).get("settings", {}), settings):
         if not force:
             raise FileExistsError(
-                f"{job.out} has an interrupted run of other settings ({other}): give those again "
-                "and it "
-                "goes on, or drop it with --force"
+                f"{job.out} has an interrupted run with other settings ({other}): give the "
+                "same settings to resume it, or discard it with --force"
             )
         (job.work / CHECKPOINT).unlink()
 
@@ -65,14 +64,14 @@ def _refuse(folder: Path, settings: dict[str, Any], force: bool) -> None:
         return
     if not (folder / RUN).is_file():
         raise FileExistsError(
-            f"{folder} holds things that are no finished run: choose another folder"
+            f"{folder} holds files that are not a finished run: choose another folder"
         )
     if not force:
         other = _differences(read(folder / RUN).get("settings", {}), settings)
         what = (
-            f"a finished run of other settings ({other})"
+            f"a finished run with other settings ({other})"
             if other
-            else "the finished run of these very settings"
+            else "a finished run with the same settings"
         )
         raise FileExistsError(
             f"{folder} holds {what}: choose another folder, or make it again with --force"

@@ -61,7 +61,7 @@ def sweep(
     grid: Annotated[Path, typer.Argument(help="The grid's TOML file.")],
     jobs: Jobs = 2,
     cell: Annotated[
-        int | None, typer.Option(help="Run this cell alone (what an array task does).")
+        int | None, typer.Option(help="Run only this cell, as a Slurm array task does.")
     ] = None,
     slurm: Annotated[
         bool, typer.Option("--slurm", help="Print an sbatch array script instead of running.")
@@ -90,11 +90,11 @@ def sweep(
 def unlearn(
     job: Job,
     force: Annotated[
-        bool, typer.Option("--force", help="Replace a finished run, drop an unfinished one.")
+        bool, typer.Option("--force", help="Replace a finished run, or discard an unfinished one.")
     ] = False,
 ) -> None:
-    """Make a model forget rows and keep others; `accelerate launch -m ngdiff unlearn …` does it on
-    several GPUs.
+    """Make a model forget some rows and keep others. On several GPUs: `accelerate launch -m ngdiff
+    unlearn …`.
     """
     from ngdiff.commands.unlearn import run
 
@@ -113,7 +113,7 @@ def evaluate(job: Evaluation) -> None:
 @app.command()
 @options.fills
 def mmlu(exam: Exam) -> None:
-    """MMLU, 5-shot, by lm-eval, which the package's extra `mmlu` installs."""
+    """Measure MMLU accuracy, 5-shot, by lm-eval (pip install 'ngdiff[mmlu]')."""
     from ngdiff.commands.mmlu import run
 
     run(exam)
@@ -122,7 +122,7 @@ def mmlu(exam: Exam) -> None:
 @app.command()
 @options.fills
 def losses(compared: Comparison) -> None:
-    """Value and gradient norm of every objective on a few rows: the way to compare
+    """Print value and gradient norm of every objective on a few rows, to compare
     implementations.
     """
     from ngdiff.commands.losses import command
@@ -133,11 +133,9 @@ def losses(compared: Comparison) -> None:
 @app.command()
 def book(
     check: Annotated[
-        bool, typer.Option("--check", help="Only say which files differ from a rebuild.")
+        bool, typer.Option("--check", help="Only list files that differ from a rebuild.")
     ] = False,
-    label: Annotated[
-        str, typer.Option(help="Outputs come from this run's executed notebooks.")
-    ] = "tiny",
+    label: Annotated[str, typer.Option(help="Name of the run whose outputs are taken.")] = "tiny",
 ) -> None:
     """Build notebooks/*.ipynb and the exercises from the .py sources; fill README and docs from
     saved rows.
@@ -149,9 +147,9 @@ def book(
     if check:
         pages, built = list(readme.stale(root)), build.stale(root / "notebooks")
         for path in pages:
-            print(f"not as a refill: {path.relative_to(root)}")
+            print(f"differs from a refill: {path.relative_to(root)}")
         for path in built:
-            print(f"not as a rebuild: {path.relative_to(root)}")
+            print(f"differs from a rebuild: {path.relative_to(root)}")
         raise typer.Exit(1 if pages or built else 0)
     made = build.build(root / "notebooks", root / ".cache" / "executed" / label)
     for path in [*made, *readme.write(root)]:
@@ -163,7 +161,7 @@ def data_authors(
     out: Annotated[Path, typer.Argument(help="Folder to write, in TOFU's layout.")],
     profile: Profile = "tiny",
     seed: Annotated[
-        int, typer.Option(help="Of the invented population.")
+        int, typer.Option(help="Seed of the invented authors.")
     ] = 2,  # ngdiff.data.made.authors.SEED
 ) -> None:
     """Write the generated authors as JSON lines, one file a configuration."""
@@ -181,7 +179,7 @@ def _data() -> None:
 
 @app.command()
 def version() -> None:
-    """The version, and where it is installed."""
+    """Print the version, and where it is installed."""
     import ngdiff
 
     print(

@@ -19,19 +19,18 @@ class Comparison(Asking):
 
     model: str = field(metadata={"help": "Folder of a model, or a hub id."})
     forget: Path = field(metadata={"help": 'Rows {"question", "answer"} or {"text"}.'})
-    retain: Path = field(metadata={"help": "Rows to keep; DPO takes them as the refusals."})
+    retain: Path = field(metadata={"help": "Rows to keep; DPO uses them as refusals."})
     start: str | None = field(
-        default=None,
-        metadata={"help": "The model before unlearning; without it: the model itself."},
+        default=None, metadata={"help": "The model before unlearning; default: --model."}
     )
     rows: int = field(
-        default=4, metadata={"min": 1, "help": "How many of each file, from its first on."}
+        default=4, metadata={"min": 1, "help": "First rows of each file that are used."}
     )
     convention: str = field(
         default="ngdiff",
-        metadata={"help": f"{', '.join(conventions.names(TOFU.name))}; the others: as ngdiff."},
+        metadata={"help": f"{', '.join(conventions.names(TOFU.name))}; others act as ngdiff."},
     )
-    json: Path | None = field(default=None, metadata={"help": "File to write; without it: stdout."})
+    json: Path | None = field(default=None, metadata={"help": "File to write; default: stdout."})
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
 
     def __post_init__(self) -> None:

@@ -45,7 +45,7 @@ class Evaluation(Asking):
     )
     data: str = field(
         default="hub",
-        metadata={"help": "The benchmark's folder, hub, or stand-in (generated, the same schema)."},
+        metadata={"help": "The benchmark's folder, hub, or stand-in (generated rows)."},
     )
     split: str = field(
         default="", metadata={"help": "forget10, …; news or books; validation, train or all."}
@@ -55,7 +55,7 @@ class Evaluation(Asking):
     )
     convention: str = field(default="ngdiff", metadata={"help": f"{', '.join(names())}."})
     json: Path | None = field(
-        default=None, metadata={"help": "File to write: metrics, items, stamp; without it: stdout."}
+        default=None, metadata={"help": "File for metrics, items and stamp; default: stdout."}
     )
     files: Path | None = field(
         default=None, metadata={"help": "Folder for the benchmark's own file formats."}
@@ -66,14 +66,12 @@ class Evaluation(Asking):
     mmlu: Path | None = field(
         default=None, metadata={"help": "SemEval: metrics.json of an MMLU run."}
     )
-    generate: bool = field(
-        default=True, metadata={"help": "Greedy answers, for ROUGE and exact match."}
-    )
+    generate: bool = field(default=True, metadata={"help": "Generate greedy answers, for ROUGE."})
     gradnorm: bool = field(
-        default=True, metadata={"help": "TOFU: the gradient-norm attack, a backward for each row."}
+        default=True, metadata={"help": "TOFU: the gradient-norm attack, a backward pass per row."}
     )
     max_new_tokens: int | None = field(
-        default=None, metadata={"help": "Of an answer; without it the benchmark's."}
+        default=None, metadata={"help": "Length of an answer; default: the benchmark's."}
     )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
     dtype: str = field(default="float32", metadata={"help": "float32 or bfloat16."})

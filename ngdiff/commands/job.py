@@ -55,52 +55,55 @@ class Job(Asking):
     retain: Path = field(metadata={"help": "Rows to keep."})
     out: Path = field(metadata={"help": "Folder to write: the model, history.jsonl, run.json."})
     holdout: Path | None = field(
-        default=None, metadata={"help": "Rows never seen: stop at the start's loss on them."}
+        default=None, metadata={"help": "Hold-out rows: stop at the model's loss on them."}
     )
     stop_level: float | None = field(
-        default=None, metadata={"help": "Stop at this forget loss, nats per token."}
+        default=None, metadata={"help": "Stop at this forget loss (nats per token)."}
     )
     method: str = field(
         default="ngdiff",
-        metadata={"help": "ngdiff, graddiff-0.9, npo, kl, …; or module:name of yours."},
+        metadata={"help": "ngdiff, graddiff-0.9, npo, kl, …, or your own module:name."},
     )
     stepsize: str = field(
         default="autolr",
-        metadata={"help": 'autolr, constant, linear, cosine; or "autolr every=5".'},
+        metadata={"help": 'autolr, constant, linear, cosine, three-point; or "autolr every=5".'},
     )
     lr: float | None = field(
-        default=None, metadata={"help": "The rate; autolr starts at it, without it at 1e-3."}
+        default=None,
+        metadata={"help": "Learning rate; for autolr the starting rate (default 1e-3)."},
     )
-    steps: int = field(default=100, metadata={"help": "At most so many updates."})
+    steps: int = field(default=100, metadata={"help": "Largest number of updates."})
     batch_size: int = field(
-        default=32, metadata={"help": "Forget rows and retain rows a step, each, of all processes."}
+        default=32,
+        metadata={"help": "Forget rows per step, and as many retain rows (all processes)."},
     )
     micro: int | None = field(
-        default=None, metadata={"help": "Rows a forward: less memory, the same result."}
+        default=None, metadata={"help": "Rows per forward pass: less memory, the same result."}
     )
-    seed: int = field(default=0, metadata={"help": "Of the order of the rows."})
+    seed: int = field(default=0, metadata={"help": "Seed of the order of the rows."})
     optimizer: str = field(default="adamw", metadata={"help": "adamw or sgd."})
     dropout: bool = field(default=False, metadata={"help": "Train with the model's own dropout."})
     precision: str = field(
         default="float32", metadata={"help": "float32 or bfloat16 (the updates stay exact)."}
     )
     lora: int | None = field(
-        default=None, metadata={"help": "Train an adapter of this rank; OUT is peft's."}
+        default=None, metadata={"help": "Train only a LoRA adapter of this rank (peft's format)."}
     )
     lora_alpha: float = field(default=32.0, metadata={"help": "The adapter's alpha."})
     lora_targets: str = field(
-        default="all-linear", metadata={"help": "Modules, such as q_proj,v_proj."}
+        default="all-linear", metadata={"help": "Modules to adapt, such as q_proj,v_proj."}
     )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
     memory: str = field(
-        default="swap",
-        metadata={"help": "swap, or recompute: less memory, a third to a half more time."},
+        default="swap", metadata={"help": "swap, or recompute: less memory, 1/3 to 1/2 more time."}
     )
-    checkpointing: bool = field(default=False, metadata={"help": "Compute activations twice."})
-    compile: bool = field(default=False, metadata={"help": "torch.compile each block."})
+    checkpointing: bool = field(
+        default=False, metadata={"help": "Recompute activations in the backward pass."}
+    )
+    compile: bool = field(default=False, metadata={"help": "Use torch.compile on each block."})
     sharding: str = field(
         default="shard",
-        metadata={"help": "Of several processes: shard (FSDP2) or replicate (DDP)."},
+        metadata={"help": "With several processes: shard (FSDP2) or replicate (DDP)."},
     )
     save_every: int = field(default=50, metadata={"help": "Steps between checkpoints; 0: none."})
 

@@ -23,7 +23,8 @@ class Exam(Asking):
         default=HUB, metadata={"help": "The hub's data set, or a folder with its files."}
     )
     limit: int | None = field(
-        default=None, metadata={"min": 1, "help": "Questions of a subject at most: a trial."}
+        default=None,
+        metadata={"min": 1, "help": "At most so many questions per subject, for a trial."},
     )
     device: str = field(default="auto", metadata={"help": "auto, cpu, cuda, …"})
 

@@ -9,9 +9,9 @@ from ngdiff.evaluation.spelling import which
 from ngdiff.profiles import profile
 
 PROFILE: dict[str, Any] = {
-    "help": "tiny (CPU, minutes), small (one GPU), paper or paper-<model> (the hub's)."
+    "help": "tiny (CPU, minutes), small (one GPU), paper or paper-<model> (hub)."
 }
-JOBS: dict[str, Any] = {"min": 1, "help": "How many run at once."}
+JOBS: dict[str, Any] = {"min": 1, "help": "How many run at the same time."}
 
 
 @dataclass(frozen=True)
@@ -21,24 +21,25 @@ class Rerun:
     profile: str = field(default="tiny", metadata=PROFILE)
     data: str = field(
         default="",
-        metadata={"help": "Real rows: a folder of TOFU, LUME or MUSE, hub (TOFU's), or muse:hub."},
+        metadata={"help": "Real rows: folder of TOFU, LUME or MUSE; hub (TOFU) or muse:hub."},
     )
     seeds: str | None = field(
-        default=None, metadata={"help": "Such as 0,1,2; without it as each notebook says."}
+        default=None, metadata={"help": "Such as 0,1,2; default: those of each notebook."}
     )
     only: tuple[str, ...] = field(
         default=(), metadata={"help": "Numbers of notebooks, such as 04,06."}
     )
     jobs: int = field(default=2, metadata=JOBS)
-    force: bool = field(default=False, metadata={"help": "Run again what is still valid."})
+    force: bool = field(default=False, metadata={"help": "Run again even what is still valid."})
     refresh: bool = field(
-        default=False, metadata={"help": "Run all again; tune the rates, run the long grids."}
+        default=False,
+        metadata={"help": "Run all again, with tuning and the long grid (about an hour)."},
     )
     smoke: bool = field(
-        default=False, metadata={"help": "A small budget, written as <profile>-smoke."}
+        default=False, metadata={"help": "Few steps; results are named <profile>-smoke."}
     )
     alone: bool = field(
-        default=False, metadata={"help": "One at a time, each from an empty cache: cold times."}
+        default=False, metadata={"help": "One at a time, each from an empty cache, to time it."}
     )
 
     def run(self) -> int:

@@ -16,9 +16,7 @@ app = typer.Typer(
 
 File = Annotated[Path, typer.Argument(help="The file to score.")]
 Reference = Annotated[Path | None, typer.Option(help="The same file of the retain-only model.")]
-Out = Annotated[
-    Path | None, typer.Option("--json", help="Write the JSON here; without it: stdout.")
-]
+Out = Annotated[Path | None, typer.Option("--json", help="File to write; default: stdout.")]
 
 
 def _how(suite: Suite) -> Any:
@@ -42,7 +40,7 @@ def score_tofu(
 
 @app.command("open-unlearning")
 def score_open_unlearning(log: File, reference: Reference = None, json: Out = None) -> None:
-    """open-unlearning's TOFU_EVAL.json: every aggregate again from its items."""
+    """open-unlearning's TOFU_EVAL.json: every aggregate computed anew from its items."""
     _score("open-unlearning", log, reference, None, "open-unlearning", json)
 
 

@@ -41,12 +41,11 @@ from ngdiff.store.progress import Progress, to_stderr
 from ngdiff.store.rows import stamp, write_document, write_rows
 
 ENDS = {
-    "steps": "all its steps are made",
+    "steps": "all steps were made",
     "forget_level": "the forget loss has reached the level",
-    "aligned": "the two gradients align, no direction lowers one loss and raises the other",
+    "aligned": "the gradients are parallel: no direction lowers one loss and raises the other",
     "zero_both": "both gradients are zero",
-    "nonfinite": "a loss or gradient is no number any more: take a lower rate (--lr), or stop "
-    "earlier",
+    "nonfinite": "a loss or gradient is not finite: use a lower rate (--lr), or stop earlier",
 }
 
 
@@ -156,7 +155,7 @@ def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> floa
         level = loss(lm, bench.holdout)
         if not math.isfinite(level):
             raise ValueError(
-                f"the start model's loss on {job.holdout} is {level}: this model is broken already"
+                f"the start model's loss on {job.holdout} is {level}: this model is already broken"
             )
     write_document(job.work / START, {"settings": settings, "level": level})
     return level
@@ -174,19 +173,19 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
         f"{job.recipe.name}, {job.stepsize}{rate}, {job.optimizer}: {job.model}",
         f"  {trained:,} of {sum(n for n, _ in sizes):,} parameters trained; {where}",
         f"  {len(bench.forget)} forget rows, {len(bench.retain)} retain rows, up to "
-        f"{job.batch_size} of each a step; "
+        f"{job.batch_size} of each per step; "
         f"at most {job.steps} steps",
     ]
     if math.isnan(level):
         lines.append(
-            f"  no --holdout, no --stop-level: NO STOP. It makes all {job.steps} steps.\n"
+            f"  NO STOP (no --holdout, no --stop-level): the run makes all {job.steps} steps.\n"
             "  Methods such as NGDiff then forget far too much (README, Limits)"
         )
     else:
-        seen = f", the start's on {len(bench.holdout)} rows never seen" if job.holdout else ""
-        lines.append(f"  it stops once the batch's forget loss reaches {level:.4g}{seen}")
+        seen = f", its loss on the {len(bench.holdout)} hold-out rows" if job.holdout else ""
+        lines.append(f"  stop: when the batch's forget loss reaches {level:.4g}{seen}")
     if (job.work / CHECKPOINT).exists():
-        lines.append("  it goes on from its checkpoint")
+        lines.append("  resumes from its checkpoint")
     return "\n".join(lines)
 
 
@@ -233,7 +232,7 @@ def _explained(job: Job) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         raise ValueError(
-            f"{str(error).splitlines()[0]} What needs less, in this order: {', '.join(_less(job))}"
+            f"{str(error).splitlines()[0]} Less memory, cheapest first: {', '.join(_less(job))}"
         ) from error
     except RuntimeError as error:
         lost = isinstance(error, torch.distributed.DistError) or "Connection closed by peer" in str(
@@ -242,7 +241,7 @@ def _explained(job: Job) -> Iterator[None]:
         if engine.processes.size == 1 or not lost:
             raise
         raise ValueError(
-            "another process of this launch has ended: what it said is the reason"
+            "another process of this launch ended first: the reason is in its own error message"
         ) from error
 
 
@@ -287,7 +286,7 @@ def _finish(job: Job, done: Run, settings: dict[str, Any], level: float, before:
         (job.work / CHECKPOINT).unlink(missing_ok=True)
         end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.core.info.Info')}"
         if done.stopped == "forget_level" and not updates:
-            end += " before any update: the model knows these rows no better than that"
+            end += " before any update: the start model's loss is already that high"
         print(f"{end}\n  {updates} updates, {done.seconds:.1f} s: {job.out}", flush=True)
     engine.processes.wait()
     if engine.processes.size > 1:

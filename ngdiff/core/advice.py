@@ -55,7 +55,7 @@ ASCENDED = "The forget callable is ascended: return minus the loss that a paper 
 def minimised(F: float) -> float | None:
     """β where F = (2/β)·ln 2 for a β of two digits, which is NPO's and DPO's loss at the start.
 
-    A cross-entropy is k·ln 2 where a model of 2ᵏ classes knows nothing: that is not reported.
+    A cross-entropy is k·ln 2 where a model is uniform over 2ᵏ classes: that is not reported.
     """
     if not (math.isfinite(F) and F > 0):
         return None

@@ -52,7 +52,7 @@ def losses_of(phase: Phase) -> list[Loss]:
     for loss in given:
         if not isinstance(loss, Loss) and (hasattr(loss, "ce") or hasattr(loss, "floor")):
             known = "one that reports ce or floor must be a Loss (ngdiff.core.losses.Reported)"
-            raise TypeError(f"the loss {loss!r} would be read without what it reports: {known}")
+            raise TypeError(f"the loss {loss!r} has ce or floor, which would be ignored: {known}")
     return [loss if isinstance(loss, Loss) else Reported(loss) for loss in given]
 
 

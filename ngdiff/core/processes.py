@@ -63,7 +63,7 @@ class Processes:
         if self.size == 1:
             return rows
         home = rows.device
-        if dist.get_backend() == "nccl":  # it speaks of its own device only
+        if dist.get_backend() == "nccl":  # it serves its own device only
             rows = rows.cuda()
         lengths = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(self.size)]
         dist.all_gather(lengths, torch.tensor([len(rows)], device=rows.device))

@@ -79,5 +79,5 @@ def shards_of(module: nn.Module | None) -> list[Any]:
 def refuse(params: Iterable[Tensor]) -> None:
     """Raise ValueError where parameters are sharded, and a probe has no module of theirs."""
     if any(map(sharded, params)):
-        why = "a probe must tell FSDP2's modules that θ has moved"
+        why = "a probe must notify FSDP2's modules that θ has changed"
         raise ValueError(f"{why}: pass the model, not a list of its parameters")

@@ -79,7 +79,9 @@ def _inside(whole: dict[str, Any], path: Path) -> Found:
     if len(held) != 1 or held[0] in TURNS:
         return [(f"{path}, line 1", whole)]
     if others := [key for key in whole if key != held[0]]:
-        warnings.warn(f"{path}: beside {held[0]!r}, {', '.join(others)} not used", stacklevel=4)
+        warnings.warn(
+            f"{path}: rows are under {held[0]!r}; not used: {', '.join(others)}", stacklevel=4
+        )
     return tables.placed(path, whole[held[0]])
 
 
@@ -159,7 +161,7 @@ def filled(found: Found, empty: Callable[[Any], bool], source: str) -> Found:
     if blank:
         rows = "1 row is" if len(blank) == 1 else f"{len(blank)} rows are"
         warnings.warn(
-            f"{source}: {rows} left out, a text is empty (the first: {blank[0]})", stacklevel=3
+            f"{source}: {rows} left out because a text is empty (first: {blank[0]})", stacklevel=3
         )
     return [(where, value) for where, value in found if not empty(value)] if blank else found
 
@@ -186,7 +188,8 @@ def hub(repository: str, config: str, split: str, revision: str | None) -> list[
             f"cannot get config {config!r} ({split}) of {repository} (revision {revision}): "
             f"{error}. Connect to the hub (and unset HF_HUB_OFFLINE), "
             "or pass root=FOLDER (--data FOLDER) with the hub's files, "
-            f"got elsewhere by `hf download {repository} --repo-type dataset --local-dir FOLDER`"
+            "downloaded elsewhere by "
+            f"`hf download {repository} --repo-type dataset --local-dir FOLDER`"
         ) from error
 
 

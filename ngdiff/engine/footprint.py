@@ -70,7 +70,7 @@ class Footprint:
     checkpointing: bool = False
 
     def peak(self) -> int:
-        """Bytes at the fullest moment of a step."""
+        """Return the peak memory of a step, in bytes."""
         G, several = self.gradients, self.parts > 1
         A_R, A_F = self._kept(self.retain), self._kept(self.forget)
 
@@ -93,7 +93,7 @@ class Footprint:
     def __str__(self) -> str:
         A = max(self._kept(self.retain), self._kept(self.forget))
         return (
-            f"{size(self.peak())} at the fullest: weights {size(self.weights)}, "
+            f"{size(self.peak())}: weights {size(self.weights)}, "
             f"optimizer {size(self.optimizer)}, gradients {size(self.gradients)} each, "
             f"activations {size(A)}, memory={self.memory}"
             + (f"; {size(self.host)} of the host for the start's values" if self.host else "")

@@ -132,7 +132,7 @@ class Watch:
         self.rows = -(-rows // many)  # of this process
         with rng.again(rng.state()):  # with dropout its forwards draw, and the run must not notice
             self.found = prepared(problem, optimizer, fresh)
-        self.say(f"  memory, estimated: {self.found}")
+        self.say(f"  peak memory, estimated: {self.found}")
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
 
@@ -156,9 +156,10 @@ class Watch:
             # on a CPU that step did not probe
             alike = self.found if self.device.type == "cuda" else replace(self.found, line=0)
             ratio = self.measured / alike.peak()
+            step = "" if alike is self.found else " for a step without a probe"
             self.say(
-                f"  memory, measured: {size(self.measured)} at the fullest, {ratio:.2f} of the "
-                "estimate"
+                f"  peak memory, measured: {size(self.measured)}, {ratio:.2f} times the "
+                f"estimate{step}"
             )
 
 
@@ -179,7 +180,7 @@ def advised(found: Footprint, device: torch.device, rows: int) -> Iterator[None]
             else "nothing full-sized: --lora 16 trains an adapter, --sharding over more devices"
         )
         raise MemoryError(
-            f"out of memory on {device} ({size(limit)}). The step was estimated at {found}. What "
+            f"out of memory on {device} ({size(limit)}). Estimate for a step: {found}. What "
             f"would fit: {less}"
         ) from error
 

@@ -41,5 +41,5 @@ def convention(name: str | Convention, suite: str | None = None) -> Convention:
     elif suite is None or how.evaluates(suite):
         return how
     else:
-        what = f"the convention {how.name!r} says nothing of {suite}"
+        what = f"the convention {how.name!r} is not defined for {suite}"
     raise ValueError(f"{what}: choose one of {', '.join(map(repr, names(suite)))}")

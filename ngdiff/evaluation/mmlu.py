@@ -126,7 +126,7 @@ def read(path: Path) -> float:
             f"{path} holds no average_acc ({error!r}): --mmlu takes the metrics.json of an MMLU run"
         ) from error
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
-        raise ValueError(f"{path}: average_acc is {value!r}, which is no share of right answers")
+        raise ValueError(f"{path}: average_acc is {value!r}, not a share between 0 and 1")
     return float(value)
 
 

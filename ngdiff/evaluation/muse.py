@@ -124,7 +124,7 @@ def _left_out(found: Items, generate: bool) -> list[str]:
     wanted = [*(muse_score.TEXTS if generate else ()), "privleak_forget", "privleak_holdout"]
     missing = [name for name in wanted if name not in found]
     told = [row["gt"] for name in muse_score.TEXTS for row in found.get(name, {}).values()]
-    lines = [f"no rows of {name}, so that its metrics are left out" for name in missing]
+    lines = [f"no rows of {name}: its metrics are left out" for name in missing]
     return lines + sight.unseen(told)
 
 

@@ -115,7 +115,7 @@ def auc_retain(ref: Report | None, bench: Benchmark, how: Convention) -> tuple[f
             f"published for MUSE's retrained model of {bench.source['corpus']}",
         )
     else:
-        auc, origin = 0.5, "for want of a retrained model (--reference)"
+        auc, origin = 0.5, "because no retrained model was given (--reference)"
     return auc, f"privleak: A_ret = {1 - auc:.4g}, {origin}"
 
 

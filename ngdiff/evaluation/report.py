@@ -131,10 +131,11 @@ def asked_alike(mine: dict[str, Any], theirs: dict[str, Any], prompts: bool) -> 
     who = f"the reference {theirs.get('model')}"
     kinds = ("prompt", "tokenizer", "hidden") if prompts else ("tokenizer", "hidden")
     if missing := [kind for kind in kinds if kind not in theirs]:
-        return [f"{who} does not say its {' and '.join(missing)}: not compared"]
+        return [f"{who} does not state its {' and '.join(missing)}: not compared"]
     if prompts and mine["prompt"] != theirs["prompt"]:
         raise ValueError(
-            f"{who} was asked by the prompt {theirs['prompt']}, the model by {mine['prompt']}: "
+            f"{who} was evaluated with the prompt {theirs['prompt']}, the model with "
+            f"{mine['prompt']}: "
             "evaluate both with the same one (--prompt)"
         )
     words = {"tokenizer": "has another tokenizer", "hidden": "hides another token as padding"}

@@ -29,6 +29,6 @@ def unseen(answers: Iterable[str]) -> list[str]:
     if not lost:
         return []
     return [
-        f"{len(lost)} of {len(found)} true answers hold no word that ROUGE can see (it reads a–z "
+        f"{len(lost)} of {len(found)} true answers contain no word that ROUGE counts (a–z "
         f"and 0–9 alone; the first: {lost[0][:40]!r}): their ROUGE says nothing"
     ]

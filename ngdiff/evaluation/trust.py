@@ -39,8 +39,7 @@ ROWS = ("mia_min_k_forget", "mia_min_k_holdout")  # TOFU's items of membership
 DOCUMENTS = ("privleak_forget", "privleak_holdout")  # MUSE's
 # Llama-3's template inserts the day of the run into the question
 TODAY = re.compile(r"Today Date: [^\n]*")
-
-UNTESTED = re.compile("not tested|cannot be told")
+UNTESTED = "not tested"  # in each line about a test that could not be made
 
 Text = tuple[str, str]  # what a row asks, and its true answer
 
@@ -59,8 +58,8 @@ def same_model(found: Items, other: Items, name: object) -> list[str]:
     if not compared:
         return []
     return [
-        f"{name} gives the very values of the model that is measured ({compared} compared): it is "
-        "the same model or file, so what is compared with it says nothing. Give the model that was "
+        f"{name} has the same values as the measured model ({compared} compared). So it is the "
+        "same model or file, and a comparison with it means nothing. Give the model that was "
         "trained on the retain rows alone"
     ]
 
@@ -90,8 +89,8 @@ def membership(auc: float | None, sizes: tuple[int, int], name: object) -> list[
     if abs(auc - 0.5) <= max(FAR, 3 * math.sqrt((n + m + 1) / (12 * n * m))):
         return []
     return [
-        f"{name}: the AUC of forget rows as members is {auc:.4g}, and of a retain-only model it is "
-        f"near 0.5 ({n} forget and {m} hold-out rows): was it trained on one of the two?"
+        f"{name}: its membership AUC of forget against hold-out rows is {auc:.4g} ({n} and {m} "
+        "rows). For a retain-only model it is near 0.5. Was it trained on one of the two sets?"
     ]
 
 
@@ -104,25 +103,26 @@ def consistent(found: Items, name: object, eps: float = 0.0) -> list[str]:
     for metric, rows in found.items():
         pairs = [(i, row["prob"], row["avg_loss"]) for i, row in rows.items() if _has_both(row)]
         odd = [i for i, p, loss in pairs if not agree(p, metrics.probability(loss))]
-        lines += _told(name, metric, odd, len(pairs), "prob is not exp(−avg_loss)")
+        lines += _contradicted(name, metric, odd, len(pairs), "prob is not exp(−avg_loss)")
     true, wrong = (found.get(f"forget_Q_A_{kind}_Prob", {}) for kind in ("PARA", "PERT"))
-    odd, told = [], 0
+    odd, tested = [], 0
     for i, row in found.get(RATIO, {}).items():
         losses = [side.get(i, {}).get("avg_loss") for side in (true, wrong)]
         if None not in (*losses, row.get("score")):
-            told += 1
+            tested += 1
             value = metrics.truth_ratio(losses[0], losses[1], eps)
             odd += [i] * (not agree(row["score"], value))
-    return lines + _told(name, RATIO, odd, told, "the score is not the ratio of these losses")
+    what = "the score is not the ratio of these losses"
+    return lines + _contradicted(name, RATIO, odd, tested, what)
 
 
 def _has_both(row: Any) -> bool:
     return isinstance(row, Mapping) and None not in (row.get("prob"), row.get("avg_loss"))
 
 
-def agree(told: Any, value: Any) -> bool:
+def agree(stated: Any, value: Any) -> bool:
     """Return whether numbers are the same up to what bfloat16 rounds; infinite ones are let be."""
-    ours, theirs = np.atleast_1d(np.array(told, float)), np.atleast_1d(np.array(value, float))
+    ours, theirs = np.atleast_1d(np.array(stated, float)), np.atleast_1d(np.array(value, float))
     if ours.shape != theirs.shape:
         return False
     known = np.isfinite(ours) & np.isfinite(theirs)
@@ -130,7 +130,7 @@ def agree(told: Any, value: Any) -> bool:
     return bool(np.all(close | ~known))
 
 
-def _told(name: object, metric: str, odd: list[Any], n: int, what: str) -> list[str]:
+def _contradicted(name: object, metric: str, odd: list[Any], n: int, what: str) -> list[str]:
     first = f"the first is index {odd[0]}" if odd else ""
     return [f"{name}, {metric}: in {len(odd)} of {n} items {what}; {first}"] if odd else []
 
@@ -147,13 +147,16 @@ def aggregator(stated: float | None, rows: Mapping[Any, Any]) -> str | None:
 def same_aggregator(ours: str | None, theirs: str | None, name: object) -> list[str]:
     """A line where the two results' truth ratios are of two aggregators, or of one unknown."""
     if ours is None or theirs is None:
-        return [f"{name}: not tested whether its {RATIO} is of the same aggregator (no agg_value)"]
+        return [
+            f"{name}: not tested whether its {RATIO} is averaged in the same way (no agg_value)"
+        ]
     if ours == theirs:
         return []
-    return [f"{name}: its {RATIO} is of the aggregator {theirs}, the one measured of {ours}"]
+    why = f"is averaged by {theirs}, that of the measured model by {ours}"
+    return [f"{name}: its {RATIO} {why}"]
 
 
-def told(
+def doubts(
     found: Items,
     ref: Report | None,
     sides: tuple[str, str],
@@ -161,8 +164,7 @@ def told(
     eps: float = 0.0,
     rows: Mapping[Any, Text] | None = None,
 ) -> list[str]:
-    """Return what speaks against a reference's Report, beside the items measured; nothing without
-    one.
+    """Return the doubts about a reference's Report, a line each. Without a report there are none.
 
     sides: its items whose scores separate members from rows never seen. rows: question and answer
     of each forget row, given where the report may be of other rows. A doubt becomes a warning;
@@ -190,7 +192,7 @@ def told(
         except ValueError as error:
             lines.append(str(error))
     for line in lines:
-        if UNTESTED.search(line):
+        if UNTESTED in line:
             say(line)
         else:
             warnings.warn(line, stacklevel=3)
@@ -201,7 +203,7 @@ def noted(
     found: Items, ref: Report | None, sides: tuple[str, str], say: Say, eps: float = 0.0
 ) -> dict[str, Any]:
     """Return the entries of a report's meta about its reference: its name, and the doubts."""
-    return _entries(ref, told(found, ref, sides, say, eps))
+    return _entries(ref, doubts(found, ref, sides, say, eps))
 
 
 def of_rows(
@@ -215,15 +217,17 @@ def of_rows(
     """`noted` for TOFU's rows. A report of other rows of the split is compared text by text."""
     other = ref is not None and ref.meta.get("fingerprint") != bench.fingerprint
     forget = {i: (row["question"], row["answer"]) for i, row in enumerate(rows.get("forget", ()))}
-    doubts = told(found, ref, ROWS, say, eps, forget if other else None)
+    lines = doubts(found, ref, ROWS, say, eps, forget if other else None)
     if other:
-        doubts.append("the reference is of other rows of this split: mia_reference is left out")
-        say(doubts[-1])
-    return _entries(ref, doubts)
+        lines.append(
+            "the reference was evaluated on other rows of this split: mia_reference is left out"
+        )
+        say(lines[-1])
+    return _entries(ref, lines)
 
 
-def _entries(ref: Report | None, doubts: list[str]) -> dict[str, Any]:
-    return {"reference": ref.meta.get("model") if ref else None, "doubts": doubts}
+def _entries(ref: Report | None, lines: list[str]) -> dict[str, Any]:
+    return {"reference": ref.meta.get("model") if ref else None, "doubts": lines}
 
 
 def same_rows(
@@ -238,16 +242,14 @@ def same_rows(
     Errors: ValueError naming both files, the first index that differs, and its two texts.
     """
     if not rows or not reference:
-        return [
-            f"no texts to compare: whether {path} and {other} are of the same rows cannot be told"
-        ]
+        return [f"not tested whether {path} and {other} are of the same rows (no texts to compare)"]
     ours, theirs = ({i: _bare(text) for i, text in texts.items()} for texts in (rows, reference))
     differs = next((i for i in ours if i in theirs and not _same(ours[i], theirs[i])), None)
     small, large = sorted((list(ours.values()), list(theirs.values())), key=len)
-    told: dict[str, list[Text]] = {}  # answer -> the rows that have it
+    with_answer: dict[str, list[Text]] = {}  # answer -> the rows that have it
     for text in large:
-        told.setdefault(text[1], []).append(text)
-    apart = not any(_same(text, other) for text in small for other in told.get(text[1], ()))
+        with_answer.setdefault(text[1], []).append(text)
+    apart = not any(_same(text, other) for text in small for other in with_answer.get(text[1], ()))
     if differs is None and not apart:
         return []
     first = next(iter(ours)) if differs is None else differs
@@ -257,8 +259,8 @@ def same_rows(
     common = ours.keys() & theirs.keys()
     if common and all(ours[i][1] == theirs[i][1] for i in common):
         return [
-            f"{texts}: the same rows by their true answers, but asked with another prompt; losses "
-            "under two prompts do not compare. Evaluate both models with one"
+            f"{texts}: the true answers are the same, but the prompts differ. Losses under two "
+            "prompts cannot be compared. Evaluate both models with one prompt"
         ]
     last = len(small) < len(large) and all(map(_same, small, large[-len(small) :]))
     if apart or last:
@@ -271,7 +273,7 @@ def same_rows(
             f"{path} and {other} are of different splits ({why}): {texts}. Give the reference of "
             "this split"
         )
-    return [f"{texts}: not the same rows at the same index; is {other} of the same split?"]
+    return [f"{texts}: the rows at this index differ. Is {other} of the same split?"]
 
 
 def _same(one: Text, other: Text) -> bool:

@@ -61,8 +61,8 @@ def ways(model: Any) -> Ways:
             _KNOWN[model] = found = _rehearsed(model)
         if not found.steps:
             warnings.warn(
-                f"{type(model).__name__} keeps no attention cache that a batch can continue from: "
-                "every new token recomputes the whole text, which is correct and slow",
+                f"{type(model).__name__} keeps no attention cache that generation can use: "
+                "every new token recomputes the whole text, which is correct but slow",
                 stacklevel=2,
             )
     return _KNOWN[model]
@@ -79,12 +79,12 @@ def _rehearsed(model: Any) -> Ways:
             raise
         raise ValueError(
             f"{name} cannot be evaluated: a plain forward of {len(texts[0])} tokens ends in "
-            f"{type(error).__name__}: {error}. Give a causal language model that "
-            "model(input_ids=…).logits can be asked of"
+            f"{type(error).__name__}: {error}. Give a causal language model "
+            "whose model(input_ids=…) returns logits"
         ) from error
     if not all(_same(a[:-1], b) for a, b in zip(plain, shorter, strict=True)):
         raise ValueError(
-            f"{name} is not causal: the logits of a token change with the tokens behind it. Load "
+            f"{name} is not causal: the logits of a token depend on later tokens. Load "
             "it as a decoder (is_decoder=True), or give a causal language model"
         )
     kinds = _kinds(model)

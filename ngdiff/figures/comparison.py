@@ -1,4 +1,4 @@
-"""Figures of the comparison of methods: what the runs of each came to, and what divides them.
+"""Figures of the comparison: the runs of each method, and the differences between methods.
 
 Saved rows in, a matplotlib Figure out. No number here comes from a live model.
 """
@@ -44,12 +44,12 @@ def plane(
         for rule in ("constant", "autolr"):
             seen = [r for r in rows if r["method"] == method and r["stepsize"] == rule]
             if seen:
-                arrived, face = _arrived(seen), shade if rule == "constant" else "white"
-                mark = "o" if arrived else "x" if rule == "constant" else "+"
+                reached, face = _reached(seen), shade if rule == "constant" else "white"
+                mark = "o" if reached else "x" if rule == "constant" else "+"
                 marks.add(mark)
-                _mean(ax, seen, keys, fmt=mark, mfc=face, ms=6 if arrived else 7, **look)
+                _mean(ax, seen, keys, fmt=mark, mfc=face, ms=6 if reached else 7, **look)
         if short := [r for r in unmatched if r["method"] == method]:
-            mark = "d" if _arrived(short) else "x"
+            mark = "d" if _reached(short) else "x"
             marks.add(mark)
             _mean(ax, short, keys, fmt=mark, ms=7, **look)
         ax.plot([], [], "o", color=shade, ms=6, label=style.label(method))
@@ -61,7 +61,7 @@ def plane(
     return fig
 
 
-def _arrived(rows: Sequence[Row]) -> bool:
+def _reached(rows: Sequence[Row]) -> bool:
     """Return True where each run reached the hold-out level."""
     return all(r.get("stopped") == "forget_level" for r in rows)
 
@@ -90,9 +90,9 @@ def _explained(marks: set[str]) -> str:
     """Return what the marks that `plane` drew mean, a line each."""
     lines = ["● tuned constant rate", "○ AutoLR, untuned"]
     if marks & {"x", "+"}:
-        lines.append("× constant, + AutoLR: not all arrived")
+        lines.append("× constant, + AutoLR:\n   some run missed the level")
     if "d" in marks:
-        lines.append("♦ a rate higher in tuning")
+        lines.append("♦ other rate, higher\n   score in tuning")
     return "\n".join([*lines, "bars: range of runs"])
 
 
@@ -113,9 +113,9 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "
         down = [mean - min(v) for mean, v in zip(means, seen, strict=True)]
         up = [max(v) - mean for mean, v in zip(means, seen, strict=True)]
         look = {"color": style.colour("ngdiff"), "mfc": "white", "ms": 6, "lw": 1, "zorder": 5}
-        text = "NGDiff + AutoLR from this start"
+        text = "NGDiff + AutoLR, by starting rate"
         ax.errorbar(starts, means, yerr=[down, up], fmt="--o", label=text, **look)
-    ax.set(xscale="log", xlabel="learning rate (constant), or AutoLR's start")
+    ax.set(xscale="log", xlabel="constant learning rate, or AutoLR's starting rate")
     ax.set(ylabel=value.replace("_", " "), title=title)
     low = min(r[value] or 0.0 for r in (*grid, *auto))
     ax.set_ylim(max(-0.03, low - 0.05), 1.02)
@@ -140,7 +140,7 @@ def differences(claims: Sequence[Row], title: str = "") -> Figure:
         name, shade = style.label(method), style.colour(method)
         _interval(ax, r, "arrived_", i, color=shade, mfc=shade, ms=6, lw=2)
         if r["arrived_n"] < r["n"]:
-            name += f"\n({r['arrived_n']} of {r['n']} pairs arrived)"
+            name += f"\n({r['arrived_n']} of {r['n']} pairs reached the level)"
             below = i - 0.25 * (r["arrived_n"] > 0)
             _interval(ax, r, "", below, color=shade, mfc="white", ms=4, lw=0.8)
         names.append(name)
@@ -165,9 +165,9 @@ def _compared(rows: Sequence[Row]) -> str:
     """Return what is subtracted from what, what the bars are and, where they differ, the marks."""
     n, kind = max((r["n"], r["kind"]) for r in rows)
     known = {"95 %": "95 % intervals over models", "range": f"bars: range of {n} pairs"}
-    text = f"NGDiff + AutoLR − the other, tuned ({known.get(kind, f'n = {n}')})"
+    text = f"score: NGDiff + AutoLR − the tuned method ({known.get(kind, f'n = {n}')})"
     if any(r["arrived_n"] < r["n"] for r in rows):
-        text += "\n● pairs in which both arrived   ○ all pairs"
+        text += "\n● pairs that both reached the level   ○ all pairs"
     return text
 
 
@@ -181,7 +181,7 @@ def rates(grid: Sequence[Row], title: str = "") -> Figure:
     import seaborn as sns
 
     cell = {
-        (style.label(r["method"]), f"{r['lr']:g}"): (r["score"] or 0.0, _arrived([r]))
+        (style.label(r["method"]), f"{r['lr']:g}"): (r["score"] or 0.0, _reached([r]))
         for r in sorted(grid, key=lambda r: r["lr"])
     }
     names = [style.label(m) for m in style.methods(grid)]
@@ -194,7 +194,11 @@ def rates(grid: Sequence[Row], title: str = "") -> Figure:
     look = {"vmin": 0, "vmax": 1, "cmap": "cividis", "linewidths": 0.5}
     scores = pd.DataFrame(values, names, columns)
     sns.heatmap(scores, cbar_kws={"label": "score"}, ax=ax, **numbers, **look)
-    ax.set(xlabel="constant learning rate   ( ): did not arrive in time", ylabel="", title=title)
+    ax.set(
+        xlabel="constant learning rate   ( ): did not reach the level in time",
+        ylabel="",
+        title=title,
+    )
     ax.tick_params(length=0)
     return fig
 

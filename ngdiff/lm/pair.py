@@ -4,7 +4,7 @@
     reference = pre-training rows, then retain                 what a perfect unlearner would return
 
 Both are trained once and cached as safetensors under a key of everything they depend on. A profile
-with an `lm` trains a small Llama from scratch. Its byte-level BPE is learnt on all rows of the
+with an `lm` trains a small Llama from scratch. Its byte-level BPE is trained on all rows of the
 benchmark, so a hold-out text is cut into tokens as a forget text is. Membership must show in the
 probabilities, not in the tokenizer.
 """
@@ -118,8 +118,8 @@ def _base(bench: Benchmark, P: Profile) -> LM:
     """The hub's model before fine-tuning."""
     if not (base := zoo.model(P.model).base):
         raise ValueError(
-            f"no base model of {P.model} is known to fine-tune: it speaks of "
-            f"{', '.join(zoo.model(P.model).ready)}"
+            f"no base model of {P.model} to fine-tune is known; ngdiff.zoo lists only its "
+            f"fine-tuned models: {', '.join(zoo.model(P.model).ready)}"
         )
     return load(base, prompt=_prompt(bench))
 

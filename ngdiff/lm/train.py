@@ -89,7 +89,7 @@ def fit(
     """Train `model` in place by AdamW on `rows`; return the mean loss of the last epoch.
 
     `epochs` passes, or more where that takes fewer than `min_steps` updates. Each mixes in
-    round(training.replay·len(replay)) rows of `replay`, drawn afresh, so that what was learnt
+    round(training.replay·len(replay)) rows of `replay`, drawn afresh, so that what was learned
     before stays known. Order and draws come from `seed` alone. NaN where there is nothing to do.
     Raises FloatingPointError on a loss that is not finite.
     """

@@ -57,7 +57,7 @@ def _values(
     other, warnings = _read(Path(reference))
     if Path(reference).is_dir():
         other.pop(muse_folder.UNDECIDED, None)
-    if "privleak" in other:  # alone first, so that what is wrong in it is told under its own name
+    if "privleak" in other:  # alone first, so that an error in it names the right file
         _scored({"privleak": other["privleak"]}, None, how, f"{reference}")
     values = _scored(document, other, how, f"{path}, reference {reference}")
     warnings += _doubts(document["privleak"], other["privleak"], reference)
@@ -65,7 +65,7 @@ def _values(
 
 
 def _doubts(ours: dict[str, Any], theirs: dict[str, Any], reference: Path) -> list[str]:
-    """Return what speaks against a reference, and what could not be tested of it."""
+    """Return doubts about a reference, and the tests that could not be made."""
     found, other = (
         {
             side: items.scores([muse_score.number(v) for v in values])

@@ -69,8 +69,8 @@ def read(folder: Path) -> tuple[dict[str, Any], list[str]]:
     notes = [f"{folder}: {len(rest)} files not used: {', '.join(rest)}"] if rest else []
     if UNDECIDED in found:
         notes.append(
-            f"{folder}/knowmem does not say whether it asks of the forget or the retain set: its "
-            "number is called knowmem"
+            f"{folder}/knowmem does not state whether it is of the forget or of the retain set: "
+            "its number is called knowmem"
         )
     return found, notes + _summaries(folder, found)
 

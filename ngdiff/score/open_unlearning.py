@@ -139,7 +139,7 @@ def _doubts(
     stated: tuple[dict[str, float], dict[str, float]],
     reference: Path,
 ) -> list[str]:
-    """Return what speaks against a reference: its items, and what the two files state of theirs."""
+    """Return doubts about a reference, from its items and from what the two files state."""
     lines = trust.same_model(found, theirs, reference)
     lines += trust.consistent(theirs, reference, HOW.eps)
     if RATIO in found and RATIO in theirs:

@@ -133,7 +133,7 @@ def _reached(todo: set[str], home: Path) -> tuple[str, ...]:
         package = name if file.name == "__init__.py" else name.rpartition(".")[0]
         if _source(file).computed and not _lazy(name, home):
             raise ValueError(
-                f"{name} imports a module by a computed name, so nobody can tell which code its "
+                f"{name} imports a module by a computed name, so it is not known which code its "
                 "numbers depend on: write the import out"
             )
         todo |= set(_imports(_source(file), package, home)) - found

@@ -51,7 +51,7 @@ def claims(
     ours: the method that the others are compared with.
 
     A claim against a method has more keys. `reached` is the share of its runs that reached the
-    hold-out level. `arrived_*` is the interval over the pairs in which both runs did; the verdict
+    hold-out level. `arrived_*` is the interval over pairs in which both runs did so. The verdict
     is about these. `edge` says whether its rate is an end of the grid: then a better one may lie
     outside.
     """
@@ -77,14 +77,14 @@ def _against(rows: Sequence[Row], grid: Sequence[Row], value: str, ours: str) ->
             continue
         tried, rate = {r["lr"] for r in select(grid, method=method)}, theirs[0]["lr"]
         tuned = f"tuned over {len(tried)} rates" if len(tried) > 1 else f"at {rate:g}, not tuned"
-        both = paired(_arrived(auto), _arrived(theirs), value)
+        both = paired(_reached(auto), _reached(theirs), value)
         there = interval(both) if both else None
         yield _claim(
             f"against {method}",
             f"{value}: {label(ours)} + AutoLR − {method}, {tuned}",
             interval(gaps),
             verdict=verdict(there, method, label(ours)),
-            reached=len(_arrived(theirs)) / len(theirs),
+            reached=len(_reached(theirs)) / len(theirs),
             edge=len(tried) > 1 and rate in (min(tried), max(tried)),
             **{f"arrived_{k}": v for k, v in vars(there or none).items()},
         )
@@ -128,7 +128,7 @@ def _swings(
         yield _claim("AutoLR over starting rates", what, interval(swings))
 
 
-def _arrived(rows: Sequence[Row]) -> list[Row]:
+def _reached(rows: Sequence[Row]) -> list[Row]:
     """Return the runs that ended at the hold-out level."""
     return select(rows, stopped="forget_level")
 

@@ -48,15 +48,15 @@ def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) ->
     return [Trial(m, "constant", lr, TUNING_SEED, **settings) for m in methods for lr in rates]
 
 
-def tuned(rows: Iterable[Row], arrived: bool = True) -> dict[str, float]:
+def tuned(rows: Iterable[Row], only_reached: bool = True) -> dict[str, float]:
     """method → its best rate: that of the run with the highest score, the smaller rate on a tie.
     Only runs that reached the hold-out level count; where none did, all count. A run that stops
-    short forgot less than the others, so it does not compare with them. arrived=False counts all
+    short forgot less than the others, so it does not compare. only_reached=False counts all
     runs.
     """
     best: dict[str, tuple[tuple[bool, float], float]] = {}
     for row in sorted(rows, key=lambda r: r["lr"]):
-        rank = (arrived and row["stopped"] == "forget_level", row["score"])
+        rank = (only_reached and row["stopped"] == "forget_level", row["score"])
         if row["method"] not in best or rank > best[row["method"]][0]:
             best[row["method"]] = rank, row["lr"]
     return {method: lr for method, (_, lr) in best.items()}
@@ -141,7 +141,7 @@ class Plan:
         """
         rows = list(rows)
         rates = tuned(rows)
-        best = [(m, lr) for m, lr in tuned(rows, arrived=False).items() if lr != rates[m]]
+        best = [(m, lr) for m, lr in tuned(rows, only_reached=False).items() if lr != rates[m]]
         settings |= {"mmlu": self.mmlu}
         return [
             Trial(self.by_key[m], "constant", lr, s, t, **settings)

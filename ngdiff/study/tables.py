@@ -63,7 +63,7 @@ def beside(
 
 
 def ours_beside(points: Iterable[Row], benchmark: str) -> list[Row]:
-    """Return our runs under the paper profile of the models that published points speak of."""
+    """Return our runs under the paper profile of the models of the published points."""
     names = sorted({point["model"] for point in points})
     return [row for name in names for row in saved(f"paper-{name}", benchmark, name)]
 
@@ -76,8 +76,8 @@ def printed(table: Sequence[Mapping[str, Any]], keys: Sequence[str], columns: Se
 
 
 FOOT = (
-    "means over the reported seeds; * not every run reached the hold-out level at which the "
-    "others stopped: no match for them\n"
+    "means over the reported seeds; * not every run reached the hold-out level, so "
+    "these forgot less than the others\n"
     "† tuned to an end of the grid: a better rate may lie outside"
 )
 

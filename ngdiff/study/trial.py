@@ -122,8 +122,8 @@ def _need_hash(own: Method) -> None:
             hash(part)
         except TypeError as error:
             raise ValueError(
-                f"{own.name}: {type(part).__name__} cannot be told from another one; write "
-                "@dataclass(frozen=True) over its class"
+                f"{own.name}: {type(part).__name__} is not hashable; write "
+                "@dataclass(frozen=True) above its class"
             ) from error
 
 

@@ -175,7 +175,7 @@ def run_report(folder: Path) -> Report:
             {"convention": "paper"},
             "unknown convention 'paper': choose one of 'ngdiff', 'tofu', 'open-unlearning'",
         ),
-        ({"convention": "semeval"}, "the convention 'semeval' says nothing of tofu"),
+        ({"convention": "semeval"}, "the convention 'semeval' is not defined for tofu"),
         ({"data": "/nowhere"}, "--data /nowhere: no such folder"),
         ({"prompt": "Question:"}, r"--prompt needs \{question\} once"),
         ({"dtype": "int8"}, "unknown dtype 'int8'"),
@@ -258,7 +258,7 @@ def test_the_command_line(folder, tmp_path):
     )
     done = subprocess.run([*command, "--convention", "muse"], capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.startswith(
-        "ngdiff: the convention 'muse' says nothing of tofu"
+        "ngdiff: the convention 'muse' is not defined for tofu"
     )
     done = subprocess.run(
         [sys.executable, "-m", "ngdiff", "score", "tofu", str(out)], capture_output=True, text=True

@@ -75,5 +75,7 @@ def test_every_key_that_is_not_used_is_named_with_its_count(tmp_path):
 
 def test_an_empty_document_is_left_out_and_counted(tmp_path):
     path = save(tmp_path / "rows.jsonl", {"text": "a"}, {"text": " "}, {"text": ""})
-    with pytest.warns(UserWarning, match=r"2 rows are left out, a text is empty \(.*, line 2\)"):
+    with pytest.warns(
+        UserWarning, match=r"2 rows are left out because a text is empty \(.*, line 2\)"
+    ):
         assert files.read(path) == [{"question": "", "answer": "a"}]

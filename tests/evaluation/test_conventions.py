@@ -130,7 +130,7 @@ def test_names_and_suites_are_read_off_the_objects():
 
 def test_a_convention_is_refused_where_it_cannot_evaluate():
     for how in (conventions.convention("tofu"), "tofu"):
-        with pytest.raises(ValueError, match="the convention 'tofu' says nothing of muse"):
+        with pytest.raises(ValueError, match="the convention 'tofu' is not defined for muse"):
             conventions.convention(how, "muse")
 
 

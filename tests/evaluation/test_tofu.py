@@ -397,7 +397,9 @@ def test_a_reference_asked_in_another_way_is_refused_or_said(lm, bench, referenc
     assert evaluate(lm, bench, ref, **options).meta["notes"] == []
     other = replace(lm, prompt=Prompt("Q: ", "\n", "A: "))
     for given in (ref, reference):
-        with pytest.raises(ValueError, match=r"was asked by the prompt .*'Question: '.*--prompt"):
+        with pytest.raises(
+            ValueError, match=r"was evaluated with the prompt .*'Question: '.*--prompt"
+        ):
             evaluate(other, bench, given, **options)
     lines: list[str] = []
     strange = replace(ref, meta=ref.meta | {"tokenizer": "0" * 16})
@@ -408,4 +410,4 @@ def test_a_reference_asked_in_another_way_is_refused_or_said(lm, bench, referenc
     assert any("another tokenizer" in line for line in lines)
     old = {k: v for k, v in ref.meta.items() if k not in ("prompt", "tokenizer", "hidden")}
     (note,) = evaluate(lm, bench, replace(ref, meta=old), **options).meta["notes"]
-    assert note.endswith("does not say its prompt and tokenizer and hidden: not compared")
+    assert note.endswith("does not state its prompt and tokenizer and hidden: not compared")

@@ -24,8 +24,8 @@ def test_the_day_in_a_template_does_not_make_another_row():
 
 
 def test_a_membership_score_far_from_half_is_told_where_chance_does_not_explain_it():
-    assert trust.membership(0.75, (400, 400), "ref")[0].startswith("ref: the AUC of forget rows as")
-    assert "is 0.2," in trust.membership(0.2, (400, 400), "ref")[0]
+    assert trust.membership(0.75, (400, 400), "ref")[0].startswith("ref: its membership AUC")
+    assert "is 0.2 " in trust.membership(0.2, (400, 400), "ref")[0]
     assert trust.membership(0.59, (4000, 4000), "ref") == []  # near enough
     assert trust.membership(0.75, (8, 8), "ref") == []  # three standard errors are 0.45
     assert "not tested" in trust.membership(None, (8, 8), "ref")[0]
@@ -78,7 +78,7 @@ def test_tofu_says_what_it_could_not_test(lm, bench, reference):
     less = {**bench.configs, "forget10_perturbed": bench.rows("forget10_perturbed")[:5]}
     other = replace(bench, configs={**less, "forget10": bench.forget[:5]})
     told = doubts(lm, bench, evaluate(reference, other, **QUICK), **QUICK)[1]
-    assert any("cannot be told" in line for line in told)
+    assert any("no texts to compare" in line for line in told)
     assert "mia_reference is left out" in told[-1]
 
 
@@ -125,5 +125,5 @@ def test_the_reader_is_told_how_many_answers_rouge_cannot_see(lm, bench):
     ]
     other = {**bench.configs, "forget10": rows, "forget10_perturbed": perturbed}
     report = evaluate(lm, replace(bench, configs=other), gradnorm=False, max_new_tokens=2)
-    assert any("8 of 16 true answers hold no word" in line for line in report.meta["left_out"])
+    assert any("8 of 16 true answers contain no word" in line for line in report.meta["left_out"])
     assert report.metrics["forget_Q_A_ROUGE"] == 0

@@ -281,9 +281,9 @@ def differences() -> Figure:
         }
         for k, m in enumerate(METHODS)
     ]
-    arrived = {"simnpo": 0, "npo": 14}
+    reached = {"simnpo": 0, "npo": 14}
     for r in rows:
-        n = arrived.get(r["name"].removeprefix("against "), 15)
+        n = reached.get(r["name"].removeprefix("against "), 15)
         r |= {
             "arrived_n": n,
             **{f"arrived_{k}": r[k] if n else None for k in ("mean", "low", "high")},
@@ -364,12 +364,12 @@ def test_each_figure_is_drawn_here(module, drawn) -> None:
     }
 
 
-def test_the_differences_say_which_pairs_arrived_and_what_the_bars_are() -> None:
+def test_the_differences_say_which_pairs_reached_the_level_and_what_the_bars_are() -> None:
     (ax,) = differences().axes
     labels = [label.get_text() for label in ax.get_yticklabels()]
-    assert labels[-1] == "NGDiff" and [text for text in labels if "arrived" in text] == [
-        "SimNPO\n(0 of 15 pairs arrived)",
-        "NPO\n(14 of 15 pairs arrived)",
+    assert labels[-1] == "NGDiff" and [text for text in labels if "reached" in text] == [
+        "SimNPO\n(0 of 15 pairs reached the level)",
+        "NPO\n(14 of 15 pairs reached the level)",
     ]
     assert "95 % intervals" in ax.get_xlabel()
     one = {"mean": 0.1, "low": None, "high": None, "n": 1, "kind": ""}

@@ -48,7 +48,7 @@ def test_both_forms_give_the_numbers_of_their_rows(tmp_path, form, name):
     assert values["mia_min_k"] == 0.75 and values["mia_min_k_retain"] == 0.625
     assert values["privleak"] == pytest.approx((0.25 - 0.5) / 0.5 * 100)
     assert any("AUC_ret = ½" in line for line in warnings)
-    assert (name == "knowmem") == any("does not say whether it asks" in line for line in warnings)
+    assert (name == "knowmem") == any("does not state whether" in line for line in warnings)
     assert score.score("muse", tmp_path)[0] == values
 
 
@@ -58,8 +58,8 @@ def test_a_reference_may_be_a_folder(tmp_path, form):
     values, warnings = muse.score(form(tmp_path / "ours"), reference)
     assert values["privleak"] == pytest.approx((0.25 - 0.5) / 0.5 * 100)
     assert any("not tested whether it is of the same documents" in line for line in warnings)
-    assert not any("the very values" in line for line in warnings)
-    assert any("the very values" in w for w in muse.score(reference, reference)[1])
+    assert not any("the same values" in line for line in warnings)
+    assert any("the same values" in w for w in muse.score(reference, reference)[1])
 
 
 def test_what_a_summary_says_otherwise_and_what_is_not_used_is_told(tmp_path):

@@ -70,12 +70,14 @@ def test_the_model_itself_is_told_and_the_values_are_given(ours):
     again = results()  # another file, another run of the same model: rounding apart
     for row in again["forget_truth_ratio"]["value_by_index"].values():
         row["score"] *= 1 + 1e-7
-    assert told(open_unlearning.score(ours, save(ours.parent / "b.json", again))[1], "very values")
+    assert told(
+        open_unlearning.score(ours, save(ours.parent / "b.json", again))[1], "the same values"
+    )
 
 
 def test_a_reference_that_knows_the_forget_rows_is_told_with_its_auc(tmp_path, ours):
     lines = open_unlearning.score(ours, save(tmp_path / "ref.json", results(0.3, apart=1.0)))[1]
-    assert told(lines, "the AUC of forget rows as members is 1, ")
+    assert told(lines, "its membership AUC of forget against hold-out rows is 1 ")
     other = results(0.3)
     del other["mia_min_k"]
     lines = open_unlearning.score(ours, save(tmp_path / "ref.json", other))[1]
@@ -97,10 +99,10 @@ def test_another_aggregator_is_named(tmp_path, ours):
     scores = [row["score"] for row in other["forget_truth_ratio"]["value_by_index"].values()]
     other["forget_truth_ratio"]["agg_value"] = sum(max(0, 1 - r) for r in scores) / N
     lines = open_unlearning.score(ours, save(tmp_path / "ref.json", other))[1]
-    assert told(lines, "of the aggregator true_better, the one measured of closer_to_1_better")
+    assert told(lines, "averaged by true_better, that of the measured model by closer_to_1_better")
     other["forget_truth_ratio"]["agg_value"] = None
     lines = open_unlearning.score(ours, save(tmp_path / "ref.json", other))[1]
-    assert told(lines, "not tested whether its forget_truth_ratio is of the same aggregator")
+    assert told(lines, "not tested whether its forget_truth_ratio is averaged in the same way")
 
 
 # TOFU's log ---------------------------------------------------------------------------------------
@@ -160,7 +162,7 @@ def test_the_same_rows_under_another_prompt_are_told_not_refused(tmp_path):
     ours = save(tmp_path / "ours.json", log())
     other = save(tmp_path / "other.json", log(0.3, "Question: Who {}?\nAnswer: "))
     values, lines = tofu.score(ours, other)
-    assert "forget_quality" in values and told(lines, "asked with another prompt")
+    assert "forget_quality" in values and told(lines, "the prompts differ")
 
 
 def test_a_mean_loss_that_is_not_its_sum_over_its_tokens_is_told(tmp_path):
@@ -177,4 +179,4 @@ def test_answers_that_rouge_cannot_see_are_counted(tmp_path):
     for field in document.values():
         field["generated_text"]["1"][2] = "第3本书"
     lines = tofu.score(save(tmp_path / "log.json", document))[1]
-    assert told(lines, "4 of 32 true answers hold no word that ROUGE can see")
+    assert told(lines, "4 of 32 true answers contain no word that ROUGE counts")

@@ -131,7 +131,7 @@ def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
     # none did
     rows += [row("kl", lr=lr, score=s, stopped="steps") for lr, s in ((1e-4, 0.3), (1e-3, 0.4))]
     assert plans.tuned(rows) == {"npo": 1e-3, "kl": 1e-3}
-    assert plans.tuned(rows, arrived=False) == {"npo": 1e-4, "kl": 1e-3}
+    assert plans.tuned(rows, only_reached=False) == {"npo": 1e-4, "kl": 1e-3}
     # a method that the rule keeps from its best rate is reported at that rate too, where the plan
     # says so
     short = plan("muse", SEEDS).short(rows, profile="tiny")

@@ -112,20 +112,20 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def mia_note(bench: Benchmark) -> str | None:
-    """Return where the documents of the MIA come from, in words; None where there are none."""
+    """Return a note on where the documents of the MIA come from, or None if there are none."""
     if "member" not in bench.configs:
         return None
     if bench.source["name"] == "dossiers":
         return (
-            "generated: members are the forget documents of Task3, non-members documents like "
-            "them, never trained on"
+            "generated: members are the forget documents of Task3, non-members are similar "
+            "documents that no model was trained on"
         )
     if bench.source.get("mia") is not None:
         return f"the files of {bench.source['mia']}"
     return (
-        "stand-in: members rebuilt from the training split's forget documents of Task3, "
-        "non-members Task3 documents of LUME outside train and validation, "
-        "which the organisers' targets may have seen; not comparable with the leaderboard"
+        "stand-in, not comparable with the leaderboard: members are the forget documents of Task3 "
+        "in the training split. Non-members are Task3 documents of LUME outside train and "
+        "validation. The organisers' models may have been trained on those"
     )
 
 
