@@ -36,7 +36,7 @@ def notebooks(root: Path) -> str:
     if not lines:
         return NOT_RUN
     machine = {f"{r['stamp']['device']}, {r['stamp']['cpus']} cores" for r in seconds.values()}
-    how = "each notebook alone, from an empty cache, its models trained"
+    how = "each notebook alone, from an empty cache"
     if not all(r["alone"] for r in seconds.values()):
         how = "one `make reproduce` from an empty cache, two notebooks at a time"
     note = f"\n\nSeconds: {how} ({', '.join(sorted(machine))})." if machine else ""
@@ -44,7 +44,7 @@ def notebooks(root: Path) -> str:
     return Table(columns, lines, missing=NOT_RUN).markdown() + note
 
 
-# ---------------------------------------------------------------------------------------- the tree
+# ------------------------------------------------------------------------------------- the folders
 def order(root: Path) -> list[str]:
     """Return the package's folders, bottom up: each one imports only those before it.
 
@@ -69,21 +69,7 @@ def purpose(root: Path, folder: str) -> str:
     return text.split(". ")[0].removesuffix(".")
 
 
-def tree(root: Path) -> str:
-    """Return the package's folders with what each is for, bottom up.
-
-    What stands before a colon is enough, unless it is one word or a command.
-    """
-    lines = []
-    for name in order(root):
-        whole = purpose(root, name)
-        head = whole.split(": ")[0]
-        short = " " in head and "`" not in head
-        lines.append(f"  {f'{name}/':<12} {head if short else whole}")
-    return "\n".join(["```", "ngdiff/", *lines, "```"]) if lines else NOT_RUN
-
-
-def arrows(root: Path) -> str:
+def folders(root: Path) -> str:
     """Return the folders as a table, bottom up, with all that each is for."""
     lines = [{"folder": f"ngdiff/{name}", "what": purpose(root, name)} for name in order(root)]
     columns = (Column("folder"), Column("what", "what lives there", _spoken))
@@ -159,6 +145,6 @@ def paper_map(root: Path) -> str:
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
-    **{"notebooks": notebooks, "tree": tree, "arrows": arrows, "map": paper_map},
+    **{"notebooks": notebooks, "folders": folders, "map": paper_map},
     **{"methods": methods, "conventions": conventions, "fields": autolr_fields},
 }

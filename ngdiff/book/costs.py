@@ -14,16 +14,18 @@ from ngdiff.store.table import Column, Table
 Row = dict[str, Any]
 
 
+def _steps(root: Path) -> list[Row]:
+    """Return the saved rows of `ngdiff bench step`, of all cases."""
+    files = sorted((root / "data/results/bench").glob("step_*.jsonl"))
+    return [row for path in files for row in read_rows(path)]
+
+
 def bench(root: Path) -> str:
     """Return the table of `ngdiff bench step`, a line a variant of each case.
 
     A column that no row has is left out; what one row lacks is a dash.
     """
-    rows = [
-        r
-        for path in sorted((root / "data/results/bench").glob("step_*.jsonl"))
-        for r in read_rows(path)
-    ]
+    rows = _steps(root)
     rows.sort(key=lambda r: (r["stamp"]["device"], _digits(r["size"]), _recipe(r), r["tokens"]))
     if not rows:
         return NOT_RUN
@@ -37,17 +39,31 @@ def bench(root: Path) -> str:
     return Table(_STEPS, [_step(r) for r in rows]).shown().markdown() + "\n\n" + " ".join(notes)
 
 
-_OTHERS = {"graddiff-one": "one", "naive": "naive"}
+def bench_short(root: Path) -> str:
+    """Return what a step of NGDiff costs at a constant rate: the range over the cases."""
+    rows = [r for r in _steps(root) if r["variant"] == "ngdiff" and TWO in r]
+    if not rows:
+        return NOT_RUN
+    time, peak = ([r[key] for r in rows] for key in (TWO, "peak_ratio_graddiff-two"))
+    return (
+        f"With a constant rate a step of NGDiff takes {min(time):.2f} to {max(time):.2f} times as "
+        f"long as gradient difference with two backward passes. Its peak memory is {min(peak):.2f} "
+        f"to {max(peak):.2f} times as large."
+    )
+
+
+TWO = "time_ratio_graddiff-two"
+_OTHERS = ("graddiff-one", "naive")
 _STEPS = (
     Column("model"),
     Column("tokens", align="right"),
     Column("step"),
-    Column("time", "time ÷ two backwards (upper 95 %)", align="right"),
-    *(Column(f"time_ratio_{k}", f"÷ {n}", ".3f", "right") for k, n in _OTHERS.items()),
-    Column("peak_ratio_graddiff-two", "peak ÷ two", ".3f", "right"),
-    *(Column(f"peak_ratio_{k}", f"÷ {n}", ".3f", "right") for k, n in _OTHERS.items()),
-    Column("extra", "peak − two, MB (predicted)", align="right"),
-    Column("reads", align="right"),
+    Column("time", "time ÷ graddiff-two (upper 95 %)", align="right"),
+    *(Column(f"time_ratio_{k}", f"time ÷ {k}", ".3f", "right") for k in _OTHERS),
+    Column("peak_ratio_graddiff-two", "peak ÷ graddiff-two", ".3f", "right"),
+    *(Column(f"peak_ratio_{k}", f"peak ÷ {k}", ".3f", "right") for k in _OTHERS),
+    Column("extra", "peak − graddiff-two, MB (predicted)", align="right"),
+    Column("reads", "host reads", align="right"),
     Column("mfu", "MFU", ".0%", "right"),
 )
 
@@ -137,6 +153,7 @@ def _recipe(r: Row) -> str:
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "bench": bench,
+    "bench-short": bench_short,
     "probes": probes,
     "evaluation": evaluation,
     "designs": designs,

@@ -20,6 +20,7 @@ from ngdiff.study.sentences import AGAINST, Grid, average, share
 
 Row = dict[str, Any]
 NOT_RUN = "not run"
+SWING = "swing of "  # how the names of claims about a spread begin
 
 
 def saved(path: Path) -> list[Row]:
@@ -49,7 +50,7 @@ def _said(paragraph: Callable[[Grid], str]) -> Callable[[Path], str]:
 
 def _in_short(rows: Grid) -> str:
     points = "\n".join(f"- {line}" for line in sentences.in_short(rows))
-    changed = "We changed the rule for verdicts after seeing these results."
+    changed = "We chose the rule that names winners after seeing the results."
     return f"{points}\n\n{changed} {sentences.first_rule(rows)}"
 
 
@@ -73,15 +74,15 @@ def claims(root: Path) -> str:
     pairs = len({(r["target_seed"], r["seed"]) for r in rows})
     columns = (
         Column("method", format=label),
-        Column("rate"),
+        Column("rate", "learning rate"),
         Column("score", format=".3f", align="right"),
         Column("model_utility", "model utility", ".3f", "right"),
         Column("forget_Q_A_ROUGE", "forget ROUGE-L", ".3f", "right"),
-        Column("updates", format=".0f", align="right"),
-        Column("reached", "reached the level", ".0%", "right"),
+        Column("updates", "updates, mean", format=".0f", align="right"),
+        Column("reached", "runs that reached the level", ".0%", "right"),
         Column("every", f"difference, all {pairs} pairs"),
-        Column("both", "difference, pairs that both reached it"),
-        Column("verdict", "better on these pairs"),
+        Column("both", "difference, pairs that both reached the level"),
+        Column("verdict", "who is better on these pairs"),
     )
     return Table(columns, lines).markdown()
 
@@ -106,7 +107,7 @@ def _method(mine: list[Row], gap: Row | None) -> Row:
 
 def _winner(verdict: str, method: str) -> str:
     """Return a verdict of `ngdiff.study.claims` with the method's label in it."""
-    return verdict.replace(f"tuned {method}", label(method)).removesuffix(" better")
+    return verdict.replace(f"tuned {method}", f"tuned {label(method)}").removesuffix(" better")
 
 
 def _gap(row: Row, prefix: str) -> str:
@@ -126,15 +127,22 @@ def swings(root: Path) -> str:
         middle = DASH if r["mean"] is None else f"{r['mean']:.3f}"
         spread = f" [{r['low']:.3f}, {r['high']:.3f}]" if r["low"] is not None else ""
         spread += ", range" if r["kind"] == "range" else ""
-        name = r["name"].replace(known := r["name"].removeprefix("swing of "), label(known))
-        lines.append(r | {"name": name, "mean": middle + spread})
+        lines.append(r | {"name": _subject(r["name"]), "mean": middle + spread})
     columns = (
-        Column("name", "claim"),
+        Column("name", "runs of"),
         Column("what", "what is measured"),
-        Column("mean", "mean [95 % interval]"),
-        Column("n", "runs", align="right"),
+        Column("mean", "value [95 % interval]"),
+        Column("n", "number of runs", align="right"),
     )
     return Table(columns, lines).markdown() if lines else NOT_RUN
+
+
+def _subject(claim: str) -> str:
+    """Return the runs that a claim is about, in words for a table."""
+    if claim.startswith(SWING):
+        method, *over = claim.removeprefix(SWING).split(" with ")
+        return ", ".join(["GradDiff" if over else label(method), *(f"over {c}" for c in over)])
+    return claim.replace("ascent keeps", "GradAscent").replace("AutoLR over", "NGDiff + AutoLR,")
 
 
 def stopless(root: Path) -> str:

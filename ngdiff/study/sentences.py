@@ -85,31 +85,40 @@ def _list(methods: Iterable[str]) -> str:
     return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "no method"
 
 
-def _tuned(methods: list[str]) -> str:
-    return f"tuned {_list(methods)}" if methods else "no tuned method"
-
-
 # ----------------------------------------------------------------------------------------- in short
 def in_short(grid: Grid) -> list[str]:
-    """Return five sentences, what went badly first."""
+    """Return six sentences: scores, losses, wins, failures, and the learning rate."""
     first, last = _range(r["lr"] for r in grid.starts)
     spread = grid.claim("AutoLR over starting rates")["mean"]
     low, high = _swings(grid.tuning)
     return [
-        f"{OURSELVES} scored lower than {_tuned(grid.methods('tuned'))}.",
+        _scores(grid),
+        f"Of these it was worse than {_list(grid.methods('tuned'))}.",
+        f"It was better than {_list(grid.methods('NGDiff + AutoLR'))}.",
         _failed(grid),
         _too_far(grid),
-        f"{OURSELVES} scored higher than {_tuned(grid.methods('NGDiff + AutoLR'))}.",
         f"Starting rates from {first:g} to {last:g} moved its score by {spread:.3f}. Constant "
         f"rates moved a method's score by {low[0]:.2f} to {high[0]:.2f}.",
     ]
 
 
+def _scores(grid: Grid) -> str:
+    """Give the mean score of our method, and the range of the tuned methods."""
+    tuned: dict[str, list[Row]] = {}
+    for row in select(grid.matched, stepsize="constant"):
+        tuned.setdefault(row["method"], []).append(row)
+    means = sorted((average(runs, "score"), label(m)) for m, runs in tuned.items())
+    return (
+        f"{OURSELVES}, untuned, has a mean score of {average(grid.ours, 'score'):.3f}. Tuned "
+        f"methods have {_span((means[0], means[-1]), 3)}."
+    )
+
+
 def _failed(grid: Grid) -> str:
     """Say with which methods AutoLR failed."""
     if failing := _failing(grid):
-        return f"AutoLR failed with {_list(failing)}: fewer than half of the runs reached the stop."
-    return "With each method at least half of the runs under AutoLR reached the stop."
+        return f"AutoLR failed with {_list(failing)}: under half of the runs reached the level."
+    return "With each method at least half of the runs under AutoLR reached the level."
 
 
 def _failing(grid: Grid) -> list[str]:
@@ -129,10 +138,10 @@ def _too_far(grid: Grid) -> str:
     targets = {r["target_seed"] for r in walked}
     starts = [r for r in select(grid.levels, model="start") if r["target_seed"] in targets]
     ended, level = average(walked, "loss_forget"), average(starts, "loss_holdout")
-    verdict = "it forgot too much" if ended > 1.5 * level else "it ended near the level"
+    verdict = "forgot too much" if ended > 1.5 * level else "ended near the level"
     return (
-        f"Without a stop {verdict}: its forget loss was {ended:.1f}, that of unseen authors "
-        f"{level:.1f}."
+        f"Without a stop {OURSELVES} {verdict}: its forget loss was {ended:.1f}, the hold-out "
+        f"level {level:.1f}."
     )
 
 
@@ -142,10 +151,10 @@ def setup(grid: Grid) -> str:
     models, orders = ({r[key] for r in grid.matched} for key in ("target_seed", "seed"))
     rates = sorted({r["lr"] for r in grid.tuning})
     return (
-        f"Here are {len(models)} models and {len(orders)} orders of the rows, so "
-        f"{len(grid.ours)} runs of each method under each rule. A run makes "
-        f"{max(r['updates'] for r in grid.matched)} updates at most. The constant rates are "
-        f"{', '.join(f'{rate:g}' for rate in rates)}."
+        f"There are {len(models)} models and {len(orders)} orders of the rows. So each method has "
+        f"{len(grid.ours)} runs at its constant rate, and {len(grid.ours)} with AutoLR. A run "
+        f"makes at most {max(r['updates'] for r in grid.matched)} updates. The constant rates "
+        f"that were tried are {', '.join(f'{rate:g}' for rate in rates)}."
     )
 
 
@@ -157,10 +166,10 @@ def verdicts(grid: Grid) -> str:
     said = [
         f"On these pairs {OURSELVES} scores **lower** than {_list(grid.methods('tuned'))}.",
         f"It scores higher than {_list(grid.methods('NGDiff + AutoLR'))}.",
-        f"The interval contains zero for {_list(open_)}." if open_ else "",
+        f"It is undecided against {_list(open_)}: the interval contains zero." if open_ else "",
         f"There are no such pairs with {_list(apart)}." if apart else "",
-        f"Over all pairs the whole interval is above zero against {_list(above)}, and below zero "
-        f"against {_list(below)}.",
+        f"Now over all pairs, with those that did not reach the level. The interval lies above "
+        f"zero against {_list(above)}. It lies below zero against {_list(below)}.",
     ]
     return " ".join(filter(None, said))
 
@@ -170,15 +179,15 @@ def first_rule(grid: Grid) -> str:
     late = sum(r["stopped"] != "forget_level" for r in grid.ours)
     if late:
         result = (
-            f"no comparison names a winner, because {late} of the {len(grid.ours)} runs of "
-            f"{OURSELVES} did not reach the level"
+            f"no method wins, because {late} of the {len(grid.ours)} runs of {OURSELVES} did not "
+            f"reach the level"
         )
     else:
         whole = {m: r for m, r in grid.against.items() if r["reached"] == 1}
         better = [m for m, r in whole.items() if r["low"] is not None and r["low"] > 0]
         worse = [m for m, r in whole.items() if r["high"] is not None and r["high"] < 0]
         result = f"{OURSELVES} is worse than {_list(worse)} and better than {_list(better)}"
-    return f"Under the first rule {result}."
+    return f"Under the first rule, fixed before, {result}."
 
 
 def autolr(grid: Grid) -> str:
@@ -220,18 +229,19 @@ def rates(grid: Grid) -> str:
         _swings(rows) for rows in (select(grid.tuning, stopped="forget_level"), grid.tuning)
     )
     return (
-        f"{OURSELVES} ran from {len(each)} starting rates, {first:g} to {last:g}. Its score moves "
-        f"by {grid.claim('AutoLR over starting rates')['mean']:.3f}. Its mean number of updates "
+        f"{OURSELVES} ran from {len(each)} starting rates, {first:g} to {last:g}. Between the best "
+        f"and the worst of them its score moves by "
+        f"{grid.claim('AutoLR over starting rates')['mean']:.3f}. Its mean number of updates "
         f"lies between {steps[0]:.0f} and {steps[1]:.0f}, and {reached[0]:.0%} to "
         f"{reached[1]:.0%} of its runs reach the level. Constant rates were tried in one run each. "
         f"Over all of them a method's score moves by {_span(far)}. Over those that reached the "
-        f"level it moves by {_span(near)}. Over c, each at its own tuned rate, GradDiff's score "
-        f"moves by {grid.claim('swing of graddiff with c')['mean']:.2f}."
+        f"level it moves by {_span(near)}. GradDiff was tuned for each weight c. Over these its "
+        f"score moves by {grid.claim('swing of graddiff with c')['mean']:.2f}."
     )
 
 
-def _span(ends: Sequence[tuple[float, str]]) -> str:
-    return " to ".join(f"{size:.2f} ({name})" for size, name in ends)
+def _span(ends: Sequence[tuple[float, str]], digits: int = 2) -> str:
+    return " to ".join(f"{size:.{digits}f} ({name})" for size, name in ends)
 
 
 def speed(grid: Grid) -> str:

@@ -90,10 +90,10 @@ def test_a_wrong_mark_is_named_with_its_page(marks, named, tmp_path):
         readme.stale(tmp_path)
 
 
-def test_the_tree_lists_every_folder():
+def test_the_table_of_folders_has_every_folder():
     folders = {path.parent.name for path in (ROOT / "ngdiff").glob("*/__init__.py")}
     assert set(contents.order(ROOT)) == folders
-    assert all(f"  {name}/" in contents.tree(ROOT) for name in folders)
+    assert all(f"| ngdiff/{name} |" in contents.folders(ROOT) for name in folders)
 
 
 def test_every_notebook_has_its_question():
@@ -287,22 +287,23 @@ def small_grid(late: bool = True, **verdict) -> sentences.Grid:
 
 
 def test_the_short_sentences_are_worked_out_from_the_rows():
-    worse, failed, far, better, rates = sentences.in_short(small_grid())
-    assert worse == "NGDiff + AutoLR scored lower than tuned NPO."
+    scores, worse, better, failed, far, rates = sentences.in_short(small_grid())
+    assert "a mean score of 0.900. Tuned methods have 0.900 (NGDiff) to 0.900 (NGDiff)." in scores
+    assert worse == "Of these it was worse than NPO."
     assert failed.startswith("AutoLR failed with NPO:")
-    assert "forgot too much: its forget loss was 13.4, that of unseen authors 2.1" in far
-    assert better == "NGDiff + AutoLR scored higher than no tuned method."
+    assert "forgot too much: its forget loss was 13.4, the hold-out level 2.1." in far
+    assert better == "It was better than no method."
     assert "from 1e-05 to 0.01 moved its score by 0.003" in rates and "0.40 to 0.40" in rates
 
 
 def test_the_paragraphs_are_worked_out_from_the_rows():
     grid = small_grid()
     said = sentences.setup(grid)
-    assert "1 models and 2 orders of the rows, so 2 runs" in said and "makes 90 updates" in said
-    assert said.endswith("The constant rates are 1, 2, 3.")
+    assert "1 models and 2 orders of the rows. So each method has 2 runs" in said
+    assert "makes at most 90 updates" in said and said.endswith("that were tried are 1, 2, 3.")
     said = sentences.verdicts(grid)
     assert "**lower** than NPO" in said and "higher than no method" in said
-    assert "above zero against no method, and below zero against no method" in said
+    assert "above zero against no method. It lies below zero against no method" in said
     assert sentences.autolr(grid).startswith("1 other method has a higher mean score than NGDiff")
     assert "With NPO fewer than half of the runs reach the level." in sentences.autolr(grid)
     said = sentences.rates(grid)
@@ -310,7 +311,7 @@ def test_the_paragraphs_are_worked_out_from_the_rows():
     assert (
         "moves by 0.40 (NPO) to 0.40 (NPO). Over those that reached the level it moves by " in said
     )
-    assert "by 0.10 (NPO) to 0.10 (NPO). Over c" in said
+    assert "by 0.10 (NPO) to 0.10 (NPO). GradDiff was tuned" in said
     said = sentences.speed(grid)
     assert "makes 40 updates in 5.0 s" in said and "makes 90 updates in 5.0 s" in said
     assert "1 of 2 runs with AutoLR did not reach" in said
@@ -323,12 +324,12 @@ def test_a_sentence_without_methods_is_not_said():
     grid = small_grid()
     ended = [row | {"stopped": "forget_level"} for row in grid.matched]
     whole = dataclasses.replace(grid, matched=ended)
-    assert sentences.in_short(whole)[1].startswith("With each method at least half of the runs")
+    assert sentences.in_short(whole)[3].startswith("With each method at least half of the runs")
     assert "no method" not in sentences.autolr(whole)
     said = sentences.verdicts(whole)
     assert "no such pairs" not in said and "contains zero" not in said
     open_ = sentences.verdicts(small_grid(verdict="undecided"))
-    assert "The interval contains zero for NPO." in open_
+    assert "It is undecided against NPO: the interval contains zero." in open_
 
 
 def test_the_first_rule_names_winners_only_where_every_run_reached_the_level():
@@ -342,8 +343,8 @@ def test_the_first_rule_names_winners_only_where_every_run_reached_the_level():
 @pytest.mark.parametrize(
     ("verdict", "shown"),
     [
-        ("tuned npo better", "NPO"),
-        ("tuned npo in every pair", "NPO in every pair"),
+        ("tuned npo better", "tuned NPO"),
+        ("tuned npo in every pair", "tuned NPO in every pair"),
         ("NGDiff + AutoLR better", "NGDiff + AutoLR"),
         ("undecided", "undecided"),
     ],

@@ -143,7 +143,7 @@ def test_the_readme_shows_what_rows_have_and_a_dash_where_one_lacks_it(tmp_path,
         [{k: v for k, v in row.items() if k not in old} for row in rows],
     )
     head = costs.bench(tmp_path).split("\n")[0]
-    assert head.startswith("| tokens | step |") and "reads" not in head and "MFU" not in head
+    assert head.startswith("| tokens | step |") and "host reads" not in head and "MFU" not in head
     failed = {
         **asdict(Case("7B", 4096, lora=16)),
         "variant": "all",
@@ -153,7 +153,7 @@ def test_the_readme_shows_what_rows_have_and_a_dash_where_one_lacks_it(tmp_path,
     write_rows(folder / "step_7B_4096.jsonl", [failed])
     write_rows(folder / "step_1M_16.jsonl", [row | {"mfu": 0.425} for row in rows])
     lines = costs.bench(tmp_path).split("\n")
-    assert lines[0].endswith("| peak − two, MB (predicted) | reads | MFU |")
+    assert lines[0].endswith("| peak − graddiff-two, MB (predicted) | host reads | MFU |")
     assert lines[2].startswith("| 1M float32, adamw | 16 | graddiff-two | 1.000 |")
     assert lines[2].endswith("| 0 | 42% |")
     assert lines[2 + len(VARIANTS)].startswith("| 7B float32, LoRA 16 | 4096 | all: no room | – |")
