@@ -130,9 +130,9 @@ def conventions(root: Path) -> str:
         return NOT_RUN
     found = []
     for name, how in CONVENTIONS.items():
-        suites = ", ".join(how.suites) or "every benchmark"
+        suites = ", ".join(how.suites) or "all"
         text = (inspect.getdoc(type(how)) or "").partition("\n\nname  ")[0]
-        found.append(f"### The convention `{name}`\n\nIt evaluates {suites}. {text}")
+        found.append(f"### The convention `{name}`\n\nBenchmarks: {suites}. {text}")
     return "\n\n".join(found)
 
 

@@ -29,8 +29,8 @@ class TOFU(Convention):
     - The answer tag ("Answer: ") has labels too, and generation is not given it.
     - A row is cut to its first 200 tokens, and a cut row has no EOS. Prompt and generation have 200
       tokens together.
-    - The first 300 rows of each set are asked. Its code has no hold-out set; here all hold-out rows
-      are asked.
+    - Only the first 300 rows of each set are used. Its code has no hold-out set; here all hold-out
+      rows are used.
     - The generation for a row that was cut is compared with what is left of its answer.
     - Training cuts rows to 500 tokens and pads them to 500 by EOS, so that a row's own EOS counts
       as padding. KL is averaged over the whole padded batch.

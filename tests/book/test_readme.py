@@ -17,10 +17,13 @@ import pytest
 import torch
 import typer
 
+import ngdiff as ng
 from ngdiff.book import build as book
 from ngdiff.book import contents, costs, readme, results
 from ngdiff.commands.cli import app
+from ngdiff.store.rows import write_rows
 from ngdiff.study import sentences
+from tests.helpers import micro
 from tests.helpers.micro_trials import MICRO
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -141,6 +144,19 @@ def test_the_lines_for_a_language_model_run():
     assert wanted <= names["report"].metrics.keys()
 
 
+def test_the_lines_for_ones_own_files_run(tmp_path, monkeypatch):
+    ng.save(micro.lm(), tmp_path / "DIR")
+    bench = micro.bench()
+    sets = {"forget": bench.forget, "retain": bench.retain, "unseen": bench.holdout}
+    for name, rows in sets.items():
+        write_rows(tmp_path / f"{name}.jsonl", rows)
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(blocks("docs/your_model.md", "python")[2].replace("steps=100", "steps=2"), names)
+    assert names["run"].stopped in ("forget_level", "steps")
+    assert ng.load(tmp_path / "OUT").tokenizer.vocab_size == micro.lm().tokenizer.vocab_size
+
+
 def test_the_loop_of_ones_own_runs():
     torch.manual_seed(0)
     model = torch.nn.Linear(3, 1)
@@ -152,7 +168,7 @@ def test_the_loop_of_ones_own_runs():
         "batches": [rows, rows],
         "level": 1e9,
     }
-    exec(blocks("docs/your_model.md", "python")[2], names)
+    exec(blocks("docs/your_model.md", "python")[3], names)
     assert names["info"].updated and names["info"].step == 1
 
 
