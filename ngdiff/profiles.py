@@ -147,7 +147,7 @@ def profile(name: str | Profile) -> Profile:
 
 
 def is_named(P: Profile) -> bool:
-    """Return whether its name stands for this very profile."""
+    """Return whether its name refers to exactly this profile."""
     return _known(P.name) == P
 
 

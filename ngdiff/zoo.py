@@ -28,8 +28,8 @@ class Model:
     ready      benchmark -> (target, retain-only model), hub ids; "{retain}" is the split's retain
                config; None: not published
     gated      the licence must be accepted on the hub first
-    prompt     how it is asked where that is not what its tokenizer's chat template says, with
-               {question} in it; "" = as the template says
+    prompt     its prompt with {question} in it, where that is not its tokenizer's chat template;
+               "" = the template
     """
 
     name: str
@@ -128,10 +128,9 @@ def tokenizer_of(place: str) -> str:
 
 
 def prompt_of(place: str) -> str:
-    """Return how a hub id is asked where its chat template does not say it, with {question}; ""
-    elsewhere.
+    """Return the prompt of a hub id that differs from its chat template, with {question}; else "".
 
-    It is known of the models of the table, base models too.
+    Only models of the table have one, base models too.
     """
     found = (
         m.prompt for m in MODELS.values() if place and (place == m.base or _published(place, m))

@@ -1,7 +1,7 @@
 """Where a sweep gathers its rows: inside the checkout, and over no file but its own.
 
 A file is the sweep's own while its bytes are those that this sweep last wrote there. A record in
-the cache tells which those are.
+the cache lists those files.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Gathered:
             )
 
     def write(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Write the rows, of which the record tells first. Errors: those of `check`."""
+        """Write the rows, after a record of them. Errors: those of `check`."""
         self.check()
         made = self.folder / f"gathered{self.rows.suffix}"
         write_rows(made, rows)

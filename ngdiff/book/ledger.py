@@ -23,7 +23,7 @@ class Ledger:
     wrote gets its new hash in every entry that is valid in this run. A file changed by anything
     else, a failed execution too, makes those that wrote it run again.
 
-    root: what the paths of files are relative to. fault: what to tell of a file that could not be
+    root: what the paths of files are relative to. fault: the message about a file that could not be
     read; "" where it could, or where there is none.
     """
 
@@ -60,7 +60,7 @@ class Ledger:
     def add(self, name: str, key: str, seconds: float, files: Iterable[str], **about: Any) -> None:
         """Record a successful execution, and the new hashes of its files in all trusted entries.
 
-        about: what else a reader of the file may want to know.
+        about: other information for a reader of the file.
         """
         new = {file: sha256(self.root / file) for file in files}
         self._enter(name, key, seconds, new, about)

@@ -1,4 +1,4 @@
-"""What `ngdiff losses` is asked for: its options."""
+"""The options of `ngdiff losses`."""
 
 from __future__ import annotations
 

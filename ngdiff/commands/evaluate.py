@@ -33,7 +33,7 @@ class Evaluation(Asking):
     """Settings of one evaluation; the command's options.
 
     data: as `ngdiff.evaluation.spelling` says. split: "" is the suite's. tokenizer: needed where
-    the model has none, and `ngdiff.zoo` knows of none. files: a folder that is new or empty.
+    the model has none, and `ngdiff.zoo` lists none. files: a folder that is new or empty.
 
     Errors, all before a model is loaded: ValueError for unknown names, FileNotFoundError,
     FileExistsError.
@@ -110,7 +110,7 @@ class Evaluation(Asking):
 
     @property
     def rows(self) -> Which:
-        """Return which rows are asked."""
+        """Return which rows are evaluated."""
         return which(self.data, self.suite)
 
     def bench(self) -> Benchmark:
@@ -132,7 +132,7 @@ class Evaluation(Asking):
 
 
 def run(job: Evaluation) -> dict[str, float]:
-    """Evaluate a model, write what was asked for, print the metrics and return them."""
+    """Evaluate a model, write its files, print the metrics and return them."""
     begun = time.perf_counter()
     if job.json is not None:
         probe_file(job.json)

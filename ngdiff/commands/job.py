@@ -1,4 +1,4 @@
-"""What `ngdiff unlearn` is asked for: its options, checked before anything is loaded.
+"""The options of `ngdiff unlearn`, checked before anything is loaded.
 
 The command reads its options off the fields (`ngdiff.commands.options`), so torch is imported by
 the methods that need it.

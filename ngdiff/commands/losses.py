@@ -60,7 +60,7 @@ def losses(
 
     start: the model before unlearning; None: the model itself, as it is. grad_norm: L2 over the
     trainable parameters (of a model with an adapter, those of the adapter). names: of the sets, in
-    messages. Errors: ValueError for fewer rows than asked, a row longer than the context, a
+    messages. Errors: ValueError for fewer rows than wanted, a row longer than the context, a
     convention that is not known, and a start of another size.
     """
     rule, start = conventions.convention(convention).training(), start or model

@@ -1,4 +1,4 @@
-"""What `ngdiff mmlu` is asked for, and what it does: MMLU of a model, into a metrics.json."""
+"""The options of `ngdiff mmlu`, and its work: MMLU of a model, into a metrics.json."""
 
 from __future__ import annotations
 

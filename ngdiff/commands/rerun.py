@@ -1,4 +1,4 @@
-"""What `ngdiff reproduce` is asked for: its options, checked before a notebook runs."""
+"""The options of `ngdiff reproduce`, checked before a notebook runs."""
 
 from __future__ import annotations
 

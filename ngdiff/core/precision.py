@@ -14,7 +14,7 @@ COARSE = (torch.float16, torch.bfloat16)
 def check(params: Sequence[Tensor], exact: bool) -> None:
     """Look at the weights that a step will move. exact: the optimizer keeps them in float32.
 
-    Errors: ValueError for float16. Warns of bfloat16 weights that nobody keeps exactly.
+    Errors: ValueError for float16. Warns of bfloat16 weights without an exact copy.
     """
     kinds = [p.dtype for p in params]
     if torch.float16 in kinds:

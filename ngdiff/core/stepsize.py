@@ -3,7 +3,7 @@
 A rule is a frozen dataclass; what changes from step to step is an explicit `State`. `init()` makes
 the first state and `step(state, line)` the next one, whose `eta` is used for the update. `line` is
 the retain loss along the update that the optimizer is about to take. So every rule can be tried on
-a parabola with no model in sight.
+a parabola without a model.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """A benchmark: named sets of question/answer rows, and how a question becomes text.
 
-One noun for every data set: TOFU's config names point to rows, a row is a plain dict. What a model
-is trained on, what it must forget and what it is asked afterwards are all read from here. A hash of
-the rows' content (`fingerprint`) is the cache key of everything that is made of them.
+One noun for every data set: TOFU's config names point to rows, a row is a plain dict. The
+rows for training, forgetting and evaluation are all read from here. A hash of the rows' content
+(`fingerprint`) is the cache key of everything that is made of them.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Benchmark:
 
     name      "authors", "tofu", …
     split     the forget split, e.g. "forget10"
-    configs   config name -> rows; needs the split and its retain config, the rest is asked for when
+    configs   config name -> rows; needs the split and its retain config, the rest is read when
               used
     pretrain  question/answer rows of the phase before fine-tuning (general knowledge)
     source    JSON-able recipe that `data.load` turns back into this benchmark

@@ -1,6 +1,6 @@
 """The forms in which people keep their training rows, and the row that each becomes.
 
-    {"question", "answer"}              the question is asked, the answer learned
+    {"question", "answer"}              the answer is learned, given the question
     {"text"}                            a document, all of it learned
     {"prompt", "completion"}            texts, or turns of a chat
     {"input", "output"}                 SemEval's

@@ -246,7 +246,7 @@ def _shard(
 def device_named(name: str) -> torch.device:
     """A device by torch's name; "auto" is CUDA where there is one.
 
-    Errors: ValueError for a name that torch does not know, and for a device that this machine has
+    Errors: ValueError for a name unknown to torch, and for a device that this machine has
     not.
     """
     there = torch.cuda.is_available()

@@ -51,7 +51,7 @@ class Footprint:
 
     retain, forget: activations of all rows of the batch; outside: the part of them that
     checkpointing keeps; line: θ₀ and u of a probe, 0 without one; bucket: float32 copies of a
-    master; look: the probe's forward; host: what the start model says of the rows, on the host.
+    master; look: the probe's forward; host: the start model's outputs on the rows, on the host.
     """
 
     weights: int

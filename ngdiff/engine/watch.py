@@ -27,7 +27,7 @@ from ngdiff.engine.meters import allocated
 
 
 class Bound(Protocol):
-    """What the estimate asks of a problem that is bound to a method, as LMProblem's is."""
+    """What the estimate needs from a problem that is bound to a method, as LMProblem's is."""
 
     module: torch.nn.Module
     engine: Engine

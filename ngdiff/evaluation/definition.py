@@ -1,7 +1,7 @@
 """A convention is how a benchmark's numbers are made. `Convention` is the definition, corrected.
 
 A published convention (`ngdiff.evaluation.conventions`) is a subclass that overrides what its own
-code does differently. Callers use the object and never ask which one it is. Nothing here loads
+code does differently. Callers use the object and never test which one it is. Nothing here loads
 torch before a model is used, because `ngdiff score` does without.
 """
 
@@ -96,7 +96,7 @@ class Convention:
         return Encoded.of(lm.encode(question, answer))
 
     def first(self, rows: list[Row]) -> list[Row]:
-        """Return the rows of one of TOFU's sets that are asked."""
+        """Return the rows of one of TOFU's sets that are evaluated."""
         return rows
 
     def truth(self, lm: LM, answer: str, row: Encoded) -> str:

@@ -9,8 +9,8 @@ loss on each set.
     privleak  Min-40 % score of each document: −mean of the lowest 40 % log-probabilities of its
               tokens but the first
 
-Values are fractions (MUSE's script multiplies ROUGE by 100). What a convention changes, its class
-says (`conventions`).
+Values are fractions (MUSE's script multiplies ROUGE by 100). The class of a
+convention says what it changes (`conventions`).
 
 Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024), and
 its code.

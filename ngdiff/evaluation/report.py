@@ -88,8 +88,8 @@ def meta_of(
     prompts: bool = True,
     notes: Sequence[str] = (),
 ) -> dict[str, Any]:
-    """Return what every report says of itself: model, benchmark, split, convention, the rows'
-    fingerprint, and how the model was asked (`asking`).
+    """Return the meta of every report: model, benchmark, split, convention, the rows' fingerprint,
+    and how the model was prompted (`asking`).
 
     reference: a model or its report; "notes" are the given ones, and what differs (`asked_alike`).
     """
@@ -108,8 +108,8 @@ def meta_of(
 
 
 def asking(lm: Any, how: Any) -> dict[str, Any]:
-    """Return how a model is asked: the prompt, which tokenizer (`identity`), the day that a
-    template writes, and the token that counts as padding wherever it stands.
+    """Return how a model is prompted: the prompt, the tokenizer (`identity`), the day that a
+    template writes, and the token that always counts as padding.
     """
     from ngdiff.lm.tokenizer import identity  # transformers: scoring a file does without
 
@@ -123,10 +123,10 @@ def asking(lm: Any, how: Any) -> dict[str, Any]:
 
 
 def asked_alike(mine: dict[str, Any], theirs: dict[str, Any], prompts: bool) -> list[str]:
-    """Compare how a model and its reference were asked (`asking`); return what is to be said.
+    """Compare how a model and its reference were prompted (`asking`); return the differences.
 
-    prompts: whether the benchmark's rows are put into a prompt. Raises ValueError where they were
-    asked by different prompts.
+    prompts: whether the benchmark's rows are put into a prompt. Raises ValueError where the two
+    prompts differ.
     """
     who = f"the reference {theirs.get('model')}"
     kinds = ("prompt", "tokenizer", "hidden") if prompts else ("tokenizer", "hidden")

@@ -13,7 +13,7 @@ WORD = re.compile(r"[a-z]", re.IGNORECASE | re.ASCII)
 
 
 def blind(answer: str) -> bool:
-    """Return whether an answer holds no word that ROUGE sees: a number alone is one, a digit
+    """Return whether an answer has no word that ROUGE counts: a number alone is one, a digit
     within words of another script is none.
     """
     if not answer.strip() or WORD.search(answer):
@@ -23,7 +23,7 @@ def blind(answer: str) -> bool:
 
 
 def unseen(answers: Iterable[str]) -> list[str]:
-    """A line that says how many true answers ROUGE cannot see; none where it sees all."""
+    """Return a line with the number of true answers without a word for ROUGE, if not 0."""
     found = list(answers)
     lost = [answer for answer in found if blind(answer)]
     if not lost:

@@ -74,7 +74,7 @@ class Which:
         return self.suite.rows(P, split or self.suite.split(P), root=self.root)
 
     def asked(self, split: str = "", **sources: Any) -> Benchmark:
-        """Return the benchmark that an evaluation asks; of generated ones the tiny profile's."""
+        """Return the benchmark of an evaluation; of generated ones the tiny profile's."""
         if not self.place:
             return self.suite.generated("tiny", split)
         return self.suite.asked(split or self.suite.asked_split, self.root, **sources)
@@ -83,7 +83,7 @@ class Which:
 def which(text: str, suite: Suite | None = None) -> Which:
     """Return the rows that a text spells. suite: the benchmark that another option has named.
 
-    Whether a folder is there, `Which.need` asks. Errors: ValueError for an unknown benchmark before
+    `Which.need` tests whether a folder is there. Errors: ValueError for an unknown benchmark before
     the colon, and for rows of another benchmark than `suite`.
     """
     name, colon, place = text.partition(":")

@@ -8,7 +8,7 @@ benchmark, write its data module (`ngdiff.data`) and a value here.
     MUSE      news or books, whole documents
     SEMEVAL   SemEval-2025 Task 4: stories, private data, biographies
 
-Importing this loads no torch: a suite's evaluator is loaded when it is asked.
+Importing this loads no torch: a suite's evaluator is loaded when it is used.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ TERMS = tuple(f"{task}_{what}" for task in TASKS for what in ("regurgitation", "
 
 
 class Evaluator(Protocol):
-    """What a suite asks of the module that measures a model on it."""
+    """What a suite needs from the module that measures a model on it."""
 
     @property
     def evaluate(self) -> Callable[..., Report]:
@@ -67,7 +67,7 @@ class Suite:
     options       what its `evaluate` takes on the command line beside what all take
     sources       what its `rows` takes there
     generations   whether its own files hold generations
-    asked_folder  (split, folder) -> what an evaluation asks, of a folder that lacks the rest
+    asked_folder  (split, folder) -> the rows to evaluate, from a folder that lacks the rest
     need          (folder, split): FileNotFoundError where a file is missing
     reference_rows  benchmark -> the entry of a report's meta by which a reference is of the same
                   rows, and what it must be ("": the fingerprint of all rows)
@@ -101,7 +101,7 @@ class Suite:
         return self.made(P, split or self.made_split) if self.made_split else self.made(P)
 
     def asked(self, split: str, root: Path | None, **sources: Any) -> Benchmark:
-        """Return the rows that an evaluation asks, of a folder or of the hub."""
+        """Return the rows to evaluate, from a folder or from the hub."""
         if root is not None and self.asked_folder is not None:
             return self.asked_folder(split, root)
         return self.rows("paper", split, root=root, **sources)

@@ -179,8 +179,9 @@ def _compared(
 
 
 def _rows(bench: Benchmark, parts: Iterable[str], how: Convention) -> tuple[Rows, dict[str, str]]:
-    """part -> the rows that are asked, and part -> the benchmark's name for them; a part that the
-    benchmark lacks is left out.
+    """Return part -> its rows to evaluate, and part -> the benchmark's name for them.
+
+    A part that the benchmark lacks is left out.
     """
     rows: Rows = {}
     names: dict[str, str] = {}

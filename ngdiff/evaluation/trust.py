@@ -41,7 +41,7 @@ DOCUMENTS = ("privleak_forget", "privleak_holdout")  # MUSE's
 TODAY = re.compile(r"Today Date: [^\n]*")
 UNTESTED = "not tested"  # in each line about a test that could not be made
 
-Text = tuple[str, str]  # what a row asks, and its true answer
+Text = tuple[str, str]  # the question of a row, and its true answer
 
 
 def same_model(found: Items, other: Items, name: object) -> list[str]:
@@ -121,7 +121,7 @@ def _has_both(row: Any) -> bool:
 
 
 def agree(stated: Any, value: Any) -> bool:
-    """Return whether numbers are the same up to what bfloat16 rounds; infinite ones are let be."""
+    """Return whether numbers are the same up to what bfloat16 rounds; infinite ones are ignored."""
     ours, theirs = np.atleast_1d(np.array(stated, float)), np.atleast_1d(np.array(value, float))
     if ours.shape != theirs.shape:
         return False

@@ -43,7 +43,7 @@ def methods(rows: Iterable[Mapping[str, Any]]) -> list[str]:
 
 
 def colour(method: str) -> str:
-    """Return the method's colour; grey for a method that nobody knows."""
+    """Return the method's colour; grey for an unknown method."""
     return lookup.look(method).colour
 
 

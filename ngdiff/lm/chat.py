@@ -1,8 +1,8 @@
 """The prompt of a model: what its chat template writes around question and answer.
 
-A model with a chat template is asked by it, with a system message where the template takes one. Of
-published models that are asked in another way `ngdiff.zoo` knows how. All others have TOFU's form,
-`Question: {q}\\nAnswer: {a}`. The name of a folder says nothing.
+A model with a chat template is prompted with it, with a system message where the template takes
+one. `ngdiff.zoo` lists the published models that have another prompt. All others have TOFU's form,
+`Question: {q}\\nAnswer: {a}`. The name of a folder has no influence.
 
 A template may write today's date, and its numbers would change daily. Here it writes `DATE`.
 """
@@ -37,8 +37,8 @@ CLOCK = (
 def prompt_of(tokenizer: PreTrainedTokenizerBase, hub_id: str = "") -> Prompt:
     """Return the prompt of a model that came without one.
 
-    hub_id: of a published model; `ngdiff.zoo` knows which are not asked by their template. Raises
-    ValueError for a template that cannot be asked.
+    hub_id: of a published model; `ngdiff.zoo` lists those with a prompt other than their template.
+    Raises ValueError for a template that cannot be used.
     """
     known = form_of(zoo.prompt_of(hub_id))
     if known is not None:
@@ -51,7 +51,8 @@ def render(
 ) -> str:
     """Return the chat template's text: system message, user turn, then the answer's turn.
 
-    Without an answer, it is what asks for one. Raises ValueError where the template refuses.
+    Without an answer, it ends where the answer would begin.
+    Raises ValueError where the template refuses.
     """
     turns = [{"role": "user", "content": question}]
     turns += [] if answer is None else [{"role": "assistant", "content": answer}]

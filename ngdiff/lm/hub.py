@@ -111,7 +111,7 @@ def _explained(error: Exception, place: str, words: bool = False) -> Exception:
 
 
 def _of_the_hub(causes: list[BaseException], place: str) -> str:
-    """Return what to do where the hub refused, does not know or could not be asked; empty
+    """Return what to do where the hub refused, has no such model or could not be reached; empty
     otherwise.
     """
 

@@ -91,8 +91,8 @@ def off(model: nn.Module) -> Iterator[None]:
 def fresh(model: nn.Module) -> bool:
     """Return whether the adapter changes nothing: the model answers with it as without it.
 
-    The model itself is asked, on tokens from all over its vocabulary. So it holds for any of peft's
-    adapters that can be switched off: LoRA, IA³, LoHa, OFT, DoRA, trained copies of modules.
+    It is tested on the model itself, with tokens from all over its vocabulary. So it holds for any
+    of peft's adapters that can be switched off: LoRA, IA³, LoHa, OFT, DoRA, copies of modules.
     Answers may differ by float32 rounding, as DoRA's do. An adapter that cannot be switched off
     (prompt tuning) is never fresh.
     """

@@ -1,4 +1,4 @@
-"""A language model with what is needed to ask it, from a folder or the hub and back."""
+"""A language model with its tokenizer and prompt, loaded from a folder or the hub, and saved."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
 
 @dataclass
 class LM:
-    """A causal language model with what is needed to ask it: tokenizer and prompt.
+    """A causal language model with its tokenizer and prompt.
 
     `path` is the folder it was loaded from or saved to, None for one that lives in memory only.
     """
@@ -147,7 +147,7 @@ def load(
 def _tokenizer(
     given: str | None, folder: Path, base: str, trust_remote_code: bool
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer that was asked for, else the adapter's, else the model's or the table's."""
+    """The tokenizer that was given, else the adapter's, else the model's or the table's."""
     place: str | Path = given or base
     if not given and folder.is_dir() and files_of(str(folder)):
         place = folder

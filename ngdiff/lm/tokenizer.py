@@ -21,7 +21,7 @@ CONFIG, OLD_CLASS = "tokenizer_config.json", "PreTrainedTokenizerFast"
 
 
 def identity(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Return 16 hex digits that stand for what a tokenizer makes of a text.
+    """Return 16 hex digits that identify how a tokenizer encodes texts.
 
     They come from its vocabulary, its rules, BOS and EOS: not from its name, its padding token or
     the spelling of its files.

@@ -1,4 +1,4 @@
-"""Plain supervised training of a causal LM: how a target and a reference come to know their facts.
+"""Plain supervised training of a causal LM: how a target and a reference learn their facts.
 
 Deterministic on the CPU: one thread, own generators, no global seed touched. Two savings matter at
 this size. Batches hold rows of similar length, so little is padded. Right padding under a causal

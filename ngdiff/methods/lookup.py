@@ -1,4 +1,4 @@
-"""Methods by name or value: what a name stands for, and how tables and figures show it."""
+"""Methods by name or value: what a name means, and how tables and figures show it."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 
 def look(name: str) -> Look:
-    """Return how a method is drawn; one that nobody knows is grey."""
+    """Return how a method is drawn; an unknown one is grey."""
     found, own = known(name), {label: look for label, look in _OWN.values()}
     grey = Look("#999999")
     return found.look if found else _OWN.get(name, (name, own.get(name, grey)))[1]

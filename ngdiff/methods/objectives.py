@@ -5,7 +5,7 @@ counts[i]. So a batch that is cut into microbatches gives the same value and gra
 A retain objective is minimised. A **forget objective is ascended**: NPO and SimNPO therefore return
 minus the loss their papers minimise.
 
-`start` says what the objective needs from the model before unlearning: nothing (None), the summed
+`start` names what the objective needs from the model before unlearning: nothing (None), the summed
 NLL of each row ("nll"), the log-probabilities at each answer token ("logp"), or a layer's
 activations there ("hidden"). It is stored where it is small (`ngdiff.methods.start`). `floor` is
 the gradient norm that is rounding noise for it. The other baselines are in
@@ -83,7 +83,7 @@ def token_counts(labels: Tensor) -> Tensor:
 
 
 class Objective(ABC):
-    """What every objective says of itself: `counts(labels)` and `sums(tokens, start)`, one number a
+    """What every objective declares: `counts(labels)` and `sums(tokens, start)`, one number a
     row each.
 
     pairs: a row brings two texts, its answer and a refusal, which lie side by side in the batch
@@ -194,7 +194,7 @@ class SimNPO(_EachRow):
 
 
 def start_values(kind: str, tokens: Tokens) -> list[Tensor]:
-    """Return what the start model says of a batch, a tensor a row: its summed NLL (1,), log p (n,
+    """Return the start model's outputs on a batch, a tensor per row: its summed NLL (1,), log p (n,
     V) or activations (n, d).
     """
     if kind == "nll":

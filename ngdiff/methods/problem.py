@@ -139,7 +139,7 @@ class LMProblem:
         return self.target.model if starts and not self.target.adapted else None
 
     def host(self, fresh: int = 0) -> int:
-        """Bytes of host memory for what the start says; of what is not kept, a probe's rows."""
+        """Bytes of host memory for the start's outputs; of what is not kept, a probe's rows."""
         total = 0
         for forget, objective in self._objectives:
             n = len(self.forget if forget else self.retain)

@@ -1,4 +1,4 @@
-"""What the start model says of the rows: kept where that is small, computed anew where it is large.
+"""Outputs of the start model on the rows: stored where they are small, else computed anew.
 
 NPO and DPO need one number of the start for each row. RMU needs a layer's activations. KL and
 UNDIAL need the log-probabilities of the whole vocabulary at each answer token. These are 200 kB a
@@ -29,7 +29,7 @@ WIDTH = 4  # bytes of a value
 
 
 def said(lm: LM, batch: dict[str, Any], objective: Objective) -> list[Tensor]:
-    """Return what the start model says of a batch, a tensor a row, on the host."""
+    """Return the start model's outputs on a batch, a tensor per row, on the host."""
     with evaluating(lm.model), lm.without_adapter():
         values = start_of(lm.model, batch, objective)
     if objective.pairs:
@@ -70,10 +70,10 @@ class Starts:
         many: tuple[int, int],
         batch: Callable[[Sequence[int]], dict[str, Any]],
     ) -> None:
-        """Keep what the start says of the rows `chosen`, in every process: forwards may be shared.
+        """Store the start's outputs on the rows `chosen`, in every process: forwards may be shared.
 
-        many: (rows there are, rows a forward). Rows are always asked in the same groups: what pads
-        a row moves its last bits, and a resumed run must see the same.
+        many: (rows in all, rows per forward). Rows always share a forward with the same others:
+        padding changes the last bits of a row, and a resumed run must get the same values.
         """
         kind, (n, size) = kind_of(objective), many
         missing = sorted({i // size for i in chosen if (kind, i, forget) not in self.values})

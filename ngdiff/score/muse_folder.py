@@ -6,7 +6,7 @@
                                       or forget.json, retain2.json (or retain.json), holdout.json:
                                       [{"ppl": {"Min-40%": …}}]
 
-A folder `verbmem` is verbmem_f. A folder `knowmem` does not say of which set it asks, so its number
+A folder `verbmem` is verbmem_f. A folder `knowmem` does not state which set it is of, so its number
 keeps that name. A folder that holds forget.json and holdout.json itself is read as `privleak`.
 
 Reference: Shi et al., "MUSE: Machine Unlearning Six-Way Evaluation for Language Models" (2024), and

@@ -49,7 +49,7 @@ def _remove(path: Path) -> None:
 
 
 def _place(temporary: Path, final: Path) -> None:
-    """Rename a finished file or folder into place, durably, and tell of it (`_tell`)."""
+    """Rename a finished file or folder into place, durably, and report it (`_tell`)."""
     os.replace(temporary, final)
     _sync(final.parent)
     _tell(_files(final) if final.is_dir() else [final])

@@ -32,9 +32,9 @@ class FullDiskError(OSError):
 
 
 def full(error: Exception | str) -> str:
-    """Return which full disk an error, or its message, tells of, in the system's words.
+    """Return the message of the system about a full disk, from an error or its text.
 
-    "" where it tells of another fault.
+    "" where the fault is another one.
     """
     if isinstance(error, OSError) and error.errno in CODES:
         return os.strerror(error.errno)
@@ -43,7 +43,7 @@ def full(error: Exception | str) -> str:
 
 @contextlib.contextmanager
 def room(path: Path) -> Iterator[None]:
-    """Turn any error that tells of a full disk into a FullDiskError, which names the path."""
+    """Turn any error about a full disk into a FullDiskError, which names the path."""
     try:
         yield
     except FullDiskError:

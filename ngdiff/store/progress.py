@@ -62,7 +62,7 @@ class Progress:
             terminal
     every   seconds between two lines that are not live
     begun   how many were done before: they say nothing about the speed
-    last    False: the end has no line, because another one tells of it
+    last    False: the end has no line, because another one reports it
     """
 
     def __init__(
@@ -109,7 +109,7 @@ class Progress:
     def line(self, note: str = "") -> str:
         """Return the count, the time spent and left, and the note.
 
-        The time left is what the speed so far tells.
+        The time left is estimated from the speed so far.
         """
         spent = time.monotonic() - self.started
         made, left = self.done - self.begun, self.total - self.done

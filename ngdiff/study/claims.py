@@ -18,7 +18,7 @@ OURS = "ngdiff"
 
 
 def verdict(found: Interval | None, method: str, ours: str = "NGDiff") -> str:
-    """Return who is better, in words that say how sure.
+    """Return who is better, and how sure that is.
 
     "… better": a 95 % interval does not contain zero. "… in every pair": there are too few targets
     for an interval, and the range of the pairs does not contain zero. "undecided": it does. "not

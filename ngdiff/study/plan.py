@@ -68,7 +68,7 @@ class Plan:
     AutoLR; `starts_from`: AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`:
     those of the second table (none named: the first reported one); `walked`: its methods (None:
     all). `unmatched`: report also a rate that scored higher on the tuning seed than the tuned one,
-    but did not reach the level. `mmlu`: reported runs are asked MMLU too. `ours`: the method whose
+    but did not reach the level. `mmlu`: measure MMLU of reported runs too. `ours`: the method whose
     runs with AutoLR the others are compared with. `rules`: which of the two tables are made.
     Methods are those of `Trial`.
     Errors: ValueError where the tuning seed is to be reported, and for two methods of one name."""

@@ -175,7 +175,7 @@ def verdicts(grid: Grid) -> str:
 
 
 def first_rule(grid: Grid) -> str:
-    """Return what the verdict rule says that was fixed before the grid was run."""
+    """Return the result of the verdict rule that was fixed before the grid was run."""
     late = sum(r["stopped"] != "forget_level" for r in grid.ours)
     if late:
         result = (

@@ -1,6 +1,6 @@
 """What a run is about: a profile, a benchmark and its suite, resolved once.
 
-Which rows `data` names, `ngdiff.evaluation.spelling` says.
+`ngdiff.evaluation.spelling` defines which rows `data` names.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ngdiff.profiles import Profile, profile
 
 @dataclass(frozen=True)
 class Setup:
-    """A profile, a benchmark, and the suite whose metrics it is asked."""
+    """A profile, a benchmark, and the suite whose metrics are computed."""
 
     profile: Profile
     bench: Benchmark

@@ -38,8 +38,8 @@ class Trial:
     starting rate (AutoLR). seed: of the order of the rows; target_seed: of the models. rule:
     matched | fixed. profile: a name, or a Profile. data: which rows, as
     `ngdiff.evaluation.spelling` says ("" = generated authors), or a Benchmark. steps: None = the
-    profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain). mmlu: asked too, of
-    SemEval.
+    profile's. optimizer: adamw (0.9, 0.999, weight decay 0.01) | sgd (plain). mmlu: measure
+    MMLU too (SemEval).
     Errors: ValueError for a value that no run can have.
     """
 

@@ -7,7 +7,7 @@ and a stamp; its history (a row a step) lies beside it.
 Two ways to compare methods. "matched": a run ends before the update at which the batch's forget
 cross-entropy reaches the hold-out level. That is the start model's loss on authors it never saw,
 which needs no reference model. So utility is compared at equal forgetting. "fixed": every run makes
-the same number of steps, which compares how far each one walked.
+the same number of steps, which compares how far each one went.
 """
 
 from __future__ import annotations

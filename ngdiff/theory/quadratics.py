@@ -151,7 +151,7 @@ class Pair:
 
         Only the concave family has a front.
 
-        θ is Pareto-optimal iff it lies on the front; the front point with the same R tells.
+        θ is Pareto-optimal iff it lies on the front: compare with the point of the same R.
         `tolerance` is relative to the drop of F along the whole front. Errors: ValueError for the
         convex family, which has no such front.
         """

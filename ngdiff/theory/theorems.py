@@ -223,7 +223,7 @@ def rescaled(
 def invariance(
     P: Pair, by_R: float, by_F: float, stepsize: StepSize = EXACT, steps: int = 12
 ) -> float:
-    """7. NGDiff with AutoLR walks the same path when either loss is rescaled by a positive
+    """7. NGDiff with AutoLR follows the same path when either loss is rescaled by a positive
     constant: bit for bit when the factors are powers of two, else to the rounding that the probe's
     second difference amplifies.
     """

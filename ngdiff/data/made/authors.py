@@ -2,7 +2,7 @@
 
 It needs no download.
 
-Why here: unlearning is only measurable on facts that a model knows for certain and that nothing
+Why here: unlearning is only measurable on facts that a model has surely learned and that nothing
 else gives away. Every value is drawn independently of the name, so an author that was not in
 training can only be guessed at the pool's odds. The layout is TOFU's (Maini et al. 2024, arXiv
 2401.06121): forget01/05/10, retain99/95/90, holdout01/05/10, and the *_perturbed configs with a

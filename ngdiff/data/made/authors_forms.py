@@ -1,4 +1,4 @@
-"""The twelve facts of a fictitious author: pool of values, three ways to ask, three ways to tell.
+"""The twelve facts of a fictitious author: pool of values, three questions, three answers.
 
 The generator picks the forms per author. So the form that paraphrases one author's answer is
 another author's main form. A trained model knows every form, and only the fact makes an answer

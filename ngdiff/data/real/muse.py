@@ -1,4 +1,4 @@
-"""MUSE: long documents to forget, and four ways to ask whether they are.
+"""MUSE: long documents to forget, and four measures of whether they are forgotten.
 
 Reference: Shi et al. 2024, arXiv 2407.06460.
 

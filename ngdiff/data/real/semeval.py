@@ -2,7 +2,7 @@
 
 The data are LUME's, Apache-2.0.
 
-What a row is, `ngdiff.data.real.semeval_rows` says.
+`ngdiff.data.real.semeval_rows` defines a row.
 
 The organisers' files of the membership inference attack (MIA) are not public. Without them, members
 are rebuilt from the training split's forget rows of Task3 (`input + " " + output`). The non-members

@@ -2,8 +2,8 @@
 
 Rows come from the hub (`locuslab/TOFU`) through `datasets`, or from a local folder with the hub's
 files (or the same rows as jsonl, parquet, …: `ngdiff.data.sources.stored`). Forget and retain rows
-never ask the same, and this holds on real TOFU. It asks one question about two authors, but both
-are retained ("What is the full name of the author?", rows 100 and 440 of full).
+never have the same question, and this holds on real TOFU. One question is about two authors, but
+both are retained ("What is the full name of the author?", rows 100 and 440 of full).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def tofu(
 def from_source(recipe: dict[str, Any]) -> Benchmark:
     """The benchmark of a recipe {"split", "retain_rows", "root", "revision"}.
 
-    With "asked" it is only what an evaluation asks.
+    With "asked" it is only the rows to evaluate.
     """
     split, asked = recipe["split"], recipe.get("asked", False)
     if split not in SPLITS:
@@ -83,7 +83,7 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
 
 
 def asked(split: str, root: str | Path) -> Benchmark:
-    """Return what an evaluation asks of a folder: its *_perturbed files.
+    """Return the rows that an evaluation reads from a folder: its *_perturbed files.
 
     Whatever else of the benchmark the folder lacks is left out.
 
@@ -169,7 +169,7 @@ def _rows(path: Path) -> list[Row]:
 
 
 def _check_aligned(configs: dict[str, list[Row]], perturbed: str, plain: str) -> None:
-    """The k-th perturbed row asks what the k-th plain row asks, as far as the shorter goes."""
+    """Check that the k-th perturbed and the k-th plain row agree, where both exist."""
     for i, (p, row) in enumerate(zip(configs[perturbed], configs[plain], strict=False)):
         if (p["question"], p["answer"]) != (row["question"], row["answer"]):
             key = "question" if p["question"] != row["question"] else "answer"
