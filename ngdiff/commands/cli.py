@@ -28,7 +28,7 @@ ERRORS = (
 )  # they say what to do, or name the file
 
 app = typer.Typer(
-    help="Normalised gradient difference: unlearn, measure, reproduce the paper.",
+    help="Unlearn by normalised gradient difference, evaluate models, run the notebooks.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -93,8 +93,8 @@ def in_short(grid: Grid) -> list[str]:
     low, high = _swings(grid.tuning)
     return [
         _scores(grid),
-        f"Of these it was worse than {_list(grid.methods('tuned'))}.",
-        f"It was better than {_list(grid.methods('NGDiff + AutoLR'))}.",
+        f"Better tuned methods: {_list(grid.methods('tuned'))}.",
+        f"Worse tuned methods: {_list(grid.methods('NGDiff + AutoLR'))}.",
         _failed(grid),
         _too_far(grid),
         f"Starting rates from {first:g} to {last:g} moved its score by {spread:.3f}. Constant "
@@ -164,7 +164,8 @@ def verdicts(grid: Grid) -> str:
     below = [m for m, r in grid.against.items() if r["high"] is not None and r["high"] < 0]
     open_, apart = grid.methods("undecided"), grid.methods("not matched")
     said = [
-        f"On these pairs {OURSELVES} scores **lower** than {_list(grid.methods('tuned'))}.",
+        f"Against tuned methods, on these pairs, {OURSELVES} scores **lower** than "
+        f"{_list(grid.methods('tuned'))}.",
         f"It scores higher than {_list(grid.methods('NGDiff + AutoLR'))}.",
         f"It is undecided against {_list(open_)}: the interval contains zero." if open_ else "",
         f"There are no such pairs with {_list(apart)}." if apart else "",

@@ -303,12 +303,12 @@ def small_grid(late: bool = True, **verdict) -> sentences.Grid:
 
 
 def test_the_short_sentences_are_worked_out_from_the_rows():
-    scores, worse, better, failed, far, rates = sentences.in_short(small_grid())
+    scores, ahead, behind, failed, far, rates = sentences.in_short(small_grid())
     assert "a mean score of 0.900. Tuned methods have 0.900 (NGDiff) to 0.900 (NGDiff)." in scores
-    assert worse == "Of these it was worse than NPO."
+    assert ahead == "Better tuned methods: NPO."
     assert failed.startswith("AutoLR failed with NPO:")
     assert "forgot too much: its forget loss was 13.4, the hold-out level 2.1." in far
-    assert better == "It was better than no method."
+    assert behind == "Worse tuned methods: no method."
     assert "from 1e-05 to 0.01 moved its score by 0.003" in rates and "0.40 to 0.40" in rates
 
 
