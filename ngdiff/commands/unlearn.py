@@ -182,7 +182,9 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
             "  Methods such as NGDiff then forget far too much (README, Limits)"
         )
     else:
-        seen = f", its loss on the {len(bench.holdout)} hold-out rows" if job.holdout else ""
+        seen = (
+            f", the model's loss on the {len(bench.holdout)} hold-out rows" if job.holdout else ""
+        )
         lines.append(f"  stop: when the batch's forget loss reaches {level:.4g}{seen}")
     if (job.work / CHECKPOINT).exists():
         lines.append("  resumes from its checkpoint")
