@@ -33,6 +33,7 @@ LOOKS = 10  # radii that a probe tries at most
 BLUR = 0.5  # the part of the way to a probe that rounding of the weights may be
 LEAST, MOST = 1e-12, 1e6  # of rates and radii
 GROWTH = 100.0  # of a rate over the first that was found: near R = 0 every rate seems harmless
+AGREES = ("accepted", "bounded")  # outcomes of a probe that keeps its rate for longer
 Wants = Callable[[Fit], float]  # the rate that a fit wants
 
 
@@ -45,18 +46,21 @@ class AutoLR(StepSize):
     why. On a quadratic under SGD one probe gives both exactly. The rise is e = `slack`·(t + 1)·R at
     update t. So the first steps may cost least, and a run that takes long may cost more.
 
-    A parabola is believed from h/√10 to √10·h. A probe changes h until the rate is within that
-    reach. Once a first rate has been found, a probe moves the rate by at most √10 upwards. The next
-    probe is 1, 2, 4, … up to `every` updates away while the rate stays within reach, and one update
-    away when it does not.
+    A parabola is believed from h/√10 to √10·h. The first probe changes h until the rate is within
+    that reach. A later probe moves the rate half the way in logarithms, to the geometric mean of
+    the old and the new one, since other rows would give another rate. A rate further up is reached
+    in steps of √10, one a probe. One further down is searched for at once. The next probe is 1, 2,
+    4, … up to `every` updates away while the rate stays within reach. After a step of √10 this gap
+    stays as it is.
 
     Between probes the step's own R is watched. When it has risen by more than R itself since the
-    last probe, the rate is cut and the next update probes. (One steep direction of curvature k
-    multiplies R by g = (ηk − 1)² a step. The cut to η/(1 + √g) = 1/k ends that growth.)
+    last probe, the rate of this update is cut, the next update probes around the rate of before,
+    and the gap is halved. (One steep direction of curvature k multiplies R by g = (ηk − 1)² a step.
+    The cut to η/(1 + √g) = 1/k ends that growth. A rise may also be that of a few hard rows.)
 
     Every step logs an outcome. Without a probe it is `held`, or `cut`. After a probe it is
     `accepted` (the rate is within reach), `clipped_up` or `clipped_down` (it is not), or `bounded`
-    (it is 100 times the first rate that was found, and no more). Where no radius showed anything it
+    (it may be at most 100 times the first rate that was found). Where no radius showed anything it
     is `flat` (R does not move; the rate stays) or `nonfinite` (the rate falls by 100).
 
     lr: the rate at which the search starts. Its order of magnitude does not matter.
@@ -101,6 +105,16 @@ class AutoLR(StepSize):
         """The rate that a fit wants when a step may cost `rise`."""
         return at.rate(rise)
 
+    def moved(self, old: float, new: float) -> float:
+        """The rate between an old one and one within its reach: their geometric mean."""
+        return math.sqrt(old * new)
+
+    def wait(self, gap: int, outcome: str) -> int:
+        """Updates from a probe to the next one, from the gap before it and its outcome."""
+        if outcome in AGREES:
+            return min(max(2 * gap, 1), self.every)
+        return gap if outcome == "clipped_up" else 0
+
     def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
         nxt = replace(state, step=state.step + 1, outcome="held")
         if not self.probes(state):
@@ -113,20 +127,24 @@ class AutoLR(StepSize):
         now = _scale(exact_sum(abs(x) for x in L_0), info)
         kept = self.kept(state.size, now)
         wants = partial(self.rate, rise=self.rise(state.step, min(kept, now)))
-        looked = _look(counted, L_0, state.eta, wants, searching=not state.found)
-        within = looked.outcome == "accepted"
-        eta = min(looked.eta, GROWTH * state.found) if state.found else looked.eta
-        agrees = within or eta < looked.eta
-        gap = min(max(2 * state.gap, 1), self.every) if agrees else 0
+        old = state.chosen or state.eta
+        looked = _look(counted, L_0, old, wants, searching=not state.found)
+        eta, outcome = looked.eta, looked.outcome
+        if state.found and eta > GROWTH * state.found:
+            eta, outcome = GROWTH * state.found, "bounded"
+        if state.found and outcome in AGREES and old / REACH <= eta <= old * REACH:
+            eta = self.moved(old, eta)
+        gap = self.wait(state.gap, outcome)
         return replace(
             nxt,
             eta=eta,
-            outcome=looked.outcome if eta == looked.eta else "bounded",
+            chosen=eta,
+            outcome=outcome,
             slope=looked.fit.slope,
             curvature=looked.fit.curvature,
             proposed=looked.fit.eta,
             radius=looked.fit.radius,
-            found=state.found or (eta if within else 0.0),
+            found=state.found or (eta if outcome == "accepted" else 0.0),
             due=state.step + max(gap, 1),
             gap=gap,
             R=R if info is None else max(R, info.retain),
@@ -226,13 +244,16 @@ def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, searching:
 
 
 def _watched(state: State, R: float) -> State:
-    """A held state; where R has risen by more than itself, the rate cut and a probe due next."""
+    """A held state; where R has risen by more than itself, its rate cut and a probe due next.
+
+    `chosen` stays. So the cut is of one update, and the next probe judges it.
+    """
     scale = max(abs(state.R), state.size)
     if not state.R + scale < R:
         return state
     growth = (R - state.R + scale) / scale if scale else 1.0  # 0 is no scale: the rate is halved
     eta = _bounded(state.eta / (1 + math.sqrt(growth)))
-    return replace(state, eta=eta, outcome="cut", due=state.step, gap=0, R=R)
+    return replace(state, eta=eta, outcome="cut", due=state.step, gap=state.gap // 2, R=R)
 
 
 def _scale(size: float, info: Info | None) -> float:

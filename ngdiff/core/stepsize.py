@@ -51,6 +51,7 @@ class State:
     found: float = 0.0  # the first rate that was within reach of its probe
     due: int = 0  # the step of the next probe
     gap: int = 0  # steps between the last probe and the next
+    chosen: float = 0.0  # the rate that the last probe chose; a cut leaves it as it is
     R: float = math.inf  # the retain loss that the steps since the last probe are held against
     size: float = math.inf  # what a rise of it is a share of
     forwards: int = 0  # forward passes spent on probing so far

@@ -57,6 +57,22 @@ class _Above(_Level):
 
 
 @dataclass(frozen=True)
+class _Jump(AutoLR):
+    """The rate that a probe wants, in place of the mean with the rate of before."""
+
+    def moved(self, old: float, new: float) -> float:
+        return new
+
+
+@dataclass(frozen=True)
+class _Early(AutoLR):
+    """The next update probes after every rate out of reach."""
+
+    def wait(self, gap: int, outcome: str) -> int:
+        return 0 if outcome == "clipped_up" else super().wait(gap, outcome)
+
+
+@dataclass(frozen=True)
 class _Held(AutoLR):
     """A probe every ten updates whatever it sees, and no watch over R in between."""
 
@@ -77,15 +93,17 @@ class Design:
 
 
 DESIGNS = (
-    Design("AutoLR", "the default", AutoLR, STARTS),
-    Design("ThreePoint", "GeN's bare formula", ThreePoint, STARTS),
-    Design("slack 0", "η* alone, with search, reach and cut", partial(AutoLR, slack=0.0)),
-    Design("first", "e as a share of R at the first probe", _First),
+    Design("AutoLR", "nothing: the default", AutoLR, STARTS),
+    Design("ThreePoint", "GeN's bare formula instead", ThreePoint, STARTS),
+    Design("slack 0", "R may not rise: η* alone", partial(AutoLR, slack=0.0)),
+    Design("first", "e is a share of R at the first probe, not of the least R", _First),
     Design("slack 0.002", "twice the slack", partial(AutoLR, slack=2e-3)),
-    Design("level slack", "e = R/100 at every step", _Level),
-    Design("root", "e = R/100, and its root where R falls", _Root),
-    Design("above", "e = R/100 above the minimum along the line", _Above),
-    Design("own rows", "probes look at the step's own rows", partial(AutoLR, fresh=0)),
-    Design("fresh 1", "a third of the rows", partial(AutoLR, fresh=1)),
-    Design("held", "a probe in ten updates, no cut", _Held),
+    Design("level slack", "e = R/100 at every update: it does not grow with t", _Level),
+    Design("root", "e = R/100, and also where R falls: the η with sη + ½cη² = e", _Root),
+    Design("above", "e = R/100, counted from the minimum along the line", _Above),
+    Design("own rows", "probes use the update's own rows", partial(AutoLR, fresh=0)),
+    Design("fresh 1", "probes use a third of the rows", partial(AutoLR, fresh=1)),
+    Design("jump", "no mean: the rate becomes the wanted one", _Jump),
+    Design("early", "the next update probes after each step of √10", _Early),
+    Design("held", "a probe every ten updates, no cut", _Held),
 )

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -101,13 +102,16 @@ def measure(
 ) -> list[Row]:
     """Run what `path` does not hold yet, save every problem's rows as they are done; return all.
 
-    Rows of other code are not taken over.
+    Rows of other code are replaced, and their number is printed.
     """
     mark = {"code": code.fingerprint(__name__)[:16]}
     todo, done = cells(problems, seeds, designs), {}
     if path is not None and path.exists():
-        saved = [row for row in read_rows(path) if row["stamp"]["config"] == mark]
+        rows = read_rows(path)
+        saved = [row for row in rows if row["stamp"]["config"] == mark]
         done = {tuple(row[name] for name in KEY): row for row in saved}
+        if older := len(rows) - len(saved):
+            print(f"{path}: {older} rows of other code will be replaced", file=sys.stderr)
     progress, made = Progress("run", len(todo)), {}
     for n, cell in enumerate(todo, 1):
         if cell.key not in done:

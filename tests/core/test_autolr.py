@@ -116,8 +116,8 @@ def test_a_search_that_found_nothing_is_made_again():
     ("best", "eta", "outcome"),
     [
         (0.1, 0.1, "accepted"),
-        (0.3, 0.3, "accepted"),
-        (0.033, 0.033, "accepted"),
+        (0.3, math.sqrt(0.1 * 0.3), "accepted"),  # the mean with the rate of before
+        (0.033, math.sqrt(0.1 * 0.033), "accepted"),
         (0.32, 0.1 * REACH, "clipped_up"),
         (5.0, 0.1 * REACH, "clipped_up"),
         (0.031, 0.031, "accepted"),  # of the fit at its own radius, the second
@@ -142,9 +142,12 @@ def test_no_rate_exceeds_a_hundred_times_the_first():
     """Near R = 0 every rate seems harmless, until the next update shows that it was not."""
     state = replace(LATER, eta=9.0, gap=4, step=7, due=7)
     after = probed(PLAIN, valley(25.0), state)
-    assert (after.eta, after.outcome) == (0.1 * GROWTH, "bounded")
+    assert (after.eta, after.outcome) == (pytest.approx(math.sqrt(9.0 * 0.1 * GROWTH)), "bounded")
     assert after.gap == 8 and after.found == 0.1  # it agrees, and probes as seldom as that
     assert probed(PLAIN, valley(9.5), state).outcome == "accepted"
+    for _ in range(60):
+        after = probed(PLAIN, valley(1e3), replace(after, step=after.due))
+    assert after.eta == pytest.approx(0.1 * GROWTH) and after.eta <= 0.1 * GROWTH * (1 + 1e-12)
 
 
 # ------------------------------------------------------------------------ lines that show nothing
@@ -295,9 +298,11 @@ def test_a_rise_is_a_share_of_the_least_loss_that_a_probe_has_seen():
     """A rise that has been made does not pay for a larger one."""
     rule, state, sizes = AutoLR(lr=0.1, slack=0.01, every=1, fresh=0), State(eta=0.1), []
     for R in (2.0, 8.0, 1.0, 4.0):
-        state = probed(rule, valley(0.0, R_0=R), state)
+        before, state = state, probed(rule, valley(0.0, R_0=R), state)
         sizes.append(state.size)
-        assert state.eta == pytest.approx(math.sqrt(2 * 0.01 * state.step * sizes[-1]), rel=1e-6)
+        wanted = math.sqrt(2 * 0.01 * state.step * sizes[-1])
+        mean = math.sqrt(before.eta * wanted) if before.found else wanted
+        assert state.eta == pytest.approx(mean, rel=1e-6)
     assert sizes == [2.0, 2.0, 1.0, 1.0] and State().size == math.inf
 
 
@@ -306,5 +311,7 @@ def test_a_loss_that_is_once_exactly_zero_does_not_end_the_slack():
     rule = AutoLR(lr=0.1, slack=0.01, fresh=0)
     once = probed(rule, valley(0.0, R_0=0.0), State(eta=0.1, found=0.1, size=2.0))
     assert once.size == 2.0
-    after = probed(rule, valley(0.0, R_0=3.0), replace(once, eta=0.1, due=once.step))
-    assert after.size == 2.0 and after.eta == pytest.approx(math.sqrt(2 * 0.01 * 2 * 2.0))
+    wanted = math.sqrt(2 * 0.01 * 2 * 2.0)
+    now = replace(once, eta=wanted, chosen=wanted, due=once.step)
+    after = probed(rule, valley(0.0, R_0=3.0), now)
+    assert after.size == 2.0 and after.eta == pytest.approx(wanted)

@@ -34,11 +34,14 @@ def test_probes_are_one_two_four_updates_apart_while_they_agree():
         rule.step(rule.init(), None)
 
 
-def test_the_gap_is_one_where_the_rate_is_out_of_reach():
+def test_the_gap_is_one_where_there_is_no_rate_and_stays_after_a_step_up():
     state = State(step=15, eta=0.1, found=0.1, due=15, gap=8)
-    for f in (valley(10.0), lambda h: 1 + h, lambda h: 1.0, lambda h: math.nan):
+    for f in (lambda h: 1 + h, lambda h: 1.0, lambda h: math.nan):
         after = probed(AutoLR(lr=0.1, slack=0.0, fresh=0), f, state)
         assert (after.due, after.gap) == (16, 0)
+    up = probed(PLAIN, valley(10.0), state)
+    assert (up.outcome, up.due, up.gap) == ("clipped_up", 23, 8)
+    assert probed(PLAIN, valley(10.0), replace(state, gap=0)).due == 16
     assert probed(PLAIN, valley(0.1), state).due == 31
     assert probed(PLAIN, valley(0.1), replace(state, gap=64)).due == 79  # `every` = 64
 
@@ -84,6 +87,30 @@ def test_nothing_is_cut_on_falls_numbers_that_are_none_or_without_a_probe():
     assert held(math.inf).eta == LEAST
     assert PLAIN.step(State(step=5, eta=0.1, due=9), None, info(1e9)).outcome == "held"
     assert PLAIN.step(State(step=5, eta=0.1, due=9, R=1.0), None).outcome == "held"  # not told
+
+
+def test_a_cut_is_of_one_update_and_the_next_probe_judges_the_rate_of_before():
+    """A rise of a few hard rows leaves the rate; one of the loss itself lowers it."""
+    state = State(step=5, eta=0.1, chosen=0.1, due=9, gap=8, R=1.0, size=1.0, found=0.1)
+    cut = PLAIN.step(state, None, info(10.0))
+    assert cut.eta < 0.03 and (cut.due, cut.gap) == (6, 4)
+    alarm, true = probed(PLAIN, valley(0.1), cut), probed(PLAIN, valley(1e-3), cut)
+    assert (alarm.eta, alarm.outcome) == (pytest.approx(0.1), "accepted")
+    assert (true.eta, true.outcome) == (pytest.approx(1e-3), "accepted")
+    assert alarm.due == 6 + 8 and alarm.chosen == alarm.eta
+
+
+@given(st.floats(-0.33, 0.33))
+def test_rates_that_scatter_are_averaged_in_logarithms(k):
+    """A wanted rate that jumps between 10ᵏ and 10⁻ᵏ moves the rate by 10^(k/3) in the end."""
+    rule = AutoLR(lr=0.1, slack=0.0, every=1, fresh=0)
+    state, moves = State(eta=0.1, found=0.1), []
+    for t in range(24):
+        state = probed(rule, valley(0.1 * 10 ** (k if t % 2 else -k)), state)
+        assert state.outcome == "accepted"
+        moves.append(math.log10(state.eta / 0.1))
+    assert max(map(abs, moves)) <= abs(k) / 2 + 1e-9
+    assert moves[-2:] == pytest.approx([-k / 3, k / 3], abs=1e-6)
 
 
 def test_a_second_rise_is_held_against_the_first():
