@@ -23,6 +23,7 @@ from torch import Tensor
 
 from ngdiff.core.probe import evaluating
 from ngdiff.evaluation import packed
+from ngdiff.evaluation.linear import quick
 from ngdiff.evaluation.metrics import mean_nll
 from ngdiff.evaluation.padding import batches, pad, positions, visible
 from ngdiff.evaluation.stats import Stats, cut, start, statistics
@@ -60,7 +61,7 @@ def likelihood(
         for i, example in enumerate(examples)
         if len(example) <= start(example)
     }
-    with evaluating(model):
+    with evaluating(model), quick(model):
         for found in _found(model, examples, moments, budget, blind):
             results |= found
             if tick is not None:

@@ -14,6 +14,7 @@ import torch
 
 from ngdiff.core.probe import evaluating
 from ngdiff.evaluation.decode import decode
+from ngdiff.evaluation.linear import quick
 from ngdiff.evaluation.padding import batches, context, pad, room, visible
 from ngdiff.evaluation.texts import stop_tokens
 from ngdiff.evaluation.ways import ways
@@ -53,7 +54,7 @@ def greedy(
     budget = budget or room(model)
     results: dict[tuple[int, ...], list[int]] = {prompt: [] for prompt in unique}
     done = 0
-    with evaluating(model):
+    with evaluating(model), quick(model):
         can, open_ = ways(model), [u for u in range(len(unique)) if space[u] > 0]
         continued = decode if can.steps else _recomputed
         for batch in batches(lengths, open_, budget if can.steps or can.pads else 1):

@@ -28,6 +28,7 @@ from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
 from ngdiff.core.probe import evaluating
+from ngdiff.evaluation.linear import quick
 from ngdiff.evaluation.padding import batches, pad, visible
 from ngdiff.evaluation.stats import start
 from ngdiff.evaluation.ways import FAILS, ways
@@ -179,7 +180,7 @@ def _together(
         inputs["position_ids"] = torch.arange(time, device=ids.device).expand(len(rows), time)
     if blind is not None:
         inputs["attention_mask"] = visible(ids, mask, blind)
-    with _watched(layers) as uses:
+    with quick(model), _watched(layers) as uses:
         output = model(input_ids=ids, **inputs, use_cache=False, logits_to_keep=time - first)
     logits = output.logits[:, first - time :].float()
     if any(len(u.given) != len(rows) or u.made.dim() != 3 for u in uses):

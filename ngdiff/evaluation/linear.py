@@ -1,0 +1,77 @@
+"""A float32 model's matrix products on a CPU, by oneDNN.
+
+`torch.nn.functional.linear` gives them to MKL, which takes AVX2 on a CPU that is not Intel's. On
+AMD's Zen 5, oneDNN's AVX-512 is 2.3 times as fast. Both sum in float32, in another order at most.
+A few tokens stay with MKL, whose calls cost less.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+FEW = 32  # tokens: with fewer, a call costs more than its product
+
+
+@contextmanager
+def quick(model: Any) -> Iterator[None]:
+    """Compute the plain linear layers of a float32 model on an AVX-512 CPU by oneDNN meanwhile.
+
+    A gradient reaches a layer's input by it, but not its weight or bias.
+    """
+    layers = [layer for layer in model.modules() if _plain(layer)] if _there() else []
+    for layer in layers:
+        layer.forward = partial(_forward, layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """Return x Wᵀ + b, (…, outputs), of x (…, inputs) and W (outputs, inputs); by oneDNN."""
+    return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+def _there() -> bool:
+    """Return whether this build of torch has oneDNN's products, and the CPU AVX-512."""
+    there = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    return there and torch.backends.cpu.get_cpu_capability() == "AVX512"
+
+
+def _plain(layer: nn.Module) -> bool:
+    """Return whether a layer is a `Linear` in float32 on a CPU whose forward is its class's."""
+    if type(layer) is not nn.Linear or "forward" in vars(layer):
+        return False
+    if type(layer.weight) is not nn.Parameter:  # a shard, or made of other tensors
+        return False
+    return layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32
+
+
+def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
+    autocast = torch.is_autocast_enabled("cpu")
+    if x.dtype != torch.float32 or autocast or x.numel() < FEW * x.shape[-1]:
+        return nn.functional.linear(x, layer.weight, layer.bias)
+    if torch.is_grad_enabled():
+        return _Linear.apply(x, layer.weight, layer.bias)
+    return product(x, layer.weight, layer.bias)
+
+
+class _Linear(torch.autograd.Function):
+    """`product` with the gradient of its input."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(weight)
+        return product(x, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
+        (weight,) = ctx.saved_tensors
+        return product(grad, weight.t()) if ctx.needs_input_grad[0] else None, None, None
