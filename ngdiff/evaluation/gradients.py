@@ -8,7 +8,12 @@ the layer's input a and the gradient b of its output, each (time, size):
     embedding  b_t added up at the token of t
     norm       Σ_t b_t ⊙ x̂_t (bias Σ_t b_t), x̂ what the weight multiplies
 
-A tensor that several layers share has the sum of theirs. Rows are taken one by one in two cases:
+A tensor that several layers share has the sum of theirs. The first two kinds are sums Σ_t u_t v_tᵀ,
+of an embedding with u_t the token's unit vector. Short texts need not add them up:
+
+    ‖Σ_t u_t v_tᵀ‖² = Σ_{s,t} (u_s·u_t)(v_s·v_t)
+
+Rows are taken one by one in two cases:
 where a model holds a trainable tensor of another kind, and where a batch of two does not give what
 its rows give alone.
 """
@@ -90,6 +95,19 @@ class Use:
     layer: nn.Module
     given: Tensor
     made: Tensor
+
+    def factors(self, b: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Return u and v, (batch, time, size) each, of the weight's gradient Σ_t u_t v_tᵀ.
+
+        b  gradient of the output, (batch, time, size)
+        An embedding's u are its tokens, (batch, time). None for a norm.
+        """
+        a, b = self.given, b.float()
+        if isinstance(self.layer, nn.Embedding):
+            return a, b
+        if isinstance(self.layer, nn.Linear):
+            return b, a.float()
+        return (a.float(), b) if isinstance(self.layer, Conv1D) else None
 
     def add(self, name: str, b: Tensor, rows: slice, total: Tensor | None) -> Tensor:
         """Return the rows' gradients of the layer's weight or bias, added to `total`.
@@ -182,32 +200,70 @@ def _together(
         inputs["attention_mask"] = visible(ids, mask, blind)
     with quick(model), _watched(layers) as uses:
         output = model(input_ids=ids, **inputs, use_cache=False, logits_to_keep=time - first)
-    logits = output.logits[:, first - time :].float()
     if any(len(u.given) != len(rows) or u.made.dim() != 3 for u in uses):
         raise ValueError("a layer joins the rows of a batch")
-    loss = logits.new_zeros(())
-    for b, (row, begin) in enumerate(zip(rows, begins, strict=True)):
-        labels = torch.tensor(row.input_ids[begin:-1], device=ids.device)
-        at = slice(begin - 1 - first, begin - 1 - first + len(labels))
-        loss = loss + nn.functional.cross_entropy(logits[b, at], labels)
+    loss = _losses(output.logits[:, first - time :], rows, first).sum()
     back = torch.autograd.grad(loss, [use.made for use in uses], allow_unused=True)
     return _norms([(u, b) for u, b in zip(uses, back, strict=True) if b is not None], len(rows))
+
+
+def _losses(logits: Tensor, rows: list[Example], first: int) -> Tensor:
+    """Return the mean NLL of each row, (rows,), from the logits of position `first` and later."""
+    begins = [start(row) for row in rows]
+    owner = [b for b, row in enumerate(rows) for _ in row.input_ids[begins[b] : -1]]
+    place = [
+        t - 1 - first for b, row in zip(begins, rows, strict=True) for t in range(b, len(row) - 1)
+    ]
+    labels = [token for b, row in zip(begins, rows, strict=True) for token in row.input_ids[b:-1]]
+    owner_, place_, labels_ = (
+        torch.tensor(x, device=logits.device) for x in (owner, place, labels)
+    )
+    nll = nn.functional.cross_entropy(logits[owner_, place_].float(), labels_, reduction="none")
+    total = nll.new_zeros(len(rows)).index_add(0, owner_, nll)
+    return total / owner_.bincount(minlength=len(rows))
 
 
 @torch.no_grad()
 def _norms(uses: list[tuple[Use, Tensor]], rows: int) -> list[float]:
     """Return the mean over tensors of each row's gradient norm."""
-    parts: dict[nn.Parameter, list[Any]] = {}
+    parts: dict[nn.Parameter, list[tuple[str, Use, Tensor]]] = {}
     for use, b in sorted(uses, key=lambda pair: isinstance(pair[0].layer, nn.Embedding)):
         for name, p in use.layer.named_parameters(recurse=False):
             if p.requires_grad:
-                parts.setdefault(p, []).append(partial(use.add, name, b))
+                parts.setdefault(p, []).append((name, use, b))
     norms = []
     for p, shares in parts.items():
+        pairs = [use.factors(b) if name == "weight" else None for name, use, b in shares]
+        short = [b.shape[1] * sum(p.shape) < p.numel() for _, _, b in shares]
+        if all(short) and None not in pairs:
+            norms.append(_by_products(pairs))
+            continue
+        adds = [partial(use.add, name, b) for name, use, b in shares]
         size = max(1, PIECE // p.numel())
         pieces = [slice(i, i + size) for i in range(0, rows, size)]
-        norms.append(torch.cat([_summed(shares, piece).norm(dim=1) for piece in pieces]))
+        norms.append(torch.cat([_summed(adds, piece).norm(dim=1) for piece in pieces]))
     return torch.stack(norms).mean(0).tolist()
+
+
+def _by_products(pairs: list[Any]) -> Tensor:
+    """Return ‖Σ_t u_t v_tᵀ‖ of each row, (rows,), from the factors of all layers that share it."""
+    square = torch.zeros((), dtype=torch.float64, device=pairs[0][1].device)
+    for i, (u, v) in enumerate(pairs):
+        for j, (u_, v_) in enumerate(pairs[: i + 1]):
+            product = (_products(u, u_) * (v @ v_.mT)).sum((1, 2), dtype=torch.float64)
+            square = square + (product if i == j else 2 * product)
+    return square.clamp(min=0.0).sqrt().float()
+
+
+def _products(u: Tensor, v: Tensor) -> Tensor:
+    """Return u_s·v_t, (rows, time of u, time of v), where tokens stand for their unit vectors."""
+    if u.dim() == v.dim() == 2:
+        return (u[:, :, None] == v[:, None]).float()
+    if u.dim() == 2:
+        return _products(v, u).mT
+    if v.dim() == 2:
+        return u.gather(2, v[:, None].expand(-1, u.shape[1], -1))
+    return u @ v.mT
 
 
 def _summed(shares: list[Any], rows: slice) -> Tensor:

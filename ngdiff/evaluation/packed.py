@@ -19,7 +19,7 @@ from ngdiff.evaluation.padding import pad, visible
 from ngdiff.evaluation.stats import Stats, cut, start, statistics
 from ngdiff.lm.tokens import Example
 
-LIMIT = 512  # tokens of a tree: attention looks at all pairs
+LIMIT = 256  # tokens of a tree: attention looks at all pairs, and prompts are short
 # how configurations call what a token of some layer sees at most
 WINDOWS = ("window", "window_size", "attention_chunk_size", "local_attention")
 
