@@ -13,9 +13,10 @@ of an embedding with u_t the token's unit vector. Short texts need not add them 
 
     ‖Σ_t u_t v_tᵀ‖² = Σ_{s,t} (u_s·u_t)(v_s·v_t)
 
-Rows are taken one by one in two cases:
-where a model holds a trainable tensor of another kind, and where a batch of two does not give what
-its rows give alone.
+That is less work, and rounds less: a large tensor's squares are many to add in float32.
+
+Rows are taken one by one in two cases: where a model holds a trainable tensor of another kind, and
+where a batch of two does not give what its rows give alone.
 """
 
 from __future__ import annotations

@@ -60,9 +60,11 @@ def statistics(
         told = slice(cuts[n], cuts[n + 1])
         mine, target = owner[told] - n * size, targets[told]
         z = flat[here].float()  # (positions, vocabulary)
-        lse, best = z.logsumexp(-1), z.argmax(-1)
-        logp = z[mine, target] - lse[mine]
-        hits = (best[mine] == target) & logp.isfinite()
+        lse, best = z.logsumexp(-1), z.amax(-1)
+        its = z[mine, target]
+        logp, hits = its - lse[mine], its == best[mine]
+        hits[hits.clone()] = z[mine[hits]].argmax(-1) == target[hits]  # the first of equal logits
+        hits &= logp.isfinite()
         mean, var = torch.full_like(lse, torch.nan), torch.full_like(lse, torch.nan)
         if want.any():
             mean[want], var[want] = _moments(z[want], lse[want])

@@ -1,10 +1,10 @@
 """What an evaluation's time goes to, beside the least that its matrix products need.
 
-The floor of a part is tokens × FLOPs, at the speed of a plain matrix product of the model's own
-shape on this machine. Each token that must be computed counts 2 FLOPs a weight, and three times
-that with a backward. Output weights count only where something is predicted. Attention and all that
-is no product are above it. Above the floor are also the operators listed with their own CPU time,
-by torch.profiler.
+The floor of a part is tokens × FLOPs, at the speed of a matrix product of the model's own shape on
+this machine, by the library that the evaluation uses (`evaluation.linear`). Each token that must be
+computed counts 2 FLOPs a weight, and three times that with a backward. Output weights count only
+where something is predicted. Attention and all that is no product are above it. Above the floor are
+also the operators listed with their own CPU time, by torch.profiler.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
+from ngdiff.evaluation.linear import quick
 from ngdiff.lm.train import one_thread
 from ngdiff.store.table import Column, Table
 
@@ -54,14 +56,15 @@ def _row(part: str, what: str, seconds: float, of: float) -> Row:
 def rate(config: Any) -> float:
     """FLOP/s of a float32 product of 512 tokens with the model's feed-forward weights."""
     tokens, wide = 512, config.intermediate_size
-    x, w = torch.randn(tokens, config.hidden_size), torch.randn(wide, config.hidden_size)
+    x, layer = torch.randn(tokens, config.hidden_size), nn.Linear(config.hidden_size, wide, False)
     best = 0.0
-    for _ in range(5):
-        cpu = time.process_time()
-        for _ in range(20):
-            torch.nn.functional.linear(x, w)
-        spent = time.process_time() - cpu
-        best = max(best, 20 * 2 * tokens * w.numel() / spent)
+    with quick(layer), torch.inference_mode():
+        for _ in range(5):
+            cpu = time.process_time()
+            for _ in range(20):
+                layer(x)
+            spent = time.process_time() - cpu
+            best = max(best, 20 * 2 * tokens * layer.weight.numel() / spent)
     return best
 
 

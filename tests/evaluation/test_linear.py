@@ -102,6 +102,15 @@ def test_an_evaluation_gives_the_same_numbers_and_texts(name, monkeypatch):
     assert said == said_
 
 
+@needs
+def test_norms_of_a_model_that_trains_one_layer_are_the_same(monkeypatch):
+    model, texts = copy.deepcopy(causal.model("llama")).requires_grad_(False), causal.texts()
+    model.model.layers[0].self_attn.q_proj.weight.requires_grad_(True)  # its input has no gradient
+    found = gradients.gradient_norms(model, texts)
+    monkeypatch.setattr(gradients, "quick", lambda model: nullcontext())
+    np.testing.assert_allclose(found, gradients.gradient_norms(model, texts), rtol=1e-4)
+
+
 def test_a_cpu_without_avx512_keeps_torchs_products(monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX2")
