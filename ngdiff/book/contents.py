@@ -69,6 +69,20 @@ def purpose(root: Path, folder: str) -> str:
     return text.split(". ")[0].removesuffix(".")
 
 
+def tree(root: Path) -> str:
+    """Return the package's folders with what each is for, bottom up.
+
+    What stands before a colon is enough, unless it is one word or a command.
+    """
+    lines = []
+    for name in order(root):
+        whole = purpose(root, name)
+        head = whole.split(": ")[0]
+        short = " " in head and "`" not in head
+        lines.append(f"  {f'{name}/':<12} {head if short else whole}")
+    return "\n".join(["```", "ngdiff/", *lines, "```"]) if lines else NOT_RUN
+
+
 def folders(root: Path) -> str:
     """Return the folders as a table, bottom up, with all that each is for."""
     lines = [{"folder": f"ngdiff/{name}", "what": purpose(root, name)} for name in order(root)]
@@ -145,6 +159,6 @@ def paper_map(root: Path) -> str:
 
 
 BLOCKS: dict[str, Callable[[Path], str]] = {
-    **{"notebooks": notebooks, "folders": folders, "map": paper_map},
+    **{"notebooks": notebooks, "tree": tree, "folders": folders, "map": paper_map},
     **{"methods": methods, "conventions": conventions, "fields": autolr_fields},
 }

@@ -1,1 +1,1 @@
-"""The algorithm, for any torch model: two gradients, a direction, a step size, a step, a loop."""
+"""The algorithm: two gradients, a direction, a step size, a step, a loop, for any torch model."""

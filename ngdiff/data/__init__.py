@@ -1,4 +1,4 @@
-"""Rows of the benchmarks: what to forget, what to retain, what to evaluate.
+"""The benchmarks' rows: what to forget, what to retain, what to evaluate.
 
 Importing them loads neither torch nor `datasets`.
 

@@ -1,1 +1,1 @@
-"""Device, precision, memory, processes: where a step computes."""
+"""Where a step computes: device, precision, memory, processes."""

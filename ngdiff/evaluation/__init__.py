@@ -1,4 +1,4 @@
-"""The metrics of TOFU, MUSE and SemEval: `evaluate(lm, bench) -> Report`.
+"""All metrics: those of TOFU, MUSE and SemEval, by `evaluate(lm, bench) -> Report`.
 
 Importing the package loads neither torch nor transformers.
 """

@@ -1,1 +1,1 @@
-"""Language models and their prompts: loading, adapters, tokens, training, target, reference."""
+"""Language models: loading, prompts, adapters, tokens, training, target, reference."""

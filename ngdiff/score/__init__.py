@@ -1,4 +1,4 @@
-"""Scores from files of other tools: `ngdiff score`.
+"""Other tools' files: scored without a model, by `ngdiff score`.
 
 No model, no torch, no transformers.
 

@@ -1,4 +1,4 @@
-"""Paths, cache and saved rows: every file that is read or written, and the code behind a number.
+"""Saved files: paths, the cache, rows, and the code behind a number.
 
 Nothing here imports torch.
 """

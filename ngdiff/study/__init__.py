@@ -1,4 +1,4 @@
-"""The comparison of methods: what is run on equal terms, and what its rows say.
+"""The comparison: what is run on equal terms, and what its rows say.
 
 `ng.study.compare` is that of `ngdiff.study.comparison`; it loads on first use.
 """

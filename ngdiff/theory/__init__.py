@@ -1,1 +1,1 @@
-"""Quadratic problems and the paper's theorems, with slow references to test against."""
+"""Toy problems: quadratics and the paper's theorems, with slow references to test against."""

@@ -1,1 +1,1 @@
-"""Time and memory, and rules for the learning rate, measured: `ngdiff bench`."""
+"""Time and memory: measured, with the rules for the learning rate, by `ngdiff bench`."""

@@ -82,8 +82,8 @@ def test_the_evaluators_metrics_file(tmp_path):
     for text, message in (
         ("{", "metrics.json holds no average_acc"),
         ('{"acc": 1}', "holds no average_acc"),
-        ('{"average_acc": "0.3"}', "average_acc is '0.3', which is no share"),
-        ('{"average_acc": 37.1}', "average_acc is 37.1, which is no share"),
+        ('{"average_acc": "0.3"}', "average_acc is '0.3', not a share between 0 and 1"),
+        ('{"average_acc": 37.1}', "average_acc is 37.1, not a share between 0 and 1"),
     ):
         (tmp_path / "metrics.json").write_text(text)
         with pytest.raises(ValueError, match=message):
