@@ -50,7 +50,7 @@ def _said(paragraph: Callable[[Grid], str]) -> Callable[[Path], str]:
 
 def _in_short(rows: Grid) -> str:
     points = "\n".join(f"- {line}" for line in sentences.in_short(rows))
-    changed = "We chose the rule that names winners after seeing the results."
+    changed = "We chose the verdict rule after seeing the results."
     return f"{points}\n\n{changed} {sentences.first_rule(rows)}"
 
 

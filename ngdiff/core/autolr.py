@@ -50,8 +50,7 @@ class AutoLR(StepSize):
     that reach. A later probe moves the rate half the way in logarithms, to the geometric mean of
     the old and the new one, since other rows would give another rate. A rate further up is reached
     in steps of √10, one a probe. One further down is searched for at once. The next probe is 1, 2,
-    4, … up to `every` updates away while the rate stays within reach. After a step of √10 this gap
-    stays as it is.
+    4, … up to `every` updates away while the rate stays within reach. A step of √10 halves this gap.
 
     Between probes the step's own R is watched. When it has risen by more than R itself since the
     last probe, the rate of this update is cut, the next update probes around the rate of before,
@@ -113,7 +112,7 @@ class AutoLR(StepSize):
         """Updates from a probe to the next one, from the gap before it and its outcome."""
         if outcome in AGREES:
             return min(max(2 * gap, 1), self.every)
-        return gap if outcome == "clipped_up" else 0
+        return gap // 2 if outcome == "clipped_up" else 0
 
     def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
         nxt = replace(state, step=state.step + 1, outcome="held")

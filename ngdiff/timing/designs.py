@@ -73,6 +73,14 @@ class _Early(AutoLR):
 
 
 @dataclass(frozen=True)
+class _Late(AutoLR):
+    """A rate above the reach leaves the gap as it is."""
+
+    def wait(self, gap: int, outcome: str) -> int:
+        return gap if outcome == "clipped_up" else super().wait(gap, outcome)
+
+
+@dataclass(frozen=True)
 class _Held(AutoLR):
     """A probe every ten updates whatever it sees, and no watch over R in between."""
 
@@ -105,5 +113,6 @@ DESIGNS = (
     Design("fresh 1", "probes use a third of the rows", partial(AutoLR, fresh=1)),
     Design("jump", "no mean: the rate becomes the wanted one", _Jump),
     Design("early", "the next update probes after each step of √10", _Early),
+    Design("late", "a step of √10 leaves the gap between probes as it is", _Late),
     Design("held", "a probe every ten updates, no cut", _Held),
 )

@@ -34,13 +34,13 @@ def test_probes_are_one_two_four_updates_apart_while_they_agree():
         rule.step(rule.init(), None)
 
 
-def test_the_gap_is_one_where_there_is_no_rate_and_stays_after_a_step_up():
+def test_the_gap_is_one_where_there_is_no_rate_and_half_after_a_step_up():
     state = State(step=15, eta=0.1, found=0.1, due=15, gap=8)
     for f in (lambda h: 1 + h, lambda h: 1.0, lambda h: math.nan):
         after = probed(AutoLR(lr=0.1, slack=0.0, fresh=0), f, state)
         assert (after.due, after.gap) == (16, 0)
     up = probed(PLAIN, valley(10.0), state)
-    assert (up.outcome, up.due, up.gap) == ("clipped_up", 23, 8)
+    assert (up.outcome, up.due, up.gap) == ("clipped_up", 19, 4)
     assert probed(PLAIN, valley(10.0), replace(state, gap=0)).due == 16
     assert probed(PLAIN, valley(0.1), state).due == 31
     assert probed(PLAIN, valley(0.1), replace(state, gap=64)).due == 79  # `every` = 64
