@@ -186,5 +186,5 @@ def test_a_model_that_cannot_be_had_says_what_to_do(tmp_path):
     ):
         load("meta-llama/Llama-2-7b-hf")
     P = replace(profile("paper"), model="iclm-7b-books", device="cpu")
-    with pytest.raises(ValueError, match="no base model of iclm-7b-books is known"):
+    with pytest.raises(ValueError, match="no base model of iclm-7b-books to fine-tune is known"):
         models.target(micro.bench(), P)

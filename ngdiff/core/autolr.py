@@ -50,7 +50,7 @@ class AutoLR(StepSize):
     that reach. A later probe moves the rate half the way in logarithms, to the geometric mean of
     the old and the new one, since other rows would give another rate. A rate further up is reached
     in steps of √10, one a probe. One further down is searched for at once. The next probe is 1, 2,
-    4, … up to `every` updates away while the rate stays within reach. A step of √10 halves this gap.
+    4, … up to `every` updates away while the rate stays in reach. A step of √10 halves that gap.
 
     Between probes the step's own R is watched. When it has risen by more than R itself since the
     last probe, the rate of this update is cut, the next update probes around the rate of before,

@@ -59,7 +59,8 @@ def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
     if x.dtype != torch.float32 or autocast or x.numel() < FEW * x.shape[-1]:
         return nn.functional.linear(x, layer.weight, layer.bias)
     if torch.is_grad_enabled():
-        return _Linear.apply(x, layer.weight, layer.bias)
+        rows = _Linear.apply(x.reshape(-1, x.shape[-1]), layer.weight, layer.bias)
+        return rows.view(*x.shape[:-1], -1)  # a view made here may be changed in place
     return product(x, layer.weight, layer.bias)
 
 

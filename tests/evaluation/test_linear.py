@@ -47,6 +47,17 @@ def test_a_product_and_its_inputs_gradient_are_those_of_torch(shape, bias):
 
 
 @needs
+def test_what_it_gives_may_be_changed_in_place_before_a_backward():
+    """OLMo clips its projections so."""
+    layer = _layer(True)
+    x = torch.randn(2, 5, 24, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    wanted = torch.autograd.grad(layer(x).clamp_(-0.5, 0.5).square().sum(), x)[0]
+    with linear.quick(layer):
+        found = torch.autograd.grad(layer(x).clamp_(-0.5, 0.5).square().sum(), x)[0]
+    torch.testing.assert_close(found, wanted)
+
+
+@needs
 def test_slices_and_transposed_inputs_are_read_as_they_stand():
     layer = _layer(True)
     x = torch.randn(24, 9, 4).transpose(0, 2)[:, 2:]  # (4, 7, 24)
