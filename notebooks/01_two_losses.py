@@ -147,7 +147,7 @@ print({name: f"R = {r:.2g} at that step" for name, r in at_chance.items()})
 
 # %% [markdown]
 # ## Taken apart: why ascent blows up
-# Cross-entropy has no upper bound, so ascent has nowhere to arrive. On a quadratic one can see the
+# Cross-entropy has no upper bound, so ascent never ends. On a quadratic one can see the
 # speed. Let F = ½(θ−f)'B(θ−f), the *convex* family. Ascent θ ← θ + ηB(θ−f) multiplies the distance
 # from f:
 #

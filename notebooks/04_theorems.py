@@ -18,7 +18,7 @@
 # | family | F, which is ascended | why |
 # | --- | --- | --- |
 # | **concave** | −½(θ−f)'B(θ−f) | bounded above: R and −F both have a minimum, and there is a Pareto front from f to r |
-# | **convex** | +½(θ−f)'B(θ−f) | unbounded, as a cross-entropy is: forgetting never arrives anywhere |
+# | **convex** | +½(θ−f)'B(θ−f) | unbounded, as a cross-entropy is: forgetting never ends |
 
 # %% tags=["parameters"]
 profile = "tiny"

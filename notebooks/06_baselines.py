@@ -135,7 +135,7 @@ def say(rows):
         note = " (rate at the end of the grid)" if row.get("edge") else ""
         if row.get("arrived_n", row["n"]) < row["n"]:
             both = f" {row['arrived_mean']:+.3f}" if row["arrived_n"] else ""
-            note += f" (both arrived in {row['arrived_n']} pairs:{both})"
+            note += f" (both reached the level in {row['arrived_n']} pairs:{both})"
         print(f"{row['name']:28} {row['mean']:+.3f} {gap:18} n={row['n']}  {row['verdict']}{note}")
 
 
@@ -151,7 +151,7 @@ fig
 # The same number of steps for everyone and no stop: this compares how far each method walked. Read
 # it with the forget loss beside the utility: with unit norms nothing slows down by itself, and
 # NGDiff walks past the hold-out level. Pure ascent runs at every rate here, since a slow one may
-# only just have arrived.
+# only just have reached the level.
 
 # %%
 show(

@@ -48,7 +48,7 @@ before, ideal = trials.levels(profile, "", data, 0)
 # ## One complete result: every method of the tables, matched forgetting
 # As in notebook 06: a run stops when its batch's forget loss reaches the loss on authors never
 # seen; a method's constant rate is chosen on a tuning seed that is not reported, among those that
-# arrived. Here one seed: this page is about the metrics, the comparison with intervals is notebook
+# reached the level. Here one seed: this page is about the metrics, the comparison with intervals is notebook
 # 06. NGDiff also runs with AutoLR.
 
 # %%

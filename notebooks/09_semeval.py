@@ -260,7 +260,7 @@ print(tables.sheet(sheet, "09", "FOLDER, LUME's rows with all files", " --data F
 
 # %% [markdown]
 # ## Predict, then run
-# NGDiff weighs by gradient norms. Runs that arrived (no *) end at about the same forget loss. Is
+# NGDiff weighs by gradient norms. Runs that reached the level (no *) end at about the same forget loss. Is
 # its membership AUC nearer to ½? The distance is taken run by run: runs on both sides of ½ would
 # look perfect in the mean.
 
