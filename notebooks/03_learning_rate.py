@@ -223,7 +223,7 @@ for opt, row in sides.items():
 
 # %% [markdown]
 # ## How the defaults were chosen
-# On problems that are not the benchmark: quadratics, Rosenbrock's valley, logistic regression, an
+# On test problems, and on three orders of the benchmarks' rows. The problems: quadratics, Rosenbrock's valley, logistic regression, an
 # MLP, a small Llama and a LoRA adapter on it, each at or near its minimum of R, with SGD, momentum
 # and AdamW. Each rule starts from rates six decades apart, untuned. *R ratio*: the retain loss at
 # the level, over that of the best constant rate of fifteen. `ngdiff bench rates` makes the rows.
@@ -231,8 +231,8 @@ for opt, row in sides.items():
 # %%
 from ngdiff.timing import rates
 
-held_out = results.read_rows(paths.bench_folder() / "rates.parquet")
-print(rates.Table(rates.SUMMARY, rates.summary(held_out)).text())
+tested = results.read_rows(paths.bench_folder() / "rates.parquet")
+print(rates.Table(rates.SUMMARY, rates.summary(tested)).text())
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●●○)

@@ -66,7 +66,9 @@ class Evaluation(Asking):
     mmlu: Path | None = field(
         default=None, metadata={"help": "SemEval: metrics.json of an MMLU run."}
     )
-    generate: bool = field(default=True, metadata={"help": "Generate greedy answers, for ROUGE."})
+    generate: bool = field(
+        default=True, metadata={"help": "Generate greedy answers, for ROUGE and exact match."}
+    )
     gradnorm: bool = field(
         default=True, metadata={"help": "TOFU: the gradient-norm attack, a backward pass per row."}
     )

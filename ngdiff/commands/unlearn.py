@@ -179,7 +179,7 @@ def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
     if math.isnan(level):
         lines.append(
             f"  NO STOP (no --holdout, no --stop-level): the run makes all {job.steps} steps.\n"
-            "  Methods such as NGDiff then forget far too much (README, Limits)"
+            "  Methods such as NGDiff then forget far too much (docs/results.md)"
         )
     else:
         seen = (

@@ -44,23 +44,25 @@ class AutoLR(StepSize):
     R(θ + ηu) ≈ R + sη + ½cη² is fitted at η = ±h, h the present rate. The next rate is the
     minimiser η* = −s/c, or the rate at which R has risen by e if that is larger; the module says
     why. On a quadratic under SGD one probe gives both exactly. The rise is e = `slack`·(t + 1)·R at
-    update t. So the first steps may cost least, and a run that takes long may cost more.
+    update t, R the least retain loss that a probe has seen. So the first steps may cost least, and
+    a run that takes long may cost more.
 
     A parabola is believed from h/√10 to √10·h. The first probe changes h until the rate is within
     that reach. A later probe moves the rate half the way in logarithms, to the geometric mean of
     the old and the new one, since other rows would give another rate. A rate further up is reached
     in steps of √10, one a probe. One further down is searched for at once. The next probe is 1, 2,
-    4, … up to `every` updates away while the rate stays in reach. A step of √10 halves that gap.
+    4, … up to `every` updates away: each probe that ends within reach of its radius doubles this
+    gap, a step of √10 halves it.
 
     Between probes the step's own R is watched. When it has risen by more than R itself since the
-    last probe, the rate of this update is cut, the next update probes around the rate of before,
-    and the gap is halved. (One steep direction of curvature k multiplies R by g = (ηk − 1)² a step.
+    last probe, the rate of this update is cut. The next update probes around the rate of before,
+    and leaves the gap as it is. (One steep direction of curvature k multiplies R by g = (ηk − 1)² a step.
     The cut to η/(1 + √g) = 1/k ends that growth. A rise may also be that of a few hard rows.)
 
     Every step logs an outcome. Without a probe it is `held`, or `cut`. After a probe it is
     `accepted` (the rate is within reach), `clipped_up` or `clipped_down` (it is not), or `bounded`
     (it may be at most 100 times the first rate that was found). Where no radius showed anything it
-    is `flat` (R does not move; the rate stays) or `nonfinite` (the rate falls by 100).
+    is `flat` (R does not move; the rate is that of before) or `nonfinite` (the rate falls by 100).
 
     lr: the rate at which the search starts. Its order of magnitude does not matter.
     slack: the share of R that the first step may cost. Update t may cost t + 1 times as much.

@@ -27,7 +27,7 @@ from ngdiff.store.cache import atomic_write, probe_writable
 if TYPE_CHECKING:
     from ngdiff.core.step import UnlearningStep
 
-FORMAT = 3  # of the saved state
+FORMAT = 4  # of the saved state
 
 
 def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[str, Any]]) -> None:

@@ -108,6 +108,8 @@ def decode(
             return [
                 text[:n] for text, n in zip(rows.texts.tolist(), rows.lengths.tolist(), strict=True)
             ]
+        # no row gets a position beyond its limit, which is the context's at most
+        many = min(many, int((rows.limit - rows.n).min()) - 1)
         guessed = rows.guess(max(1, many)) if guesses else rows.token
         new, wrong, count = _step(model, cache, rows, guessed[:, :many], ends)
         if guesses:

@@ -13,7 +13,8 @@ of an embedding with u_t the token's unit vector. Short texts need not add them 
 
     ‖Σ_t u_t v_tᵀ‖² = Σ_{s,t} (u_s·u_t)(v_s·v_t)
 
-That is less work, and rounds less: a large tensor's squares are many to add in float32.
+That is less work. It also rounds less than the float32 sum of a large tensor's squares, unless the
+terms of a text cancel nearly all of each other.
 
 Rows are taken one by one in two cases: where a model holds a trainable tensor of another kind, and
 where a batch of two does not give what its rows give alone.
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from transformers.pytorch_utils import Conv1D
 
+from ngdiff.core import vector
 from ngdiff.core.probe import evaluating
 from ngdiff.evaluation.linear import quick
 from ngdiff.evaluation.padding import batches, pad, visible
@@ -248,10 +250,11 @@ def _norms(uses: list[tuple[Use, Tensor]], rows: int) -> list[float]:
 
 def _by_products(pairs: list[Any]) -> Tensor:
     """Return ‖Σ_t u_t v_tᵀ‖ of each row, (rows,), from the factors of all layers that share it."""
-    square = torch.zeros((), dtype=torch.float64, device=pairs[0][1].device)
+    device = pairs[0][1].device
+    square = torch.zeros((), dtype=vector.wide(device), device=device)
     for i, (u, v) in enumerate(pairs):
         for j, (u_, v_) in enumerate(pairs[: i + 1]):
-            product = (_products(u, u_) * (v @ v_.mT)).sum((1, 2), dtype=torch.float64)
+            product = (_products(u, u_) * (v @ v_.mT)).sum((1, 2), dtype=square.dtype)
             square = square + (product if i == j else 2 * product)
     return square.clamp(min=0.0).sqrt().float()
 

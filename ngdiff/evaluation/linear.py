@@ -54,7 +54,8 @@ def _plain(layer: nn.Module) -> bool:
     return layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32
 
 
-def _forward(layer: nn.Linear, x: Tensor) -> Tensor:
+def _forward(layer: nn.Linear, input: Tensor) -> Tensor:
+    x = input  # called by this name too
     autocast = torch.is_autocast_enabled("cpu")
     if x.dtype != torch.float32 or autocast or x.numel() < FEW * x.shape[-1]:
         return nn.functional.linear(x, layer.weight, layer.bias)

@@ -77,7 +77,7 @@ def printed(table: Sequence[Mapping[str, Any]], keys: Sequence[str], columns: Se
 
 FOOT = (
     "means over the reported seeds; * not every run reached the hold-out level, so "
-    "these forgot less than the others\n"
+    "its forgetting is not matched\n"
     "† tuned to an end of the grid: a better rate may lie outside"
 )
 

@@ -1,6 +1,6 @@
 """Designs of a learning-rate rule: AutoLR, and what was tried beside it, each as few lines.
 
-They are compared on held-out problems by `ngdiff.timing.rates`.
+They are compared on test problems by `ngdiff.timing.rates`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`ngdiff bench rates`: learning-rate rules on problems that none of them was made for.
+"""`ngdiff bench rates`: learning-rate rules on test problems.
 
 Every rule runs on every problem of `ngdiff.timing.problems` with every optimizer, untuned, from
 starting rates six decades apart. What it is held against is the best constant rate of a grid, known

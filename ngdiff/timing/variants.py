@@ -44,7 +44,7 @@ class _Steady(AutoLR):
     def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
         if not self.probes(state):
             return replace(state, step=state.step + 1, outcome="held")
-        seen = super().step(replace(state, eta=self.radius, found=self.radius), line, info)
+        seen = super().step(replace(state, chosen=self.radius, found=self.radius), line, info)
         return replace(seen, eta=LR, outcome="accepted", due=state.step + EVERY)
 
 

@@ -123,6 +123,17 @@ def test_guessed_tokens_are_those_of_one_at_a_time(name, guesses, monkeypatch):
     assert greedy(model, prompts, stop, 24) == cut
 
 
+def test_guesses_end_where_a_learned_table_of_positions_does(monkeypatch):
+    """Rows that repeat themselves up to the context's last token."""
+    monkeypatch.setattr(decode, "GUESSES", ((0.0, 7),))
+    model = causal.model("gpt2")
+    length = model.config.max_position_embeddings
+    prompt = [5] * (length - 20)
+    found = greedy(model, [prompt, prompt[:-9]], set(), 500)
+    assert [len(text) for text in found] == [20, 29]
+    assert found[0] == causal.greedy(model, prompt, 20)
+
+
 def test_a_row_that_repeats_itself_takes_few_forwards(monkeypatch):
     model, chosen, calls = causal.model("llama"), decode._chosen, []
     ways(model)  # its rehearsal is not counted

@@ -79,13 +79,14 @@ def test_the_peak_of_autolr_is_that_of_a_step_that_probes(monkeypatch):
 
 def test_a_steady_probe_is_a_fit_on_as_many_batches_as_the_default_looks_at():
     """Two looks at `fresh` batches each and one at the weights themselves, in EVERY updates."""
-    rule, line = variants._Steady(lr=LR), Curve(valley(1e-3, 1e6))
+    rule = variants._Steady(lr=LR)
+    line = Curve(valley(2e-3, 1e6))  # its rate differs from the radius, which must not follow it
     state, looks = rule.init(), []
     for _ in range(2 * EVERY):
         line.looks.clear()
         state = rule.step(state, line if rule.probes(state) else None)
         looks.append(len(line.looks))
-        assert state.eta == LR
+        assert state.eta == LR and state.radius == rule.radius
     assert looks == [3, *[0] * (EVERY - 1)] * 2 and rule.fresh == AutoLR().fresh
 
 
