@@ -56,8 +56,8 @@ class AutoLR(StepSize):
 
     Between probes the step's own R is watched. When it has risen by more than R itself since the
     last probe, the rate of this update is cut. The next update probes around the rate of before,
-    and leaves the gap as it is. (One steep direction of curvature k multiplies R by g = (ηk − 1)² a step.
-    The cut to η/(1 + √g) = 1/k ends that growth. A rise may also be that of a few hard rows.)
+    and leaves the gap as it is. (One steep direction of curvature k multiplies R by g = (ηk − 1)² a
+    step. The cut to η/(1 + √g) = 1/k ends that growth. A rise may also be that of a few hard rows.)
 
     Every step logs an outcome. Without a probe it is `held`, or `cut`. After a probe it is
     `accepted` (the rate is within reach), `clipped_up` or `clipped_down` (it is not), or `bounded`
