@@ -57,6 +57,16 @@ pre { font-size: .8rem; overflow-x: auto; background: #f6f6f6; padding: 1rem }
 """
 
 
+def page(title: str, parts: Iterable[str]) -> str:
+    """Return a whole page of HTML with the reports' style; parts: what its body holds."""
+    head = [
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
+        f"<title>{html.escape(title)}</title>",
+        f"<style>{CSS}</style></head><body>",
+    ]
+    return "\n".join([*head, *parts, "</body></html>\n"])
+
+
 def _claims(paths: Sequence[Path]) -> str:
     rows = [row for path in paths for row in read_rows(path)]
     if not rows:
@@ -115,12 +125,9 @@ def write(
         f"profile {config['profile']}, seeds {seeds}, {made['device']}, {commit}, "
         f"{made['date']}, {seconds:.0f} s"
     )
-    title = html.escape(label)
     parts = [
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
-        f"<title>ngdiff {title}</title>",
-        f"<style>{CSS}</style></head><body>",
-        f"<h1>ngdiff, reproduced: {title}</h1>\n<p class='small'>{html.escape(line)}</p>",
+        f"<h1>ngdiff, reproduced: {html.escape(label)}</h1>",
+        f"<p class='small'>{html.escape(line)}</p>",
         f"<p>{verdict(comparison)}</p>",
         "<h2>Notebooks</h2>",
         Table(RAN, [vars(one) for one in ran]).html(status="word"),
@@ -129,9 +136,8 @@ def write(
         f"<h2>Committed and new</h2>\n<p>{verdict(comparison)}</p>",
         table(comparison).html(status="ok"),
         f"<h2>Stamp</h2>\n<pre>{html.escape(document.text(made))}</pre>",
-        "</body></html>\n",
     ]
-    page = root / "report" / f"{label}.html"
-    with atomic_write(page) as temporary:
-        temporary.write_text("\n".join(parts), "utf-8")
-    return page
+    written = root / "report" / f"{label}.html"
+    with atomic_write(written) as temporary:
+        temporary.write_text(page(f"ngdiff {label}", parts), "utf-8")
+    return written

@@ -1,10 +1,11 @@
 """What `ngdiff unlearn` does with a `Job`: unlearn someone's own model on their own rows, and write
 a folder.
 
-    OUT/             model or adapter (`ngdiff.save`), history.jsonl (a row a step), run.json
-                     (settings, end, stamp)
-    .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings and
-                     the level of the stop
+    OUT/             model or adapter (`ngdiff.save`) and the files that the user's model has
+                     beside its weights, history.jsonl (a row a step), run.json (settings, end,
+                     numbers, verdict, stamp), report.html, model card
+    .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings, the
+                     level of the stop and what the model knew
 
 OUT appears whole or not at all. A run that was interrupted goes on when the same command is given
 again. The same code runs in one process and in each of several (`accelerate launch -m ngdiff
@@ -22,8 +23,13 @@ from typing import Any
 
 import torch
 
+from ngdiff.commands import card
 from ngdiff.commands.claim import CHECKPOINT, RUN, START, claim_folder, read
 from ngdiff.commands.job import PLACES, WHERE, Job
+from ngdiff.commands.origin import carry_over, restore_dtypes
+from ngdiff.commands.outcome import Bounds, Verdict, judge
+from ngdiff.commands.sample import Measured, measure
+from ngdiff.commands.start import plan, prepare, shown
 from ngdiff.core.info import ForgetLevel, Info
 from ngdiff.core.loop import Run, unlearn
 from ngdiff.core.processes import whole_state
@@ -31,14 +37,13 @@ from ngdiff.data import files
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.engine import Engine
 from ngdiff.engine.watch import Watch
-from ngdiff.evaluation.forward import loss
 from ngdiff.lm.lora import ADAPTER, adapt
 from ngdiff.lm.model import LM, load, save
 from ngdiff.methods.problem import LMProblem
 from ngdiff.store import document
 from ngdiff.store.cache import atomic_folder
 from ngdiff.store.progress import Progress, to_stderr
-from ngdiff.store.rows import stamp, write_document, write_rows
+from ngdiff.store.rows import stamp, write_rows
 
 ENDS = {
     "steps": "all steps were made",
@@ -49,14 +54,16 @@ ENDS = {
 }
 
 
-def run(job: Job, force: bool = False) -> str:
-    """Unlearn, write `job.out` and return why the run stopped (`Run.stopped`). Every process of a
-    launch must call.
+def run(job: Job, force: bool = False) -> int:
+    """Unlearn, write `job.out` and return the exit status (`ngdiff.commands.outcome`).
+
+    Every process of a launch must call. All but the first return 0: a launcher ends the others
+    where one fails, and the first still has to tidy up.
 
     force: a finished run at `job.out` is replaced when the new one is complete. An interrupted run
     of other settings is dropped. Errors: FileExistsError for an OUT that holds other things or,
-    without force, a finished or other run; ValueError for rows that do not fit the model, and when
-    memory runs out; those of `ngdiff.load`.
+    without force, a finished or other run; ValueError for rows that do not fit the model, a model
+    that does not know them, and when memory runs out; those of `ngdiff.load`.
     """
     bench, engine = files.benchmark(job.forget, job.retain, job.holdout), job.engine
     settings = job.settings(bench)
@@ -66,21 +73,15 @@ def run(job: Job, force: bool = False) -> str:
     with ExitStack() as held, _explained(job):
         _first(engine, lambda: claim_folder(job, settings, force, held))
         lm = _model(job)
-        level = _first(engine, lambda: _level(job, settings, lm, bench))
+        options: dict[str, Any] = {"micro": job.micro, "dropout": job.dropout, "engine": engine}
+        problem: Any = LMProblem(bench, lm, batch_size=job.batch_size, **options, in_place=True)
+        level = _first(engine, lambda: prepare(job, settings, lm, bench))
         if engine.main:
-            print(_plan(job, lm, bench, level), flush=True)
-        problem: Any = LMProblem(
-            bench,
-            lm,
-            batch_size=job.batch_size,
-            micro=job.micro,
-            dropout=job.dropout,
-            engine=engine,
-            in_place=True,
-        )
+            print(plan(job, lm, bench, level), flush=True)
         stop = [] if math.isnan(level) else [ForgetLevel(level)]
         checkpoint = job.work / CHECKPOINT if job.save_every else None
         with _Bar(job.steps, engine.main) as bar:
+            watch = _Watch(bar.say)
             done = unlearn(
                 problem,
                 job.recipe,
@@ -92,10 +93,12 @@ def run(job: Job, force: bool = False) -> str:
                 checkpoint=checkpoint,
                 save_every=job.save_every or 1,
                 progress=bar,
-                watch=Watch(bar.say),
+                watch=watch,
             )
-        _finish(job, done, settings, level, len(done.history) if bar.before is None else bar.before)
-    return done.stopped
+        if job.lora is None:
+            restore_dtypes(done.model, job.place, watch.optimizer)
+        before = len(done.history) if bar.before is None else bar.before
+        return _finish(job, done, bench, level, before)
 
 
 # --------------------------------------------------------------------------------- before the steps
@@ -130,65 +133,21 @@ def _first(engine: Engine, work: Callable[[], float | None]) -> float:
     return mine[0]
 
 
-def _model(job: Job) -> LM:
-    """Load the model on the host. With an adapter the frozen weights have the job's precision.
+def _loaded(job: Job, place: str) -> LM:
+    """Load a model on the host. With an adapter the frozen weights have the job's precision.
     Without one the weights are exact.
     """
-    adapted = job.lora is not None or (Path(job.place) / ADAPTER).is_file()
-    lm = load(job.place, dtype=job.precision if adapted else "float32", **job.asked())
+    adapted = job.lora is not None or (Path(place) / ADAPTER).is_file()
+    return load(place, dtype=job.precision if adapted else "float32", **job.asked())
+
+
+def _model(job: Job) -> LM:
+    """Load the model on the host, with its adapter."""
+    lm = _loaded(job, job.place)
     if job.lora is None:
         return lm
     targets = job.lora_targets if job.lora_targets == "all-linear" else job.lora_targets.split(",")
     return adapt(lm, job.lora, alpha=job.lora_alpha, targets=targets, seed=job.seed)
-
-
-def _level(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> float | None:
-    """Return the forget loss at which the run stops, None for no stop. It is saved, so a run that
-    goes on stops at the same level.
-    """
-    if (job.work / CHECKPOINT).exists():
-        return read(job.work / START).get("level")
-    level = job.stop_level
-    if job.holdout:
-        if job.engine.place is not None:
-            lm.model.to(job.engine.place)  # type: ignore[arg-type]
-        level = loss(lm, bench.holdout)
-        if not math.isfinite(level):
-            raise ValueError(
-                f"the start model's loss on {job.holdout} is {level}: this model is already broken"
-            )
-    write_document(job.work / START, {"settings": settings, "level": level})
-    return level
-
-
-def _plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
-    """Return a few lines that say what is going to happen."""
-    sizes = [(p.numel(), p.requires_grad) for p in lm.model.parameters()]
-    trained, engine = sum(n for n, own in sizes if own), job.engine
-    size = engine.processes.size
-    many = f"{size} processes ({job.sharding})" if size > 1 else "one process"
-    where = f"{many} on {engine.place or lm.device}, {job.precision}, memory {job.memory}"
-    rate = "" if job.lr is None else f" {job.lr:g}"
-    lines = [
-        f"{job.recipe.name}, {job.stepsize}{rate}, {job.optimizer}: {job.model}",
-        f"  {trained:,} of {sum(n for n, _ in sizes):,} parameters trained; {where}",
-        f"  {len(bench.forget)} forget rows, {len(bench.retain)} retain rows, up to "
-        f"{job.batch_size} of each per step; "
-        f"at most {job.steps} steps",
-    ]
-    if math.isnan(level):
-        lines.append(
-            f"  NO STOP (no --holdout, no --stop-level): the run makes all {job.steps} steps.\n"
-            "  Methods such as NGDiff then forget far too much (docs/results.md)"
-        )
-    else:
-        seen = (
-            f", the model's loss on the {len(bench.holdout)} hold-out rows" if job.holdout else ""
-        )
-        lines.append(f"  stop: when the batch's forget loss reaches {level:.4g}{seen}")
-    if (job.work / CHECKPOINT).exists():
-        lines.append("  resumes from its checkpoint")
-    return "\n".join(lines)
 
 
 # ---------------------------------------------------------------------------- during and after them
@@ -226,6 +185,16 @@ class _Bar:
         self.line(info.step + 1, note=" ".join([*filter(None, words), info.outcome]))
 
 
+class _Watch(Watch):
+    """A watch that keeps the optimizer, which may have part of the weights."""
+
+    optimizer: torch.optim.Optimizer | None = None
+
+    def begin(self, problem: Any, optimizer: torch.optim.Optimizer, fresh: int | None) -> None:
+        self.optimizer = optimizer
+        super().begin(problem, optimizer, fresh)
+
+
 @contextmanager
 def _explained(job: Job) -> Iterator[None]:
     """Turn errors of torch into a ValueError that says what to do, where that is known."""
@@ -261,35 +230,60 @@ def _less(job: Job) -> list[str]:
     return [option for option, open_ in left.items() if open_]
 
 
-def _finish(job: Job, done: Run, settings: dict[str, Any], level: float, before: int) -> None:
-    """Write OUT in one rename, then remove what was unfinished."""
+def _finish(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> int:
+    """Write OUT, then remove what was unfinished; return the exit status of this process.
+
+    before: steps that an earlier process made.
+    """
     engine = job.engine
     if not engine.main:
         whole_state(done.model.model)  # the first process asks for the shards of all
-    else:
-        updates = sum(info.updated for info in done.history)
-        where = {name: getattr(job, name) for name in WHERE} | {"processes": engine.processes.size}
-        places = {name: str(getattr(job, name)) for name in PLACES if getattr(job, name)}
-        row: dict[str, Any] = {"settings": settings}
-        row |= {
-            "level": None if math.isnan(level) else level,
-            "stopped": done.stopped,
-            "updates": updates,
-        }
-        row |= {
-            "seconds": done.seconds,
-            "steps_before": before,
-        }  # seconds: of this process, after the steps before it
-        row["stamp"] = stamp({**places, **where}, job.seed, done.seconds)
-        with atomic_folder(job.folder) as temporary:
-            save(done.model, temporary)
-            write_rows(temporary / "history.jsonl", done.rows())
-            (temporary / RUN).write_text(document.text(row), "utf-8")
-        (job.work / CHECKPOINT).unlink(missing_ok=True)
-        end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.core.info.Info')}"
-        if done.stopped == "forget_level" and not updates:
-            end += " before any update: the start model's loss is already that high"
-        print(f"{end}\n  {updates} updates, {done.seconds:.1f} s: {job.out}", flush=True)
-    engine.processes.wait()
+    status = _first(engine, lambda: _write(job, done, bench, level, before).status)
     if engine.processes.size > 1:
         torch.distributed.destroy_process_group()
+    return int(status) if engine.main else 0
+
+
+def _write(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> Verdict:
+    """Write OUT in one rename, with the verdict on what it holds."""
+    found = read(job.work / START)
+    updates = sum(info.updated for info in done.history)
+    where = {name: getattr(job, name) for name in WHERE}
+    where["processes"] = job.engine.processes.size
+    places = {name: str(getattr(job, name)) for name in PLACES if getattr(job, name)}
+    row: dict[str, Any] = {"settings": found["settings"], "level": found["level"]}
+    row |= {"stopped": done.stopped, "updates": updates}
+    # seconds: of this process, after the steps before it
+    row |= {"seconds": done.seconds, "steps_before": before}
+    row |= {"name": done.model.name, "prompt": shown(done.model, bench)}
+    row["sizes"] = {name: len(rows) for name, rows in bench.configs.items()}
+    row["bounds"] = {"forget": job.forget_bound, "retain": job.retain_bound}
+    row["before"] = found["before"]
+    row["stamp"] = stamp({**places, **where}, job.seed, done.seconds)
+    with atomic_folder(job.folder) as temporary:
+        save(done.model, temporary)
+        carry_over(job.place, temporary, job.lora is not None)
+        row["after"] = _after(job, done.model, temporary, bench)
+        bounds = Bounds(job.forget_bound, job.retain_bound)
+        verdict = judge(done.stopped, row["level"], row["before"], row["after"], bounds)
+        row |= {"verdict": verdict.word, "why": verdict.text, "status": verdict.status}
+        write_rows(temporary / "history.jsonl", done.rows())
+        (temporary / RUN).write_text(document.text(row), "utf-8")
+        name = card.write(row, temporary)
+    (job.work / CHECKPOINT).unlink(missing_ok=True)
+    end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.core.info.Info')}"
+    if done.stopped == "forget_level" and not updates:
+        end += " before any update: the start model's loss is already that high"
+    print(f"{end}\n  {updates} updates, {done.seconds:.1f} s: {job.out}\n", flush=True)
+    print(f"{card.summary(row)}\n  model card: {name}, report: {card.REPORT}", flush=True)
+    return verdict
+
+
+def _after(job: Job, trained: LM, folder: Path, bench: Benchmark) -> Measured:
+    """Return what the model that was written says, loaded as the start was."""
+    if job.engine.processes.size == 1:
+        trained.model.to("cpu")  # type: ignore[arg-type]
+    lm = _loaded(job, str(folder))
+    if job.engine.place is not None:
+        lm.model.to(job.engine.place)  # type: ignore[arg-type]
+    return measure(lm, bench, job.seed)

@@ -18,20 +18,21 @@ from types import SimpleNamespace
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
 from ngdiff.commands import unlearn as command
-from ngdiff.commands.cli import app
 from ngdiff.commands.job import Job
 from ngdiff.core.loop import unlearn
 from ngdiff.data import files
 from ngdiff.data.benchmark import Prompt
 from ngdiff.engine.engine import Engine
+from ngdiff.engine.master import split
 from ngdiff.evaluation import evaluate
+from ngdiff.evaluation.forward import loss
 from ngdiff.lm.model import load, save
 from ngdiff.methods.problem import LMProblem
 from ngdiff.store.rows import read_rows, write_rows
-from tests.helpers import killed, micro
+from tests.helpers import killed, micro, own_model
+from tests.helpers.own_model import VERDICTS, arguments, done, go, weights
 
 ROOT = Path(__file__).resolve().parents[2]
 # rounding is not amplified
@@ -41,40 +42,7 @@ FIXED = ("--optimizer", "sgd", "--stepsize", "constant", "--lr", "0.02")
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """A folder with `model`, which knows the forget rows by heart, and the rows."""
-    folder = tmp_path_factory.mktemp("given")
-    save(micro.memorised(), folder / "model")
-    for name in ("forget", "retain", "holdout"):
-        write_rows(folder / f"{name}.jsonl", getattr(micro.bench(), name))
-    return folder
-
-
-def arguments(given, out, *more):
-    """Later ones win."""
-    places = [f"--{name}={given / f'{name}.jsonl'}" for name in ("forget", "retain")]
-    return [
-        "unlearn",
-        f"--model={given / 'model'}",
-        *places,
-        f"--out={out}",
-        "--device=cpu",
-        *map(str, more),
-    ]
-
-
-def go(given, out, *more):
-    """The command in this process: its result, standard output and error in `output`."""
-    return CliRunner().invoke(app, arguments(given, out, *more))
-
-
-def done(given, out, *more):
-    """The weights that it wrote."""
-    result = go(given, out, *more)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return weights(out)
-
-
-def weights(out):
-    return load_file(next(out.glob("*model.safetensors")))
+    return own_model.folder(tmp_path_factory.mktemp("given"))
 
 
 def apart(one, other):
@@ -126,6 +94,8 @@ def test_a_run_stops_at_the_level_of_rows_never_seen(given, tmp_path):
         "100",
         "--method",
         "ngdiff",
+        "--forget-bound",
+        "1",
     )
     assert result.exit_code == 0, result.exception
     start, lm = load(given / "model"), load(tmp_path / "out")
@@ -144,11 +114,9 @@ def test_a_run_stops_at_the_level_of_rows_never_seen(given, tmp_path):
         and row["stamp"]["config"]["device"] == "cpu"
         and row["seconds"] > 0
     )
-    assert command.loss(lm, micro.bench().forget) == pytest.approx(
-        history[-1]["forget_ce"], rel=1e-4
-    )
+    assert loss(lm, micro.bench().forget) == pytest.approx(history[-1]["forget_ce"], rel=1e-4)
     assert (
-        command.loss(start, micro.bench().forget) < 0.02
+        loss(start, micro.bench().forget) < 0.02
         and lm.name == start.name
         and lm.prompt == start.prompt
     )
@@ -200,7 +168,7 @@ def test_an_adapter(given, tmp_path, monkeypatch):
         "1e-2",
     )
     result = go(given, tmp_path / "out", *more, "--stepsize", "constant", "--steps", "12")
-    assert result.exit_code == 0, result.exception
+    assert result.exit_code in VERDICTS, result.exception
     assert "512 of 28,256 parameters trained" in result.output
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], sorted(config["target_modules"])) == (
@@ -213,19 +181,19 @@ def test_an_adapter(given, tmp_path, monkeypatch):
         and not (tmp_path / "out/model.safetensors").exists()
     )
     lm = load(tmp_path / "out")
-    assert lm.adapted and command.loss(lm, micro.bench().forget) > 0.1
+    assert lm.adapted and loss(lm, micro.bench().forget) > 0.1
     with lm.without_adapter():
-        assert command.loss(lm, micro.bench().forget) < 0.02
+        assert loss(lm, micro.bench().forget) < 0.02
     # trained on
     result = go(given, tmp_path / "on", "--model", tmp_path / "out", *FIXED, "--steps", "1")
-    assert result.exit_code == 0 and "512 of 28,256" in result.output
+    assert result.exit_code in VERDICTS and "512 of 28,256" in result.output
     result = go(given, tmp_path / "x", "--model", tmp_path / "out", "--lora", "4")
     assert "is an adapter already: leave --lora out" in str(result.exception)
 
 
 def test_bfloat16(given, tmp_path):
-    """It writes what the engine makes of the same run, bit for bit; how near that is to float32 is
-    test_engine's.
+    """It writes what the engine makes of the same run, bit for bit, in the model's own dtype; how
+    near that is to float32 is test_engine's.
     """
     job = Job(
         str(given / "model"),
@@ -246,9 +214,11 @@ def test_bfloat16(given, tmp_path):
         problem, job.recipe, job.rule, 3, job.seed, optimizer=job.make
     ).model.model.state_dict()
     assert {x.dtype for x in exact.values()} == {torch.float32} and rounded.keys() == wanted.keys()
-    assert all(x.dtype == torch.bfloat16 and torch.equal(x, wanted[k]) for k, x in rounded.items())
-    assert any(not torch.equal(x.bfloat16(), rounded[k]) for k, x in exact.items())
-    assert "bfloat16" in (job.out / "config.json").read_text()
+    # the user's dtype, with the low bits that the engine keeps
+    assert all(x.dtype == torch.float32 for x in rounded.values())
+    assert all(torch.equal(split(x)[0], wanted[k]) for k, x in rounded.items())
+    assert any(not torch.equal(x, wanted[k].float()) for k, x in rounded.items())
+    assert any(not torch.equal(x, rounded[k]) for k, x in exact.items())
 
 
 @pytest.mark.parametrize(
@@ -291,7 +261,7 @@ def test_shards_of_bfloat16_do_not_go_on_as_a_whole(given, monkeypatch):
 @pytest.mark.parametrize("more", [(), ("--lora", "2")], ids=["full", "lora"])
 def test_methods_that_need_the_start(given, tmp_path, method, more):
     result = go(given, tmp_path / "out", *FIXED, "--method", method, "--steps", "3", *more)
-    assert result.exit_code == 0, result.exception
+    assert result.exit_code in VERDICTS, result.exception
     forget = [info["forget_ce"] for info in read_rows(tmp_path / "out/history.jsonl")]
     assert forget[-1] > forget[0]
 
@@ -302,7 +272,7 @@ def test_documents(given, tmp_path):
         [{"text": "Ann 1 lives in Oslo."}, {"question": "Who?", "answer": "Ann."}],
     )
     result = go(given, tmp_path / "out", "--forget", tmp_path / "d.jsonl", "--steps", "2")
-    assert result.exit_code == 0 and "2 forget rows" in result.output
+    assert result.exit_code in VERDICTS and "2 forget rows" in result.output
     write_rows(tmp_path / "long.jsonl", [{"text": "very " * 200}])
     result = go(given, tmp_path / "long", "--forget", tmp_path / "long.jsonl")
     assert "the model's context is 96" in str(result.exception) and "long" not in listing(tmp_path)
@@ -335,7 +305,7 @@ def test_a_killed_run_goes_on_bit_for_bit(given, tmp_path):
         saved / command.CHECKPOINT
     ).read_bytes()
     result = go(given, out, *more, "--checkpointing")  # where it computes may change
-    assert result.exit_code == 0 and "resumes from its checkpoint" in result.output
+    assert result.exit_code in VERDICTS and "resumes from its checkpoint" in result.output
     assert json.loads((out / "run.json").read_text())["steps_before"] == 2
     whole = done(given, tmp_path / "whole", *more)
     assert len(read_rows(out / "history.jsonl")) > 4
@@ -424,17 +394,18 @@ def test_two_processes_are_one(given, tmp_path):
     two = subprocess.run(
         command_line, env=ON_CPU, cwd=ROOT, capture_output=True, text=True, timeout=240
     )
-    # gloo may abort while it is taken down, on a busy machine, after everything was written: what
-    # is asserted below
-    assert two.returncode == 0 or "terminate called without an active exception" in two.stderr, (
-        two.stderr
-    )
+    # the first process alone has the verdict's status, for which the launcher gives 1. gloo may
+    # abort while it is taken down, on a busy machine, after everything was written: what is
+    # asserted below
+    ended = two.returncode == 1 and "exitcode  : 3" in two.stderr
+    assert ended or "terminate called without an active exception" in two.stderr, two.stderr
     assert "2 processes (shard) on cpu" in two.stdout and two.stdout.count("  stop: when") == 1
     assert apart(weights(tmp_path / "two"), done(given, tmp_path / "one", *more)) < 1e-4
     rows = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
     assert (
         rows[0]["level"] == pytest.approx(rows[1]["level"])
         and rows[0]["updates"] == rows[1]["updates"]
+        and rows[0]["verdict"] == rows[1]["verdict"] == "level not reached"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
