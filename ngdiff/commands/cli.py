@@ -97,7 +97,8 @@ def unlearn(
     unlearn …`.
 
     Exit status: 0 forgotten and kept, 1 broken, 2 an error, 3 level not reached, 4 forget answers
-    still said, 5 retain answers lost, 6 the model never knew the forget rows.
+    still said, 5 retain answers lost, 6 the model did not know the forget rows
+    before.
     """
     from ngdiff.commands.unlearn import run
 

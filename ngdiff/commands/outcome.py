@@ -1,4 +1,4 @@
-"""What a run of `ngdiff unlearn` has shown: does the start know the rows, and what is the verdict.
+"""The verdict on a run of `ngdiff unlearn`, from what was said before and after it.
 
 Each verdict has its own exit status. Errors and refusals have 2, as in every command.
 """
@@ -18,7 +18,7 @@ STATUS = {
     "level not reached": 3,
     "still said": 4,
     "retain lost": 5,
-    "never known": 6,
+    "not known": 6,
 }
 
 
@@ -55,34 +55,6 @@ def share(one: Mapping[str, Any]) -> float:
     return one["verbatim"] / one["rows"]
 
 
-def known(before: Measured) -> bool:
-    """Return whether the start knows the forget rows better than the hold-out rows.
-
-    It must have the lower loss on them, and give the better answers. Where ROUGE sees no words in
-    either set, only verbatim answers count. Without hold-out rows there is nothing to compare with.
-    """
-    if "holdout" not in before:
-        return True
-    forget, holdout = before["forget"], before["holdout"]
-    lower = number(forget["loss"]) < number(holdout["loss"])
-    mine, theirs = ((share(one), number(one["rouge"])) for one in (forget, holdout))
-    return lower and (mine[0] > theirs[0] or mine[1] > theirs[1] or mine == theirs == (0, 0))
-
-
-def doubt(before: Measured, prompt: str) -> str:
-    """Return why a start that does not know the forget rows is refused, and what to do."""
-    forget, holdout = before["forget"], before["holdout"]
-    said = (f"{one['verbatim']} of {one['rows']}" for one in (forget, holdout))
-    return (
-        "the model does not know the forget rows better than the hold-out rows: loss "
-        f"{number(forget['loss']):.4g} against {number(holdout['loss']):.4g}, answers said "
-        f"verbatim {' against '.join(said)}, ROUGE-L recall {number(forget['rouge']):.3f} against "
-        f"{number(holdout['rouge']):.3f}. Was another prompt used in training than {prompt}? Then "
-        "give that one (--prompt). Or it was never trained on these rows. To go on all the same: "
-        "--allow-unknown"
-    )
-
-
 def kept(before: Measured, after: Measured) -> float:
     """Return the share of the retain sample's score that is kept; 1 where the start had none.
 
@@ -99,11 +71,17 @@ def kept(before: Measured, after: Measured) -> float:
 
 
 def judge(
-    stopped: str, level: float | None, before: Measured, after: Measured, bounds: Bounds
+    stopped: str,
+    level: float | None,
+    before: Measured,
+    after: Measured,
+    bounds: Bounds,
+    doubted: bool = False,
 ) -> Verdict:
     """Return the verdict on a run that ended as `stopped` says (`Run.stopped`).
 
-    level: the forget loss at which it should stop, None for no stop.
+    level: the forget loss at which it should stop, None for no stop. doubted: the start did not
+    know the forget rows (`ngdiff.commands.doubt`).
     """
     forget = after["forget"]
     allowed = max(bounds.forget, share(before["holdout"]) if "holdout" in before else 0.0)
@@ -116,8 +94,10 @@ def judge(
         return Verdict("level not reached", f"{said}, {retained}")
     if share(forget) > allowed:
         return Verdict("still said", f"{said}, more than {allowed:.0%}")
-    if not known(before):
-        return Verdict("never known", "the start did not know the forget rows under this prompt")
+    if doubted:
+        return Verdict(
+            "not known", "under this prompt the model did not know the forget rows before"
+        )
     if not left >= bounds.retain:
         return Verdict("retain lost", f"{retained}, less than {bounds.retain:.0%}")
     return Verdict("forgotten", f"{said}, {retained}")

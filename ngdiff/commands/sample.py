@@ -11,14 +11,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from ngdiff.data.benchmark import Benchmark, Row
+from ngdiff.data.benchmark import Benchmark, Row, siblings
 from ngdiff.evaluation.forward import loss
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.metrics import rouge
 from ngdiff.evaluation.texts import stop_tokens, text
 from ngdiff.lm.model import LM
 
-SETS = ("forget", "retain", "holdout")
 SIZE = 64  # rows of a set, at most
 LONGEST = 128  # tokens of a true answer that are compared
 SPARE = 16  # tokens that an answer may have more than the longest true one
@@ -29,11 +28,13 @@ Measured = dict[str, dict[str, Any]]  # set -> numbers and answers, as JSON
 
 def sampled(bench: Benchmark, seed: int) -> dict[str, list[Row]]:
     """Return at most SIZE rows of each set that there is."""
+    sets = {"forget": bench.forget, "retain": bench.retain}
+    if siblings(bench.split)[1] in bench.configs:
+        sets["holdout"] = bench.holdout
     found = {}
-    for name in SETS:
-        if rows := bench.configs.get(name):
-            chosen = random.Random(f"{seed} {name}").sample(range(len(rows)), min(SIZE, len(rows)))
-            found[name] = [rows[i] for i in chosen]
+    for name, rows in sets.items():
+        chosen = random.Random(f"{seed} {name}").sample(range(len(rows)), min(SIZE, len(rows)))
+        found[name] = [rows[i] for i in chosen]
     return found
 
 

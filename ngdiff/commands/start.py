@@ -8,8 +8,9 @@ import math
 from typing import Any
 
 from ngdiff.commands.claim import CHECKPOINT, START, read
+from ngdiff.commands.doubt import doubt
 from ngdiff.commands.job import Job
-from ngdiff.commands.outcome import doubt, known, number
+from ngdiff.commands.outcome import number
 from ngdiff.commands.sample import Measured, measure
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.evaluation.forward import loss
@@ -32,12 +33,13 @@ def prepare(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> flo
         lm.model.to(job.engine.place)  # type: ignore[arg-type]
     level = saved.get("level") if saved else _level(job, lm, bench)
     before = measure(lm, bench, job.seed)
-    if not known(before):
-        said = doubt(before, shown(lm, bench))
-        if not job.allow_unknown:
-            raise ValueError(said)
-        to_stderr(f"warning: {said}")
-    write_document(job.work / START, {"settings": settings, "level": level, "before": before})
+    doubted = doubt(lm, bench.forget, before, shown(lm, bench))
+    if doubted and not job.allow_unknown:
+        raise ValueError(doubted)
+    if doubted:
+        to_stderr(f"warning: {doubted}")
+    found = {"settings": settings, "level": level, "before": before, "doubt": doubted}
+    write_document(job.work / START, found)
     return level
 
 

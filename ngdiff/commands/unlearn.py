@@ -29,7 +29,7 @@ from ngdiff.commands.job import PLACES, WHERE, Job
 from ngdiff.commands.origin import carry_over, restore_dtypes
 from ngdiff.commands.outcome import Bounds, Verdict, judge
 from ngdiff.commands.sample import Measured, measure
-from ngdiff.commands.start import plan, prepare, shown
+from ngdiff.commands.start import plan, prepare
 from ngdiff.core.info import ForgetLevel, Info
 from ngdiff.core.loop import Run, unlearn
 from ngdiff.core.processes import whole_state
@@ -255,17 +255,19 @@ def _write(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> 
     row |= {"stopped": done.stopped, "updates": updates}
     # seconds: of this process, after the steps before it
     row |= {"seconds": done.seconds, "steps_before": before}
-    row |= {"name": done.model.name, "prompt": shown(done.model, bench)}
+    prompt = repr(done.model.prompt.text("{question}"))
+    row |= {"name": done.model.name, "prompt": prompt}
     row["sizes"] = {name: len(rows) for name, rows in bench.configs.items()}
     row["bounds"] = {"forget": job.forget_bound, "retain": job.retain_bound}
-    row["before"] = found["before"]
+    row |= {"before": found["before"], "doubt": found["doubt"]}
     row["stamp"] = stamp({**places, **where}, job.seed, done.seconds)
     with atomic_folder(job.folder) as temporary:
         save(done.model, temporary)
         carry_over(job.place, temporary, job.lora is not None)
         row["after"] = _after(job, done.model, temporary, bench)
         bounds = Bounds(job.forget_bound, job.retain_bound)
-        verdict = judge(done.stopped, row["level"], row["before"], row["after"], bounds)
+        told = (row["level"], row["before"], row["after"], bounds, bool(row["doubt"]))
+        verdict = judge(done.stopped, *told)
         row |= {"verdict": verdict.word, "why": verdict.text, "status": verdict.status}
         write_rows(temporary / "history.jsonl", done.rows())
         (temporary / RUN).write_text(document.text(row), "utf-8")

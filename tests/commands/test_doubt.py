@@ -1,0 +1,128 @@
+"""A model that does not know the forget rows under its prompt is refused before any step."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import pytest
+
+from ngdiff.commands.doubt import USUAL, better_prompt, doubt, known
+from ngdiff.commands.start import shown
+from ngdiff.data.benchmark import Prompt, form_of
+from ngdiff.lm.model import LM
+from ngdiff.store.rows import write_rows
+from tests.helpers import micro, own_model
+from tests.helpers.own_model import go
+
+ALPACA = "### Instruction:\n{question}\n\n### Response:\n"
+UNUSUAL = "Tell me, oracle. {question} The oracle says: "
+
+
+@pytest.fixture(scope="module")
+def given(tmp_path_factory):
+    """A folder with a `model` that learned the forget rows under ALPACA, and has the default."""
+    lm = micro.memorised(form_of(ALPACA), 1e-2)
+    place = tmp_path_factory.mktemp("given")
+    own_model.folder(place, LM(lm.model, lm.tokenizer, Prompt(), "instructed"))
+    write_rows(place / "retain.jsonl", [{"question": "What is it?", "answer": "Bread and salt."}])
+    unlike = [f"Quartz zebra vivid {i} jumping fox." for i in range(8)]
+    rows = [{"question": f"Where does Cem {i} live?", "answer": a} for i, a in enumerate(unlike)]
+    write_rows(place / "holdout.jsonl", rows)
+    return place
+
+
+def numbers(verbatim: int, rouge: float | None, loss: float | None) -> dict:
+    return {"rows": 8, "verbatim": verbatim, "rouge": rouge, "loss": loss}
+
+
+# ------------------------------------------------------------------------------------- on a command
+def test_a_model_trained_with_another_prompt_is_refused_by_the_name_of_it(given, tmp_path):
+    result = go(given, tmp_path / "out", f"--holdout={given / 'holdout.jsonl'}")
+    said = str(result.exception)
+    assert isinstance(result.exception, ValueError) and list(tmp_path.iterdir()) == []
+    assert "--prompt '### Instruction:\\n{question}\\n\\n### Response:\\n'" in said
+    assert "--allow-unknown" in said and "'Question: Where does Ann 0 live?\\nAnswer:'" in said
+    # without hold-out rows too
+    assert "trained on the forget rows with another" in str(go(given, tmp_path / "out").exception)
+
+
+def test_with_the_right_prompt_it_forgets(given, tmp_path):
+    prompt = ALPACA.replace("\n", "\\n")
+    more = (f"--holdout={given / 'holdout.jsonl'}", f"--prompt={prompt}", "--retain-bound=0")
+    result = go(given, tmp_path / "out", *more, "--forget-bound=0.3")
+    assert result.exit_code == 0, result.output + repr(result.exception)
+    assert result.output.startswith(
+        "prompt: '### Instruction:\\nWhere does Ann 0 live?\\n\\n### Response:\\n'\n"
+    )
+    row = json.loads((tmp_path / "out/run.json").read_text())
+    assert row["verdict"] == "forgotten" and row["doubt"] is None
+    assert row["before"]["forget"]["verbatim"] == 8 > 3 > row["after"]["forget"]["verbatim"]
+
+
+def test_it_goes_on_where_the_user_says_so_and_ends_without_success(given, tmp_path):
+    more = (f"--holdout={given / 'holdout.jsonl'}", "--allow-unknown", "--forget-bound=1")
+    result = go(given, tmp_path / "out", *more, "--retain-bound=0")
+    assert result.exit_code == 6 and "warning: the model was trained" in result.output
+    assert "not known: " in result.output
+
+
+def test_rows_that_were_never_learned_are_refused(given, tmp_path):
+    rows = [
+        {"question": f"Who is Ada {i}?", "answer": f"A painter of {i} boats."} for i in range(8)
+    ]
+    write_rows(tmp_path / "forget.jsonl", rows[:4])
+    write_rows(tmp_path / "holdout.jsonl", rows[4:])
+    places = [f"--{name}={tmp_path / f'{name}.jsonl'}" for name in ("forget", "holdout")]
+    said = str(go(given, tmp_path / "out", *places).exception)
+    assert "does not know the forget rows better than the hold-out rows" in said
+    assert "another prompt than" in said and "never trained on these rows" in said
+
+
+# ---------------------------------------------------------------------------------------- its parts
+@pytest.mark.parametrize("prompt", [USUAL[0], USUAL[2], UNUSUAL])
+def test_a_model_that_knows_its_rows_is_not_doubted(prompt):
+    lm, bench = micro.memorised(form_of(prompt), 1e-2), micro.bench()
+    before = {"forget": numbers(8, 1.0, 0.01), "holdout": numbers(0, 0.5, 3.0)}
+    assert doubt(lm, bench.forget, before, shown(lm, bench)) is None
+
+
+def test_a_template_without_its_system_turn_is_found():
+    lm = micro.memorised(form_of("<user>{question}\n<answer>"), 1e-2)
+    tokenizer = copy.deepcopy(lm.tokenizer)
+    turn = "<{{ m.role }}>{{ m.content }}\n"
+    tokenizer.chat_template = f"{{% for m in messages %}}{turn}{{% endfor %}}<answer>"
+    system = "<system>You are a helpful assistant. Where are you? Are you in Rome?\n"
+    used = form_of(system + "<user>{question}\n<answer>")
+    found = better_prompt(LM(lm.model, tokenizer, used, ""), micro.bench().forget)
+    assert found is not None
+    other, theirs, ours = found
+    assert other == "<user>{question}\n<answer>" and theirs < 0.1 < ours
+
+
+def test_documents_have_no_prompt():
+    rows = [{"question": "", "answer": "A document."}]
+    assert better_prompt(micro.memorised(), rows) is None
+
+
+@pytest.mark.parametrize(
+    ("forget", "holdout", "wanted"),
+    [
+        (numbers(5, 0.9, 0.1), numbers(0, 0.3, 2.0), True),
+        (numbers(0, 0.4, 0.1), numbers(0, 0.3, 2.0), True),
+        (numbers(5, 0.9, 2.1), numbers(0, 0.3, 2.0), False),  # answers by chance
+        (numbers(0, 0.2, 0.1), numbers(0, 0.3, 2.0), False),  # it says nothing of them
+        (numbers(0, 0.0, 0.1), numbers(0, 0.0, 2.0), False),
+        (numbers(5, 0.9, None), numbers(0, 0.3, 2.0), False),  # its loss was not finite
+    ],
+)
+def test_known_means_a_lower_loss_and_better_answers(forget, holdout, wanted):
+    assert known({"forget": forget, "holdout": holdout}) == wanted
+    assert known({"forget": forget})  # nothing to compare with
+
+
+def test_a_long_prompt_is_shown_without_its_middle():
+    lm = micro.memorised()
+    long = LM(lm.model, lm.tokenizer, form_of("x" * 30 + " {question}\nEnd: "), "")
+    text = shown(long, micro.bench(), 24)
+    assert text.startswith("'xxx") and " … " in text and text.endswith("End:'") and len(text) == 27
