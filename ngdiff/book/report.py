@@ -67,6 +67,15 @@ def page(title: str, parts: Iterable[str]) -> str:
     return "\n".join([*head, *parts, "</body></html>\n"])
 
 
+def figure(png: bytes, name: str, caption: str) -> str:
+    """Return a picture inside the page, with its caption."""
+    # a browser skips the line ends
+    data = textwrap.fill(base64.b64encode(png).decode(), 4000)
+    text = html.escape(caption)
+    picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
+    return f'<figure id="{html.escape(name)}">{picture}\n<figcaption>{text}</figcaption></figure>'
+
+
 def _claims(paths: Sequence[Path]) -> str:
     rows = [row for path in paths for row in read_rows(path)]
     if not rows:
@@ -87,12 +96,7 @@ def _figure(path: Path, rows: Path, written: set[Path]) -> str:
         caption, sources = image.info.get("Description", ""), image.info.get("Source", "").split()
     if any(rows / name not in written for name in sources):
         caption = f"From committed rows, not from this run. {caption}"
-    # a browser skips the line ends
-    data = textwrap.fill(base64.b64encode(path.read_bytes()).decode(), 4000)
-    text = html.escape(f"{path.stem}. {caption}" if caption else path.stem)
-    picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
-    name = html.escape(path.stem)
-    return f'<figure id="{name}">{picture}\n<figcaption>{text}</figcaption></figure>'
+    return figure(path.read_bytes(), path.stem, f"{path.stem}. {caption}" if caption else path.stem)
 
 
 def _figures(root: Path, label: str, files: Iterable[str]) -> str:

@@ -10,11 +10,14 @@ The card holds no row of the user's files; the other two do.
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ngdiff.book.report import page
+from ngdiff.book.report import figure, page
+from ngdiff.figures.runs import trajectories
 from ngdiff.store import document
 from ngdiff.store.table import Column, Table
 
@@ -93,8 +96,20 @@ def facts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "Prompt", row["prompt"]
 
 
-def report(row: Mapping[str, Any]) -> str:
-    """Return the page of a run."""
+def losses(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the figure of both losses, where there are two steps to draw."""
+    keys = ("forget_ce", "retain_ce")
+    drawn = [dict(step) for step in history if all(math.isfinite(step[key]) for key in keys)]
+    if len(drawn) < 2:
+        return
+    level = row["level"] if "holdout" in row["sizes"] else None
+    png = io.BytesIO()
+    trajectories({row["settings"]["method"]: drawn}, level).savefig(png, format="png", dpi=150)
+    yield figure(png.getvalue(), "losses", "Both losses of each step's batch, before its update.")
+
+
+def report(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
+    """Return the page of a run; history: a row a step."""
     done = "".join(
         f"<tr><th>{html.escape(name)}</th><td>{html.escape(text)}</td></tr>"
         for name, text in facts(row)
@@ -105,6 +120,7 @@ def report(row: Mapping[str, Any]) -> str:
         f"<table>{done}</table>",
         f"<h2>Before and after</h2>\n{numbers(row).html()}",
         f"<h2>Sample answers</h2>\n{samples(row).html()}",
+        *losses(row, history),
         "<h2>Limits</h2>",
         *(f"<p>{html.escape(line.strip('- `'))}</p>" for line in _items(LIMITS)),
         f"<h2>Stamp</h2>\n<pre>{html.escape(stamped)}</pre>",
@@ -130,9 +146,9 @@ def card(row: Mapping[str, Any]) -> str:
     )
 
 
-def write(row: Mapping[str, Any], folder: Path) -> str:
+def write(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """Write page and card into OUT; return the name of the card's file."""
-    (folder / REPORT).write_text(report(row), "utf-8")
+    (folder / REPORT).write_text(report(row, history), "utf-8")
     readme = any(path.name.lower().startswith("readme") for path in folder.iterdir())
     names = (
         [CARD] if not readme else [BESIDE.format(n) for n in ("", *map("-{}".format, range(2, 99)))]

@@ -17,6 +17,7 @@ from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.metrics import rouge
 from ngdiff.evaluation.texts import stop_tokens, text
 from ngdiff.lm.model import LM
+from ngdiff.store.progress import Progress
 
 SIZE = 64  # rows of a set, at most
 LONGEST = 128  # tokens of a true answer that are compared
@@ -45,10 +46,10 @@ def measure(lm: LM, bench: Benchmark, seed: int) -> Measured:
     verbatim  how many answers are said word for word
     rouge     mean ROUGE-L recall of the answers
     """
-    return {name: _measured(lm, rows) for name, rows in sampled(bench, seed).items()}
+    return {name: _measured(lm, rows, name) for name, rows in sampled(bench, seed).items()}
 
 
-def _measured(lm: LM, rows: Sequence[Row]) -> dict[str, Any]:
+def _measured(lm: LM, rows: Sequence[Row], name: str) -> dict[str, Any]:
     encoded = [lm.encode(row["question"], row["answer"]) for row in rows]
     starts = [
         len(example.prompt_ids) if row["question"] else max(1, len(example) // 2)
@@ -60,7 +61,9 @@ def _measured(lm: LM, rows: Sequence[Row]) -> dict[str, Any]:
     ]
     most = max(map(len, true)) + SPARE
     stop = stop_tokens(lm.model, lm.tokenizer, encoded)
-    said = [text(lm.tokenizer, ids) for ids in greedy(lm.model, given, stop, most)]
+    tick = Progress(f"{name} answers", len(rows), last=False)
+    generated = greedy(lm.model, given, stop, most, tick=tick)
+    said = [text(lm.tokenizer, ids) for ids in generated]
     truths = [text(lm.tokenizer, ids) for ids in true]
     pairs = list(zip(said, truths, strict=True))
     answers = [

@@ -271,7 +271,7 @@ def _write(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> 
         row |= {"verdict": verdict.word, "why": verdict.text, "status": verdict.status}
         write_rows(temporary / "history.jsonl", done.rows())
         (temporary / RUN).write_text(document.text(row), "utf-8")
-        name = card.write(row, temporary)
+        name = card.write(row, done.rows(), temporary)
     (job.work / CHECKPOINT).unlink(missing_ok=True)
     end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.core.info.Info')}"
     if done.stopped == "forget_level" and not updates:

@@ -35,13 +35,14 @@ class Cells(HTMLParser):
         self.texts.append(data)
 
     def handle_starttag(self, tag, attrs):
-        self.fetched += [name for name, _ in attrs if name in ("src", "href")]
+        self.fetched += [value for name, value in attrs if name in ("src", "href")]
 
 
 def test_the_page_shows_numbers_answers_and_settings(out):
     row = json.loads((out / "run.json").read_text())
     page = Cells((out / "report.html").read_text("utf-8"))
-    assert page.fetched == []
+    (picture,) = page.fetched  # of the losses, inside the page
+    assert picture.startswith("data:image/png;base64,")
     one = row["before"]["forget"]["answers"][0]
     assert {one["question"], one["answer"], "forget", "retain", "holdout"} <= set(page.texts)
     assert f"{row['verdict']}: {row['why']}" in page.texts
@@ -87,7 +88,7 @@ def test_what_a_row_says_is_no_html_or_markdown():
     row |= {"settings": settings | {"optimizer": "sgd"}, "verdict": "broken", "why": "a < b"}
     row |= {"updates": 0, "level": None, "bounds": {"forget": 0.1, "retain": 0.9}}
     row |= {"prompt": "<b>", "name": "<n>", "stamp": {}}
-    page = card.report(row)
+    page = card.report(row, [])
     for raw in ("<b>", "<script>", "<i>", "<n>"):
         assert raw not in page
     assert "–" in card.card(row) and "constant 0.001" in card.card(row)
