@@ -54,7 +54,9 @@ class Job(Asking):
         metadata={"help": 'Rows {"question", "answer"} or {"text"}: JSON lines or an array.'}
     )
     retain: Path = field(metadata={"help": "Rows to keep."})
-    out: Path = field(metadata={"help": "Folder to write: the model, history.jsonl, run.json."})
+    out: Path = field(
+        metadata={"help": "Folder to write: model, report.html, run.json, model card."}
+    )
     holdout: Path | None = field(
         default=None, metadata={"help": "Hold-out rows: stop at the model's loss on them."}
     )

@@ -26,7 +26,7 @@ import torch
 from ngdiff.commands import card
 from ngdiff.commands.claim import CHECKPOINT, RUN, START, claim_folder, read
 from ngdiff.commands.job import PLACES, WHERE, Job
-from ngdiff.commands.origin import carry_over, restore_dtypes
+from ngdiff.commands.origin import carry_over, restore_dtypes, restore_files
 from ngdiff.commands.outcome import Bounds, Verdict, judge
 from ngdiff.commands.sample import Measured, measure
 from ngdiff.commands.start import plan, prepare
@@ -263,6 +263,8 @@ def _write(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> 
     row["stamp"] = stamp({**places, **where}, job.seed, done.seconds)
     with atomic_folder(job.folder) as temporary:
         save(done.model, temporary)
+        if job.lora is None:
+            restore_files(temporary, job.place)
         carry_over(job.place, temporary, job.lora is not None)
         row["after"] = _after(job, done.model, temporary, bench)
         bounds = Bounds(job.forget_bound, job.retain_bound)

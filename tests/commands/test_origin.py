@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
+from ngdiff.commands import origin
 from ngdiff.commands.origin import dtypes
 from tests.helpers import own_model
 from tests.helpers.own_model import done, go
@@ -98,6 +99,42 @@ def test_weights_in_several_files(given, tmp_path):
     assert len(list(model.glob("model-*.safetensors"))) > 1
     done(given, tmp_path / "out", *FAST, PROMPT, f"--model={model}")
     assert set(dtypes(tmp_path / "out").values()) == {torch.float16}
+
+
+def test_weights_that_were_saved_in_another_dtype_are_cast(given, tmp_path):
+    """As those of shards are, which are saved as the exact weights that were trained."""
+    out = shutil.copytree(given / "model", tmp_path / "out")
+    rewritten(out, lambda name, x: x.float() + 0.25)
+    origin.restore_files(out, str(given / "model"))
+    assert dtypes(out) == dtypes(given / "model")
+    before, after = (load_file(place / "model.safetensors") for place in (given / "model", out))
+    for name, x in before.items():
+        assert torch.equal(after[name], (x.float() + 0.25).to(x.dtype)), name
+    stamp = (out / "model.safetensors").stat().st_mtime_ns
+    origin.restore_files(out, str(given / "model"))  # nothing to do
+    assert (out / "model.safetensors").stat().st_mtime_ns == stamp
+
+
+def test_a_model_of_the_hub_brings_its_readme(given, tmp_path, monkeypatch):
+    """Loading it fetched config and weights; its texts are asked for by name."""
+    snapshot, out = tmp_path / "snapshot", tmp_path / "out"
+    snapshot.mkdir()
+    out.mkdir()
+    shutil.copyfile(given / "model/config.json", snapshot / "config.json")
+
+    def fetched(place, name):
+        assert place == "acme/tiny"
+        if name not in TEXTS:
+            raise OSError(f"{place} has no {name}")
+        (snapshot / name).write_bytes(TEXTS[name].encode())
+
+    monkeypatch.setattr(origin, "cached_file", fetched)
+    cached = {"config.json": str(snapshot / "config.json")}
+    monkeypatch.setattr(origin, "try_to_load_from_cache", lambda place, name: cached.get(name))
+    origin.carry_over("acme/tiny", out, fresh_adapter=False)
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["LICENSE", "README.md", "USE_POLICY.md", "config.json"]
+    assert (out / "README.md").read_bytes() == TEXTS["README.md"].encode()
 
 
 def test_an_adapter_has_the_licence_and_a_card_of_its_own(given, tmp_path):
