@@ -7,7 +7,8 @@ hold-out rows are known as well, or another usual prompt makes the forget rows f
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jinja2 import TemplateError
@@ -39,6 +40,7 @@ USUAL = (
 )
 ROWS = 16  # on which prompts are compared
 LIKELIER, GAP = 0.5, 0.1  # another prompt's loss: at most so many times, and less by so many nats
+LESS, KNOWN = 0.8, 1.0  # of the hold-out loss; nats
 ANYWAY = "To go on all the same: --allow-unknown"
 
 
@@ -56,12 +58,14 @@ def known(before: Measured) -> bool:
     return lower and said
 
 
-def doubt(lm: LM, rows: list[Row], before: Measured, prompt: str) -> str | None:
+def doubt(
+    lm: LM, forget: Sequence[Row], holdout: Sequence[Row], before: Measured, prompt: str
+) -> str | None:
     """Return why the run should not be made, and what to do; None where all is well.
 
-    rows: of the forget set; prompt: the one used, as it is printed.
+    holdout: empty where there are none. prompt: the one used, as it is printed.
     """
-    if found := better_prompt(lm, rows):
+    if found := better_prompt(lm, forget, holdout):
         other, theirs, ours = found
         return (
             "the model was trained on the forget rows with another prompt: their loss is "
@@ -82,23 +86,28 @@ def doubt(lm: LM, rows: list[Row], before: Measured, prompt: str) -> str | None:
     )
 
 
-def better_prompt(lm: LM, rows: list[Row]) -> tuple[str, float, float] | None:
-    """Return (prompt, its loss, the loss of the one used) where a usual one is far better."""
-    asked = [row for row in rows if row["question"]][:ROWS]
-    if not asked:
+def better_prompt(
+    lm: LM, forget: Sequence[Row], holdout: Sequence[Row] = ()
+) -> tuple[str, float, float] | None:
+    """Return (prompt, its loss, the loss of the one used) where a usual one is far better.
+
+    It must show that the model knows the rows, not only make any answer likelier. So with it the
+    forget rows have less loss than the hold-out rows, or than KNOWN nats where there are none.
+    """
+    rows, others = ([row for row in part if row["question"]][:ROWS] for part in (forget, holdout))
+    if not rows:
         return None
-    ours = loss(lm, asked)
-    losses = {}
+    ours = loss(lm, rows)
+    losses, limits = {}, {}
     for text in dict.fromkeys([*_templates(lm), *USUAL]):
         other = LM(lm.model, lm.tokenizer, form_of(text) or lm.prompt, lm.name)
-        try:
-            losses[text] = loss(other, asked)
-        except ValueError:  # with this prompt a row is too long for the model
-            continue
+        with contextlib.suppress(ValueError):  # with this prompt a row is too long for the model
+            limits[text] = LESS * loss(other, others) if others else KNOWN
+            losses[text] = loss(other, rows)
     if not losses:
         return None
     best = min(losses, key=lambda text: losses[text])
-    better = losses[best] < min(LIKELIER * ours, ours - GAP)
+    better = losses[best] < min(LIKELIER * ours, ours - GAP, limits[best])
     return (best, losses[best], ours) if better else None
 
 

@@ -11,13 +11,15 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from ngdiff.data.benchmark import Benchmark, Row, siblings
 from ngdiff.evaluation.forward import loss
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.metrics import rouge
 from ngdiff.evaluation.texts import stop_tokens, text
 from ngdiff.lm.model import LM
-from ngdiff.store.progress import Progress
+from ngdiff.store.progress import Progress, to_stderr
 
 SIZE = 64  # rows of a set, at most
 LONGEST = 128  # tokens of a true answer that are compared
@@ -47,6 +49,19 @@ def measure(lm: LM, bench: Benchmark, seed: int) -> Measured:
     rouge     mean ROUGE-L recall of the answers
     """
     return {name: _measured(lm, rows, name) for name, rows in sampled(bench, seed).items()}
+
+
+def placed(lm: LM, place: torch.device | None) -> LM:
+    """Move a model to where it is measured; to the CPU where it does not fit there as a whole."""
+    if place is None:
+        return lm
+    model: Any = lm.model
+    try:
+        model.to(place)
+    except torch.OutOfMemoryError:
+        model.to("cpu")
+        to_stderr(f"the whole model does not fit on {place}: its answers come from the CPU, slowly")
+    return lm
 
 
 def _measured(lm: LM, rows: Sequence[Row], name: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from ngdiff.commands.claim import CHECKPOINT, START, read
 from ngdiff.commands.doubt import doubt
 from ngdiff.commands.job import Job
 from ngdiff.commands.outcome import number
-from ngdiff.commands.sample import Measured, measure
+from ngdiff.commands.sample import Measured, measure, placed
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.evaluation.forward import loss
 from ngdiff.lm.model import LM
@@ -29,11 +29,11 @@ def prepare(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> flo
     print(f"prompt: {shown(lm, bench)}", flush=True)
     if "before" in saved:
         return saved.get("level")
-    if job.engine.place is not None:
-        lm.model.to(job.engine.place)  # type: ignore[arg-type]
+    placed(lm, job.engine.place)
     level = saved.get("level") if saved else _level(job, lm, bench)
     before = measure(lm, bench, job.seed)
-    doubted = doubt(lm, bench.forget, before, shown(lm, bench))
+    holdout = bench.holdout if job.holdout else []
+    doubted = doubt(lm, bench.forget, holdout, before, shown(lm, bench))
     if doubted and not job.allow_unknown:
         raise ValueError(doubted)
     if doubted:

@@ -28,7 +28,7 @@ from ngdiff.commands.claim import CHECKPOINT, RUN, START, claim_folder, read
 from ngdiff.commands.job import PLACES, WHERE, Job
 from ngdiff.commands.origin import carry_over, restore_dtypes, restore_files
 from ngdiff.commands.outcome import Bounds, Verdict, judge
-from ngdiff.commands.sample import Measured, measure
+from ngdiff.commands.sample import Measured, measure, placed
 from ngdiff.commands.start import plan, prepare
 from ngdiff.core.info import ForgetLevel, Info
 from ngdiff.core.loop import Run, unlearn
@@ -268,8 +268,8 @@ def _write(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> 
         carry_over(job.place, temporary, job.lora is not None)
         row["after"] = _after(job, done.model, temporary, bench)
         bounds = Bounds(job.forget_bound, job.retain_bound)
-        told = (row["level"], row["before"], row["after"], bounds, bool(row["doubt"]))
-        verdict = judge(done.stopped, *told)
+        seen = (row["level"], row["before"], row["after"])
+        verdict = judge(done.stopped, *seen, bounds, bool(row["doubt"]))
         row |= {"verdict": verdict.word, "why": verdict.text, "status": verdict.status}
         write_rows(temporary / "history.jsonl", done.rows())
         (temporary / RUN).write_text(document.text(row), "utf-8")
@@ -284,10 +284,11 @@ def _write(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> 
 
 
 def _after(job: Job, trained: LM, folder: Path, bench: Benchmark) -> Measured:
-    """Return what the model that was written says, loaded as the start was."""
+    """Return what the model that was written says, loaded as the start was.
+
+    The trained one is saved, and gives its memory back.
+    """
     if job.engine.processes.size == 1:
-        trained.model.to("cpu")  # type: ignore[arg-type]
-    lm = _loaded(job, str(folder))
-    if job.engine.place is not None:
-        lm.model.to(job.engine.place)  # type: ignore[arg-type]
+        trained.model.to("meta")  # type: ignore[arg-type]
+    lm = placed(_loaded(job, str(folder)), job.engine.place)
     return measure(lm, bench, job.seed)

@@ -7,6 +7,7 @@ import json
 
 import pytest
 
+from ngdiff.commands import doubt as module
 from ngdiff.commands.doubt import USUAL, better_prompt, doubt, known
 from ngdiff.commands.start import shown
 from ngdiff.data.benchmark import Prompt, form_of
@@ -84,7 +85,7 @@ def test_rows_that_were_never_learned_are_refused(given, tmp_path):
 def test_a_model_that_knows_its_rows_is_not_doubted(prompt):
     lm, bench = micro.memorised(form_of(prompt), 1e-2), micro.bench()
     before = {"forget": numbers(8, 1.0, 0.01), "holdout": numbers(0, 0.5, 3.0)}
-    assert doubt(lm, bench.forget, before, shown(lm, bench)) is None
+    assert doubt(lm, bench.forget, bench.holdout, before, shown(lm, bench)) is None
 
 
 def test_a_template_without_its_system_turn_is_found():
@@ -98,6 +99,31 @@ def test_a_template_without_its_system_turn_is_found():
     assert found is not None
     other, theirs, ours = found
     assert other == "<user>{question}\n<answer>" and theirs < 0.1 < ours
+
+
+@pytest.mark.parametrize(
+    ("forget", "holdout", "wanted"),
+    [
+        (0.3, 2.0, True),
+        (0.3, None, True),
+        (1.2, 2.0, True),
+        (1.2, None, False),  # that may be any row
+        (1.2, 1.3, False),  # that is any row
+        (1.6, 9.0, False),  # not far from the prompt used
+    ],
+)
+def test_another_prompt_must_show_that_the_rows_are_known(monkeypatch, forget, holdout, wanted):
+    """The losses of one other prompt; the one used has 3 nats, as have all others."""
+    known, others = micro.bench().forget, micro.bench().holdout if holdout else []
+    losses = {"Q: x\nA: ": {"Ann": forget, "Cem": holdout}}
+
+    def loss(lm, rows):
+        who = rows[0]["question"].split()[2]
+        return losses.get(lm.prompt.text("x"), {}).get(who, 3.0)
+
+    monkeypatch.setattr(module, "loss", loss)
+    found = better_prompt(micro.memorised(), known, others)
+    assert found == (("Q: {question}\nA: ", forget, 3.0) if wanted else None)
 
 
 def test_documents_have_no_prompt():

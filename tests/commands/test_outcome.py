@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
+from typing import ClassVar
 
 import pytest
+import torch
 
 from ngdiff.commands.outcome import STATUS, Bounds, judge, kept
-from ngdiff.commands.sample import SIZE, measure, sampled, verbatim
+from ngdiff.commands.sample import SIZE, measure, placed, sampled, verbatim
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.lm.tokens import encode
 from tests.helpers import micro, own_model
@@ -19,7 +22,7 @@ def given(tmp_path_factory):
     return own_model.folder(tmp_path_factory.mktemp("given"))
 
 
-def told(out):
+def ended(out):
     row = json.loads((out / "run.json").read_text())
     return row["verdict"], row["status"], row["stopped"]
 
@@ -27,7 +30,7 @@ def told(out):
 # ------------------------------------------------------------------------------------- on a command
 def test_a_run_that_stops_at_the_level_and_still_says_the_rows(given, tmp_path):
     result = go(given, tmp_path / "out", "--stop-level=0.05", "--retain-bound=0")
-    assert told(tmp_path / "out") == ("still said", 4, "forget_level") and result.exit_code == 4
+    assert ended(tmp_path / "out") == ("still said", 4, "forget_level") and result.exit_code == 4
     row = json.loads((tmp_path / "out/run.json").read_text())
     said = row["after"]["forget"]["verbatim"]
     assert said > 0 and f"still said: {said} of 8 forget answers are said" in result.output
@@ -35,7 +38,7 @@ def test_a_run_that_stops_at_the_level_and_still_says_the_rows(given, tmp_path):
 
 def test_a_run_that_does_not_reach_its_level(given, tmp_path):
     result = go(given, tmp_path / "out", "--stop-level=9", "--steps=2", "--forget-bound=1")
-    assert told(tmp_path / "out") == ("level not reached", 3, "steps") and result.exit_code == 3
+    assert ended(tmp_path / "out") == ("level not reached", 3, "steps") and result.exit_code == 3
 
 
 def test_a_run_that_loses_the_rows_to_keep(given, tmp_path):
@@ -44,7 +47,7 @@ def test_a_run_that_loses_the_rows_to_keep(given, tmp_path):
     loose = (*more, "--forget-bound=1", "--retain-bound=0")
     assert go(given, tmp_path / "loose", *loose).exit_code == 0
     result = go(given, tmp_path / "out", *more, "--forget-bound=1", "--retain-bound=0.9")
-    assert told(tmp_path / "out") == ("retain lost", 5, "forget_level") and result.exit_code == 5
+    assert ended(tmp_path / "out") == ("retain lost", 5, "forget_level") and result.exit_code == 5
     assert "less than 90%" in result.output
 
 
@@ -145,6 +148,21 @@ def test_a_sample_is_seeded_and_bounded():
     assert [len(rows) for rows in found.values()] == [SIZE, 3] and found == sampled(bench, 3)
     assert found["forget"] != sampled(bench, 4)["forget"]
     assert len({row["question"] for row in found["forget"]}) == SIZE
+
+
+def test_a_model_that_fits_on_no_device_is_asked_on_the_cpu(capsys):
+    class Large:
+        places: ClassVar[list] = []
+
+        def to(self, place):
+            self.places.append(place)
+            if place != "cpu":
+                raise torch.OutOfMemoryError("full")
+
+    lm = SimpleNamespace(model=Large())
+    assert placed(lm, "cuda:0") is lm and placed(lm, None) is lm
+    assert Large.places == ["cuda:0", "cpu"]
+    assert "does not fit on cuda:0" in capsys.readouterr().err
 
 
 def test_half_of_a_document_is_its_prompt():
