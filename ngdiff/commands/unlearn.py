@@ -278,8 +278,9 @@ def _write(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> 
     end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.core.info.Info')}"
     if done.stopped == "forget_level" and not updates:
         end += " before any update: the start model's loss is already that high"
-    print(f"{end}\n  {updates} updates, {done.seconds:.1f} s: {job.out}\n", flush=True)
-    print(f"{card.summary(row)}\n  model card: {name}, report: {card.REPORT}", flush=True)
+    where_to = f"{job.out} (report: {card.REPORT}, model card: {name})"
+    print(f"{end}\n  {updates} updates, {done.seconds:.1f} s: {where_to}\n", flush=True)
+    print(card.summary(row), flush=True)
     return verdict
 
 

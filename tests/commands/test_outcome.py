@@ -61,6 +61,8 @@ def test_what_was_measured_is_printed_and_saved(given, tmp_path):
     first = row["before"]["forget"]["answers"][0]
     assert first["said"] == first["answer"] != "" and first["question"] in result.output
     assert "said verbatim before" in result.output and result.output.count("In Oslo.") > 1
+    lines = result.stdout.splitlines()
+    assert lines[0].startswith("prompt: ") and lines[-1] == f"{row['verdict']}: {row['why']}"
 
 
 def test_bounds_are_shares(given, tmp_path):
