@@ -13,7 +13,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from ngdiff.commands.outcome import number, share
+from ngdiff.commands.outcome import known, number
 from ngdiff.commands.sample import Measured
 from ngdiff.data.benchmark import Row, form_of
 from ngdiff.evaluation.forward import loss
@@ -44,20 +44,6 @@ LESS, KNOWN = 0.8, 1.0  # of the hold-out loss; nats
 ANYWAY = "To go on all the same: --allow-unknown"
 
 
-def known(before: Measured) -> bool:
-    """Return whether the start knows the forget rows better than the hold-out rows.
-
-    It must have the lower loss on them, and say more of the answers verbatim or with a higher
-    ROUGE-L recall. Without hold-out rows there is nothing to compare with.
-    """
-    if "holdout" not in before:
-        return True
-    forget, holdout = before["forget"], before["holdout"]
-    lower = number(forget["loss"]) < number(holdout["loss"])
-    said = share(forget) > share(holdout) or number(forget["rouge"]) > number(holdout["rouge"])
-    return lower and said
-
-
 def doubt(
     lm: LM, forget: Sequence[Row], holdout: Sequence[Row], before: Measured, prompt: str
 ) -> str | None:
@@ -72,7 +58,7 @@ def doubt(
             f"{theirs:.3g} with --prompt {_quoted(other)} and {ours:.3g} with the one used, "
             f"{prompt}. Give that option. {ANYWAY}"
         )
-    if known(before):
+    if known(before) or "holdout" not in before:
         return None
     pairs = [before["forget"], before["holdout"]]
     losses = " against ".join(f"{number(one['loss']):.4g}" for one in pairs)

@@ -269,7 +269,7 @@ def _write(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> 
         row["after"] = _after(job, done.model, temporary, bench)
         bounds = Bounds(job.forget_bound, job.retain_bound)
         seen = (row["level"], row["before"], row["after"])
-        verdict = judge(done.stopped, *seen, bounds, bool(row["doubt"]))
+        verdict = judge(done.stopped, *seen, bounds, updates)
         row |= {"verdict": verdict.word, "why": verdict.text, "status": verdict.status}
         write_rows(temporary / "history.jsonl", done.rows())
         (temporary / RUN).write_text(document.text(row), "utf-8")

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import json
 
+import numpy as np
 import pytest
 
 from ngdiff.commands import doubt as module
-from ngdiff.commands.doubt import USUAL, better_prompt, doubt, known
+from ngdiff.commands.doubt import USUAL, better_prompt, doubt
+from ngdiff.commands.outcome import known
 from ngdiff.commands.start import shown
 from ngdiff.data.benchmark import Prompt, form_of
 from ngdiff.lm.model import LM
@@ -34,7 +36,8 @@ def given(tmp_path_factory):
 
 
 def numbers(verbatim: int, rouge: float | None, loss: float | None) -> dict:
-    return {"rows": 8, "verbatim": verbatim, "rouge": rouge, "loss": loss}
+    found = {"rows": 8, "verbatim": verbatim, "rouge": rouge, "rouge_sd": 0.05}
+    return found | {"loss": loss, "row_loss": loss, "row_loss_sd": 0.4}
 
 
 # ------------------------------------------------------------------------------------- on a command
@@ -140,11 +143,43 @@ def test_documents_have_no_prompt():
         (numbers(0, 0.2, 0.1), numbers(0, 0.3, 2.0), False),  # it says nothing of them
         (numbers(0, 0.0, 0.1), numbers(0, 0.0, 2.0), False),
         (numbers(5, 0.9, None), numbers(0, 0.3, 2.0), False),  # its loss was not finite
+        # differences that two samples of the same rows have now and then: 0.4 nats, 0.05, 4 of 8
+        (numbers(0, 0.9, 1.65), numbers(0, 0.3, 2.0), False),
+        (numbers(0, 0.9, 1.55), numbers(0, 0.3, 2.0), True),
+        (numbers(0, 0.34, 0.1), numbers(0, 0.3, 2.0), False),
+        (numbers(0, 0.36, 0.1), numbers(0, 0.3, 2.0), True),
+        (numbers(2, 0.3, 0.1), numbers(0, 0.3, 2.0), False),
+        (numbers(6, 0.3, 0.1), numbers(1, 0.3, 2.0), True),
     ],
 )
 def test_known_means_a_lower_loss_and_better_answers(forget, holdout, wanted):
     assert known({"forget": forget, "holdout": holdout}) == wanted
-    assert known({"forget": forget})  # nothing to compare with
+
+
+def test_known_without_hold_out_rows_means_that_the_answers_are_said():
+    for verbatim, recall, wanted in [(1, 0.3, True), (0, 0.6, True), (0, 0.4, False)]:
+        assert known({"forget": numbers(verbatim, recall, 0.1)}) == wanted
+
+
+def test_rows_that_nobody_has_learned_are_seldom_known():
+    """Both samples come from the same rows. Without a margin a quarter or more would be known."""
+    draw = np.random.default_rng(0)
+
+    def sample() -> dict:
+        losses, recalls = draw.normal(2.0, 0.5, 16), draw.uniform(0.0, 0.6, 16)
+        found = {"rows": 16, "verbatim": 0, "rouge": recalls.mean(), "rouge_sd": recalls.std()}
+        return found | {"row_loss": losses.mean(), "row_loss_sd": losses.std()}
+
+    cases = [{"forget": sample(), "holdout": sample()} for _ in range(400)]
+    assert sum(map(known, cases)) < 0.02 * len(cases)
+
+
+@pytest.mark.parametrize(("loss", "wanted"), [(1.5, False), (0.9, True)])
+def test_a_set_of_one_row_has_no_deviation_of_its_own(loss, wanted):
+    one = numbers(1, 0.9, loss) | {"rows": 1, "row_loss_sd": None, "rouge_sd": None}
+    assert known({"forget": one, "holdout": numbers(0, 0.3, 2.0)}) == wanted
+    single = numbers(0, 0.3, 2.0) | {"rows": 1, "row_loss_sd": None, "rouge_sd": None}
+    assert known({"forget": one, "holdout": single}) == wanted  # half of the larger one
 
 
 def test_a_long_prompt_is_shown_without_its_middle():
