@@ -5,10 +5,11 @@ sets the level of the stop.
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 from typing import Any
 
 from ngdiff.commands.claim import CHECKPOINT, START, read
-from ngdiff.commands.doubt import doubt
+from ngdiff.commands.doubt import ANYWAY, doubt
 from ngdiff.commands.job import Job
 from ngdiff.commands.outcome import number
 from ngdiff.commands.sample import Measured, measure, placed
@@ -34,12 +35,12 @@ def prepare(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> flo
     before = measure(lm, bench, job.seed)
     holdout = bench.holdout if job.holdout else []
     doubted = doubt(lm, bench.forget, holdout, before, shown(lm, bench))
-    if doubted and not job.allow_unknown:
-        raise ValueError(doubted)
+    if doubted and doubted.refuses and not job.allow_unknown:
+        raise ValueError(f"{doubted.text} {ANYWAY}")
     if doubted:
-        to_stderr(f"warning: {doubted}")
-    found = {"settings": settings, "level": level, "before": before, "doubt": doubted}
-    write_document(job.work / START, found)
+        to_stderr(f"warning: {doubted.text}")
+    found = {"settings": settings, "level": level, "before": before}
+    write_document(job.work / START, found | {"doubt": doubted and asdict(doubted)})
     return level
 
 

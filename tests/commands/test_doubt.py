@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 
 import numpy as np
@@ -13,6 +14,7 @@ from ngdiff.commands.doubt import USUAL, better_prompt, doubt
 from ngdiff.commands.outcome import known
 from ngdiff.commands.start import shown
 from ngdiff.data.benchmark import Prompt, form_of
+from ngdiff.evaluation.forward import loss
 from ngdiff.lm.model import LM
 from ngdiff.store.rows import write_rows
 from tests.helpers import micro, own_model
@@ -48,7 +50,9 @@ def test_a_model_trained_with_another_prompt_is_refused_by_the_name_of_it(given,
     assert "--prompt '### Instruction:\\n{question}\\n\\n### Response:\\n'" in said
     assert "--allow-unknown" in said and "'Question: Where does Ann 0 live?\\nAnswer:'" in said
     # without hold-out rows too
-    assert "trained on the forget rows with another" in str(go(given, tmp_path / "out").exception)
+    assert "may have been trained on the forget rows with" in str(
+        go(given, tmp_path / "out").exception
+    )
 
 
 def test_with_the_right_prompt_it_forgets(given, tmp_path):
@@ -67,8 +71,10 @@ def test_with_the_right_prompt_it_forgets(given, tmp_path):
 def test_it_goes_on_where_the_user_says_so_and_ends_without_success(given, tmp_path):
     more = (f"--holdout={given / 'holdout.jsonl'}", "--allow-unknown", "--forget-bound=1")
     result = go(given, tmp_path / "out", *more, "--retain-bound=0")
-    assert result.exit_code == 6 and "warning: the model was trained" in result.output
+    assert result.exit_code == 6 and "warning: the model may have" in result.output
     assert "not known: " in result.output
+    row = json.loads((tmp_path / "out/run.json").read_text())
+    assert row["doubt"]["kind"] == "prompt" and "another prompt" in row["doubt"]["text"]
 
 
 def test_rows_that_were_never_learned_are_refused(given, tmp_path):
@@ -79,7 +85,7 @@ def test_rows_that_were_never_learned_are_refused(given, tmp_path):
     write_rows(tmp_path / "holdout.jsonl", rows[4:])
     places = [f"--{name}={tmp_path / f'{name}.jsonl'}" for name in ("forget", "holdout")]
     said = str(go(given, tmp_path / "out", *places).exception)
-    assert "does not know the forget rows better than the hold-out rows" in said
+    assert "does not know the forget rows clearly better than the hold-out rows" in said
     assert "another prompt than" in said and "never trained on these rows" in said
 
 
@@ -91,46 +97,128 @@ def test_a_model_that_knows_its_rows_is_not_doubted(prompt):
     assert doubt(lm, bench.forget, bench.holdout, before, shown(lm, bench)) is None
 
 
-def test_a_template_without_its_system_turn_is_found():
-    lm = micro.memorised(form_of("<user>{question}\n<answer>"), 1e-2)
+TEMPLATE = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<bos>\n{% endfor %}"
+TURN = "{% if add_generation_prompt %}<assistant>{% endif %}"
+
+
+def templated(prompt: Prompt, template: str) -> LM:
+    """A model that learned under one prompt, and whose tokenizer has a template."""
+    lm = micro.memorised(prompt, 1e-2)
     tokenizer = copy.deepcopy(lm.tokenizer)
-    turn = "<{{ m.role }}>{{ m.content }}\n"
-    tokenizer.chat_template = f"{{% for m in messages %}}{turn}{{% endfor %}}<answer>"
-    system = "<system>You are a helpful assistant. Where are you? Are you in Rome?\n"
-    used = form_of(system + "<user>{question}\n<answer>")
-    found = better_prompt(LM(lm.model, tokenizer, used, ""), micro.bench().forget)
+    tokenizer.chat_template = template
+    return LM(lm.model, tokenizer, Prompt(), "")
+
+
+@pytest.mark.parametrize("system", ["", "<system>You are a helpful assistant.<bos>\n"])
+def test_the_prompt_of_a_template_ends_an_answer_as_the_template_does(system):
+    """`<bos>` is this template's end of turn, so EOS in its place would cost many nats."""
+    form = Prompt(f"{system}<user>", "<bos>\n<assistant>", "", "<bos>", templated=True)
+    lm = templated(form, TEMPLATE + TURN)
+    found = better_prompt(lm, micro.bench().forget)
     assert found is not None
     other, theirs, ours = found
-    assert other == "<user>{question}\n<answer>" and theirs < 0.1 < ours
+    assert other == form.text("{question}") and theirs < 0.05 < ours
+    ended = LM(lm.model, lm.tokenizer, dataclasses.replace(form, answer_end=""), "")
+    assert loss(ended, micro.bench().forget) > 1
+
+
+@pytest.mark.parametrize("template", ["{{ messages + 1 }}", "{{ raise_exception('no') }}", "{{ 1"])
+def test_a_template_that_cannot_be_used_is_no_error(template):
+    lm = templated(form_of(ALPACA), template)
+    found = better_prompt(lm, micro.bench().forget)
+    assert found is not None and found[0] == ALPACA
 
 
 @pytest.mark.parametrize(
-    ("forget", "holdout", "wanted"),
+    ("forget", "other", "wanted"),
     [
         (0.3, 2.0, True),
-        (0.3, None, True),
         (1.2, 2.0, True),
-        (1.2, None, False),  # that may be any row
         (1.2, 1.3, False),  # that is any row
         (1.6, 9.0, False),  # not far from the prompt used
     ],
 )
-def test_another_prompt_must_show_that_the_rows_are_known(monkeypatch, forget, holdout, wanted):
+def test_another_prompt_must_show_that_the_rows_are_known(monkeypatch, forget, other, wanted):
     """The losses of one other prompt; the one used has 3 nats, as have all others."""
-    known, others = micro.bench().forget, micro.bench().holdout if holdout else []
-    losses = {"Q: x\nA: ": {"Ann": forget, "Cem": holdout}}
+    bench = micro.bench()
+    losses = {"Q: x\nA: ": {"Ann": forget, "Cem": other}}
 
-    def loss(lm, rows):
+    def fake(lm, rows):
         who = rows[0]["question"].split()[2]
         return losses.get(lm.prompt.text("x"), {}).get(who, 3.0)
 
-    monkeypatch.setattr(module, "loss", loss)
-    found = better_prompt(micro.memorised(), known, others)
+    monkeypatch.setattr(module, "loss", fake)
+    found = better_prompt(micro.memorised(), bench.forget, bench.holdout)
     assert found == (("Q: {question}\nA: ", forget, 3.0) if wanted else None)
 
 
+def test_the_best_of_the_prompts_under_which_the_rows_are_known_is_taken(monkeypatch):
+    """Another one has the least loss, but on the hold-out rows too."""
+    losses = {"Q: x\nA: ": {"Ann": 0.2, "Cem": 0.2}, "x\n": {"Ann": 0.5, "Cem": 4.0}}
+
+    def fake(lm, rows):
+        return losses.get(lm.prompt.text("x"), {}).get(rows[0]["question"].split()[2], 3.0)
+
+    monkeypatch.setattr(module, "loss", fake)
+    found = better_prompt(micro.memorised(), micro.bench().forget, micro.bench().holdout)
+    assert found == ("{question}\n", 0.5, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("true", "swapped", "used", "wanted"),
+    [
+        (0.3, 3.0, 3.2, True),
+        (0.3, 0.3, 3.0, False),  # one of a few choices: any answer is likely
+        (0.3, 1.3, 4.5, False),  # the prompt used tells the answers apart as well
+        (1.2, 9.0, 3.2, False),  # too many nats for rows that are known
+    ],
+)
+def test_without_hold_out_rows_the_true_answers_must_stand_out(
+    monkeypatch, true, swapped, used, wanted
+):
+    """used: the loss of the answers at other questions, with the prompt that is used."""
+    forget = micro.bench().forget
+
+    def fake(lm, rows):
+        other = rows[0]["answer"] != forget[0]["answer"]
+        if lm.prompt.text("x") == "Q: x\nA: ":
+            return swapped if other else true
+        return used if other else 3.0
+
+    monkeypatch.setattr(module, "loss", fake)
+    found = better_prompt(micro.memorised(), forget)
+    assert found == (("Q: {question}\nA: ", true, 3.0) if wanted else None)
+    alike = [{"question": row["question"], "answer": "B"} for row in forget]
+    assert better_prompt(micro.memorised(), alike) is None  # nothing to compare with
+
+
+@pytest.mark.parametrize(
+    ("verbatim", "recall", "kind", "refuses"),
+    [
+        (8, 1.0, "prompt", False),  # it says them with the prompt used too
+        (2, 0.5, "prompt", True),
+        (0, 0.2, "prompt", True),
+    ],
+)
+def test_a_better_prompt_is_only_named_where_the_answers_are_said(
+    monkeypatch, verbatim, recall, kind, refuses
+):
+    monkeypatch.setattr(module, "better_prompt", lambda *_: (USUAL[1], 0.1, 0.5))
+    before = {"forget": numbers(verbatim, recall, 0.5), "holdout": numbers(0, 0.2, 3.0)}
+    found = doubt(micro.memorised(), [], [], before, "''")
+    assert found is not None and (found.kind, found.refuses) == (kind, refuses)
+    assert "may have been trained" in found.text
+
+
+def test_rows_that_are_not_said_are_a_warning_without_hold_out_rows(monkeypatch):
+    monkeypatch.setattr(module, "better_prompt", lambda *_: None)
+    found = doubt(micro.memorised(), [], [], {"forget": numbers(0, 0.3, 0.5)}, "''")
+    assert found is not None and (found.kind, found.refuses) == ("unknown", False)
+    assert doubt(micro.memorised(), [], [], {"forget": numbers(3, 0.3, 0.5)}, "''") is None
+
+
 def test_documents_have_no_prompt():
-    rows = [{"question": "", "answer": "A document."}]
+    rows = [{"question": "", "answer": f"Document {i}."} for i in range(2)]
     assert better_prompt(micro.memorised(), rows) is None
 
 
