@@ -52,6 +52,11 @@ def test_a_run_that_loses_the_rows_to_keep(given, tmp_path):
     assert "less than 90%" in result.output
 
 
+def test_a_run_that_makes_no_update(given, tmp_path):
+    result = go(given, tmp_path / "out", "--stop-level=1e-6", "--forget-bound=1")
+    assert ended(tmp_path / "out") == ("unchanged", 7, "forget_level") and result.exit_code == 7
+
+
 def test_what_was_measured_is_printed_and_saved(given, tmp_path):
     result = go(given, tmp_path / "out", f"--holdout={given / 'holdout.jsonl'}", "--steps=1")
     row = json.loads((tmp_path / "out/run.json").read_text())
