@@ -54,7 +54,7 @@ def test_a_run_that_loses_the_rows_to_keep(given, tmp_path):
 
 def test_a_run_that_makes_no_update(given, tmp_path):
     result = go(given, tmp_path / "out", "--stop-level=1e-6", "--forget-bound=1")
-    assert ended(tmp_path / "out") == ("unchanged", 7, "forget_level") and result.exit_code == 7
+    assert ended(tmp_path / "out") == ("unchanged", 8, "forget_level") and result.exit_code == 8
 
 
 def test_what_was_measured_is_printed_and_saved(given, tmp_path):
