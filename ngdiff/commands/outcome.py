@@ -19,6 +19,7 @@ STATUS = {
     "still said": 4,
     "retain lost": 5,
     "not known": 6,
+    "not measured": 7,
 }
 
 
