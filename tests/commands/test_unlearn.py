@@ -503,27 +503,51 @@ main()
 """
 
 
-def test_one_broken_process_ends_all(given, tmp_path):
-    """Even where no launcher ends the others."""
-    more = (*FIXED, "--sharding", "replicate", "--steps", "500")
-    line = [sys.executable, "-c", FAILING, *arguments(given, tmp_path / "out", *more)]
+def together(script, words, timeout=240):
+    """Run a script in two processes without a launcher; return (statuses, standard errors)."""
     env = ON_CPU | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    line = [sys.executable, "-c", script, *words]
     both = [
         subprocess.Popen(line, env=env | {"RANK": rank, "LOCAL_RANK": rank}, **pipes)
         for rank in "01"
     ]
     try:
-        said = [process.communicate(timeout=240)[1] for process in both]
+        said = [process.communicate(timeout=timeout)[1] for process in both]
     finally:
         for process in both:
             process.kill()
+    return [process.returncode for process in both], said
+
+
+def test_one_broken_process_ends_all(given, tmp_path):
+    """Even where no launcher ends the others."""
+    more = (*FIXED, "--sharding", "replicate", "--steps", "500")
+    ends, said = together(FAILING, arguments(given, tmp_path / "out", *more))
     # gloo, taken down on a busy machine while the other process is going, may abort after all was
     # said
-    assert both[0].returncode == 2 and both[1].returncode in (2, -6)
+    assert ends[0] == 2 and ends[1] in (2, -6)
     assert "ngdiff (process 1): the second process is broken" in said[1]
     assert "another process of this launch ended first" in said[0] and "Traceback" not in said[0]
     assert not (tmp_path / "out").exists()
+
+
+UNWRITTEN = """
+from ngdiff.commands import finish
+def broken(*_):
+    raise OSError("the disk is gone")
+finish._row = broken
+from ngdiff.commands.cli import main
+main()
+"""
+
+
+def test_a_first_process_that_cannot_write_ends_alone(given, tmp_path):
+    """The shards are gathered before anything can fail, so the other does not wait for it."""
+    more = (*FIXED, "--steps", "2")
+    ends, said = together(UNWRITTEN, arguments(given, tmp_path / "out", *more))
+    assert ends[0] == 2 and ends[1] in (0, -6), said
+    assert "the disk is gone" in said[0] and not (tmp_path / "out").exists()
 
 
 # ----------------------------------------------------------------------------------------- refusals
