@@ -18,6 +18,7 @@ import torch
 from huggingface_hub import try_to_load_from_cache
 from safetensors import safe_open
 from torch import Tensor
+from transformers.core_model_loading import revert_weight_conversion
 from transformers.dynamic_module_utils import get_relative_import_files
 from transformers.utils import cached_file
 
@@ -142,7 +143,8 @@ def as_given(
     """Return the weights on the host, each in the dtype that it has in the user's files.
 
     A name that is not there gets the dtype that most weights have. One that was never trained is
-    read from there, since bfloat16 may have rounded it. Tied weights stay tied.
+    read from there, since bfloat16 may have rounded it: all but a weight of which the files have
+    the parts alone. Tied weights stay tied.
 
     state: its tensors are taken out one by one. folder: of the user's model; None: dtypes stay.
     optimizer: a `Master` has the low bits of the weights that it rounded.
@@ -154,19 +156,30 @@ def as_given(
     for name in list(state):
         x, p = state.pop(name).cpu(), params.get(name)
         if p is None or p not in done:
-            here = stored.get(name.replace(".default", "") if lm.adapted else name)
+            names = _names(lm, name, x)
+            here = stored.get(names[0])
             if p in low:
                 x = join(x, low[p].cpu())
             frozen = p is not None and not p.requires_grad
-            if here is not None and frozen and here.shape == tuple(x.shape):
+            if here is not None and frozen and names[1:] == [] and here.shape == tuple(x.shape):
                 with safe_open(here.path, framework="pt") as file:
-                    x = file.get_tensor(name)
+                    x = file.get_tensor(names[0])
             elif x.is_floating_point() and stored:
                 x = x.to(usual if here is None else here.dtype)
             if p is not None:
                 done[p] = x
         weights[name] = x if p is None else done[p]
     return weights
+
+
+def _names(lm: LM, name: str, x: Tensor) -> list[str]:
+    """Return the names that a weight has in the files; several where these have its parts."""
+    if lm.adapted:
+        return [name.replace(".default", "")]
+    try:
+        return list(revert_weight_conversion(lm.model, {name: x.to("meta")}))
+    except Exception:  # a part of one that the files have as a whole
+        return [name]
 
 
 def dtypes(folder: Path) -> dict[str, torch.dtype]:

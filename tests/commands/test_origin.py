@@ -4,18 +4,27 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    GenerationConfig,
+    MixtralConfig,
+    MixtralForCausalLM,
+)
 
 from ngdiff.commands import origin
 from ngdiff.commands import unlearn as command
 from ngdiff.commands.origin import dtypes
 from ngdiff.engine.engine import Engine
 from ngdiff.lm.model import load
-from tests.helpers import own_model
+from tests.helpers import micro, own_model
 from tests.helpers.own_model import done, go
 
 TEXTS = {
@@ -132,6 +141,53 @@ def test_an_adapter_keeps_its_dtype(given, tmp_path):
     done(given, tmp_path / "two", *FAST, PROMPT, f"--model={tmp_path / 'one'}")
     assert dtypes(tmp_path / "two") == dtypes(tmp_path / "one")
     assert set(dtypes(tmp_path / "two").values()) == {torch.float16, torch.float32}
+
+
+def _composite():
+    """A text model inside one with images, whose files have other names."""
+    config = AutoConfig.for_model("qwen3_5")
+    sizes = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 2, "head_dim": 16}
+    sizes |= {"num_hidden_layers": 2, "num_key_value_heads": 1, "vocab_size": 64}
+    sizes |= {"linear_num_value_heads": 2, "linear_num_key_heads": 2, "pad_token_id": None}
+    sizes |= {"linear_key_head_dim": 16, "linear_value_head_dim": 16}
+    seen = {"depth": 1, "hidden_size": 16, "num_heads": 2, "intermediate_size": 16}
+    for part, values in (
+        (config.text_config, sizes | {"layer_types": ["linear_attention", "full_attention"]}),
+        (config.vision_config, seen | {"out_hidden_size": 32}),
+    ):
+        for key, value in values.items():
+            setattr(part, key, value)
+    return AutoModelForImageTextToText.from_config(config)
+
+
+def _experts():
+    """A mixture of experts: one tensor in the model, two an expert in the files."""
+    sizes, _ = micro.shapes(64)
+    return MixtralForCausalLM(MixtralConfig(**sizes, num_key_value_heads=1, num_local_experts=2))
+
+
+@pytest.mark.parametrize("make", [_composite, _experts])
+def test_models_whose_files_have_other_names(tmp_path, make):
+    make().bfloat16().save_pretrained(tmp_path / "model")
+    # as such models are published: little of it in float32
+    exact = ("A_log", "norm", ".gate.")
+    rewritten(
+        tmp_path / "model",
+        lambda name, x: x.float() + 2**-12 if any(one in name for one in exact) else x,
+    )
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+    with torch.no_grad():
+        for name, p in model.named_parameters():
+            p.requires_grad_("norm" not in name)
+            if not p.requires_grad:
+                p.copy_(p.bfloat16())
+    lm = SimpleNamespace(model=model, adapted=False)
+    weights = origin.as_given(model.state_dict(), lm, tmp_path / "model", None)
+    model.save_pretrained(tmp_path / "out", state_dict=weights)
+    before, after = (load_file(tmp_path / n / "model.safetensors") for n in ("model", "out"))
+    assert {x.dtype for x in after.values()} == {torch.bfloat16, torch.float32}
+    for name, x in after.items():
+        assert x.dtype == before[name].dtype and torch.equal(x, before[name]), name
 
 
 def test_tied_weights_stay_tied(given):
