@@ -19,7 +19,8 @@ from typing import Any
 from ngdiff.book.report import figure, page
 from ngdiff.figures.runs import trajectories
 from ngdiff.store import document
-from ngdiff.store.table import Column, Table
+from ngdiff.store.cache import atomic_write
+from ngdiff.store.table import DASH, Column, Table
 
 REPORT, CARD, BESIDE = "report.html", "README.md", "UNLEARNING{}.md"
 NUMBERS = (
@@ -43,11 +44,16 @@ LIMITS = """\
 """
 
 
+def _after(row: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return what the model says of a set in the end; empty where that was not measured."""
+    return (row["after"] or {}).get(name, {})
+
+
 def numbers(row: Mapping[str, Any]) -> Table:
     """Return what the model knew of each set before and after."""
     rows = []
     for name, one in row["before"].items():
-        after = {f"{key}_after": value for key, value in row["after"][name].items()}
+        after = {f"{key}_after": value for key, value in _after(row, name).items()}
         rows.append({"set": name, **one, **after})
     return Table(NUMBERS, rows)
 
@@ -60,9 +66,10 @@ def samples(row: Mapping[str, Any], longest: int | None = None) -> Table:
 
     rows = []
     for name, one in row["before"].items():
-        for before, after in zip(one["answers"], row["after"][name]["answers"], strict=True):
+        after = _after(row, name).get("answers", [{}] * len(one["answers"]))
+        for before, now in zip(one["answers"], after, strict=True):
             cells = {"question": before["question"], "answer": before["answer"]}
-            cells |= {"before": before["said"], "after": after["said"]}
+            cells |= {"before": before["said"], "after": now.get("said", DASH)}
             rows.append({"set": name} | {key: cut(text) for key, text in cells.items()})
     return Table(SAMPLES, rows)
 
@@ -77,8 +84,10 @@ def facts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of what was done."""
     settings, sizes = row["settings"], row["sizes"]
     rate = "" if settings["lr"] is None else f" {settings['lr']:g}"
-    yield "Model", str(settings["model"])
-    yield "Verdict", f"{row['verdict']}: {row['why']}"
+    model = Path(settings["model"])  # a folder is absolute, and its place is private
+    yield "Model", model.name if model.is_absolute() else str(settings["model"])
+    # what could not be measured has an error's message, which may name a folder
+    yield "Verdict", f"{row['verdict']}: {row['why']}" if row["after"] else row["verdict"]
     yield (
         "Method",
         f"{settings['method']}, step size {settings['stepsize']}{rate}, {settings['optimizer']}, "
@@ -148,11 +157,13 @@ def card(row: Mapping[str, Any]) -> str:
 
 def write(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]], folder: Path) -> str:
     """Write page and card into OUT; return the name of the card's file."""
-    (folder / REPORT).write_text(report(row, history), "utf-8")
+    with atomic_write(folder / REPORT) as temporary:
+        temporary.write_text(report(row, history), "utf-8")
     readme = any(path.name.lower().startswith("readme") for path in folder.iterdir())
     names = (
         [CARD] if not readme else [BESIDE.format(n) for n in ("", *map("-{}".format, range(2, 99)))]
     )
     name = next(name for name in names if not (folder / name).exists())
-    (folder / name).write_text(card(row), "utf-8")
+    with atomic_write(folder / name) as temporary:
+        temporary.write_text(card(row), "utf-8")
     return name

@@ -19,6 +19,7 @@ STATUS = {
     "still said": 4,
     "retain lost": 5,
     "not known": 6,
+    "not measured": 7,
     "unchanged": 8,
 }
 KNOWN = 0.5  # mean ROUGE-L recall of rows that a model knows, without hold-out rows to compare with

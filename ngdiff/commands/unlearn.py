@@ -7,9 +7,10 @@ a folder.
     .OUT.unfinished/ beside it while it runs: the checkpoint, and start.json with the settings, the
                      level of the stop and what the model knew
 
-OUT appears whole or not at all. A run that was interrupted goes on when the same command is given
-again. The same code runs in one process and in each of several (`accelerate launch -m ngdiff
-unlearn …`). Every process reads the rows and loads the model. Only the first one prints and writes.
+OUT appears with the whole model in it or not at all; the model is measured there
+(`ngdiff.commands.finish`). A run that was interrupted goes on when the same command is given again.
+The same code runs in one process and in each of several (`accelerate launch -m ngdiff unlearn …`).
+Every process reads the rows and loads the model. Only the first one prints and writes.
 """
 
 from __future__ import annotations
@@ -18,40 +19,30 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from ngdiff.commands import card
-from ngdiff.commands.claim import CHECKPOINT, RUN, START, claim_folder, read
-from ngdiff.commands.job import PLACES, WHERE, Job
-from ngdiff.commands.origin import carry_over, restore_dtypes, restore_files
-from ngdiff.commands.outcome import Bounds, Verdict, judge
-from ngdiff.commands.sample import Measured, measure, placed
+from ngdiff.commands.claim import CHECKPOINT, claim_folder
+from ngdiff.commands.finish import Trained, finish
+from ngdiff.commands.job import Job
+from ngdiff.commands.origin import fetched, loaded
 from ngdiff.commands.start import plan, prepare
 from ngdiff.core.info import ForgetLevel, Info
-from ngdiff.core.loop import Run, unlearn
-from ngdiff.core.processes import whole_state
+from ngdiff.core.loop import unlearn
 from ngdiff.data import files
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.engine.engine import Engine
 from ngdiff.engine.watch import Watch
 from ngdiff.lm.lora import ADAPTER, adapt
-from ngdiff.lm.model import LM, load, save
+from ngdiff.lm.model import LM
 from ngdiff.methods.problem import LMProblem
-from ngdiff.store import document
-from ngdiff.store.cache import atomic_folder
 from ngdiff.store.progress import Progress, to_stderr
-from ngdiff.store.rows import stamp, write_rows
 
-ENDS = {
-    "steps": "all steps were made",
-    "forget_level": "the forget loss has reached the level",
-    "aligned": "the gradients are parallel: no direction lowers one loss and raises the other",
-    "zero_both": "both gradients are zero",
-    "nonfinite": "a loss or gradient is not finite: use a lower rate (--lr), or stop earlier",
-}
+# in which the first process loads and measures the model, while the others wait for it
+PATIENCE = timedelta(hours=12)
 
 
 def run(job: Job, force: bool = False) -> int:
@@ -71,58 +62,66 @@ def run(job: Job, force: bool = False) -> int:
         job.seed + engine.processes.rank
     )  # of dropout; the order of the rows has its own
     with ExitStack() as held, _explained(job):
-        _first(engine, lambda: claim_folder(job, settings, force, held))
-        lm = _model(job)
-        options: dict[str, Any] = {"micro": job.micro, "dropout": job.dropout, "engine": engine}
-        problem: Any = LMProblem(bench, lm, batch_size=job.batch_size, **options, in_place=True)
-        level = _first(engine, lambda: prepare(job, settings, lm, bench))
-        if engine.main:
-            print(plan(job, lm, bench, level), flush=True)
-        stop = [] if math.isnan(level) else [ForgetLevel(level)]
-        checkpoint = job.work / CHECKPOINT if job.save_every else None
-        with _Bar(job.steps, engine.main) as bar:
-            watch = _Watch(bar.say)
-            done = unlearn(
-                problem,
-                job.recipe,
-                job.rule,
-                job.steps,
-                job.seed,
-                stop=stop,
-                optimizer=job.make,
-                checkpoint=checkpoint,
-                save_every=job.save_every or 1,
-                progress=bar,
-                watch=watch,
-            )
-        if job.lora is None:
-            restore_dtypes(done.model, job.place, watch.optimizer)
-        before = len(done.history) if bar.before is None else bar.before
-        return _finish(job, done, bench, level, before)
+        group = _patient(engine)
+        _first(engine, group, lambda: claim_folder(job, settings, force, held))
+        return finish(job, _trained(job, settings, bench, group), bench)
+
+
+def _trained(job: Job, settings: dict[str, Any], bench: Benchmark, group: Any) -> Trained:
+    """Load, measure and unlearn the model. Nothing but the result holds it afterwards."""
+    engine, lm = job.engine, _model(job)
+    origin = fetched(job.place) if engine.main else None
+    options: dict[str, Any] = {"micro": job.micro, "dropout": job.dropout, "engine": engine}
+    problem: Any = LMProblem(bench, lm, batch_size=job.batch_size, **options, in_place=True)
+    level = _first(engine, group, lambda: prepare(job, settings, lm, bench))
+    if engine.main:
+        print(plan(job, lm, bench, level), flush=True)
+    with _Bar(job.steps, engine.main) as bar:
+        watch = _Watch(bar.say)
+        done = unlearn(
+            problem,
+            job.recipe,
+            job.rule,
+            job.steps,
+            job.seed,
+            stop=[] if math.isnan(level) else [ForgetLevel(level)],
+            optimizer=job.make,
+            checkpoint=job.work / CHECKPOINT if job.save_every else None,
+            save_every=job.save_every or 1,
+            progress=bar,
+            watch=watch,
+        )
+    before = len(done.history) if bar.before is None else bar.before
+    return Trained(done, watch.optimizer, origin, before)
 
 
 # --------------------------------------------------------------------------------- before the steps
-def _first(engine: Engine, work: Callable[[], float | None]) -> float:
+def _patient(engine: Engine) -> Any:
+    """Return a group of all processes in which one may wait long for another; None for one alone.
+
+    NCCL ends a launch after ten minutes of waiting.
+    """
+    if engine.processes.size == 1:
+        return None
+    return torch.distributed.new_group(backend="gloo", timeout=PATIENCE)
+
+
+def _first(engine: Engine, group: Any, work: Callable[[], float | None]) -> float:
     """Return in every process what `work()` gives in the first one (None: NaN). Where it fails
-    there, the others end too.
+    there, the others end too. group: of `_patient`.
     """
     failure, value = None, None
     if engine.main:
         try:
             value = work()
         except Exception as error:
-            if engine.processes.size == 1:
+            if group is None:
                 raise
             failure = error
-    mine = (
-        [math.nan if value is None else value, float(failure is not None)]
-        if engine.main
-        else [0.0, 0.0]
-    )
-    if engine.processes.size > 1:
-        mine = engine.processes.sum(
-            torch.tensor(mine, dtype=torch.float64, device=engine.place)
-        ).tolist()
+    said = [math.nan if value is None else value, float(failure is not None)]
+    mine = torch.tensor(said if engine.main else [0.0, 0.0], dtype=torch.float64)
+    if group is not None:
+        torch.distributed.all_reduce(mine, group=group)
     if failure:
         raise failure
     if mine[1]:
@@ -130,20 +129,12 @@ def _first(engine: Engine, work: Callable[[], float | None]) -> float:
         # said so
         time.sleep(1)
         raise SystemExit(2)
-    return mine[0]
-
-
-def _loaded(job: Job, place: str) -> LM:
-    """Load a model on the host. With an adapter the frozen weights have the job's precision.
-    Without one the weights are exact.
-    """
-    adapted = job.lora is not None or (Path(place) / ADAPTER).is_file()
-    return load(place, dtype=job.precision if adapted else "float32", **job.asked())
+    return float(mine[0])
 
 
 def _model(job: Job) -> LM:
     """Load the model on the host, with its adapter."""
-    lm = _loaded(job, job.place)
+    lm = loaded(job, job.place)
     if job.lora is None:
         return lm
     targets = job.lora_targets if job.lora_targets == "all-linear" else job.lora_targets.split(",")
@@ -228,68 +219,3 @@ def _less(job: Job) -> list[str]:
         "more processes (accelerate launch)": True,
     }
     return [option for option, open_ in left.items() if open_]
-
-
-def _finish(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> int:
-    """Write OUT, then remove what was unfinished; return the exit status of this process.
-
-    before: steps that an earlier process made.
-    """
-    engine = job.engine
-    if not engine.main:
-        whole_state(done.model.model)  # the first process asks for the shards of all
-    status = _first(engine, lambda: _write(job, done, bench, level, before).status)
-    if engine.processes.size > 1:
-        torch.distributed.destroy_process_group()
-    return int(status) if engine.main else 0
-
-
-def _write(job: Job, done: Run, bench: Benchmark, level: float, before: int) -> Verdict:
-    """Write OUT in one rename, with the verdict on what it holds."""
-    found = read(job.work / START)
-    updates = sum(info.updated for info in done.history)
-    where = {name: getattr(job, name) for name in WHERE}
-    where["processes"] = job.engine.processes.size
-    places = {name: str(getattr(job, name)) for name in PLACES if getattr(job, name)}
-    row: dict[str, Any] = {"settings": found["settings"], "level": found["level"]}
-    row |= {"stopped": done.stopped, "updates": updates}
-    # seconds: of this process, after the steps before it
-    row |= {"seconds": done.seconds, "steps_before": before}
-    prompt = repr(done.model.prompt.text("{question}"))
-    row |= {"name": done.model.name, "prompt": prompt}
-    row["sizes"] = {name: len(rows) for name, rows in bench.configs.items()}
-    row["bounds"] = {"forget": job.forget_bound, "retain": job.retain_bound}
-    row |= {"before": found["before"], "doubt": found["doubt"]}
-    row["stamp"] = stamp({**places, **where}, job.seed, done.seconds)
-    with atomic_folder(job.folder) as temporary:
-        save(done.model, temporary)
-        if job.lora is None:
-            restore_files(temporary, job.place)
-        carry_over(job.place, temporary, job.lora is not None)
-        row["after"] = _after(job, done.model, temporary, bench)
-        bounds = Bounds(job.forget_bound, job.retain_bound)
-        seen = (row["level"], row["before"], row["after"])
-        verdict = judge(done.stopped, *seen, bounds, updates)
-        row |= {"verdict": verdict.word, "why": verdict.text, "status": verdict.status}
-        write_rows(temporary / "history.jsonl", done.rows())
-        (temporary / RUN).write_text(document.text(row), "utf-8")
-        name = card.write(row, done.rows(), temporary)
-    (job.work / CHECKPOINT).unlink(missing_ok=True)
-    end = f"{done.stopped}: {ENDS.get(done.stopped, 'see ngdiff.core.info.Info')}"
-    if done.stopped == "forget_level" and not updates:
-        end += " before any update: the start model's loss is already that high"
-    where_to = f"{job.out} (report: {card.REPORT}, model card: {name})"
-    print(f"{end}\n  {updates} updates, {done.seconds:.1f} s: {where_to}\n", flush=True)
-    print(card.summary(row), flush=True)
-    return verdict
-
-
-def _after(job: Job, trained: LM, folder: Path, bench: Benchmark) -> Measured:
-    """Return what the model that was written says, loaded as the start was.
-
-    The trained one is saved, and gives its memory back.
-    """
-    if job.engine.processes.size == 1:
-        trained.model.to("meta")  # type: ignore[arg-type]
-    lm = placed(_loaded(job, str(folder)), job.engine.place)
-    return measure(lm, bench, job.seed)

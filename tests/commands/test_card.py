@@ -61,6 +61,14 @@ def test_the_card_says_method_sizes_numbers_and_limits_and_no_row(out):
     assert not [one for one in texts if one in text]
 
 
+def test_the_card_names_the_model_and_not_its_place(given, out):
+    text, row = (out / "README.md").read_text("utf-8"), json.loads((out / "run.json").read_text())
+    assert str(given) in row["settings"]["model"]
+    assert "- Model: model\n" in text and str(given) not in text
+    hub = row | {"settings": row["settings"] | {"model": "acme/tiny"}}
+    assert "- Model: acme/tiny\n" in card.card(hub)
+
+
 def test_a_readme_of_the_user_stays_and_each_card_too(given, tmp_path):
     model, mine = given / "model", "# Mine\r\n"
     place = tmp_path / "model"

@@ -12,6 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -19,6 +20,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from ngdiff.commands import card, finish, origin
 from ngdiff.commands import unlearn as command
 from ngdiff.commands.job import Job
 from ngdiff.core.loop import unlearn
@@ -278,6 +280,62 @@ def test_documents(given, tmp_path):
     assert "the model's context is 96" in str(result.exception) and "long" not in listing(tmp_path)
 
 
+# ------------------------------------------------------------------------------- what is never lost
+@pytest.mark.parametrize("name", ["loaded", "measure"])
+def test_a_model_that_cannot_be_measured_is_kept(given, tmp_path, monkeypatch, name):
+    def broken(*_, **__):
+        raise RuntimeError("out of luck\nat line 3")
+
+    monkeypatch.setattr(finish, name, broken)
+    out = tmp_path / "out"
+    result = go(given, out, *FIXED, "--steps", "2", "--save-every", "1")
+    assert result.exit_code == 7, result.output + repr(result.exception)
+    last = result.output.strip().splitlines()[-1]
+    assert last == f"not measured: out of luck; the model is in {out}"
+    row = json.loads((out / "run.json").read_text())
+    assert (row["verdict"], row["status"], row["after"]) == ("not measured", 7, None)
+    text = (out / "README.md").read_text()  # to be published: an error may name a folder
+    assert "- Verdict: not measured\n" in text and str(tmp_path) not in text
+    assert len(read_rows(out / "history.jsonl")) == 2
+    assert load(out).name == load(given / "model").name and (out / "report.html").is_file()
+    monkeypatch.undo()
+    assert apart(weights(out), done(given, tmp_path / "whole", *FIXED, "--steps", "2")) == 0
+    assert listing(tmp_path)[0] == "out", "what was unfinished is gone"
+
+
+def test_a_report_that_cannot_be_drawn_leaves_model_and_verdict(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(card, "report", lambda *_: 1 / 0)
+    result = go(given, tmp_path / "out", *FIXED, "--steps", "2")
+    row = json.loads((tmp_path / "out/run.json").read_text())
+    assert result.exit_code == row["status"] != 7 and row["after"]
+    assert "ZeroDivisionError" in result.output and load(tmp_path / "out")
+    assert not (tmp_path / "out/report.html").exists()
+
+
+def test_the_trained_model_is_let_go_before_the_saved_one_is_loaded(given, tmp_path, monkeypatch):
+    held = []
+
+    def seen(*args, **options):
+        run = unlearn(*args, **options)
+        held.extend(weakref.ref(p) for p in run.model.model.parameters())
+        moments = options["watch"].optimizer.state.values()
+        held.extend(weakref.ref(one["exp_avg"]) for one in moments)
+        return run
+
+    def measured(*args):
+        assert len(held) > 2 and not [one for one in held if one() is not None]
+        return loaded(*args)
+
+    loaded = finish.loaded
+    monkeypatch.setattr(command, "unlearn", seen)
+    monkeypatch.setattr(finish, "loaded", measured)
+    for method in ("ngdiff", "kl"):  # which keeps the start
+        held.clear()
+        done(given, tmp_path / method, "--steps", "2", "--method", method)
+        row = json.loads((tmp_path / method / "run.json").read_text())
+        assert row["verdict"] != "not measured", row["why"]
+
+
 # ----------------------------------------------------------------------------------------- going on
 KILLED = killed.script(".", "from ngdiff.commands.cli import main; main()")
 
@@ -335,7 +393,7 @@ def test_a_finished_run_is_replaced_by_force_alone(given, tmp_path, monkeypatch)
     )
     with monkeypatch.context() as patch:
         patch.setattr(
-            command, "save", lambda lm, folder: (_ for _ in ()).throw(OSError("disk full"))
+            finish, "save", lambda lm, folder, state: (_ for _ in ()).throw(OSError("disk full"))
         )
         assert "disk full" in str(go(given, out, "--steps", "3", "--force").exception)
     assert (out / "run.json").read_bytes() == before and [
@@ -445,27 +503,51 @@ main()
 """
 
 
-def test_one_broken_process_ends_all(given, tmp_path):
-    """Even where no launcher ends the others."""
-    more = (*FIXED, "--sharding", "replicate", "--steps", "500")
-    line = [sys.executable, "-c", FAILING, *arguments(given, tmp_path / "out", *more)]
+def together(script, words, timeout=240):
+    """Run a script in two processes without a launcher; return (statuses, standard errors)."""
     env = ON_CPU | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    line = [sys.executable, "-c", script, *words]
     both = [
         subprocess.Popen(line, env=env | {"RANK": rank, "LOCAL_RANK": rank}, **pipes)
         for rank in "01"
     ]
     try:
-        said = [process.communicate(timeout=240)[1] for process in both]
+        said = [process.communicate(timeout=timeout)[1] for process in both]
     finally:
         for process in both:
             process.kill()
+    return [process.returncode for process in both], said
+
+
+def test_one_broken_process_ends_all(given, tmp_path):
+    """Even where no launcher ends the others."""
+    more = (*FIXED, "--sharding", "replicate", "--steps", "500")
+    ends, said = together(FAILING, arguments(given, tmp_path / "out", *more))
     # gloo, taken down on a busy machine while the other process is going, may abort after all was
     # said
-    assert both[0].returncode == 2 and both[1].returncode in (2, -6)
+    assert ends[0] == 2 and ends[1] in (2, -6)
     assert "ngdiff (process 1): the second process is broken" in said[1]
     assert "another process of this launch ended first" in said[0] and "Traceback" not in said[0]
     assert not (tmp_path / "out").exists()
+
+
+UNWRITTEN = """
+from ngdiff.commands import finish
+def broken(*_):
+    raise OSError("the disk is gone")
+finish._row = broken
+from ngdiff.commands.cli import main
+main()
+"""
+
+
+def test_a_first_process_that_cannot_write_ends_alone(given, tmp_path):
+    """The shards are gathered before anything can fail, so the other does not wait for it."""
+    more = (*FIXED, "--steps", "2")
+    ends, said = together(UNWRITTEN, arguments(given, tmp_path / "out", *more))
+    assert ends[0] == 2 and ends[1] in (0, -6), said
+    assert "the disk is gone" in said[0] and not (tmp_path / "out").exists()
 
 
 # ----------------------------------------------------------------------------------------- refusals
@@ -509,7 +591,7 @@ def test_one_broken_process_ends_all(given, tmp_path):
 def test_what_cannot_work_is_refused_before_the_model_is_loaded(
     given, tmp_path, monkeypatch, more, message
 ):
-    monkeypatch.setattr(command, "load", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(origin, "load", lambda *a, **k: pytest.fail("the model was loaded"))
     before = listing(given)
     result = go(given, tmp_path / "out", *(word.replace("{given}", str(given)) for word in more))
     assert isinstance(result.exception, (ValueError, OSError)), result.output
