@@ -23,6 +23,7 @@ from safetensors.torch import load_file
 from ngdiff.commands import card, finish, origin
 from ngdiff.commands import unlearn as command
 from ngdiff.commands.job import Job
+from ngdiff.commands.outcome import STATUS
 from ngdiff.core.loop import unlearn
 from ngdiff.data import files
 from ngdiff.data.benchmark import Prompt
@@ -530,6 +531,33 @@ def test_one_broken_process_ends_all(given, tmp_path):
     assert "ngdiff (process 1): the second process is broken" in said[1]
     assert "another process of this launch ended first" in said[0] and "Traceback" not in said[0]
     assert not (tmp_path / "out").exists()
+
+
+SLOW = """
+import time
+from datetime import timedelta
+import torch
+begin = torch.distributed.init_process_group
+def impatient(*args, **options):
+    return begin(*args, **options | {"timeout": timedelta(seconds=6)})
+torch.distributed.init_process_group = impatient
+from ngdiff.commands import finish, start
+measure = start.measure
+def slow(*args):
+    time.sleep(8)
+    return measure(*args)
+start.measure = finish.measure = slow
+from ngdiff.commands.cli import main
+main()
+"""
+
+
+def test_processes_wait_for_a_slow_measurement_or_end(given, tmp_path):
+    """Longer than a collective may take, as NCCL's ten minutes are of a large model."""
+    more = (*FIXED, "--steps", "2", "--stop-level", "9")
+    ends, said = together(SLOW, arguments(given, tmp_path / "out", *more))
+    assert ends[0] == STATUS["level not reached"] and ends[1] in (0, -6), said
+    assert json.loads((tmp_path / "out/run.json").read_text())["after"]
 
 
 UNWRITTEN = """
