@@ -233,8 +233,8 @@ def rates(grid: Grid) -> str:
         f"{OURSELVES} ran from {len(each)} starting rates, {first:g} to {last:g}. Between the best "
         f"and the worst of them its score moves by "
         f"{grid.claim('AutoLR over starting rates')['mean']:.3f}. Its mean number of updates "
-        f"lies between {steps[0]:.0f} and {steps[1]:.0f}, and {reached[0]:.0%} to "
-        f"{reached[1]:.0%} of its runs reach the level. Constant rates were tried in one run each. "
+        f"lies between {steps[0]:.0f} and {steps[1]:.0f}, and {_percent(reached)} "
+        f"of its runs reach the level. Constant rates were tried in one run each. "
         f"Over all of them a method's score moves by {_span(far)}. Over those that reached the "
         f"level it moves by {_span(near)}. GradDiff was tuned for each weight c. Over these its "
         f"score moves by {grid.claim('swing of graddiff with c')['mean']:.2f}."
@@ -245,6 +245,12 @@ def _span(ends: Sequence[tuple[float, str]], digits: int = 2) -> str:
     return " to ".join(f"{size:.{digits}f} ({name})" for size, name in ends)
 
 
+def _percent(shares: tuple[float, float]) -> str:
+    """Return a range of shares, or the one share that it is."""
+    low, high = (f"{share:.0%}" for share in shares)
+    return low if low == high else f"{low} to {high}"
+
+
 def speed(grid: Grid) -> str:
     """Return updates and seconds of our method, with AutoLR and at its tuned rate."""
     auto, tuned = grid.ours, select(grid.matched, method=OURS, stepsize="constant")
@@ -253,8 +259,8 @@ def speed(grid: Grid) -> str:
         f"{OURSELVES} makes {average(auto, 'updates'):.0f} updates in "
         f"{average(auto, 'seconds'):.1f} s on average. NGDiff at its tuned rate makes "
         f"{average(tuned, 'updates'):.0f} updates in {average(tuned, 'seconds'):.1f} s. The "
-        f"seconds include {average(auto, 'forwards'):.0f} forward passes of probing. {late} of "
-        f"{len(auto)} runs with AutoLR did not reach the level in time."
+        f"seconds include {average(auto, 'forwards'):.0f} forward passes of probing. With "
+        f"AutoLR {len(auto) - late} of {len(auto)} runs reached the level in time."
     )
 
 
