@@ -57,6 +57,25 @@ pre { font-size: .8rem; overflow-x: auto; background: #f6f6f6; padding: 1rem }
 """
 
 
+def page(title: str, parts: Iterable[str]) -> str:
+    """Return a whole page of HTML with the reports' style; parts: what its body holds."""
+    head = [
+        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
+        f"<title>{html.escape(title)}</title>",
+        f"<style>{CSS}</style></head><body>",
+    ]
+    return "\n".join([*head, *parts, "</body></html>\n"])
+
+
+def figure(png: bytes, name: str, caption: str) -> str:
+    """Return a picture inside the page, with its caption."""
+    # a browser skips the line ends
+    data = textwrap.fill(base64.b64encode(png).decode(), 4000)
+    text = html.escape(caption)
+    picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
+    return f'<figure id="{html.escape(name)}">{picture}\n<figcaption>{text}</figcaption></figure>'
+
+
 def _claims(paths: Sequence[Path]) -> str:
     rows = [row for path in paths for row in read_rows(path)]
     if not rows:
@@ -77,12 +96,7 @@ def _figure(path: Path, rows: Path, written: set[Path]) -> str:
         caption, sources = image.info.get("Description", ""), image.info.get("Source", "").split()
     if any(rows / name not in written for name in sources):
         caption = f"From committed rows, not from this run. {caption}"
-    # a browser skips the line ends
-    data = textwrap.fill(base64.b64encode(path.read_bytes()).decode(), 4000)
-    text = html.escape(f"{path.stem}. {caption}" if caption else path.stem)
-    picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
-    name = html.escape(path.stem)
-    return f'<figure id="{name}">{picture}\n<figcaption>{text}</figcaption></figure>'
+    return figure(path.read_bytes(), path.stem, f"{path.stem}. {caption}" if caption else path.stem)
 
 
 def _figures(root: Path, label: str, files: Iterable[str]) -> str:
@@ -115,12 +129,9 @@ def write(
         f"profile {config['profile']}, seeds {seeds}, {made['device']}, {commit}, "
         f"{made['date']}, {seconds:.0f} s"
     )
-    title = html.escape(label)
     parts = [
-        "<!doctype html>\n<html lang='en'><head><meta charset='utf-8'>",
-        f"<title>ngdiff {title}</title>",
-        f"<style>{CSS}</style></head><body>",
-        f"<h1>ngdiff, reproduced: {title}</h1>\n<p class='small'>{html.escape(line)}</p>",
+        f"<h1>ngdiff, reproduced: {html.escape(label)}</h1>",
+        f"<p class='small'>{html.escape(line)}</p>",
         f"<p>{verdict(comparison)}</p>",
         "<h2>Notebooks</h2>",
         Table(RAN, [vars(one) for one in ran]).html(status="word"),
@@ -129,9 +140,8 @@ def write(
         f"<h2>Committed and new</h2>\n<p>{verdict(comparison)}</p>",
         table(comparison).html(status="ok"),
         f"<h2>Stamp</h2>\n<pre>{html.escape(document.text(made))}</pre>",
-        "</body></html>\n",
     ]
-    page = root / "report" / f"{label}.html"
-    with atomic_write(page) as temporary:
-        temporary.write_text("\n".join(parts), "utf-8")
-    return page
+    written = root / "report" / f"{label}.html"
+    with atomic_write(written) as temporary:
+        temporary.write_text(page(f"ngdiff {label}", parts), "utf-8")
+    return written

@@ -95,10 +95,14 @@ def unlearn(
 ) -> None:
     """Make a model forget some rows and keep others. On several GPUs: `accelerate launch -m ngdiff
     unlearn …`.
+
+    Exit status: 0 forgotten and kept, 1 broken, 2 an error, 3 level not reached, 4 forget answers
+    still said, 5 retain answers lost, 6 the model did not know the forget rows
+    before, 7 not measured.
     """
     from ngdiff.commands.unlearn import run
 
-    raise typer.Exit(1 if run(job, force) == "nonfinite" else 0)
+    raise typer.Exit(run(job, force))
 
 
 @app.command()

@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the command's help reads the fields, and torch takes second
 
 PLACES = ("forget", "retain", "holdout", "out")  # what is in the files counts, not where they are
 ASKED = ("prompt", "tokenizer")  # settings only where they are given
+JUDGED = ("allow_unknown", "forget_bound", "retain_bound")  # no weight depends on them
 ENGINE = ("device", "precision", "memory", "checkpointing", "compile", "sharding")
 WHERE = (
     "device",
@@ -53,12 +54,26 @@ class Job(Asking):
         metadata={"help": 'Rows {"question", "answer"} or {"text"}: JSON lines or an array.'}
     )
     retain: Path = field(metadata={"help": "Rows to keep."})
-    out: Path = field(metadata={"help": "Folder to write: the model, history.jsonl, run.json."})
+    out: Path = field(
+        metadata={"help": "Folder to write: model, report.html, run.json, model card."}
+    )
     holdout: Path | None = field(
         default=None, metadata={"help": "Hold-out rows: stop at the model's loss on them."}
     )
     stop_level: float | None = field(
         default=None, metadata={"help": "Stop at this forget loss (nats per token)."}
+    )
+    allow_unknown: bool = field(
+        default=False,
+        metadata={"help": "Go on where the model knows the forget rows no better than hold-out."},
+    )
+    forget_bound: float = field(
+        default=0.1,
+        metadata={"help": "Share of forget answers that may still be said verbatim in the end."},
+    )
+    retain_bound: float = field(
+        default=0.9,
+        metadata={"help": "Share of the retain answers' score that must be kept; 0: no bound."},
     )
     method: str = field(
         default="ngdiff",
@@ -129,6 +144,11 @@ class Job(Asking):
             raise ValueError(
                 "--stop-level takes a positive loss in nats per token, and no --holdout beside it"
             )
+        for name in ("forget_bound", "retain_bound"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} is a share from 0 to 1, got {getattr(self, name)}"
+                )
         self._check_adapter()
         if str(self.folder) == self.place:
             raise ValueError(f"--out {self.out} is the model itself: choose another folder")
@@ -224,7 +244,7 @@ class Job(Asking):
         mine = {
             name: value
             for name, value in asdict(self).items()
-            if name not in (*PLACES, *WHERE) and (value or name not in ASKED)
+            if name not in (*PLACES, *WHERE, *JUDGED) and (value or name not in ASKED)
         }
         if (
             self.precision == "bfloat16"

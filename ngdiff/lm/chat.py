@@ -47,11 +47,15 @@ def prompt_of(tokenizer: PreTrainedTokenizerBase, hub_id: str = "") -> Prompt:
 
 
 def render(
-    tokenizer: PreTrainedTokenizerBase, question: str, answer: str | None = None, day: date = DATE
+    tokenizer: PreTrainedTokenizerBase,
+    question: str,
+    answer: str | None = None,
+    day: date = DATE,
+    system: bool = True,
 ) -> str:
     """Return the chat template's text: system message, user turn, then the answer's turn.
 
-    Without an answer, it ends where the answer would begin.
+    Without an answer, it ends where the answer would begin. system: False leaves that message out.
     Raises ValueError where the template refuses.
     """
     turns = [{"role": "user", "content": question}]
@@ -64,10 +68,11 @@ def render(
         "date_string": day.strftime("%d %b %Y"),
         "fixed_clock": {directive: day.strftime(directive) for directive in DIRECTIVES},
     }
-    try:
-        return tokenizer.apply_chat_template([SYSTEM, *turns], **options)
-    except TemplateError:  # this template knows no system turn
-        pass
+    if system:
+        try:
+            return tokenizer.apply_chat_template([SYSTEM, *turns], **options)
+        except TemplateError:  # this template knows no system turn
+            pass
     try:
         return tokenizer.apply_chat_template(turns, **options)
     except TemplateError as error:
@@ -77,21 +82,21 @@ def render(
         ) from error
 
 
-def chat_prompt(tokenizer: PreTrainedTokenizerBase) -> Prompt:
+def chat_prompt(tokenizer: PreTrainedTokenizerBase, system: bool = True) -> Prompt:
     """Return the chat template as fixed text around question and answer.
 
     It is the text of a finished turn, as the model was trained on it. What the template writes
     before an answer is part of the prompt: an empty think block, a space. The answer ends in the
-    template's end of turn. The tokenizer is left as it is. Raises ValueError for a template that
-    does not write question and answer once each.
+    template's end of turn. The tokenizer is left as it is. system: False leaves the system message
+    out. Raises ValueError for a template that does not write question and answer once each.
     """
     key = (tokenizer.get_chat_template(), tokenizer.bos_token, tokenizer.eos_token)
-    return _chat_prompt(tokenizer, key)
+    return _chat_prompt(tokenizer, key, system)
 
 
 @lru_cache(maxsize=64)
-def _chat_prompt(tokenizer: PreTrainedTokenizerBase, key: tuple[str, ...]) -> Prompt:
-    whole = render(tokenizer, QUESTION, ANSWER)
+def _chat_prompt(tokenizer: PreTrainedTokenizerBase, key: tuple[str, ...], system: bool) -> Prompt:
+    whole = render(tokenizer, QUESTION, ANSWER, system=system)
     if (whole.count(QUESTION), whole.count(ANSWER)) != (1, 1):
         raise ValueError(
             "the chat template of the tokenizer does not write question and answer once each: "

@@ -186,13 +186,14 @@ def _card(path: Path) -> tuple[str, Prompt | None]:
         ) from error
 
 
-def save(lm: LM, folder: str | Path) -> Path:
+def save(lm: LM, folder: str | Path, state: dict[str, torch.Tensor] | None = None) -> Path:
     """Write a Hugging Face folder that `load` and other tools read; return it.
 
     It holds safetensors, prompt and tokenizer, this one's files exactly as they came.
 
     Of a model with an adapter, the adapter alone in peft's format. Of one that is sharded over
-    processes, every process must call, and the first one writes.
+    processes, every process must call, and the first one writes. state: what `whole_state` gave,
+    where it was called before; then this process alone calls.
 
     The folder appears whole or not at all; one that already holds a model is replaced, one that
     holds other things is refused with FileExistsError.
@@ -206,7 +207,8 @@ def save(lm: LM, folder: str | Path) -> Path:
     ):
         raise FileExistsError(f"{folder} holds files that are no model: choose another folder")
 
-    state = whole_state(lm.model)
+    if state is None:
+        state = whole_state(lm.model)
     if state is None:
         return folder
     with atomic_folder(folder) as temporary, without_bars():

@@ -12,26 +12,30 @@ import signal
 import socket
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
+from ngdiff.commands import card, finish, origin
 from ngdiff.commands import unlearn as command
-from ngdiff.commands.cli import app
 from ngdiff.commands.job import Job
+from ngdiff.commands.outcome import STATUS
 from ngdiff.core.loop import unlearn
 from ngdiff.data import files
 from ngdiff.data.benchmark import Prompt
 from ngdiff.engine.engine import Engine
+from ngdiff.engine.master import split
 from ngdiff.evaluation import evaluate
+from ngdiff.evaluation.forward import loss
 from ngdiff.lm.model import load, save
 from ngdiff.methods.problem import LMProblem
 from ngdiff.store.rows import read_rows, write_rows
-from tests.helpers import killed, micro
+from tests.helpers import killed, micro, own_model
+from tests.helpers.own_model import VERDICTS, arguments, done, go, weights
 
 ROOT = Path(__file__).resolve().parents[2]
 # rounding is not amplified
@@ -41,40 +45,7 @@ FIXED = ("--optimizer", "sgd", "--stepsize", "constant", "--lr", "0.02")
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
     """A folder with `model`, which knows the forget rows by heart, and the rows."""
-    folder = tmp_path_factory.mktemp("given")
-    save(micro.memorised(), folder / "model")
-    for name in ("forget", "retain", "holdout"):
-        write_rows(folder / f"{name}.jsonl", getattr(micro.bench(), name))
-    return folder
-
-
-def arguments(given, out, *more):
-    """Later ones win."""
-    places = [f"--{name}={given / f'{name}.jsonl'}" for name in ("forget", "retain")]
-    return [
-        "unlearn",
-        f"--model={given / 'model'}",
-        *places,
-        f"--out={out}",
-        "--device=cpu",
-        *map(str, more),
-    ]
-
-
-def go(given, out, *more):
-    """The command in this process: its result, standard output and error in `output`."""
-    return CliRunner().invoke(app, arguments(given, out, *more))
-
-
-def done(given, out, *more):
-    """The weights that it wrote."""
-    result = go(given, out, *more)
-    assert result.exit_code == 0, result.output + repr(result.exception)
-    return weights(out)
-
-
-def weights(out):
-    return load_file(next(out.glob("*model.safetensors")))
+    return own_model.folder(tmp_path_factory.mktemp("given"))
 
 
 def apart(one, other):
@@ -126,6 +97,8 @@ def test_a_run_stops_at_the_level_of_rows_never_seen(given, tmp_path):
         "100",
         "--method",
         "ngdiff",
+        "--forget-bound",
+        "1",
     )
     assert result.exit_code == 0, result.exception
     start, lm = load(given / "model"), load(tmp_path / "out")
@@ -144,11 +117,9 @@ def test_a_run_stops_at_the_level_of_rows_never_seen(given, tmp_path):
         and row["stamp"]["config"]["device"] == "cpu"
         and row["seconds"] > 0
     )
-    assert command.loss(lm, micro.bench().forget) == pytest.approx(
-        history[-1]["forget_ce"], rel=1e-4
-    )
+    assert loss(lm, micro.bench().forget) == pytest.approx(history[-1]["forget_ce"], rel=1e-4)
     assert (
-        command.loss(start, micro.bench().forget) < 0.02
+        loss(start, micro.bench().forget) < 0.02
         and lm.name == start.name
         and lm.prompt == start.prompt
     )
@@ -200,7 +171,7 @@ def test_an_adapter(given, tmp_path, monkeypatch):
         "1e-2",
     )
     result = go(given, tmp_path / "out", *more, "--stepsize", "constant", "--steps", "12")
-    assert result.exit_code == 0, result.exception
+    assert result.exit_code in VERDICTS, result.exception
     assert "512 of 28,256 parameters trained" in result.output
     config = json.loads((tmp_path / "out/adapter_config.json").read_text())
     assert (config["r"], config["lora_alpha"], sorted(config["target_modules"])) == (
@@ -213,19 +184,19 @@ def test_an_adapter(given, tmp_path, monkeypatch):
         and not (tmp_path / "out/model.safetensors").exists()
     )
     lm = load(tmp_path / "out")
-    assert lm.adapted and command.loss(lm, micro.bench().forget) > 0.1
+    assert lm.adapted and loss(lm, micro.bench().forget) > 0.1
     with lm.without_adapter():
-        assert command.loss(lm, micro.bench().forget) < 0.02
+        assert loss(lm, micro.bench().forget) < 0.02
     # trained on
     result = go(given, tmp_path / "on", "--model", tmp_path / "out", *FIXED, "--steps", "1")
-    assert result.exit_code == 0 and "512 of 28,256" in result.output
+    assert result.exit_code in VERDICTS and "512 of 28,256" in result.output
     result = go(given, tmp_path / "x", "--model", tmp_path / "out", "--lora", "4")
     assert "is an adapter already: leave --lora out" in str(result.exception)
 
 
 def test_bfloat16(given, tmp_path):
-    """It writes what the engine makes of the same run, bit for bit; how near that is to float32 is
-    test_engine's.
+    """It writes what the engine makes of the same run, bit for bit, in the model's own dtype; how
+    near that is to float32 is test_engine's.
     """
     job = Job(
         str(given / "model"),
@@ -246,9 +217,11 @@ def test_bfloat16(given, tmp_path):
         problem, job.recipe, job.rule, 3, job.seed, optimizer=job.make
     ).model.model.state_dict()
     assert {x.dtype for x in exact.values()} == {torch.float32} and rounded.keys() == wanted.keys()
-    assert all(x.dtype == torch.bfloat16 and torch.equal(x, wanted[k]) for k, x in rounded.items())
-    assert any(not torch.equal(x.bfloat16(), rounded[k]) for k, x in exact.items())
-    assert "bfloat16" in (job.out / "config.json").read_text()
+    # the user's dtype, with the low bits that the engine keeps
+    assert all(x.dtype == torch.float32 for x in rounded.values())
+    assert all(torch.equal(split(x)[0], wanted[k]) for k, x in rounded.items())
+    assert any(not torch.equal(x, wanted[k].float()) for k, x in rounded.items())
+    assert any(not torch.equal(x, rounded[k]) for k, x in exact.items())
 
 
 @pytest.mark.parametrize(
@@ -291,7 +264,7 @@ def test_shards_of_bfloat16_do_not_go_on_as_a_whole(given, monkeypatch):
 @pytest.mark.parametrize("more", [(), ("--lora", "2")], ids=["full", "lora"])
 def test_methods_that_need_the_start(given, tmp_path, method, more):
     result = go(given, tmp_path / "out", *FIXED, "--method", method, "--steps", "3", *more)
-    assert result.exit_code == 0, result.exception
+    assert result.exit_code in VERDICTS, result.exception
     forget = [info["forget_ce"] for info in read_rows(tmp_path / "out/history.jsonl")]
     assert forget[-1] > forget[0]
 
@@ -302,10 +275,66 @@ def test_documents(given, tmp_path):
         [{"text": "Ann 1 lives in Oslo."}, {"question": "Who?", "answer": "Ann."}],
     )
     result = go(given, tmp_path / "out", "--forget", tmp_path / "d.jsonl", "--steps", "2")
-    assert result.exit_code == 0 and "2 forget rows" in result.output
+    assert result.exit_code in VERDICTS and "2 forget rows" in result.output
     write_rows(tmp_path / "long.jsonl", [{"text": "very " * 200}])
     result = go(given, tmp_path / "long", "--forget", tmp_path / "long.jsonl")
     assert "the model's context is 96" in str(result.exception) and "long" not in listing(tmp_path)
+
+
+# ------------------------------------------------------------------------------- what is never lost
+@pytest.mark.parametrize("name", ["loaded", "measure"])
+def test_a_model_that_cannot_be_measured_is_kept(given, tmp_path, monkeypatch, name):
+    def broken(*_, **__):
+        raise RuntimeError("out of luck\nat line 3")
+
+    monkeypatch.setattr(finish, name, broken)
+    out = tmp_path / "out"
+    result = go(given, out, *FIXED, "--steps", "2", "--save-every", "1")
+    assert result.exit_code == 7, result.output + repr(result.exception)
+    last = result.output.strip().splitlines()[-1]
+    assert last == f"not measured: out of luck; the model is in {out}"
+    row = json.loads((out / "run.json").read_text())
+    assert (row["verdict"], row["status"], row["after"]) == ("not measured", 7, None)
+    text = (out / "README.md").read_text()  # to be published: an error may name a folder
+    assert "- Verdict: not measured\n" in text and str(tmp_path) not in text
+    assert len(read_rows(out / "history.jsonl")) == 2
+    assert load(out).name == load(given / "model").name and (out / "report.html").is_file()
+    monkeypatch.undo()
+    assert apart(weights(out), done(given, tmp_path / "whole", *FIXED, "--steps", "2")) == 0
+    assert listing(tmp_path)[0] == "out", "what was unfinished is gone"
+
+
+def test_a_report_that_cannot_be_drawn_leaves_model_and_verdict(given, tmp_path, monkeypatch):
+    monkeypatch.setattr(card, "report", lambda *_: 1 / 0)
+    result = go(given, tmp_path / "out", *FIXED, "--steps", "2")
+    row = json.loads((tmp_path / "out/run.json").read_text())
+    assert result.exit_code == row["status"] != 7 and row["after"]
+    assert "ZeroDivisionError" in result.output and load(tmp_path / "out")
+    assert not (tmp_path / "out/report.html").exists()
+
+
+def test_the_trained_model_is_let_go_before_the_saved_one_is_loaded(given, tmp_path, monkeypatch):
+    held = []
+
+    def seen(*args, **options):
+        run = unlearn(*args, **options)
+        held.extend(weakref.ref(p) for p in run.model.model.parameters())
+        moments = options["watch"].optimizer.state.values()
+        held.extend(weakref.ref(one["exp_avg"]) for one in moments)
+        return run
+
+    def measured(*args):
+        assert len(held) > 2 and not [one for one in held if one() is not None]
+        return loaded(*args)
+
+    loaded = finish.loaded
+    monkeypatch.setattr(command, "unlearn", seen)
+    monkeypatch.setattr(finish, "loaded", measured)
+    for method in ("ngdiff", "kl"):  # which keeps the start
+        held.clear()
+        done(given, tmp_path / method, "--steps", "2", "--method", method)
+        row = json.loads((tmp_path / method / "run.json").read_text())
+        assert row["verdict"] != "not measured", row["why"]
 
 
 # ----------------------------------------------------------------------------------------- going on
@@ -335,7 +364,7 @@ def test_a_killed_run_goes_on_bit_for_bit(given, tmp_path):
         saved / command.CHECKPOINT
     ).read_bytes()
     result = go(given, out, *more, "--checkpointing")  # where it computes may change
-    assert result.exit_code == 0 and "resumes from its checkpoint" in result.output
+    assert result.exit_code in VERDICTS and "resumes from its checkpoint" in result.output
     assert json.loads((out / "run.json").read_text())["steps_before"] == 2
     whole = done(given, tmp_path / "whole", *more)
     assert len(read_rows(out / "history.jsonl")) > 4
@@ -365,7 +394,7 @@ def test_a_finished_run_is_replaced_by_force_alone(given, tmp_path, monkeypatch)
     )
     with monkeypatch.context() as patch:
         patch.setattr(
-            command, "save", lambda lm, folder: (_ for _ in ()).throw(OSError("disk full"))
+            finish, "save", lambda lm, folder, state: (_ for _ in ()).throw(OSError("disk full"))
         )
         assert "disk full" in str(go(given, out, "--steps", "3", "--force").exception)
     assert (out / "run.json").read_bytes() == before and [
@@ -424,17 +453,18 @@ def test_two_processes_are_one(given, tmp_path):
     two = subprocess.run(
         command_line, env=ON_CPU, cwd=ROOT, capture_output=True, text=True, timeout=240
     )
-    # gloo may abort while it is taken down, on a busy machine, after everything was written: what
-    # is asserted below
-    assert two.returncode == 0 or "terminate called without an active exception" in two.stderr, (
-        two.stderr
-    )
+    # the first process alone has the verdict's status, for which the launcher gives 1. gloo may
+    # abort while it is taken down, on a busy machine, after everything was written: what is
+    # asserted below
+    ended = two.returncode == 1 and "exitcode  : 3" in two.stderr
+    assert ended or "terminate called without an active exception" in two.stderr, two.stderr
     assert "2 processes (shard) on cpu" in two.stdout and two.stdout.count("  stop: when") == 1
     assert apart(weights(tmp_path / "two"), done(given, tmp_path / "one", *more)) < 1e-4
     rows = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("one", "two")]
     assert (
         rows[0]["level"] == pytest.approx(rows[1]["level"])
         and rows[0]["updates"] == rows[1]["updates"]
+        and rows[0]["verdict"] == rows[1]["verdict"] == "level not reached"
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one", "two"]
 
@@ -474,27 +504,78 @@ main()
 """
 
 
-def test_one_broken_process_ends_all(given, tmp_path):
-    """Even where no launcher ends the others."""
-    more = (*FIXED, "--sharding", "replicate", "--steps", "500")
-    line = [sys.executable, "-c", FAILING, *arguments(given, tmp_path / "out", *more)]
+def together(script, words, timeout=240):
+    """Run a script in two processes without a launcher; return (statuses, standard errors)."""
     env = ON_CPU | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
     pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True, "cwd": ROOT}
+    line = [sys.executable, "-c", script, *words]
     both = [
         subprocess.Popen(line, env=env | {"RANK": rank, "LOCAL_RANK": rank}, **pipes)
         for rank in "01"
     ]
     try:
-        said = [process.communicate(timeout=240)[1] for process in both]
+        said = [process.communicate(timeout=timeout)[1] for process in both]
     finally:
         for process in both:
             process.kill()
+    return [process.returncode for process in both], said
+
+
+def test_one_broken_process_ends_all(given, tmp_path):
+    """Even where no launcher ends the others."""
+    more = (*FIXED, "--sharding", "replicate", "--steps", "500")
+    ends, said = together(FAILING, arguments(given, tmp_path / "out", *more))
     # gloo, taken down on a busy machine while the other process is going, may abort after all was
     # said
-    assert both[0].returncode == 2 and both[1].returncode in (2, -6)
+    assert ends[0] == 2 and ends[1] in (2, -6)
     assert "ngdiff (process 1): the second process is broken" in said[1]
     assert "another process of this launch ended first" in said[0] and "Traceback" not in said[0]
     assert not (tmp_path / "out").exists()
+
+
+SLOW = """
+import time
+from datetime import timedelta
+import torch
+begin = torch.distributed.init_process_group
+def impatient(*args, **options):
+    return begin(*args, **options | {"timeout": timedelta(seconds=6)})
+torch.distributed.init_process_group = impatient
+from ngdiff.commands import finish, start
+measure = start.measure
+def slow(*args):
+    time.sleep(8)
+    return measure(*args)
+start.measure = finish.measure = slow
+from ngdiff.commands.cli import main
+main()
+"""
+
+
+def test_processes_wait_for_a_slow_measurement_or_end(given, tmp_path):
+    """Longer than a collective may take, as NCCL's ten minutes are of a large model."""
+    more = (*FIXED, "--steps", "2", "--stop-level", "9")
+    ends, said = together(SLOW, arguments(given, tmp_path / "out", *more))
+    assert ends[0] == STATUS["level not reached"] and ends[1] in (0, -6), said
+    assert json.loads((tmp_path / "out/run.json").read_text())["after"]
+
+
+UNWRITTEN = """
+from ngdiff.commands import finish
+def broken(*_):
+    raise OSError("the disk is gone")
+finish._row = broken
+from ngdiff.commands.cli import main
+main()
+"""
+
+
+def test_a_first_process_that_cannot_write_ends_alone(given, tmp_path):
+    """The shards are gathered before anything can fail, so the other does not wait for it."""
+    more = (*FIXED, "--steps", "2")
+    ends, said = together(UNWRITTEN, arguments(given, tmp_path / "out", *more))
+    assert ends[0] == 2 and ends[1] in (0, -6), said
+    assert "the disk is gone" in said[0] and not (tmp_path / "out").exists()
 
 
 # ----------------------------------------------------------------------------------------- refusals
@@ -538,7 +619,7 @@ def test_one_broken_process_ends_all(given, tmp_path):
 def test_what_cannot_work_is_refused_before_the_model_is_loaded(
     given, tmp_path, monkeypatch, more, message
 ):
-    monkeypatch.setattr(command, "load", lambda *a, **k: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(origin, "load", lambda *a, **k: pytest.fail("the model was loaded"))
     before = listing(given)
     result = go(given, tmp_path / "out", *(word.replace("{given}", str(given)) for word in more))
     assert isinstance(result.exception, (ValueError, OSError)), result.output

@@ -12,7 +12,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRMSNorm
 
-from ngdiff.data.benchmark import Benchmark
+from ngdiff.data.benchmark import Benchmark, Prompt
 from ngdiff.lm.model import LM
 from ngdiff.lm.tokens import IGNORE, Example, collate, train_tokenizer
 
@@ -102,21 +102,22 @@ def reference() -> LM:
 
 
 @cache
-def memorised() -> LM:
-    """A model that knows the forget answers by heart and nothing else."""
+def memorised(prompt: Prompt | None = None, lr: float = 2e-2) -> LM:
+    """A model that knows the forget answers by heart and nothing else, under one prompt."""
     model = _model(lm().tokenizer, 2)
     model.lm_head.weight.data.div_(20)
+    known = LM(model, lm().tokenizer, prompt or lm().prompt, "memorised")
     batch = collate(
-        [lm().encode(row["question"], row["answer"]) for row in bench().forget], lm().pad_id
+        [known.encode(row["question"], row["answer"]) for row in bench().forget], known.pad_id
     )
-    optimizer = torch.optim.Adam(model.parameters(), lr=2e-2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
     for _ in range(150):
         loss = model(**batch).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
     assert loss < 0.02
-    return LM(model, lm().tokenizer, lm().prompt, "memorised")
+    return known
 
 
 def slow(model, example: Example) -> tuple[np.ndarray, ...]:
