@@ -17,8 +17,9 @@ import os, subprocess, sys, time
 from ngdiff.store.orphans import end_with
 
 below = subprocess.Popen(["sleep", "60"])
+parent = {parent}  # before the line that may end it
 print("begins to watch", flush=True)
-end_with({parent})
+end_with(parent)
 time.sleep(60)
 """
 

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 from ngdiff.store.rows import read_rows
 from ngdiff.timing import cases
@@ -29,11 +30,17 @@ def test_the_suite_runs_cases_apart_and_a_failed_one_is_a_row(monkeypatch, tmp_p
     assert printed.count("÷ naive") == 2  # one table
 
 
+def only_here(monkeypatch, run):
+    """Replace `subprocess.run` for the cases alone: a row's stamp asks git by the real one."""
+    names = {"run": run, "TimeoutExpired": subprocess.TimeoutExpired}
+    monkeypatch.setattr(cases, "subprocess", SimpleNamespace(**names))
+
+
 def test_a_case_out_of_time_is_a_row(monkeypatch, tmp_path):
     def late(command, timeout, **_):
         raise subprocess.TimeoutExpired(command, timeout)
 
-    monkeypatch.setattr(cases.subprocess, "run", late)
+    only_here(monkeypatch, late)
     (row,) = cases._apart(Case("micro", 16), tmp_path / "step_x.jsonl", 3.0)
     assert row["outcome"] == "out of time after 3 s"
     assert read_rows(tmp_path / "step_x.jsonl")[0]["size"] == "micro"
@@ -41,7 +48,7 @@ def test_a_case_out_of_time_is_a_row(monkeypatch, tmp_path):
 
 def test_a_killed_case_says_how_it_ended(monkeypatch, tmp_path):
     done = subprocess.CompletedProcess([], -9, "", "last words\n")
-    monkeypatch.setattr(cases.subprocess, "run", lambda command, **_: done)
+    only_here(monkeypatch, lambda command, **_: done)
     (row,) = cases._apart(Case("micro", 16), tmp_path / "x.jsonl", 3.0)
     assert row["outcome"] == "ended with -9: last words"
     assert cases._ended(2, "round 1/9\nngdiff: too large\n") == "too large"
