@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ngdiff.evaluation.buffer import Buffer, in_place
 from ngdiff.evaluation.packed import windows
-from ngdiff.evaluation.padding import pad, positions, visible
+from ngdiff.evaluation.padding import context, pad, positions, visible
 from ngdiff.evaluation.ways import ways
 
 # tokens guessed at once, from the share of rows whose next token a guess would have hit
@@ -99,6 +99,7 @@ def decode(
     cache, many, share = in_place(output.past_key_values), 0, 0.0
     guesses = ways(model).packs and not windows(model)  # a hole takes room in a window
     guesses = guesses and all(type(layer) is Buffer for layer in cache.layers)
+    last = (context(model) or 2**31) - 1  # position
     count, new, wrong = torch.ones_like(limit), *_chosen(output.logits[:, -1:], ends)
     while True:
         over = rows.write(new, wrong, count)
@@ -108,8 +109,7 @@ def decode(
             return [
                 text[:n] for text, n in zip(rows.texts.tolist(), rows.lengths.tolist(), strict=True)
             ]
-        # no row gets a position beyond its limit, which is the context's at most
-        many = min(many, int((rows.limit - rows.n).min()) - 1)
+        many = min(many, last - int(rows.place.max()))  # no position lies beyond the context
         guessed = rows.guess(max(1, many)) if guesses else rows.token
         new, wrong, count = _step(model, cache, rows, guessed[:, :many], ends)
         if guesses:
