@@ -98,7 +98,7 @@ def unlearn(
 
     Exit status: 0 forgotten and kept, 1 broken, 2 an error, 3 level not reached, 4 forget answers
     still said, 5 retain answers lost, 6 the model did not know the forget rows
-    before, 7 not measured.
+    before, 7 not measured, 8 unchanged.
     """
     from ngdiff.commands.unlearn import run
 

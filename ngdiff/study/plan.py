@@ -4,8 +4,8 @@
 Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the
 tuning seed, which is never reported. It is the rate with the highest score among the runs that
 reached the level. Then the method runs on the reported seeds, at its tuned constant rate and with
-AutoLR. AutoLR is tuned on no run. (An earlier version of it was developed on this benchmark: the
-log.) `ngdiff.study.claims` says what the rows mean.
+AutoLR. AutoLR is tuned on no run. (Its design was chosen with some runs on this benchmark in sight:
+the log.) `ngdiff.study.claims` says what the rows mean.
 """
 
 from __future__ import annotations

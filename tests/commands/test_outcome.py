@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
 
+from ngdiff.commands import cli
 from ngdiff.commands.outcome import STATUS, Bounds, judge, kept
 from ngdiff.commands.sample import SIZE, measure, placed, recall, sampled, verbatim
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.lm.tokens import encode
+from ngdiff.store.code import HOME
 from tests.helpers import micro, own_model
 from tests.helpers.own_model import go
 
@@ -270,3 +273,10 @@ def test_half_of_a_document_is_its_prompt():
     (one,) = found["answers"]
     assert one["question"] and one["answer"] and one["question"] in text and one["answer"] in text
     assert found["rows"] == 1 and found["verbatim"] == 0 and len(ids) > 4
+
+
+def test_the_help_and_the_page_name_every_exit_status():
+    page = (HOME.parent / "docs/your_model.md").read_text("utf-8")
+    for word, status in STATUS.items():
+        assert f"| {word} | {status} |" in page
+        assert re.search(rf"\b{status} [a-z]", (cli.unlearn.__doc__ or "").split("status:")[1])
