@@ -32,7 +32,7 @@ class TinyLM:
     heads: int = 4
     intermediate: int = 256
     vocab: int = 1024
-    context: int = 512
+    context: int = 1024
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,8 @@ class Profile:
     authors         fictitious authors of the generated benchmark (forget10 = a tenth of them)
     questions       questions per author, at most 12
     tofu_split      the split `ngdiff.data.tofu` takes when none is named
-    tofu_retain     retain rows kept of TOFU, None = all
+    retain_rows     retain rows kept of TOFU, of the generated authors and of MUSE, None = all
+    lume_documents  documents kept of each task and fold of SemEval's rows, None = all
     lm              shape of the model trained from scratch; None = the hub's model
     model           name of the hub's model (`ngdiff.zoo`); None = from scratch
     training        how target and reference are trained where the hub has none
@@ -84,7 +85,8 @@ class Profile:
     authors: int = 80
     questions: int = 12
     tofu_split: str = "forget10"
-    tofu_retain: int | None = None
+    retain_rows: int | None = None
+    lume_documents: int | None = None
     steps: int = 80
     batch_size: int = 32
     batch_documents: int = 32
@@ -102,8 +104,9 @@ _PROFILES = (
             epochs=18, pretrain_epochs=6, lr=2.5e-3, batch_size=16, replay=0.5, min_steps=900
         ),
         tofu_split="forget01",
-        tofu_retain=200,
-        steps=120,
+        retain_rows=200,
+        lume_documents=12,
+        steps=200,
         batch_documents=8,
         max_new_tokens=128,
         device="cpu",

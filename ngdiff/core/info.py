@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # step-size rules and the commands that name them stay light
     from torch import Tensor
@@ -120,6 +120,29 @@ class ForgetLevel:
 
     def __call__(self, info: Info) -> str | None:
         return "forget_level" if info.forget_ce >= self.level else None
+
+
+@dataclass(frozen=True)
+class SetLevel:
+    """Stop before the update once the cross-entropy of the whole forget set reaches `level`, nats.
+
+    A batch is a sample: at its first passage the set may be above or below. The set is looked at,
+    without a gradient, where the batch's own loss is at least `near`·level. `unlearn` binds the
+    rule to its problem, which must have `forget_loss()`.
+    """
+
+    level: float
+    near: float = 0.7
+
+    def bind(self, problem: Any) -> Stop:
+        """Return the rule of a run: it sees the problem's forget set."""
+
+        def rule(info: Info) -> str | None:
+            if info.forget_ce < self.near * self.level or problem.forget_loss() < self.level:
+                return None
+            return "forget_level"
+
+        return rule
 
 
 @dataclass(frozen=True)

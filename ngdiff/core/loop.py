@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ngdiff.core import checkpoint as ckpt
 from ngdiff.core.directions import Direction
-from ngdiff.core.info import Info, Stop
+from ngdiff.core.info import Info, SetLevel, Stop
 from ngdiff.core.losses import Phase
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import StepSize
@@ -68,7 +68,7 @@ def unlearn(
     steps: int = 100,
     seed: int = 0,
     *,
-    stop: Stop | Sequence[Stop] = (),
+    stop: Stop | SetLevel | Sequence[Stop | SetLevel] = (),
     optimizer: Make | None = None,
     measure: bool = False,
     checkpoint: Path | str | None = None,
@@ -88,9 +88,10 @@ def unlearn(
         raise ValueError(f"unlearn needs steps ≥ 0, save_every ≥ 1, got {steps} and {save_every}")
     began, mine = time.perf_counter(), problem.bind(method, seed)
     opt = mine.optimizer(optimizer) if optimizer else mine.optimizer()
-    rules = (stop,) if callable(stop) else tuple(stop)
+    rules = tuple(stop) if isinstance(stop, Sequence) else (stop,)
     direction = method if isinstance(method, Direction) else method.direction
-    options = {"stop": rules, "measure": measure, **mine.options}
+    bound = tuple(rule.bind(mine) if hasattr(rule, "bind") else rule for rule in rules)
+    options = {"stop": bound, "measure": measure, **mine.options}
     step = UnlearningStep(mine.module or mine.parameters, opt, direction, stepsize, **options)
     disk = _Disk(checkpoint, save_every, step, problem, method, stepsize, seed, rules, opt)
     run = Run(mine.model, disk.load(steps))

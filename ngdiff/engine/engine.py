@@ -33,6 +33,7 @@ from torch import Tensor, nn
 
 from ngdiff.core.gradients import MODES
 from ngdiff.core.processes import Processes
+from ngdiff.engine.linear import quick
 from ngdiff.engine.master import Master, split
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]  # from parameter groups
@@ -200,7 +201,7 @@ def _checkpoint(layer: Any, on: bool) -> bool:
     """Whether the block computes its activations twice, and was it so before."""
     before = isinstance(layer.forward, functools.partial) and layer.forward.func is _checkpointed
     if on and not before:
-        layer.forward = functools.partial(_checkpointed, layer.forward)
+        layer.forward = functools.partial(_checkpointed, layer.forward, layer)
     elif before and not on:
         layer.forward = layer.forward.args[0]
     return before
@@ -217,11 +218,15 @@ def checkpointing(model: nn.Module, on: bool) -> Iterator[None]:
             _checkpoint(layer, was)
 
 
-def _checkpointed(forward: Any, *args: Any, **kwargs: Any) -> Any:
+def _checkpointed(forward: Any, layer: Any, *args: Any, **kwargs: Any) -> Any:
     from torch.utils.checkpoint import checkpoint
 
+    def both(*args: Any, **kwargs: Any) -> Any:
+        with quick(layer):  # the second time too
+            return forward(*args, **kwargs)
+
     return (
-        checkpoint(forward, *args, use_reentrant=False, **kwargs)
+        checkpoint(both, *args, use_reentrant=False, **kwargs)
         if torch.is_grad_enabled()
         else forward(*args, **kwargs)
     )

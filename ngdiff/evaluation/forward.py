@@ -22,8 +22,8 @@ import torch
 from torch import Tensor
 
 from ngdiff.core.probe import evaluating
+from ngdiff.engine.linear import quick
 from ngdiff.evaluation import packed
-from ngdiff.evaluation.linear import quick
 from ngdiff.evaluation.metrics import mean_nll
 from ngdiff.evaluation.padding import batches, pad, positions, visible
 from ngdiff.evaluation.stats import Stats, cut, start, statistics

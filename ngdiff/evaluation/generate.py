@@ -13,8 +13,8 @@ from typing import Any
 import torch
 
 from ngdiff.core.probe import evaluating
+from ngdiff.engine.linear import quick
 from ngdiff.evaluation.decode import decode
-from ngdiff.evaluation.linear import quick
 from ngdiff.evaluation.padding import batches, context, pad, room, visible
 from ngdiff.evaluation.texts import stop_tokens
 from ngdiff.evaluation.ways import ways

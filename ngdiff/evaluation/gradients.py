@@ -36,7 +36,7 @@ from transformers.pytorch_utils import Conv1D
 
 from ngdiff.core import vector
 from ngdiff.core.probe import evaluating
-from ngdiff.evaluation.linear import quick
+from ngdiff.engine.linear import quick
 from ngdiff.evaluation.padding import batches, pad, visible
 from ngdiff.evaluation.stats import start
 from ngdiff.evaluation.ways import FAILS, ways
@@ -201,7 +201,7 @@ def _together(
         inputs["position_ids"] = torch.arange(time, device=ids.device).expand(len(rows), time)
     if blind is not None:
         inputs["attention_mask"] = visible(ids, mask, blind)
-    with quick(model), _watched(layers) as uses:
+    with quick(model, weights=False), _watched(layers) as uses:
         output = model(input_ids=ids, **inputs, use_cache=False, logits_to_keep=time - first)
     if any(len(u.given) != len(rows) or u.made.dim() != 3 for u in uses):
         raise ValueError("a layer joins the rows of a batch")

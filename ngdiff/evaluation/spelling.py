@@ -3,6 +3,8 @@
     spelling                    rows
     "", "authors"               the generated authors, in TOFU's form
     "news", "dossiers"          the generated news (MUSE's form), dossiers (SemEval's)
+    "authors-3", "news-3"       another population of them: the seed of its generator
+    "authors-all"               the authors with every retain row, whatever the profile keeps
     "stand-in", "muse:stand-in" the generated ones in a benchmark's form, TOFU's where none is named
     "hub", "muse:hub"           the hub's rows of a benchmark, TOFU's where none is named
     FOLDER, "muse:FOLDER"       a folder; without a name its files say of which benchmark
@@ -29,15 +31,26 @@ HUB, STAND_IN = "hub", "stand-in"
 
 @dataclass(frozen=True)
 class Which:
-    """Rows of a benchmark. place: "hub", or a folder; "" for the generated stand-in."""
+    """Rows of a benchmark. place: "hub", or a folder; "" for the generated stand-in. variant: which
+    one of the generated (`Suite.generated`).
+    """
 
     suite: Suite
     place: str = ""
+    variant: str = ""
 
     @property
     def text(self) -> str:
         """The shortest spelling of these rows: one for each place."""
-        return self.real if self.place else "" if self.suite is TOFU else self.suite.stand_in
+        if self.place:
+            return self.real
+        name = "-".join(filter(None, (self.suite.stand_in, self.variant)))
+        return "" if name == TOFU.stand_in else name
+
+    @property
+    def label(self) -> str:
+        """The name of these rows in saved rows and tables: no folder of this machine is in it."""
+        return f"{self.suite.name} rows" if self.place else self.text or self.suite.stand_in
 
     @property
     def real(self) -> str:
@@ -70,13 +83,13 @@ class Which:
     def bench(self, P: Profile, split: str = "") -> Benchmark:
         """Return the benchmark that a run of this profile works on; split "" is the default one."""
         if not self.place:
-            return self.suite.generated(P, split)
+            return self.suite.generated(P, split, self.variant)
         return self.suite.rows(P, split or self.suite.split(P), root=self.root)
 
     def asked(self, split: str = "", **sources: Any) -> Benchmark:
         """Return the benchmark of an evaluation; of generated ones the tiny profile's."""
         if not self.place:
-            return self.suite.generated("tiny", split)
+            return self.suite.generated("tiny", split, self.variant)
         return self.suite.asked(split or self.suite.asked_split, self.root, **sources)
 
 
@@ -90,8 +103,9 @@ def which(text: str, suite: Suite | None = None) -> Which:
     if not colon or Path(text).expanduser().is_dir():
         name, place = "", text
     named = _named(name, text) if name else suite
-    if made := next((known for known in SUITES if known.stand_in == place), None):
-        found = Which(made)
+    word, _, variant = place.partition("-")
+    if made := next((known for known in SUITES if known.stand_in == word), None):
+        found = Which(made, variant=_variant(made, variant, text))
     elif place in ("", STAND_IN):
         found = Which(named or TOFU)
     else:
@@ -103,6 +117,15 @@ def which(text: str, suite: Suite | None = None) -> Which:
                 "benchmark's name out, or give the rows of that one"
             )
     return found
+
+
+def _variant(made: Suite, variant: str, text: str) -> str:
+    every = made is TOFU and variant == "all"
+    if not variant or variant.isdecimal() or every:
+        return variant
+    raise ValueError(
+        f"data={text!r}: write {made.stand_in}, or {made.stand_in}-3 for the population of seed 3"
+    )
 
 
 def _named(name: str, text: str) -> Suite:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -23,7 +23,7 @@ from ngdiff import data, zoo
 from ngdiff.data.real import muse as muse_rows
 from ngdiff.data.real import tofu as tofu_rows
 from ngdiff.data.real.semeval_rows import TASKS
-from ngdiff.profiles import Profile
+from ngdiff.profiles import Profile, profile
 
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark
@@ -96,9 +96,16 @@ class Suite:
     need: Callable[[Path, str], None] = lambda folder, split: None
     reference_rows: Callable[[Benchmark], tuple[str, str]] = lambda bench: ("fingerprint", "")
 
-    def generated(self, P: str | Profile, split: str = "") -> Benchmark:
-        """Return the benchmark that stands in for this one, of a profile's size."""
-        return self.made(P, split or self.made_split) if self.made_split else self.made(P)
+    def generated(self, P: str | Profile, split: str = "", variant: str = "") -> Benchmark:
+        """Return the benchmark that stands in for this one, of a profile's size.
+
+        variant: a population of its own by its seed ("3"), or "all": every retain row is kept.
+        """
+        if variant == "all":
+            P = replace(profile(P), retain_rows=None)
+        seed = {"seed": int(variant)} if variant.isdigit() else {}
+        sizes = (split or self.made_split,) if self.made_split else ()
+        return self.made(P, *sizes, **seed)
 
     def asked(self, split: str, root: Path | None, **sources: Any) -> Benchmark:
         """Return the rows to evaluate, from a folder or from the hub."""

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from ngdiff.engine.linear import quick
 from ngdiff.lm.tokens import IGNORE, Example, collate
 from ngdiff.profiles import Training
 from ngdiff.store.progress import Progress
@@ -126,7 +127,8 @@ def _update(
 ) -> Tensor:
     """One step at rate `lr` on a batch of rows; its loss before the step."""
     device = next(model.parameters()).device
-    loss = label_loss(model, {k: v.to(device) for k, v in collate(rows, pad_id).items()})
+    with quick(model):
+        loss = label_loss(model, {k: v.to(device) for k, v in collate(rows, pad_id).items()})
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
     for group in optimizer.param_groups:

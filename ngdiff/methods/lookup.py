@@ -11,7 +11,7 @@ from typing import Any
 from ngdiff.core.directions import NGDiff
 from ngdiff.methods.definition import Look, Method
 from ngdiff.methods.objectives import Objective
-from ngdiff.methods.recipes import METHODS
+from ngdiff.methods.recipes import METHODS, family, named
 
 
 def method(name: str | Any) -> Method:
@@ -25,7 +25,7 @@ def method(name: str | Any) -> Method:
     package's.
     """
     if isinstance(name, str):
-        return METHODS[name] if name in METHODS else _at(name)
+        return named(name) or _at(name)
     if isinstance(name, type):
         raise ValueError(f"{name.__name__} is a class: pass a value of it, {name.__name__}(…)")
     if isinstance(name, Method):
@@ -41,7 +41,7 @@ def method(name: str | Any) -> Method:
             "of one"
         )
     by_name = {m.name: m for m in METHODS.values()}
-    ours = METHODS.get(own.key) or by_name.get(own.name, own)
+    ours = named(own.key) or by_name.get(own.name, own)
     if own != ours:
         raise ValueError(
             f"{own.name!r} (key {own.key}) is the name of another method of the package: choose "
@@ -94,8 +94,8 @@ def remember(key: str, label: str, look: Look) -> None:
 
 def known(name: str) -> Method | None:
     """Return the package's method behind a key, a label or a rule's repr; None for any other."""
-    if name in METHODS:
-        return METHODS[name]
+    if ours := named(name):
+        return ours
     by_name = {m.name: m for m in METHODS.values()}
     by_rule = {repr(m.direction): m for m in reversed(METHODS.values()) if m.plain}
     return by_name.get(name) or by_rule.get(name)
@@ -113,9 +113,13 @@ def ordered(names: Iterable[str]) -> list[str]:
 
     def at(name: str) -> tuple[int, str]:
         found = known(name)
-        return (place[found.key] if found else len(place), name)
+        return (place.get(_root(found.key), len(place)) if found else len(place), name)
 
     return sorted(names, key=at)
+
+
+def _root(key: str) -> str:
+    return "graddiff-0.5" if key.startswith("graddiff-") and key not in METHODS else family(key)
 
 
 def look(name: str) -> Look:

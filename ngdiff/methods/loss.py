@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from ngdiff.core.losses import Loss
 from ngdiff.engine.engine import blocks
+from ngdiff.engine.linear import quick
 from ngdiff.lm.tokens import Example, collate
 from ngdiff.methods.objectives import Objective, Tokens, start_values
 
@@ -82,7 +83,7 @@ def forward(model: Any, batch: dict[str, Any], objective: Objective) -> tuple[To
     """
     first, ids, labels = batch["first"], batch["input_ids"], batch["labels"]
     keep = ids.shape[1] - first
-    with _output(model, objective.layer) as found:
+    with _output(model, objective.layer) as found, quick(model):
         # (rows, keep, vocabulary); the mask by name: GPT-2 and Falcon have another second argument
         logits = model(
             ids, attention_mask=batch["attention_mask"], use_cache=False, logits_to_keep=keep

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ngdiff.core import vector
+from ngdiff.core.probe import evaluating
 from ngdiff.engine.engine import Engine, Make
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import Example, collate
 from ngdiff.methods import lookup, order, recipes
 from ngdiff.methods.definition import Method
 from ngdiff.methods.loss import RowsLoss, batch_of
-from ngdiff.methods.objectives import Objective, token_counts
+from ngdiff.methods.objectives import CE, Objective, token_counts
 from ngdiff.methods.refusals import refusal
 from ngdiff.methods.start import Starts, bytes_of, keeps, said
 
@@ -74,6 +76,7 @@ class LMProblem:
         # what is called: the model, or what several processes wrap it in
         self.module: torch.nn.Module = target.model
         self._low: dict[Tensor, Tensor] = {}
+        self._set: list[list[RowsLoss]] = []  # all forget rows, for `forget_loss`
         self.refusals: list[Example] = []  # to the forget rows, where the method pairs them
         self._starts = Starts()
         self._said = {False: 0, True: 0}  # bytes that the start says of the retain and forget rows
@@ -83,7 +86,7 @@ class LMProblem:
         direction rule: cross-entropies)."""
         bound = object.__new__(LMProblem)
         bound.__dict__.update(self.__dict__)  # the rows and the stored start values are shared
-        bound.seed, bound._said = seed, {}
+        bound.seed, bound._said, bound._set = seed, {}, []
         bound.method = method if isinstance(method, Method) else lookup.method(method)
         if bound.method.retain.pairs:
             raise ValueError(
@@ -196,6 +199,22 @@ class LMProblem:
             if (i := next(rows)) not in own and i not in others:
                 others.append(i)
         return self._phase(self.method.retain, others, forget=False)
+
+    def forget_loss(self) -> float:
+        """Return the cross-entropy of all forget rows now, a mean over their answer tokens, nats.
+
+        The forward is without dropout and gradient.
+        """
+        if not self._set:
+            rows = sorted(range(len(self.forget)), key=lambda i: -len(self.forget[i]))
+            cuts = range(0, len(rows), self.batch_size)
+            self._set = [self._phase(CE(), rows[i : i + self.batch_size], True) for i in cuts]
+        wide = vector.wide(next(self.module.parameters()).device)
+        with torch.no_grad(), evaluating(self.module):
+            torch.clear_autocast_cache()  # else autocast shows the weights of before
+            sums = [loss().to(wide) * loss.total for part in self._set for loss in part]
+        total = sum(part[0].total for part in self._set)
+        return float(self.engine.processes.rows(torch.cat(sums)).sum()) / total
 
     def _encode(self, rows: Sequence[Row]) -> list[Example]:
         return [self.target.encode(row["question"], row["answer"]) for row in rows]

@@ -5,13 +5,17 @@ Weights are the published ones (open-unlearning's γ·forget + α·retain): Grad
 `name = _add(Method(…))` here: its name on the command line, label, colour, comparisons and
 published settings are read from it.
 
-Tags: `baseline`, in every comparison of TOFU's form; `published`, beside them in the tables of the
-benchmarks; `muse`, published beside MUSE's target; `semeval`, a baseline of SemEval-2025 Task 4's
-organisers; `composed`, a rule on objectives it was not published with; `mixture`, GradDiff with a
-fixed c.
+Tags: `rival`, in every comparison; `weighted`, its retain weight is tuned beside its rate
+(`candidates`); `published`, beside the rivals in the tables of TOFU; `semeval`, a baseline of
+SemEval-2025 Task 4's organisers; `composed`, a rule on objectives it was not published with.
+
+"NPO(0.9)" is NPO with the retain weight c = 0.9 and the forget weight 1 − c, as in GradDiff(0.9).
 """
 
 from __future__ import annotations
+
+import re
+from dataclasses import replace
 
 from ngdiff.core import directions as rules
 from ngdiff.methods import baselines
@@ -56,41 +60,29 @@ gradascent = _add(
         "GradAscent",
         rules.GradAscent(),
         look=Look("#D55E00"),
-        tags=("baseline", "muse", "semeval"),
+        tags=("rival", "semeval"),
         defaults=Defaults(1.0, 0.0, OPEN),
     )
 )
-_add(
-    Method("GradDiff(0.1)", rules.GradDiff(0.1), look=Look("#F0C300"), tags=("baseline", "mixture"))
-)
+_add(Method("GradDiff(0.1)", rules.GradDiff(0.1), look=Look("#F0C300")))
 _add(
     Method(
         "GradDiff(0.5)",
         rules.GradDiff(0.5),
         look=Look("#E69F00"),
-        tags=("baseline", "muse", "semeval", "mixture"),
+        tags=("rival", "semeval"),
         defaults=Defaults(1.0, 1.0, OPEN),
     )
 )
-_add(
-    Method("GradDiff(0.9)", rules.GradDiff(0.9), look=Look("#B06A00"), tags=("baseline", "mixture"))
-)
-_add(
-    Method(
-        "GradDiff(0.9) on NPO",
-        rules.GradDiff(0.9),
-        forget=NPO(),
-        look=Look("#B06A00", "--"),
-        tags=("composed",),
-    )
-)
+_add(Method("GradDiff(0.9)", rules.GradDiff(0.9), look=Look("#B06A00"), tags=("rival",)))
+_add(Method("GradDiff(0.99)", rules.GradDiff(0.99), look=Look("#6B3F00"), tags=("rival",)))
 kl = _add(
     Method(
         "KL",
         rules.Sum(),
         retain=KL(),
         look=Look("#56B4E9"),
-        tags=("baseline", "semeval"),
+        tags=("rival", "weighted", "semeval"),
         defaults=Defaults(1.0, 1.0, "TOFU"),
     )
 )
@@ -99,7 +91,7 @@ lossnorm = _add(
         "LossNorm",
         rules.LossNorm(),
         look=Look("#009E73"),
-        tags=("baseline",),
+        tags=("rival",),
         defaults=Defaults(None, None, PAPER),
     )
 )
@@ -109,7 +101,7 @@ npo = _add(
         rules.Sum(),
         forget=NPO(),
         look=Look("#0072B2"),
-        tags=("baseline", "muse", "semeval"),
+        tags=("rival", "weighted", "semeval"),
         defaults=Defaults(1.0, 1.0, OPEN, options={"beta": 0.1}),
     )
 )
@@ -119,7 +111,7 @@ simnpo = _add(
         rules.Sum(forget=0.125),
         forget=SimNPO(),
         look=Look("#CC79A7"),
-        tags=("baseline", "muse"),
+        tags=("rival", "weighted"),
         defaults=Defaults(0.125, 1.0, OPEN, options={"beta": 4.5, "delta": 0.0}),
     )
 )
@@ -140,7 +132,7 @@ rmu = _add(
         retain=baselines.RMURetain(),
         forget=baselines.RMU(),
         look=Look("#117733"),
-        tags=("published", "muse"),
+        tags=("rival", "weighted"),
         defaults=Defaults(1.0, 1.0, OPEN, options={"c": 2.0, "layer": 7}),
     )
 )
@@ -160,7 +152,7 @@ wga = _add(
         rules.Sum(),
         forget=baselines.WGA(),
         look=Look("#AA4499", "--"),
-        tags=("published",),
+        tags=("rival", "weighted"),
         defaults=Defaults(1.0, 1.0, OPEN, epochs=5, options={"beta": 1.0}),
     )
 )
@@ -199,10 +191,54 @@ pcgrad = _add(Method("PCGrad", rules.PCGrad(), look=Look("#882255")))
 mgda = _add(Method("MGDA", rules.MGDA(), look=Look("#44AA99")))
 
 
+WEIGHTS = (0.5, 0.9, 0.99)  # the retain weights that a comparison tries
+
+
 def graddiff(c: float) -> Method:
     """Return GradDiff with that c: the package's where it has one, else a new method."""
-    fresh = Method(f"GradDiff({c:g})", rules.GradDiff(c))
+    fresh = Method(f"GradDiff({c:g})", rules.GradDiff(c), look=METHODS["graddiff-0.5"].look)
     return METHODS.get(fresh.key, fresh)
+
+
+def weighted(name: str, c: float) -> Method:
+    """Return a method with the retain weight c and the forget weight 1 − c in place of its own.
+
+    name: the key of one whose two losses carry fixed weights. Errors: ValueError for another.
+    """
+    base = METHODS[name]
+    if "weighted" not in base.tags:
+        known = ", ".join(tagged("weighted"))
+        raise ValueError(f"{base.name} has no retain weight to choose; these have: {known}")
+    return replace(
+        base,
+        name=f"{base.name}({c:g})",
+        direction=rules.GradDiff(c),
+        key=f"{name}-{c:g}",
+        tags=(),
+        defaults=None,
+    )
+
+
+def family(key: str) -> str:
+    """Return the key of the method whose retain weight was chosen: "npo" of "npo-0.9"."""
+    name = key.rpartition("-")[0]
+    return name if name in tagged("weighted") else key
+
+
+def candidates(name: str) -> tuple[str, ...]:
+    """Return the keys that tuning chooses from for a method: itself, or a key for each weight."""
+    every = "weighted" in METHODS[name].tags if name in METHODS else False
+    return tuple(weighted(name, c).key for c in WEIGHTS) if every else (name,)
+
+
+def named(key: str) -> Method | None:
+    """Return the package's method of that key, one with a weight in it too; None for another."""
+    name, _, number = key.rpartition("-")
+    if key in METHODS or not re.fullmatch(r"0?\.\d+", number):
+        return METHODS.get(key)
+    if name == "graddiff":
+        return graddiff(float(number))
+    return weighted(name, float(number)) if name in tagged("weighted") else None
 
 
 def tagged(*tags: str) -> tuple[str, ...]:

@@ -21,7 +21,7 @@ from typing import Any
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.methods.definition import Method
 from ngdiff.methods.lookup import method
-from ngdiff.methods.recipes import tagged
+from ngdiff.methods.recipes import family, tagged
 from ngdiff.profiles import Profile
 from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import protocol, trials
@@ -48,18 +48,20 @@ def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) ->
     return [Trial(m, "constant", lr, TUNING_SEED, **settings) for m in methods for lr in rates]
 
 
-def tuned(rows: Iterable[Row], only_reached: bool = True) -> dict[str, float]:
-    """method → its best rate: that of the run with the highest score, the smaller rate on a tie.
-    Only runs that reached the hold-out level count; where none did, all count. A run that stops
-    short forgot less than the others, so it does not compare. only_reached=False counts all
-    runs.
+def tuned(rows: Iterable[Row], only_reached: bool = True) -> dict[str, tuple[str, float]]:
+    """method → its best candidate and rate: those of the run with the highest score.
+
+    A method whose retain weight is tuned has a candidate for each weight (`recipes.candidates`). On
+    a tie the smaller rate is taken, and then the smaller weight. Only runs that reached the
+    hold-out level count; where none did, all count. A run that stops short forgot less than the
+    others, so it does not compare. only_reached=False counts all runs.
     """
-    best: dict[str, tuple[tuple[bool, float], float]] = {}
-    for row in sorted(rows, key=lambda r: r["lr"]):
+    best: dict[str, tuple[tuple[bool, float], tuple[str, float]]] = {}
+    for row in sorted(rows, key=lambda r: (r["lr"], r["method"])):
         rank = (only_reached and row["stopped"] == "forget_level", row["score"])
-        if row["method"] not in best or rank > best[row["method"]][0]:
-            best[row["method"]] = rank, row["lr"]
-    return {method: lr for method, (_, lr) in best.items()}
+        if (name := family(row["method"])) not in best or rank > best[name][0]:
+            best[name] = rank, (row["method"], row["lr"])
+    return {name: found for name, (_, found) in best.items()}
 
 
 @dataclass(frozen=True)

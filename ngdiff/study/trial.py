@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from ngdiff.core.autolr import AutoLR, ThreePoint
 from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
+from ngdiff.evaluation.spelling import which
 from ngdiff.profiles import Profile, is_named, label_of, profile
+from ngdiff.study.rules import BoundedThreePoint, SearchOnce
 
 if TYPE_CHECKING:  # a command's help reads the names here, and torch takes seconds
     from ngdiff.data.benchmark import Benchmark
@@ -24,6 +26,9 @@ STEPSIZES: dict[str, Callable[[float, int], Any]] = {  # (rate, steps of the run
     "cosine": lambda lr, steps: WarmupCosine(lr, total=steps),
     "autolr": lambda lr, steps: AutoLR(lr),
     "three-point": lambda lr, steps: ThreePoint(lr),
+    "once": lambda lr, steps: SearchOnce(lr),
+    "once-half": lambda lr, steps: SearchOnce(lr, factor=0.5),
+    "three-point-bounded": lambda lr, steps: BoundedThreePoint(lr),
 }
 OPTIMIZERS = ("adamw", "sgd")
 
@@ -60,7 +65,7 @@ class Trial:
         from ngdiff.methods import lookup
 
         recipe = lookup.method(self.method)
-        own = recipe.key not in lookup.METHODS
+        own = lookup.known(recipe.key) is None
         if own:
             _need_hash(recipe)
             lookup.remember(recipe.key, recipe.name, recipe.look)
@@ -95,7 +100,9 @@ class Trial:
         """
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields |= {"method": self.recipe.key, "profile": label_of(profile(self.profile))}
-        if not isinstance(self.data, str):
+        if isinstance(self.data, str):
+            fields["data"] = which(self.data).label
+        else:
             name = self.data.name
             fields |= {"data": name, "split": self.data.split, "benchmark": name}
         return fields | self.look

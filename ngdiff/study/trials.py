@@ -4,10 +4,10 @@ The notebooks and the grid of `ngdiff sweep` run nothing else, so that a number 
 about. A trial's row holds its settings, why it stopped, every metric, the scores of the comparison,
 and a stamp; its history (a row a step) lies beside it.
 
-Two ways to compare methods. "matched": a run ends before the update at which the batch's forget
-cross-entropy reaches the hold-out level. That is the start model's loss on authors it never saw,
-which needs no reference model. So utility is compared at equal forgetting. "fixed": every run makes
-the same number of steps, which compares how far each one went.
+Two ways to compare methods. "matched": a run ends before the update at which the cross-entropy of
+the whole forget set reaches the hold-out level. That is the start model's loss on rows it never
+saw, which needs no reference model. So utility is compared at equal forgetting. "fixed": every run
+makes the same number of steps, which compares how far each one went.
 """
 
 from __future__ import annotations
@@ -148,12 +148,12 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
 # ---------------------------------------------------------------------------------------- one trial
 def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     """The `Run` of a trial, not cached: the unlearned model itself."""
-    from ngdiff.core.info import ForgetLevel
+    from ngdiff.core.info import SetLevel
     from ngdiff.core.loop import unlearn
 
     shape = (trial.profile, trial.split, trial.data, trial.target_seed)
     (start, _), problem = levels(*shape), _problem(*shape)
-    stop = [ForgetLevel(start["loss_holdout"])] if trial.rule == "matched" else []
+    stop = [SetLevel(start["loss_holdout"])] if trial.rule == "matched" else []
     return unlearn(
         problem,
         trial.recipe,

@@ -1,7 +1,7 @@
 """What an evaluation's time goes to, beside the least that its matrix products need.
 
 The floor of a part is tokens × FLOPs, at the speed of a matrix product of the model's own shape on
-this machine, by the library that the evaluation uses (`evaluation.linear`). Each token that must be
+this machine, by the library that the evaluation uses (`engine.linear`). Each token that must be
 computed counts 2 FLOPs a weight, and three times that with a backward. Output weights count only
 where something is predicted. Attention and all that is no product are above it. Above the floor are
 also the operators listed with their own CPU time, by torch.profiler.
@@ -17,7 +17,7 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from ngdiff.evaluation.linear import quick
+from ngdiff.engine.linear import quick
 from ngdiff.lm.train import one_thread
 from ngdiff.store.table import Column, Table
 

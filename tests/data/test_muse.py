@@ -138,7 +138,7 @@ def test_a_written_news_folder_loads_as_muse(tmp_path):
     assert dict(bench.configs) == dict(news().configs) and bench.fingerprint == news().fingerprint
     assert load(bench.source) == bench
     assert muse("paper", root=tmp_path, fold=("sust", 3)).forget == news(fold=("sust", 3)).forget
-    assert len(muse("tiny", root=tmp_path).retain) == profile("tiny").tofu_retain
+    assert len(muse("tiny", root=tmp_path).retain) == profile("tiny").retain_rows
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def test_a_slice_of_tofu_is_learnt_unlearned_and_evaluated_with_every_metric():
     P = replace(
         profile("tiny"),
         name="slice",
-        tofu_retain=20,
+        retain_rows=20,
         lm=shape,
         training=training,
         batch_size=8,

@@ -63,20 +63,20 @@ class Fact:
 def authors(P: str | Profile = "tiny", split: str = "forget10", seed: int = SEED) -> Benchmark:
     """The generated benchmark of a profile under one forget split.
 
-    P      profile or its name; `authors` and `questions` are read
+    P      profile or its name; `authors` and `questions` are read, and `retain_rows`: only the
+           first so many retain rows are kept
     split  forget01, forget05 or forget10: the last authors are forgotten, as in TOFU
     seed   another seed, another population; real authors and world facts stay the same
 
     Raises ValueError for an unknown split or sizes that the word lists cannot fill.
     """
     P = profile(P)
-    return from_source(
-        {"split": split, "seed": seed, "authors": P.authors, "questions": P.questions}
-    )
+    sizes = {"authors": P.authors, "questions": P.questions, "retain_rows": P.retain_rows}
+    return from_source({"split": split, "seed": seed} | sizes)
 
 
 def from_source(recipe: dict[str, Any]) -> Benchmark:
-    """The benchmark of a recipe {"split", "seed", "authors", "questions"}."""
+    """The benchmark of a recipe {"split", "seed", "authors", "questions", "retain_rows"}."""
     split = recipe["split"]
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r} of authors; choose one of: {', '.join(SPLITS)}")
@@ -84,6 +84,8 @@ def from_source(recipe: dict[str, Any]) -> Benchmark:
     retain, holdout = siblings(split)
     facts = ("real_authors", "world_facts", "real_authors_perturbed", "world_facts_perturbed")
     names = (split, retain, holdout, f"{split}_perturbed", "retain_perturbed", *facts)
+    for config in (retain, "retain_perturbed"):
+        tables[config] = tables[config][: recipe["retain_rows"]]
     return Benchmark(
         name="authors",
         split=split,

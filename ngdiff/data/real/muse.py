@@ -82,7 +82,7 @@ def muse(
 ) -> Benchmark:
     """MUSE-News or MUSE-Books.
 
-    P         profile or its name: of the retained documents only the first `tofu_retain` are kept
+    P         profile or its name: of the retained documents only the first `retain_rows` are kept
               (paper: all)
     corpus    "news" or "books"
     root      a folder with the files; None downloads them. Parts that a folder lacks are left out;
@@ -103,7 +103,7 @@ def muse(
         if root is not None
         else {"root": None, "revision": revision}
     )
-    retain = profile(P).tofu_retain
+    retain = profile(P).retain_rows
     return from_source(
         {"corpus": corpus, "fold": list(fold) if fold else None, "retain_rows": retain} | where
     )

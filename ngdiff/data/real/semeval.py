@@ -54,7 +54,7 @@ def semeval(
     Where they can be had, also "holdout" (rows in neither fold of train and validation) and the
     documents of the MIA, "member" and "nonmember".
 
-    P          profile or its name, as of the other benchmarks; no field of it is read
+    P          profile or its name: `lume_documents` is read
     split      train, validation, or all: the whole of LUME, which only a folder has (and of which
                nothing is left over)
     root       a folder, of one of these layouts; None downloads train or validation from the hub
@@ -67,13 +67,14 @@ def semeval(
     revision   branch, tag or commit on the hub; at "main", other row counts than the published ones
                are an error, other texts a warning
     documents  only the first so many documents of each task and fold, for a model trained on no
-               more
+               more; None: as the profile says
 
     Errors: ValueError for an unknown split, for what is no row of the task (naming file and line)
     and for a question to be forgotten and kept; FileNotFoundError naming what a folder lacks;
     ConnectionError when the hub cannot be reached.
     """
-    profile(P)  # an unknown one is refused; no field of it is read
+    P = profile(P)
+    documents = P.lume_documents if documents is None else documents
     where = (
         {"root": str(root), "revision": None}
         if root is not None

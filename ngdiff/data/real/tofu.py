@@ -31,7 +31,7 @@ def tofu(
     """TOFU under one forget split.
 
     P         profile or its name: `tofu_split` is the split when none is named; of the retain rows
-              only the first `tofu_retain` are kept (tiny: forget01 and 200 rows, those
+              only the first `retain_rows` are kept (tiny: forget01 and 200 rows, those
               retain_perturbed starts with)
     split     forget01, forget05 or forget10
     root      a folder with the hub's files; None downloads them
@@ -47,7 +47,7 @@ def tofu(
         if root is not None
         else {"root": None, "revision": revision}
     )
-    return from_source({"split": split or P.tofu_split, "retain_rows": P.tofu_retain} | where)
+    return from_source({"split": split or P.tofu_split, "retain_rows": P.retain_rows} | where)
 
 
 def from_source(recipe: dict[str, Any]) -> Benchmark:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from ngdiff.evaluation import forward, gradients, linear
+from ngdiff.engine import linear
+from ngdiff.evaluation import forward, gradients
 from ngdiff.evaluation.generate import greedy
 from tests.helpers import causal
 
@@ -34,16 +35,34 @@ def _layer(bias: bool) -> nn.Linear:
 @needs
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("shape", [(24,), (5, 24), (3, 7, 24), (0, 24), (2, 0, 24)])
-def test_a_product_and_its_inputs_gradient_are_those_of_torch(shape, bias):
+def test_a_product_and_its_gradients_are_those_of_torch(shape, bias):
     layer, make = _layer(bias), torch.Generator().manual_seed(1)
     x = torch.randn(shape, generator=make, requires_grad=True)
-    wanted = layer(x)
+    wanted, among = layer(x), (x, *layer.parameters())
     up = torch.randn(wanted.shape, generator=make)
-    (back,) = torch.autograd.grad(wanted, x, up)
+    back = torch.autograd.grad(wanted, among, up)
     with linear.quick(layer):
         found = layer(x)
     torch.testing.assert_close(found, wanted)
-    torch.testing.assert_close(torch.autograd.grad(found, x, up)[0], back)
+    torch.testing.assert_close(torch.autograd.grad(found, among, up), back)
+
+
+@needs
+def test_only_the_gradients_that_are_wanted_are_computed(monkeypatch):
+    layer, made = _layer(True), []
+    x = torch.randn(5, 24, requires_grad=True)
+    true = linear.product
+    monkeypatch.setattr(linear, "product", lambda *a: made.append(a[0].shape) or true(*a))
+    for weights in (False, True):
+        with linear.quick(layer, weights):
+            out = layer(x)
+        made.clear()
+        torch.autograd.grad(out.sum(), x)
+        assert made == [(5, 40)] + [(40, 5)] * weights
+    layer.weight.requires_grad_(False)
+    with linear.quick(layer):
+        layer(x).sum().backward()
+    assert layer.weight.grad is None and layer.bias.grad.eq(5).all()
 
 
 @needs
@@ -86,6 +105,14 @@ def test_only_plain_float32_layers_are_taken():
         assert [vars(layer).get("forward") for layer in others] == before
 
 
+def test_a_model_with_gradient_checkpointing_is_left_as_it_is():
+    model = nn.Sequential(_layer(False))
+    for again in (False, True):
+        model.gradient_checkpointing = again
+        with linear.quick(model):
+            assert ("forward" in vars(model[0])) == (not again)
+
+
 def test_autocast_still_decides_about_precision():
     layer, x = _layer(False), torch.randn(4, 24)
     with torch.autocast("cpu", torch.bfloat16), linear.quick(layer):
@@ -98,7 +125,7 @@ def test_autocast_still_decides_about_precision():
 def test_an_evaluation_gives_the_same_numbers_and_texts(name, monkeypatch):
     model, texts, found = copy.deepcopy(causal.model(name)), causal.texts(), []
     prompts = [text.prompt_ids for text in texts if text.prompt_ids][::3]
-    for way in (linear.quick, nullcontext):
+    for way in (linear.quick, lambda *_, **__: nullcontext()):
         for module in (forward, gradients):
             monkeypatch.setattr(module, "quick", way)
         monkeypatch.setattr("ngdiff.evaluation.generate.quick", way)
@@ -118,7 +145,7 @@ def test_norms_of_a_model_that_trains_one_layer_are_the_same(monkeypatch):
     model, texts = copy.deepcopy(causal.model("llama")).requires_grad_(False), causal.texts()
     model.model.layers[0].self_attn.q_proj.weight.requires_grad_(True)  # its input has no gradient
     found = gradients.gradient_norms(model, texts)
-    monkeypatch.setattr(gradients, "quick", lambda model: nullcontext())
+    monkeypatch.setattr(gradients, "quick", lambda model, weights: nullcontext())
     np.testing.assert_allclose(found, gradients.gradient_norms(model, texts), rtol=1e-4)
 
 

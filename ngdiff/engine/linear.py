@@ -14,19 +14,24 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 FEW = 32  # tokens: with fewer, a call costs more than its product
 
 
 @contextmanager
-def quick(model: Any) -> Iterator[None]:
+def quick(model: Any, weights: bool = True) -> Iterator[None]:
     """Compute the plain linear layers of a float32 model on an AVX-512 CPU by oneDNN meanwhile.
 
-    A gradient reaches a layer's input by it, but not its weight or bias.
+    What was computed inside may be differentiated outside, once. weights: False where no gradient
+    reaches the weights and biases of these layers; that of their inputs alone is then computed.
+    A model with gradient checkpointing is left as it is: it repeats its forward later, outside.
     """
-    layers = [layer for layer in model.modules() if _plain(layer)] if _there() else []
+    modules = list(model.modules()) if _there() else []
+    again = any(getattr(module, "gradient_checkpointing", False) for module in modules)
+    layers = [] if again else [layer for layer in modules if _plain(layer)]
     for layer in layers:
-        layer.forward = partial(_forward, layer)
+        layer.forward = partial(_forward, layer, weights)
     try:
         yield
     finally:
@@ -54,26 +59,34 @@ def _plain(layer: nn.Module) -> bool:
     return layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32
 
 
-def _forward(layer: nn.Linear, input: Tensor) -> Tensor:
+def _forward(layer: nn.Linear, weights: bool, input: Tensor) -> Tensor:
     x = input  # called by this name too
     autocast = torch.is_autocast_enabled("cpu")
     if x.dtype != torch.float32 or autocast or x.numel() < FEW * x.shape[-1]:
         return nn.functional.linear(x, layer.weight, layer.bias)
     if torch.is_grad_enabled():
-        rows = _Linear.apply(x.reshape(-1, x.shape[-1]), layer.weight, layer.bias)
+        weight, bias = layer.weight, layer.bias
+        if not weights:
+            weight, bias = weight.detach(), None if bias is None else bias.detach()
+        rows = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
         return rows.view(*x.shape[:-1], -1)  # a view made here may be changed in place
     return product(x, layer.weight, layer.bias)
 
 
 class _Linear(torch.autograd.Function):
-    """`product` with the gradient of its input."""
+    """`product` with its gradients: grad W for x, gradᵀ x for W, and Σ grad for b."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        ctx.save_for_backward(weight)
+        ctx.save_for_backward(x if weight.requires_grad else None, weight)
         return product(x, weight, bias)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, None, None]:
-        (weight,) = ctx.saved_tensors
-        return product(grad, weight.t()) if ctx.needs_input_grad[0] else None, None, None
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        (x, weight), (for_x, for_weight, for_bias) = ctx.saved_tensors, ctx.needs_input_grad
+        return (
+            product(grad, weight.t()) if for_x else None,
+            product(grad.t(), x.t()) if for_weight else None,
+            grad.sum(0) if for_bias else None,
+        )

@@ -1,0 +1,194 @@
+"""The long comparison: six data sets, every rival, and five questions with their decision rules.
+
+    E1  Does NGDiff + AutoLR, untuned, beat each rival at its tuned weight and rate?
+    E2  Which weight control has the smallest largest regret over the six data sets?
+    E3  Does AutoLR adapt after its first search?
+    E4  Over how many decades of rates does a method work, under AdamW and under SGD?
+    E5  What do fixed steps and the bare three-point rule give? (No winner is named.)
+
+This file says what is run. `ngdiff.study.verdicts` says what the rows mean. Both were written
+before the first of these runs (data/results/LOG.md).
+
+A *unit* is what the statistics count: a population of the generated sets, a seed of the models of
+the real ones, of which there is one population each. Runs are trials, so each is cached as it ends.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ngdiff.methods.recipes import candidates, tagged
+from ngdiff.study.claims import OURS
+from ngdiff.study.trial import Trial
+
+Row = dict[str, Any]
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the constant rates there are
+RATES = LADDER[2:5]  # those that tuning starts with
+TUNING_SEED = 100  # of the order of the rows; its runs choose weights and rates, and count no more
+RIVALS = tagged("rival")
+MIXTURES = ("graddiff-0.5", "graddiff-0.7", "graddiff-0.9", "graddiff-0.97", "graddiff-0.99")
+CONTROLS = (*MIXTURES, "lossnorm", OURS)  # E2: how the two gradients are weighed
+OFF_LATTICE = (2e-5, 2e-4, 2e-3, 2e-2)  # AutoLR's search moves by √10 and 10 from its start
+RULES = ("autolr", "once", "once-half", "three-point", "three-point-bounded")
+BANDS = {
+    "adamw": tuple(10 ** (k / 2) for k in range(-10, -1)),  # 1e-5 … 1e-1
+    "sgd": tuple(10 ** (k / 2) for k in range(-6, 3)),  # 1e-3 … 10
+}
+BANDED = ("gradascent", "graddiff-0.5", "graddiff-0.9", "graddiff-0.99", "lossnorm", OURS)
+FIXED = ("gradascent", "graddiff-0.1", "graddiff-0.5", "graddiff-0.9", "lossnorm", "npo", OURS)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A data set of the comparison. populations: spellings of its rows (`evaluation.spelling`).
+    targets: seeds of the models of each population. orders: seeds of the order of the rows.
+    """
+
+    name: str
+    populations: tuple[str, ...]
+    targets: tuple[int, ...] = (0,)
+    orders: tuple[int, ...] = (0, 1)
+
+    @property
+    def units(self) -> list[tuple[str, int]]:
+        """Return (population, seed of the models) of every unit."""
+        return [(data, target) for data in self.populations for target in self.targets]
+
+
+def sets(tofu: str = "", lume: str = "") -> tuple[Rows, ...]:
+    """Return the data sets; the real ones where their folders are given.
+
+    tofu, lume: a folder with the rows of TOFU, and of SemEval-2025 Task 4.
+    """
+    made = (
+        Rows("authors", ("", *(f"authors-{seed}" for seed in (3, 4, 5, 6)))),
+        Rows("authors-all", ("authors-all",), (0, 1, 2)),
+        Rows("news", ("news", "news-1", "news-2")),
+        Rows("dossiers", ("dossiers", "dossiers-1", "dossiers-2")),
+    )
+    real = {"tofu": tofu, "lume": lume and f"semeval:{lume}"}
+    return *made, *(Rows(name, (place,), (0, 1, 2)) for name, place in real.items() if place)
+
+
+def tuning(rows: Rows, methods: Sequence[str]) -> list[Trial]:
+    """Return the runs that weights and rates are chosen from: on the first unit, one order."""
+    (data, target), *_ = rows.units
+    return [
+        Trial(candidate, "constant", lr, TUNING_SEED, target, data=data)
+        for method in methods
+        for candidate in candidates(method)
+        for lr in RATES
+    ]
+
+
+def further(rows: Sequence[Row], data: str) -> list[Trial]:
+    """Return tuning runs that are still missing: the next rate where the best is the last one.
+
+    So no tuned rate is an end of what was tried, but an end of `LADDER`. rows: of the tuning runs
+    so far. data: the spelling of their rows.
+    """
+    from ngdiff.study.plan import tuned
+
+    missing = []
+    for key, lr in tuned(rows).values():
+        tried = {LADDER.index(r["lr"]) for r in rows if r["method"] == key}
+        ends = {min(tried): min(tried) - 1, max(tried): max(tried) + 1}
+        place = ends.get(LADDER.index(lr), -1)
+        if 0 <= place < len(LADDER):
+            target = rows[0]["target_seed"]
+            missing.append(Trial(key, "constant", LADDER[place], TUNING_SEED, target, data=data))
+    return missing
+
+
+def compared() -> tuple[str, ...]:
+    """Return the methods of E1 and E2: the rivals, the mixtures of E2, and NGDiff."""
+    return tuple(dict.fromkeys((*RIVALS, *MIXTURES, OURS)))
+
+
+def reported(rows: Rows, chosen: dict[str, tuple[str, float]]) -> list[Trial]:
+    """Return the matched runs of E1 and E2: tuned methods, NGDiff + AutoLR, NGDiff + the bare rule.
+
+    chosen: method → its candidate and rate (`ngdiff.study.plan.tuned`).
+    """
+    runs = [(key, "constant", lr) for key, lr in chosen.values()]
+    runs += [(OURS, rule, 1e-3) for rule in ("autolr", "three-point")]
+    return [
+        Trial(*run, order, target, data=data)
+        for run in runs
+        for data, target in rows.units
+        for order in rows.orders
+    ]
+
+
+def adapting(rows: Rows, starts: Sequence[float] = OFF_LATTICE) -> list[Trial]:
+    """Return the runs of E3: five rules from starting rates that the search does not visit."""
+    return [
+        Trial(OURS, rule, lr, rows.orders[0], target, data=data)
+        for rule in RULES
+        for lr in starts
+        for data, target in rows.units
+    ]
+
+
+def bands(rows: Rows, units: int = 2) -> list[Trial]:
+    """Return the runs of E4: constant rates in half decades, under both optimizers."""
+    return [
+        Trial(method, "constant", lr, rows.orders[0], target, data=data, optimizer=optimizer)
+        for method in BANDED
+        for optimizer, rates in BANDS.items()
+        for lr in rates
+        for data, target in rows.units[:units]
+    ]
+
+
+def walks(rows: Rows, chosen: dict[str, tuple[str, float]], units: int = 5) -> list[Trial]:
+    """Return the runs of E5: the profile's steps, no stop; NGDiff under the bare rule and AutoLR.
+
+    Constant rates are the tuned ones; GradDiff(0.1), which is tuned nowhere, has GradDiff(0.5)'s.
+    """
+    rates = {name: lr for name, (_, lr) in chosen.items()} | {
+        "graddiff-0.1": chosen["graddiff-0.5"][1]
+    }
+    runs = [(method, "constant", rates[method]) for method in FIXED]
+    runs += [(OURS, rule, 1e-3) for rule in ("three-point", "autolr")]
+    return [
+        Trial(*run, rows.orders[0], target, "fixed", data=data)
+        for run in runs
+        for data, target in rows.units[:units]
+    ]
+
+
+def experiments(known: Sequence[Rows], run: Callable[[str, Rows, list[Trial]], list[Row]]) -> None:
+    """Run everything, the questions on the claims first.
+
+    run: (experiment, data set, its trials) -> their rows; it saves them. Tuning comes first on
+    every data set, and its rows choose what the others run.
+    """
+    from ngdiff.study.plan import tuned
+
+    by_name = {rows.name: rows for rows in known}
+    chosen: dict[str, dict[str, tuple[str, float]]] = {}
+
+    def compare(name: str) -> None:
+        if (rows := by_name.get(name)) is None:
+            return
+        trials, done = tuning(rows, compared()), []
+        while trials[len(done) :]:
+            done = run("tuning", rows, trials)
+            trials = [*trials, *further(done, rows.units[0][0])]
+        chosen[name] = tuned(done)
+        run("compare", rows, reported(rows, chosen[name]))
+
+    for name in ("authors", "tofu", "lume"):
+        compare(name)
+    authors = by_name["authors"]
+    run("adapt", authors, adapting(authors))
+    run("bands", authors, bands(authors))
+    run("fixed", authors, walks(authors, chosen["authors"]))
+    for name in ("authors-all", "news", "dossiers"):
+        compare(name)
+    if tofu := by_name.get("tofu"):
+        run("adapt", tofu, adapting(tofu, (OFF_LATTICE[0], OFF_LATTICE[-1])))
+        run("fixed", tofu, walks(tofu, chosen["tofu"], units=1))
