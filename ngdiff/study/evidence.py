@@ -19,18 +19,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ngdiff.methods.recipes import candidates, tagged
 from ngdiff.study.claims import OURS
+from ngdiff.study.plan import AUTOMATIC, RIVALS, STARTS, Chosen, further, tuned, tuning
 from ngdiff.study.trial import Trial
 
 Row = dict[str, Any]
-LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the constant rates there are
-RATES = LADDER[2:5]  # those that tuning starts with
-TUNING_SEED = 100  # of the order of the rows; its runs choose weights and rates, and count no more
-RIVALS = tagged("rival")
 MIXTURES = ("graddiff-0.5", "graddiff-0.7", "graddiff-0.9", "graddiff-0.97", "graddiff-0.99")
 CONTROLS = (*MIXTURES, "lossnorm", OURS)  # E2: how the two gradients are weighed
-OFF_LATTICE = (2e-5, 2e-4, 2e-3, 2e-2)  # AutoLR's search moves by √10 and 10 from its start
 RULES = ("autolr", "once", "once-half", "three-point", "three-point-bounded")
 BANDS = {
     "adamw": tuple(10 ** (k / 2) for k in range(-10, -1)),  # 1e-5 … 1e-1
@@ -72,48 +67,18 @@ def sets(tofu: str = "", lume: str = "") -> tuple[Rows, ...]:
     return *made, *(Rows(name, (place,), (0, 1, 2)) for name, place in real.items() if place)
 
 
-def tuning(rows: Rows, methods: Sequence[str]) -> list[Trial]:
-    """Return the runs that weights and rates are chosen from: on the first unit, one order."""
-    (data, target), *_ = rows.units
-    return [
-        Trial(candidate, "constant", lr, TUNING_SEED, target, data=data)
-        for method in methods
-        for candidate in candidates(method)
-        for lr in RATES
-    ]
-
-
-def further(rows: Sequence[Row], data: str) -> list[Trial]:
-    """Return tuning runs that are still missing: the next rate where the best is the last one.
-
-    So no tuned rate is an end of what was tried, but an end of `LADDER`. rows: of the tuning runs
-    so far. data: the spelling of their rows.
-    """
-    from ngdiff.study.plan import tuned
-
-    missing = []
-    for key, lr in tuned(rows).values():
-        tried = {LADDER.index(r["lr"]) for r in rows if r["method"] == key}
-        ends = {min(tried): min(tried) - 1, max(tried): max(tried) + 1}
-        place = ends.get(LADDER.index(lr), -1)
-        if 0 <= place < len(LADDER):
-            target = rows[0]["target_seed"]
-            missing.append(Trial(key, "constant", LADDER[place], TUNING_SEED, target, data=data))
-    return missing
-
-
 def compared() -> tuple[str, ...]:
     """Return the methods of E1 and E2: the rivals, the mixtures of E2, and NGDiff."""
     return tuple(dict.fromkeys((*RIVALS, *MIXTURES, OURS)))
 
 
-def reported(rows: Rows, chosen: dict[str, tuple[str, float]]) -> list[Trial]:
+def reported(rows: Rows, chosen: Chosen) -> list[Trial]:
     """Return the matched runs of E1 and E2: tuned methods, NGDiff + AutoLR, NGDiff + the bare rule.
 
     chosen: method → its candidate and rate (`ngdiff.study.plan.tuned`).
     """
     runs = [(key, "constant", lr) for key, lr in chosen.values()]
-    runs += [(OURS, rule, 1e-3) for rule in ("autolr", "three-point")]
+    runs += [(OURS, rule, 1e-3) for rule in AUTOMATIC]
     return [
         Trial(*run, order, target, data=data)
         for run in runs
@@ -122,7 +87,7 @@ def reported(rows: Rows, chosen: dict[str, tuple[str, float]]) -> list[Trial]:
     ]
 
 
-def adapting(rows: Rows, starts: Sequence[float] = OFF_LATTICE) -> list[Trial]:
+def adapting(rows: Rows, starts: Sequence[float] = STARTS) -> list[Trial]:
     """Return the runs of E3: five rules from starting rates that the search does not visit."""
     return [
         Trial(OURS, rule, lr, rows.orders[0], target, data=data)
@@ -143,7 +108,7 @@ def bands(rows: Rows, units: int = 2) -> list[Trial]:
     ]
 
 
-def walks(rows: Rows, chosen: dict[str, tuple[str, float]], units: int = 5) -> list[Trial]:
+def walks(rows: Rows, chosen: Chosen, units: int = 5) -> list[Trial]:
     """Return the runs of E5: the profile's steps, no stop; NGDiff under the bare rule and AutoLR.
 
     Constant rates are the tuned ones; GradDiff(0.1), which is tuned nowhere, has GradDiff(0.5)'s.
@@ -166,18 +131,18 @@ def experiments(known: Sequence[Rows], run: Callable[[str, Rows, list[Trial]], l
     run: (experiment, data set, its trials) -> their rows; it saves them. Tuning comes first on
     every data set, and its rows choose what the others run.
     """
-    from ngdiff.study.plan import tuned
-
     by_name = {rows.name: rows for rows in known}
-    chosen: dict[str, dict[str, tuple[str, float]]] = {}
+    chosen: dict[str, Chosen] = {}
 
     def compare(name: str) -> None:
         if (rows := by_name.get(name)) is None:
             return
-        trials, done = tuning(rows, compared()), []
-        while trials[len(done) :]:
+        data, target = rows.units[0]
+        trials = tuning(compared(), target_seed=target, data=data)
+        done = run("tuning", rows, trials)
+        while more := further(done, target_seed=target, data=data):
+            trials += more
             done = run("tuning", rows, trials)
-            trials = [*trials, *further(done, rows.units[0][0])]
         chosen[name] = tuned(done)
         run("compare", rows, reported(rows, chosen[name]))
 
@@ -190,5 +155,5 @@ def experiments(known: Sequence[Rows], run: Callable[[str, Rows, list[Trial]], l
     for name in ("authors-all", "news", "dossiers"):
         compare(name)
     if tofu := by_name.get("tofu"):
-        run("adapt", tofu, adapting(tofu, (OFF_LATTICE[0], OFF_LATTICE[-1])))
+        run("adapt", tofu, adapting(tofu, (STARTS[0], STARTS[-1])))
         run("fixed", tofu, walks(tofu, chosen["tofu"], units=1))

@@ -1,11 +1,11 @@
-"""The comparison on equal terms: its protocol as code, frozen before the first comparison
-(data/results/LOG.md).
+"""The comparison on equal terms: its protocol as code (data/results/LOG.md says since when).
 
-Every method makes matched runs (see `trials`). A method's constant rate is chosen from RATES on the
-tuning seed, which is never reported. It is the rate with the highest score among the runs that
-reached the level. Then the method runs on the reported seeds, at its tuned constant rate and with
-AutoLR. AutoLR is tuned on no run. (Its design was chosen with some runs on this benchmark in sight:
-the log.) `ngdiff.study.claims` says what the rows mean.
+Every method makes matched runs (see `trials`). A method's constant rate, and its retain weight
+where it has one, are chosen on the tuning seed, which is never reported. They are those with the
+highest score among the runs that reached the level. Then the method runs on the reported seeds.
+NGDiff also runs with AutoLR and with the bare three-point rule, which are tuned on no run. (AutoLR's
+design was chosen with some runs on generated benchmarks in sight: the log.) `ngdiff.study.claims`
+says what the rows mean. The long comparison is `ngdiff.study.evidence`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.methods.definition import Method
 from ngdiff.methods.lookup import method
-from ngdiff.methods.recipes import family, tagged
+from ngdiff.methods.recipes import candidates, family, tagged
 from ngdiff.profiles import Profile
 from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import protocol, trials
@@ -31,24 +31,42 @@ from ngdiff.study.setup import Setup
 from ngdiff.study.trial import Trial
 from ngdiff.study.trials import run_all
 
-RATES = (3e-5, 1e-4, 3e-4, 1e-3, 3e-3)
-STARTS = (1e-5, 1e-4, 1e-3, 1e-2)  # AutoLR's starting rates: three decades
+LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the constant rates there are
+RATES = LADDER[2:5]  # those that tuning starts with
+STARTS = (2e-5, 2e-4, 2e-3, 2e-2)  # AutoLR's: its search moves by √10 and by 10 from its start
 TUNING_SEED = 100
+AUTOMATIC = ("autolr", "three-point")  # the step-size rules that are tuned on no run
 MODELS = ("start", "retain-only")
-BASELINES = tagged("baseline")
-PUBLISHED = tagged("published")  # of the tables, beside BASELINES
-MUSE = tagged("muse")  # published beside its target
+RIVALS = tagged("rival")  # of every page
+PUBLISHED = tagged("published")  # of TOFU's tables, beside RIVALS
 ORGANISERS = tagged("semeval")  # SemEval-2025 Task 4's
-COMPOSED = tagged("composed")
 Methods = Iterable[str | Method]
+Chosen = dict[str, tuple[str, float]]  # method -> its candidate and rate
 
 
 def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) -> list[Trial]:
-    """One matched trial a method and rate, on the tuning seed."""
-    return [Trial(m, "constant", lr, TUNING_SEED, **settings) for m in methods for lr in rates]
+    """One matched trial a candidate and rate, on the tuning seed."""
+    keys = [key for m in methods for key in (candidates(m) if isinstance(m, str) else (m,))]
+    return [Trial(key, "constant", lr, TUNING_SEED, **settings) for key in keys for lr in rates]
 
 
-def tuned(rows: Iterable[Row], only_reached: bool = True) -> dict[str, tuple[str, float]]:
+def further(rows: Sequence[Row], **settings: Any) -> list[Trial]:
+    """Return tuning runs that are still missing: the next rate where the best is the last one.
+
+    So no tuned rate is an end of what was tried, but an end of `LADDER`. rows: of the tuning runs
+    so far. settings: of a `Trial`, as those runs had them.
+    """
+    missing = []
+    for key, lr in tuned(rows).values():
+        tried = {LADDER.index(r["lr"]) for r in rows if r["method"] == key}
+        ends = {min(tried): min(tried) - 1, max(tried): max(tried) + 1}
+        place = ends.get(LADDER.index(lr), -1)
+        if 0 <= place < len(LADDER):
+            missing.append(Trial(key, "constant", LADDER[place], TUNING_SEED, **settings))
+    return missing
+
+
+def tuned(rows: Iterable[Row], only_reached: bool = True) -> Chosen:
     """method → its best candidate and rate: those of the run with the highest score.
 
     A method whose retain weight is tuned has a candidate for each weight (`recipes.candidates`). On
@@ -66,21 +84,23 @@ def tuned(rows: Iterable[Row], only_reached: bool = True) -> dict[str, tuple[str
 
 @dataclass(frozen=True)
 class Plan:
-    """What a comparison runs. `seeds`: the reported ones. `autolr`: the methods that also run with
-    AutoLR; `starts_from`: AutoLR's starting rates; `targets`: seeds of the models; `fixed_seeds`:
-    those of the second table (none named: the first reported one); `walked`: its methods (None:
-    all). `unmatched`: report also a rate that scored higher on the tuning seed than the tuned one,
-    but did not reach the level. `mmlu`: measure MMLU of reported runs too. `ours`: the method whose
-    runs with AutoLR the others are compared with. `rules`: which of the two tables are made.
-    Methods are those of `Trial`.
+    """What a comparison runs. `rates`: those that tuning starts with; `extend`: it goes on along
+    LADDER for as long as the best rate is an end of what was tried. `seeds`: the reported ones.
+    `automatic`: step-size rules that `ours` runs with too; `starts_from`: AutoLR's starting rates;
+    `targets`: seeds of the models; `fixed_seeds`: those of the second table (none named: the first
+    reported one); `walked`: its methods (None: all). `unmatched`: report also a rate that scored
+    higher on the tuning seed than the tuned one, but did not reach the level. `mmlu`: measure MMLU
+    of reported runs too. `ours`: the method whose runs with AutoLR the others are compared with.
+    `rules`: which of the two tables are made. Methods are those of `Trial`.
     Errors: ValueError where the tuning seed is to be reported, and for two methods of one name."""
 
     name: str
     methods: tuple[str | Method, ...]
     rates: tuple[float, ...]
     seeds: tuple[int, ...]
-    autolr: tuple[str | Method, ...] = (OURS,)
+    automatic: tuple[str, ...] = AUTOMATIC
     starts_from: tuple[float, ...] = STARTS
+    extend: bool = False
     targets: tuple[int, ...] = (0,)
     fixed_seeds: tuple[int, ...] = ()
     walked: tuple[str, ...] | None = None
@@ -104,21 +124,17 @@ class Plan:
     @property
     def by_key(self) -> dict[str, str | Method]:
         """Return the methods under the names that their rows have."""
-        return {method(m).key: m for m in (*self.methods, *self.autolr, self.ours)}
+        return {method(m).key: m for m in (*self.methods, self.ours)}
 
     def tuning(self, **settings: Any) -> list[Trial]:
-        """Return the runs that the rates are chosen from: one matched trial a method and rate, on
-        the tuning seed.
-        """
+        """Return the runs that tuning starts with: one a candidate and rate, on the tuning seed."""
         return tuning(self.methods, self.rates, **settings)
 
-    def reported(self, rates: dict[str, float], rule: str, **settings: Any) -> list[Trial]:
-        """Each method at its tuned constant rate, and the methods of `autolr` from AutoLR's default
-        start.
+    def reported(self, chosen: Chosen, rule: str, **settings: Any) -> list[Trial]:
+        """Each method's tuned candidate at its rate, and `ours` under the automatic rules.
 
-        A fixed budget, the second table, runs on one model and `fixed_seeds`, with AutoLR for ours
-        only. Pure ascent runs at every rate, since its tuned one may be too slow to change
-        anything.
+        A fixed budget, the second table, runs on one model and `fixed_seeds`. Pure ascent runs at
+        every rate, since its tuned one may be too slow to change anything.
         """
         settings |= {"mmlu": self.mmlu}
         targets, seeds = (
@@ -126,14 +142,15 @@ class Plan:
             if rule == "fixed"
             else (self.targets, self.seeds)
         )
-        auto, constant = self.autolr, list(rates.items())
+        constant = list(chosen.items())
         if rule == "fixed":
-            auto = (self.ours,)
-            constant = [(m, lr) for m, lr in constant if self.walked is None or m in self.walked]
-            if (tuned_rate := rates.get("gradascent")) is not None:
-                constant += [("gradascent", lr) for lr in self.rates if lr != tuned_rate]
-        runs = [(self.by_key.get(m, m), "constant", lr) for m, lr in constant]
-        runs += [(m, "autolr", 1e-3) for m in auto]
+            kept = self.walked
+            constant = [(m, found) for m, found in constant if kept is None or m in kept]
+            if "gradascent" in dict(constant):
+                others = (lr for lr in self.rates if lr != chosen["gradascent"][1])
+                constant += [("gradascent", ("gradascent", lr)) for lr in others]
+        runs = [(self.by_key.get(key, key), "constant", lr) for _, (key, lr) in constant]
+        runs += [(self.ours, automatic, 1e-3) for automatic in self.automatic]
         pairs = [(t, s) for t in targets for s in seeds]
         return [Trial(*run, s, t, rule, **settings) for run in runs for t, s in pairs]
 
@@ -142,21 +159,22 @@ class Plan:
         ones.
         """
         rows = list(rows)
-        rates = tuned(rows)
-        best = [(m, lr) for m, lr in tuned(rows, only_reached=False).items() if lr != rates[m]]
+        chosen = tuned(rows)
+        best = [found for m, found in tuned(rows, only_reached=False).items() if found != chosen[m]]
         settings |= {"mmlu": self.mmlu}
         return [
-            Trial(self.by_key[m], "constant", lr, s, t, **settings)
-            for m, lr in best
+            Trial(self.by_key.get(key, key), "constant", lr, s, t, **settings)
+            for key, lr in best
             for t in self.targets
             for s in self.seeds
         ]
 
     @property
     def runs(self) -> int:
-        """Return how many runs it takes, those of `short` left out."""
-        rates = dict.fromkeys((method(m).key for m in self.methods), self.rates[0])
-        reported = sum(len(self.reported(rates, rule)) for rule in self.rules)
+        """Return how many runs it takes; those of `short`, and of longer tuning, are left out."""
+        keys = (method(m).key for m in self.methods)
+        chosen = {key: (key, self.rates[0]) for key in keys}
+        reported = sum(len(self.reported(chosen, rule)) for rule in self.rules)
         return len(self.tuning()) + len(self.starts()) + reported
 
     def starts(self, **settings: Any) -> list[Trial]:
@@ -169,43 +187,30 @@ class Plan:
         ]
 
 
-def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)) -> Plan:
-    """smoke: does it run at all; live: fits a notebook; real: a look at real rows; grid: the
-    committed one, five targets; tofu, muse, semeval: every method of that benchmark's table, one
-    model and one seed, tuned over `rates`."""
-    everyone, one = (*BASELINES, OURS), seeds[:1]
+def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = RATES) -> Plan:
+    """smoke: does it run at all; live: page 06; real: a look at real rows; tofu, muse, semeval: the
+    pages of the benchmarks, tuned from `rates` on. All but smoke and real have the same rivals.
+    """
+    everyone, one = (*RIVALS, OURS), seeds[:1]
+    page = {"starts_from": (), "rules": ("matched",), "unmatched": True, "extend": True}
     plans = {
         "smoke": Plan(
-            "smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-3,)
+            "smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(2e-3,)
         ),
-        "tofu": Plan(
-            "tofu", (*everyone, *PUBLISHED), rates, one, starts_from=(), walked=(), unmatched=True
-        ),
-        "muse": Plan(
-            "muse", (*MUSE, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True
-        ),
-        "semeval": Plan(
-            "semeval", (*ORGANISERS, OURS), rates, seeds, starts_from=(), walked=(), unmatched=True
-        ),
+        "tofu": Plan("tofu", (*everyone, *PUBLISHED), rates, one, **page),
+        "muse": Plan("muse", everyone, rates, seeds, **page),
+        "semeval": Plan("semeval", everyone, rates, seeds, **page),
         "live": Plan(
             "live",
             everyone,
             rates,
             seeds,
-            starts_from=(1e-5, 1e-3, 1e-2),
+            starts_from=(STARTS[0], STARTS[-1]),
             walked=("gradascent", "graddiff-0.5", "graddiff-0.9", "npo", OURS),
+            extend=True,
         ),
         "real": Plan(
-            "real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(1e-4, 1e-2)
-        ),
-        "grid": Plan(
-            "grid",
-            (*everyone, *COMPOSED),
-            RATES,
-            seeds,
-            (*everyone, *COMPOSED),
-            targets=(0, 1, 2, 3, 4),
-            fixed_seeds=seeds,
+            "real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(2e-4, 2e-2)
         ),
     }
     if name not in plans:
@@ -224,17 +229,15 @@ def carry_out(
     seed of the models); none without a folder. The result also holds `tuning`.
     """
     began = time.perf_counter()
-    chosen = protocol.tuning_rows(
-        P.tuning(**settings), refresh, lambda todo: _run({"tuning": todo})["tuning"]
-    )
-    rates = tuned(chosen)
+    tuning_rows = _tuning(P, refresh, settings)
+    chosen = tuned(tuning_rows)
     reported: dict[str, list[Trial]] = {"starts": P.starts(**settings)}
-    reported |= {rule: P.reported(rates, rule, **settings) for rule in P.rules}
+    reported |= {rule: P.reported(chosen, rule, **settings) for rule in P.rules}
     if P.unmatched:
-        reported["unmatched"] = P.short(chosen, **settings)
+        reported["unmatched"] = P.short(tuning_rows, **settings)
     done = _run(reported)
     ours = method(P.ours).key
-    found = claims(done["matched"], chosen, done["starts"], done.get("fixed", ()), ours=ours)
+    found = claims(done["matched"], tuning_rows, done["starts"], done.get("fixed", ()), ours=ours)
     known = levels(P.targets, **settings)
     made = stamp({**settings, "plan": repr(P)}, None, time.perf_counter() - began)
     small = {"claims": found, "levels": known}
@@ -244,7 +247,21 @@ def carry_out(
             write_rows(folder / f"{prefix}{name}.parquet", rows)
         for name, rows in small.items():
             write_rows(folder / f"{prefix}{name}.jsonl", rows)
-    return done | {"tuning": chosen, **small}
+    return done | {"tuning": tuning_rows, **small}
+
+
+def _tuning(P: Plan, refresh: bool, settings: dict[str, Any]) -> list[Row]:
+    """Return the rows that weights and rates are chosen from, committed or run now."""
+
+    def run(todo: list[Trial]) -> list[Row]:
+        return _run({"tuning": todo})["tuning"]
+
+    wanted = P.tuning(**settings)
+    rows = protocol.tuning_rows(wanted, refresh, run)
+    while P.extend and (more := further(rows, **settings)):
+        wanted += more
+        rows = protocol.tuning_rows(wanted, refresh, run)
+    return rows
 
 
 def levels(
