@@ -133,9 +133,9 @@ def say(rows):
     for row in rows:
         gap = "" if row["low"] is None else f"[{row['low']:+.3f}, {row['high']:+.3f}]"
         note = " (rate at the end of the grid)" if row.get("edge") else ""
-        if row.get("arrived_n", row["n"]) < row["n"]:
-            both = f" {row['arrived_mean']:+.3f}" if row["arrived_n"] else ""
-            note += f" (both reached the level in {row['arrived_n']} pairs:{both})"
+        if row.get("both_n", row["n"]) < row["n"]:
+            both = f" {row['both_mean']:+.3f}" if row["both_n"] else ""
+            note += f" (both reached the level in {row['both_n']} pairs:{both})"
         print(f"{row['name']:28} {row['mean']:+.3f} {gap:18} n={row['n']}  {row['verdict']}{note}")
 
 

@@ -92,8 +92,8 @@ def _method(mine: list[Row], gap: Row | None) -> Row:
     method, constant = mine[0]["method"], mine[0]["stepsize"] == "constant"
     edge = ", end of the grid" if gap and gap["edge"] else ""
     means = {k: average(mine, k) for k in ("score", "model_utility", "forget_Q_A_ROUGE", "updates")}
-    both = _gap(gap, "arrived_") if gap else ""
-    both += f", n = {gap['arrived_n']}" if gap and 0 < gap["arrived_n"] < gap["n"] else ""
+    both = _gap(gap, "both_") if gap else ""
+    both += f", n = {gap['both_n']}" if gap and 0 < gap["both_n"] < gap["n"] else ""
     return {
         "method": method,
         "rate": f"{mine[0]['lr']:g}{edge}" if constant else "AutoLR, untuned",

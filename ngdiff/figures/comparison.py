@@ -138,10 +138,10 @@ def differences(claims: Sequence[Row], title: str = "") -> Figure:
     names = []
     for i, (method, r) in enumerate(zip(methods, rows, strict=True)):
         name, shade = style.label(method), style.colour(method)
-        _interval(ax, r, "arrived_", i, color=shade, mfc=shade, ms=6, lw=2)
-        if r["arrived_n"] < r["n"]:
-            name += f"\n({r['arrived_n']} of {r['n']} pairs reached the level)"
-            below = i - 0.25 * (r["arrived_n"] > 0)
+        _interval(ax, r, "both_", i, color=shade, mfc=shade, ms=6, lw=2)
+        if r["both_n"] < r["n"]:
+            name += f"\n({r['both_n']} of {r['n']} pairs reached the level)"
+            below = i - 0.25 * (r["both_n"] > 0)
             _interval(ax, r, "", below, color=shade, mfc="white", ms=4, lw=0.8)
         names.append(name)
     ax.axvline(0, color="0.3", lw=0.8)
@@ -166,7 +166,7 @@ def _compared(rows: Sequence[Row]) -> str:
     n, kind = max((r["n"], r["kind"]) for r in rows)
     known = {"95 %": "95 % intervals over models", "range": f"bars: range of {n} pairs"}
     text = f"score: NGDiff + AutoLR − the tuned method ({known.get(kind, f'n = {n}')})"
-    if any(r["arrived_n"] < r["n"] for r in rows):
+    if any(r["both_n"] < r["n"] for r in rows):
         text += "\n● pairs that both reached the level   ○ all pairs"
     return text
 

@@ -3,9 +3,9 @@
 Every method makes matched runs (see `trials`). A method's constant rate, and its retain weight
 where it has one, are chosen on the tuning seed, which is never reported. They are those with the
 highest score among the runs that reached the level. Then the method runs on the reported seeds.
-NGDiff also runs with AutoLR and with the bare three-point rule, which are tuned on no run. (AutoLR's
-design was chosen with some runs on generated benchmarks in sight: the log.) `ngdiff.study.claims`
-says what the rows mean. The long comparison is `ngdiff.study.evidence`.
+NGDiff also runs with AutoLR and with the bare three-point rule, which are tuned on no run.
+(AutoLR's design was chosen with some runs on generated benchmarks in sight: the log.)
+`ngdiff.study.claims` says what the rows mean. The long comparison is `ngdiff.study.evidence`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.data.benchmark import Benchmark
+from ngdiff.evaluation.spelling import which
 from ngdiff.methods.definition import Method
 from ngdiff.methods.lookup import method
 from ngdiff.methods.recipes import candidates, family, tagged
@@ -277,6 +278,7 @@ def levels(
         {
             "model": model,
             "target_seed": t,
+            "data": which(data).label if isinstance(data, str) else data.name,
             "convention": how,
             **{k: v for k, v in metrics.items() if k != "report"},
         }
