@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ngdiff.book.results import NOT_RUN, saved
+from ngdiff.book.saved import NOT_RUN, saved
 from ngdiff.store.rows import read_rows
 from ngdiff.store.table import Column, Table
 

@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from ngdiff.book import contents, costs, results
+from ngdiff.book import contents, costs, evidence
 from ngdiff.store.cache import atomic_write
 
-BLOCKS: dict[str, Callable[[Path], str]] = {**contents.BLOCKS, **results.BLOCKS, **costs.BLOCKS}
+BLOCKS: dict[str, Callable[[Path], str]] = {**contents.BLOCKS, **evidence.BLOCKS, **costs.BLOCKS}
 MARK = re.compile(r"^<!-- (?:end )?([\w-]+) -->$", re.M)
 
 

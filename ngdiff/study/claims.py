@@ -190,6 +190,10 @@ def table(rows: Sequence[Row], values: Sequence[str], name: Callable[[Row], Any]
     ]
 
 
+def _run_of(row: Row) -> str:
+    return f"{family(row['method'])}, {row['stepsize']}"
+
+
 def summary(files: dict[str, list[Row] | None]) -> list[Row]:
     """Return what a new run is compared with: rows {name, value, tolerance, source}.
 
@@ -213,18 +217,19 @@ def summary(files: dict[str, list[Row] | None]) -> list[Row]:
             row["score"],
             0.05,
         )
-    for prefix in ("", "grid_", "tofu_", "muse_", "semeval_"):
-        source, rows = f"{prefix}matched.parquet", files.get(f"{prefix}matched.parquet") or []
-        for group in table(rows, ("score",), lambda r: f"{r['method']}, {r['stepsize']}"):
-            scores = [
-                r["score"] for r in rows if f"{r['method']}, {r['stepsize']}" == group["group"]
-            ]
+    compared = [name for name in files if name.startswith("evidence_compare_")]
+    prefixes = ("", "tofu_", "muse_", "semeval_")
+    for source in (*(f"{prefix}matched.parquet" for prefix in prefixes), *compared):
+        rows, what = files.get(source) or [], source.removesuffix(".parquet").replace("_", " ")
+        for group in table(rows, ("score",), _run_of):
+            scores = [r["score"] for r in rows if _run_of(r) == group["group"]]
             add(
                 source,
-                f"{prefix}matched: {group['group']}: score",
+                f"{what}: {group['group']}: score",
                 group["score"],
                 max(0.03 if len(scores) > 1 else 0.05, max(scores) - min(scores)),
             )
+    for prefix in prefixes:
         for row in files.get(source := f"{prefix}claims.jsonl") or []:
             if row["verdict"]:
                 add(source, f"{prefix}{row['name']}: verdict", row["verdict"])

@@ -8,7 +8,7 @@ adapt should help, and the share of steps inside says for which c they need not.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Row = dict[str, Any]
@@ -36,14 +36,11 @@ def summary(history: Sequence[Row]) -> Row:
     for name, values in (("kappa", kappa), ("rho", rho)):
         found |= {f"{name}_{round(100 * q)}": _quantile(values, q) for q in SHARES}
 
-    def share(ratio: Callable[[Row], float]) -> float:
-        met = [inside(ratio(h), k, r) for h, k, r in zip(known, kappa, rho, strict=True)]
-        return sum(met) / len(met)
+    def share(ratios: Sequence[float]) -> float:
+        return sum(map(inside, ratios, kappa, rho)) / len(known)
 
-    for c in WEIGHTS:
-        found[f"inside_{c:g}"] = share(lambda h, c=c: c / (1 - c))
-    found["inside_lossnorm"] = share(_lossnorm)
-    return found
+    fixed = {f"inside_{c:g}": share([c / (1 - c)] * len(known)) for c in WEIGHTS}
+    return found | fixed | {"inside_lossnorm": share([_lossnorm(h) for h in known])}
 
 
 def _quantile(values: Sequence[float], q: float) -> float:

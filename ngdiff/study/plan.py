@@ -193,7 +193,12 @@ def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = RATES) ->
     pages of the benchmarks, tuned from `rates` on. All but smoke and real have the same rivals.
     """
     everyone, one = (*RIVALS, OURS), seeds[:1]
-    page = {"starts_from": (), "rules": ("matched",), "unmatched": True, "extend": True}
+    page: dict[str, Any] = {
+        "starts_from": (),
+        "rules": ("matched",),
+        "unmatched": True,
+        "extend": True,
+    }
     plans = {
         "smoke": Plan(
             "smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(2e-3,)
