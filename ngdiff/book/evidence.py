@@ -7,12 +7,13 @@ block is a function of the checkout's root that returns markdown, "not run" with
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
 from ngdiff.book.saved import NOT_RUN
 from ngdiff.methods.lookup import label, ordered
+from ngdiff.methods.recipes import family
 from ngdiff.store.table import DASH, Column, Table
 from ngdiff.study import evidence, verdicts
 from ngdiff.study.claims import OURS
@@ -129,6 +130,35 @@ def _too_far(found: Evidence) -> str:
 
 def _ends(walked: Sequence[Row], starts: Sequence[Row]) -> list[tuple[Sequence[Row], str]]:
     return [(walked, "loss_forget"), (starts, "loss_holdout")]
+
+
+def ahead(found: Evidence, name: str) -> str:
+    """Return which rivals score above NGDiff on a data set: the first sentence of its page."""
+    if name not in found.names:
+        return f"The long comparison on {TITLES[name]}: {NOT_RUN}."
+    lines = verdicts.shown(found, name, ("score",))
+    by_run = {(line["method"], line["stepsize"]): line["score"] for line in lines}
+    rivals = [
+        r for r in lines if r["stepsize"] == "constant" and r["method"] in _rivals(found, name)
+    ]
+    said = []
+    for rule, what in (("autolr", OURSELVES), ("constant", "tuned NGDiff")):
+        ours = by_run[OURS, rule]
+        above = [r for r in rivals if r["score"] > ours]
+        those = ", ".join(f"{label(r['method'])} ({r['score']:.3f})" for r in above)
+        said.append(
+            f"{len(above)} of {len(rivals)} tuned rivals score above {what} ({ours:.3f})"
+            + (f": {those}." if above else ".")
+        )
+    title = TITLES[name]
+    return f"In the long comparison on {title}, {said[0]} {said[1]}"
+
+
+def _rivals(found: Evidence, name: str) -> set[str]:
+    """Return the tuned candidates of the rivals of every page."""
+    return {
+        r["method"] for r in found.of("compare", name) if family(r["method"]) in evidence.RIVALS
+    }
 
 
 # ------------------------------------------------------------------------------------------ E1
@@ -439,11 +469,9 @@ def where(found: Evidence) -> str:
         rows = [r for r in found.of("geometry", name) if r["steps"]]
         if not rows:
             continue
-        regret = {(r["method"], r["stepsize"]): r[name] for r in verdicts.regrets(found)}
         middle = {key: mean([r[key] for r in rows]) for key in rows[0] if key in SHOWN}
-        gain = regret["graddiff-0.5", "constant"] - regret[OURS, "constant"]
-        best = min(regret[m, "constant"] for m in evidence.MIXTURES) - regret[OURS, "constant"]
-        lines.append({"set": TITLES[name], **middle, "gain": gain, "best": best})
+        gained = dict(zip(("gain", "best"), gains(found)[TITLES[name]].values(), strict=True))
+        lines.append({"set": TITLES[name], **middle, **gained})
     columns = (
         Column("set", "data set"),
         *(Column(key, title, form, "right") for key, (title, form) in SHOWN.items()),
@@ -451,6 +479,21 @@ def where(found: Evidence) -> str:
         Column("best", "NGDiff − best fixed c", "+.3f", "right"),
     )
     return Table(columns, lines).markdown() if lines else NOT_RUN
+
+
+def gains(found: Evidence) -> dict[str, dict[str, float]]:
+    """Return data set → the score of tuned NGDiff minus that of GradDiff(0.5), and of the best c."""
+    rows, gained = verdicts.regrets(found), {}
+    for name in found.names:
+        regret = {r["method"]: r[name] for r in select(rows, stepsize="constant")}
+        best = min(regret[method] for method in evidence.MIXTURES)
+        others = {label("graddiff-0.5"): regret["graddiff-0.5"], "the best fixed c": best}
+        gained[TITLES[name]] = {what: value - regret[OURS] for what, value in others.items()}
+    return gained
+
+
+def _ahead(name: str, root: Path) -> str:
+    return ahead(load(root), name)
 
 
 SHOWN = {
@@ -474,4 +517,5 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "e4-table": _said(e4_table),
     "e5-tables": _said(e5_tables),
     "where": _said(where),
+    **{f"ahead-{name}": partial(_ahead, name) for name in TITLES},
 }

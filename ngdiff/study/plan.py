@@ -270,6 +270,16 @@ def _tuning(P: Plan, refresh: bool, settings: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def saved_tuning(P: Plan, **settings: Any) -> list[Row]:
+    """Return the committed rows that weights and rates are chosen from; [] unless all are there."""
+    wanted = P.tuning(**settings)
+    rows = protocol.saved(wanted)
+    while rows and P.extend and (more := further(rows, **settings)):
+        wanted += more
+        rows = protocol.saved(wanted)
+    return rows
+
+
 def levels(
     targets: Sequence[int],
     profile: str | Profile = "tiny",

@@ -16,6 +16,7 @@ from ngdiff.methods.recipes import family
 from ngdiff.store.rows import read_rows
 from ngdiff.study import evidence
 from ngdiff.study.claims import OURS, claims
+from ngdiff.study.evidence import file_name as file_name
 from ngdiff.study.intervals import Interval, grouped, interval, mean, paired, select
 
 Row = dict[str, Any]
@@ -197,8 +198,7 @@ def bands(rows: Sequence[Row], levels: Sequence[Row]) -> list[Row]:
     no rate works in some unit. `nan`: the share of runs whose retain loss is not finite. `blown`:
     that of runs with one above five times the start's, NaN counted.
     """
-    start = {(r["data"], r["target_seed"]): r for r in select(levels, model="start")}
-    found = []
+    most, found = too_much(levels), []
     for method in dict.fromkeys(r["method"] for r in rows):
         for optimizer, rates in evidence.BANDS.items():
             mine = select(rows, method=method, optimizer=optimizer)
@@ -213,7 +213,7 @@ def bands(rows: Sequence[Row], levels: Sequence[Row]) -> list[Row]:
                 widths.append(_longest([lr in works for lr in rates]))
             nan = [not _finite(r["loss_retain"]) for r in mine]
             over = [
-                not r["loss_retain"] <= BLOWN * start[r["data"], r["target_seed"]]["loss_retain"]
+                not r["loss_retain"] <= most[r["data"], r["target_seed"]]
                 for r in mine
                 if _finite(r["loss_retain"])
             ]
@@ -229,6 +229,12 @@ def bands(rows: Sequence[Row], levels: Sequence[Row]) -> list[Row]:
                 }
             )
     return found
+
+
+def too_much(levels: Sequence[Row]) -> dict[tuple[str, int], float]:
+    """Return (population, seed of the models) → the retain loss above which a run has blown up."""
+    start = select(levels, model="start")
+    return {(r["data"], r["target_seed"]): BLOWN * r["loss_retain"] for r in start}
 
 
 def _finite(value: float | None) -> bool:
