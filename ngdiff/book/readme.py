@@ -1,8 +1,9 @@
 """The README, the pages of docs/ and the notebooks' sources, filled from saved rows.
 
 Between `<!-- name -->` and `<!-- end name -->` nothing is typed: a block of that name is made there
-(`BLOCKS`). In a notebook's source the marks stand in a markdown cell, behind "# ". A block whose rows are not there says "not run". `ngdiff book` fills every page, and
-`ngdiff book --check` names those that differ from a refill.
+(`BLOCKS`). In a notebook's source the marks stand in a markdown cell, behind "# ". A block whose
+rows are not there says "not run". `ngdiff book` fills every page, and `ngdiff book --check` names
+those that differ from a refill.
 """
 
 from __future__ import annotations
@@ -12,10 +13,14 @@ import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from ngdiff.book import contents, costs, evidence
+from ngdiff.book import contents, costs, evidence_tables
 from ngdiff.store.cache import atomic_write
 
-BLOCKS: dict[str, Callable[[Path], str]] = {**contents.BLOCKS, **evidence.BLOCKS, **costs.BLOCKS}
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    **contents.BLOCKS,
+    **evidence_tables.BLOCKS,
+    **costs.BLOCKS,
+}
 MARK = re.compile(r"^(?:# )?<!-- (?:end )?([\w-]+) -->$", re.M)
 
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import geometry
 from ngdiff.study.claims import OURS
 from ngdiff.study.plan import AUTOMATIC, RIVALS, STARTS, Chosen, further, levels, tuned, tuning
+from ngdiff.study.protocol import tuning_rows
 from ngdiff.study.trial import Trial
 from ngdiff.study.trials import history, run_all
 
@@ -173,7 +175,8 @@ def experiments(
 def carry_out(
     folder: Path, tofu: str = "", lume: str = "", say: Callable[[str], None] = print
 ) -> None:
-    """Run the long comparison and save its rows in a folder, a file a part and data set.
+    """Run the long comparison and save its rows in a folder, a file a part and data set; the tuning
+    runs beside those of the pages (`ngdiff.study.protocol`).
 
     Every run is cached as it ends, so a second call goes on where the first one was stopped. tofu,
     lume: as in `sets`; without them the real rows are left out, which is said.
@@ -185,7 +188,10 @@ def carry_out(
 
     def run(part: str, rows: Rows, trials: list[Trial]) -> list[Row]:
         say(f"{rows.name}: {part}, {len(trials)} runs")
-        done = run_all(trials, say=say)
+        every = partial(run_all, say=say)
+        if part == "tuning":
+            return tuning_rows(trials, refresh=True, run=every)
+        done = every(trials)
         write_rows(folder / file_name(part, rows.name), done)
         return done
 

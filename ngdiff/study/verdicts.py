@@ -14,10 +14,11 @@ from typing import Any
 
 from ngdiff.methods.recipes import family
 from ngdiff.store.rows import read_rows
-from ngdiff.study import evidence
+from ngdiff.study import evidence, protocol
 from ngdiff.study.claims import OURS, claims
 from ngdiff.study.evidence import file_name as file_name
 from ngdiff.study.intervals import Interval, grouped, interval, mean, paired, select
+from ngdiff.study.trial import Trial
 
 Row = dict[str, Any]
 WORKS = 0.9  # E4: the share of the utility that a working rate keeps at least
@@ -49,13 +50,17 @@ class Evidence:
 
 
 def load(folder: Path) -> Evidence:
-    """Return the evidence that a folder holds; parts that were not run are missing."""
-    names = [rows.name for rows in evidence.sets("tofu", "lume")]
+    """Return the evidence that a folder holds; parts that were not run are missing.
+
+    The tuning runs are those of `ngdiff.study.protocol`.
+    """
     found: dict[str, dict[str, list[Row]]] = {part: {} for part in PARTS}
-    for part in PARTS:
-        for name in names:
-            if (path := folder / evidence.file_name(part, name)).is_file():
-                found[part][name] = read_rows(path)
+    for rows in evidence.sets("tofu", "lume"):
+        files = {part: folder / file_name(part, rows.name) for part in PARTS}
+        files["tuning"] = protocol.file_of(Trial(data=rows.populations[0]))
+        for part, path in files.items():
+            if path.is_file():
+                found[part][rows.name] = read_rows(path)
     return Evidence(found)
 
 
