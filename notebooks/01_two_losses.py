@@ -324,8 +324,8 @@ print("right")
 #   only c above 0.99 is left.
 #
 # All of it is asserted above. It is one toy: rows that a straight line can separate, no sampling
-# noise, plain SGD. On other data a fixed c can stay inside the band, and a method can do well
-# outside it: the comparison on language models is notebook 06.
+# noise, plain SGD. It does not say that c = 0.5 leaves the band on other data: without conflict
+# (ρ ≤ 0) every c is inside. How fixed weights do on language models is measured in notebook 06.
 #
 # ## Summary
 # Ascent has no place to stop. Under conflict a fixed c meets Eq. 7 in a band only. The band's

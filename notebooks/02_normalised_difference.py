@@ -179,8 +179,8 @@ assert cosines["MGDA"][2][0] > 0.8 > 0.1 > cosines["MGDA"][2][1], "MGDA to g_R, 
 # %% [markdown]
 # ## What fixed weights can miss
 # Left: the fixed c that meet Eq. 7, against ρ, for κ = 1. Right: the same band along an NGDiff run
-# on a concave pair, chosen so that the band moves. NGDiff's own share 1/‖g_R‖ : 1/‖g_F‖ stays
-# inside by construction. How far the band moves elsewhere depends on the data.
+# on one concave pair. NGDiff's own share 1/‖g_R‖ : 1/‖g_F‖ stays inside by construction. How far
+# the band moves elsewhere depends on the data.
 
 # %%
 rho = torch.linspace(0.001, 0.999, 80, dtype=torch.float64)
