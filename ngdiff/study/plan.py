@@ -245,7 +245,8 @@ def carry_out(
     ours = method(P.ours).key
     found = claims(done["matched"], tuning_rows, done["starts"], done.get("fixed", ()), ours=ours)
     known = levels(P.targets, **settings)
-    made = stamp({**settings, "plan": repr(P)}, None, time.perf_counter() - began)
+    named = {**settings, "data": known[0]["data"], "plan": repr(P)}  # no folder of this machine
+    made = stamp(named, None, time.perf_counter() - began)
     small = {"claims": found, "levels": known}
     small = {name: [row | {"stamp": made} for row in rows] for name, rows in small.items()}
     if folder is not None:
