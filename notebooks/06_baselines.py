@@ -9,6 +9,10 @@
 # # 06 · Baselines on equal terms
 #
 # <!-- ahead-authors -->
+# In the long comparison on the generated authors, 2 of 10 tuned rivals score above NGDiff + AutoLR
+# (1.000): NPO(0.9) (1.000), WGA(0.5) (1.000). 7 of 10 tuned rivals score above tuned NGDiff
+# (0.996): NPO(0.9) (1.000), WGA(0.5) (1.000), GradDiff(0.99) (0.999), KL(0.9) (0.998), LossNorm
+# (0.998), GradDiff(0.9) (0.997), RMU(0.5) (0.997).
 # <!-- end ahead-authors -->
 #
 # *You will* compare every method at equal forgetting, with its own tuned learning rate and retain

@@ -9,6 +9,7 @@
 # # 07 · TOFU
 #
 # <!-- ahead-tofu -->
+# The long comparison on TOFU's rows: not run.
 # <!-- end ahead-tofu -->
 #
 # *You will* run every method of TOFU's tables on one model, read all of the benchmark's metrics,

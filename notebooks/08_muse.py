@@ -10,6 +10,7 @@
 # # 08 · MUSE
 #
 # <!-- ahead-news -->
+# The long comparison on the generated news: not run.
 # <!-- end ahead-news -->
 #
 # *You will* unlearn documents instead of questions, measure what is left word for word, as

@@ -10,6 +10,7 @@
 # # 09 · SemEval-2025 Task 4
 #
 # <!-- ahead-lume -->
+# The long comparison on LUME's rows: not run.
 # <!-- end ahead-lume -->
 #
 # *You will* forget stories, invented people's private data and biographies at once, compute all

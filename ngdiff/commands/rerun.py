@@ -33,7 +33,7 @@ class Rerun:
     force: bool = field(default=False, metadata={"help": "Run again even what is still valid."})
     refresh: bool = field(
         default=False,
-        metadata={"help": "Run all again, with tuning and the long grid (over an hour)."},
+        metadata={"help": "Run all again, with tuning and the long comparison (hours)."},
     )
     smoke: bool = field(
         default=False, metadata={"help": "Few steps; results are named <profile>-smoke."}
