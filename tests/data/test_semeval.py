@@ -235,7 +235,7 @@ def test_the_hubs_rows_are_counted(monkeypatch):
 # Real rows ----------------------------------------------------------------------------------------
 @real_lume
 def test_the_real_rows():
-    sizes = {s: semeval("tiny", s, root=LUME) for s in ("train", "validation", "all")}
+    sizes = {s: semeval("paper", s, root=LUME) for s in ("train", "validation", "all")}
     counts = {s: (len(b.forget), len(b.retain)) for s, b in sizes.items()}
     assert counts == {"train": (1112, 1136), "validation": (254, 278), "all": (2732, 2734)}
     for split in ("train", "validation"):
