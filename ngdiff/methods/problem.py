@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ngdiff.core import vector
+from ngdiff.core import sharding, vector
 from ngdiff.core.probe import evaluating
 from ngdiff.engine.engine import Engine, Make
 from ngdiff.lm import lora
@@ -213,6 +213,8 @@ class LMProblem:
         with torch.no_grad(), evaluating(self.module):
             torch.clear_autocast_cache()  # else autocast shows the weights of before
             sums = [loss().to(wide) * loss.total for part in self._set for loss in part]
+        for shard in sharding.shards_of(self.module):
+            shard.reshard()  # else the next forward would see the weights of now
         total = sum(part[0].total for part in self._set)
         return float(self.engine.processes.rows(torch.cat(sums)).sum()) / total
 
