@@ -54,7 +54,7 @@ def compare(
         every,
         rates,
         tuple(seeds),
-        (first,),
+        ("autolr",),
         starts_from=(),
         targets=tuple(targets),
         ours=first,

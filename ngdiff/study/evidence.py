@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ngdiff.evaluation.suites import TOFU
 from ngdiff.study.claims import OURS
 from ngdiff.study.plan import AUTOMATIC, RIVALS, STARTS, Chosen, further, tuned, tuning
 from ngdiff.study.trial import Trial
@@ -63,7 +64,7 @@ def sets(tofu: str = "", lume: str = "") -> tuple[Rows, ...]:
         Rows("news", ("news", "news-1", "news-2")),
         Rows("dossiers", ("dossiers", "dossiers-1", "dossiers-2")),
     )
-    real = {"tofu": tofu, "lume": lume and f"semeval:{lume}"}
+    real = {TOFU.name: tofu, "lume": lume and f"semeval:{lume}"}
     return *made, *(Rows(name, (place,), (0, 1, 2)) for name, place in real.items() if place)
 
 
@@ -146,7 +147,7 @@ def experiments(known: Sequence[Rows], run: Callable[[str, Rows, list[Trial]], l
         chosen[name] = tuned(done)
         run("compare", rows, reported(rows, chosen[name]))
 
-    for name in ("authors", "tofu", "lume"):
+    for name in ("authors", TOFU.name, "lume"):
         compare(name)
     authors = by_name["authors"]
     run("adapt", authors, adapting(authors))
@@ -154,6 +155,6 @@ def experiments(known: Sequence[Rows], run: Callable[[str, Rows, list[Trial]], l
     run("fixed", authors, walks(authors, chosen["authors"]))
     for name in ("authors-all", "news", "dossiers"):
         compare(name)
-    if tofu := by_name.get("tofu"):
+    if tofu := by_name.get(TOFU.name):
         run("adapt", tofu, adapting(tofu, (STARTS[0], STARTS[-1])))
-        run("fixed", tofu, walks(tofu, chosen["tofu"], units=1))
+        run("fixed", tofu, walks(tofu, chosen[tofu.name], units=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ class Ramp:
     The batch of step t says F_t; the whole set says x, which is what the batches say on average.
     """
 
-    options: dict = {}
+    options: ClassVar[dict] = {}
     module = None
 
     def __init__(self, offsets=(0.0,)):

@@ -105,7 +105,7 @@ def test_in_bfloat16_it_sees_the_rounded_weights_of_now():
     assert bound.forget_loss() == pytest.approx(measured(bound), rel=12 * 2.0**-8)
 
 
-# ------------------------------------------------------------------------------------- the stop rule
+# ------------------------------------------------------------------------------------ the stop rule
 def go(stop, steps=40, rule=None, **kw):
     made = LMProblem(BENCH, micro.lm(), batch_size=3, dropout=False)
     rule = rule or AutoLR(lr=1e-3, every=4)

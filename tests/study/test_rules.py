@@ -80,7 +80,7 @@ def test_a_run_with_one_search_has_one_rate(factor):
     assert {info.forwards for info in run.history if info.updated} == {whole.history[0].forwards}
 
 
-# ------------------------------------------------------------------------------ the formula, bounded
+# ----------------------------------------------------------------------------- the formula, bounded
 @pytest.mark.parametrize("lr", [1e-4, 1.0])
 @pytest.mark.parametrize("times", [0.11, 0.5, 1.0, 3.0, 9.9])
 def test_within_its_bounds_it_is_the_formula(lr, times):
