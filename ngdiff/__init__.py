@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from ngdiff import data, figures, methods, score, study
     from ngdiff.core.autolr import AutoLR
     from ngdiff.core.directions import MGDA, GradAscent, GradDiff, LossNorm, NGDiff, PCGrad, Sum
-    from ngdiff.core.info import ForgetLevel, RetainBound
+    from ngdiff.core.info import ForgetLevel, RetainBound, SetLevel
     from ngdiff.core.loop import UnlearningStep, unlearn
     from ngdiff.core.stepsize import Constant, WarmupCosine, WarmupLinear
     from ngdiff.engine.engine import Engine
@@ -46,6 +46,7 @@ __all__ = [
     "NGDiff",
     "PCGrad",
     "RetainBound",
+    "SetLevel",
     "Sum",
     "UnlearningStep",
     "WarmupCosine",
@@ -75,7 +76,10 @@ _HOME = {
         ("NGDiff", "GradAscent", "GradDiff", "LossNorm", "PCGrad", "MGDA", "Sum"), "core.directions"
     ),
     **dict.fromkeys(("Constant", "WarmupLinear", "WarmupCosine"), "core.stepsize"),
-    **{"AutoLR": "core.autolr", **dict.fromkeys(("ForgetLevel", "RetainBound"), "core.info")},
+    **{
+        "AutoLR": "core.autolr",
+        **dict.fromkeys(("ForgetLevel", "RetainBound", "SetLevel"), "core.info"),
+    },
     **{"Engine": "engine.engine", "Master": "engine.master", "profile": "profiles"},
     **{
         **dict.fromkeys(("load", "save"), "lm.model"),

@@ -8,8 +8,8 @@
 # %% [markdown]
 # # 01 · Two losses that disagree
 #
-# *You will* watch gradient ascent blow up, find which fixed weights c work and why they stop
-# working, and measure a conflict by an angle · *Needs* 00 is helpful, not necessary · *Time* tiny:
+# *You will* watch gradient ascent blow up, find which fixed weights c meet Eq. 7, see one stop
+# meeting it in a toy, and measure a conflict by an angle · *Needs* 00 is helpful, not necessary · *Time* tiny:
 # about 15 s; paper: the same (no model here) · *Reproduces* the setting of the paper: two losses,
 # static weights, the condition called Eq. 7
 #
@@ -324,11 +324,13 @@ print("right")
 #   only c above 0.99 is left.
 #
 # All of it is asserted above. It is one toy: rows that a straight line can separate, no sampling
-# noise, plain SGD.
+# noise, plain SGD. It does not say that c = 0.5 leaves the band on other data: without conflict
+# (ρ ≤ 0) every c is inside. How fixed weights do on language models is measured in notebook 06.
 #
 # ## Summary
-# Ascent has no place to stop. A fixed c has to hit a band whose middle is κ = ‖g_F‖/‖g_R‖, and
-# unlearning itself moves κ. So the weights have to follow the norms: notebook 02.
+# Ascent has no place to stop. Under conflict a fixed c meets Eq. 7 in a band only. The band's
+# middle is c/(1 − c) = κ = ‖g_F‖/‖g_R‖, and in this toy unlearning itself moves κ. Weights that
+# follow the norms stay inside for any gradients: notebook 02.
 #
 # ## References
 # Bu, Jin, Vinzamuri, Ramakrishna, Chang, Cevher, Hong: *Unlearning as multi-task optimization*,

@@ -169,7 +169,7 @@ assert all(math.isclose(x, 0.5) and math.isclose(y, 0.5) for x, y in cosines["NG
 )
 assert all(min(c) > -1e-12 for name in ("PCGrad", "MGDA") for c in cosines[name]), "Eq. 7"
 assert min(cosines["GradDiff(0.5)"][0]) < -0.3 and min(cosines["GradDiff(0.5)"][2]) < -0.3, (
-    "a fixed c breaks it"
+    "c = 0.5 breaks it at both"
 )
 assert cosines["PCGrad"][2][1] > 0.8 > 0.1 > cosines["PCGrad"][2][0], (
     "PCGrad leans to −g_F where that is larger"
@@ -177,9 +177,10 @@ assert cosines["PCGrad"][2][1] > 0.8 > 0.1 > cosines["PCGrad"][2][0], (
 assert cosines["MGDA"][2][0] > 0.8 > 0.1 > cosines["MGDA"][2][1], "MGDA to g_R, the smaller one"
 
 # %% [markdown]
-# ## Why the weights must move
+# ## What fixed weights can miss
 # Left: the fixed c that meet Eq. 7, against ρ, for κ = 1. Right: the same band along an NGDiff run
-# on a concave pair. NGDiff's own share 1/‖g_R‖ : 1/‖g_F‖ stays inside by construction.
+# on one concave pair. NGDiff's own share 1/‖g_R‖ : 1/‖g_F‖ stays inside by construction. How far
+# the band moves elsewhere depends on the data.
 
 # %%
 rho = torch.linspace(0.001, 0.999, 80, dtype=torch.float64)
@@ -222,7 +223,9 @@ assert ((low <= own + 1e-12) & (own <= high + 1e-12)).all(), (
 outside = {
     c: next(i for i in range(len(low)) if not low[i] <= c <= high[i]) for c in (0.1, 0.5, 0.9)
 }
-assert 0 < outside[0.1] < outside[0.5] < outside[0.9], "each fixed c starts inside and leaves"
+assert 0 < outside[0.1] < outside[0.5] < outside[0.9], (
+    "in this run all three start inside and leave"
+)
 print({f"c = {c}": f"outside from step {t}" for c, t in outside.items()})
 
 # %% [markdown]
@@ -345,7 +348,8 @@ print("right")
 # - NGDiff's cosines with g_R and −g_F are ½ and ½ at 60°, at every κ; a fixed c = 0.5 falls below
 #   −0.3 on one side when κ is 10 or 0.1; PCGrad and MGDA stay at or above 0 and lean to opposite
 #   sides.
-# - Along the run each fixed c starts inside the band and leaves it; NGDiff's share never does.
+# - Along this run c = 0.1, 0.5 and 0.9 start inside the band and leave it; NGDiff's share never
+#   does.
 # - Under SGD no step goes against Eq. 7; under AdamW more than a tenth of the steps raise R.
 #
 # All asserted.

@@ -13,6 +13,10 @@
 # a GPU · *Reproduces* the idea of the paper's automatic learning rate (GeN), and a learning-rate
 # figure from our own runs
 #
+# **Our rule, after GeN; the paper's listing was not seen.** `AutoLR.bare()` is our reading of the
+# rule that a re-implementation by others attributes to the paper's Algorithm 1.
+# docs/learning_rate.md lists each point in which the default AutoLR departs from it.
+#
 # A step goes from θ to θ + ηu, where u is the update the optimizer is about to make, per unit of
 # learning rate. Along that line the retain loss is a function of one number, and near 0 it is a
 # parabola:
@@ -168,8 +172,8 @@ print(f"price {price:.3f}; cost {cost(cheapest):.3f}, with equal steps {cost(gai
 # Four rules on the same rows. *default*: rows that the step has not seen, and a rise of R that a
 # step may cost. *own rows*: only the rows the gradient came from. Under SGD the update goes
 # downhill on them by construction, and the rule is greedy. *slack 0*: η\* alone, no rise allowed.
-# *three points*: GeN's bare formula with no checks, on the step's own rows. Which does not get
-# anywhere? (One run each: a look, not a comparison. The table below has more.)
+# *three points*: the bare rule, η\* every ten updates with no checks, on the step's own rows. Which
+# does not get anywhere? (One run each: a look, not a comparison. The table below has more.)
 
 # %%
 variants = {
@@ -205,7 +209,7 @@ for name, row in zip(grid, rows, strict=True):
 # %% [markdown]
 # ## Predict, then run: SGD beside AdamW
 # The line is linear in η for any optimizer whose step is. Which of the two needs the larger rate,
-# and which keeps Eq. 7 on the step it really takes?
+# and in which does the step really taken never raise R to first order?
 
 # %%
 pairs = {
@@ -263,7 +267,7 @@ for h in (0.01, 1.0):
         f"η* is {best}: is the factor 2/h² there, and the sign of s?"
     )
 assert sides["sgd"]["uphill_retain"] == 0.0, (
-    "without momentum or preconditioner, Eq. 7 holds for the step itself"
+    "without momentum or preconditioner, no step raises R to first order"
 )
 assert data or smoke or sides["adamw"]["uphill_retain"] > 0.0, (
     "under AdamW some steps went against it"
@@ -274,8 +278,8 @@ assert data or smoke or seen["default"]["stopped"] == "forget_level"
 # %% [markdown]
 # ## What you should see
 # On the quadratic, one probe from any radius gives the closed form. No other split of the same gain
-# costs less than one price for all steps. Under plain SGD no step goes against Eq. 7, under AdamW
-# some do. AutoLR reaches the level (all asserted).
+# costs less than one price for all steps. Under plain SGD no step raises R to first order, under
+# AdamW some do. AutoLR reaches the level (all asserted).
 #
 # ## Summary
 # Probe along the update really taken, from weights restored bit for bit. Look at rows that the

@@ -60,6 +60,7 @@ def described(name, P):
 # %% [markdown]
 # ## One complete result: where the rules walk
 # Four direction rules from one start θ₀, with a small rate, a large one, and AutoLR at every step.
+# (Here and below AutoLR has slack 0 and looks at R itself, so it goes for η\*.)
 # Thin lines: level sets of R (solid) and F (dotted); grey: the Pareto front. ● the run ended by
 # itself, because g_R and g_F had become parallel (outcome `aligned`); × it had not ended after the
 # last step drawn.
@@ -229,12 +230,14 @@ print(
 )
 
 # %% [markdown]
-# Here the window of F is the shorter one: a step may lower R and still not forget. AutoLR's
-# guarantee is about R.
+# Here the window of F is the shorter one: a step may lower R and still not forget. What η\*
+# promises is about R alone.
 #
 # ## Units do not matter (7)
-# Multiply R or F by 100: a change of units, not of the problem. NGDiff with AutoLR walks the same
-# path. Multiply by a power of two, and it is the same bit for bit. A fixed c walks somewhere else.
+# Multiply R or F by 100: a change of units, not of the problem. NGDiff with the rate η\* at every
+# step walks the same path. Multiply by a power of two, and it is the same bit for bit. A fixed
+# weight 0 < c < 1 walks somewhere else. At c = 0 and c = 1 only one gradient is left, and the rate
+# η\* takes its scale away: these two walk the same path as well.
 
 # %%
 P, rows = pair(100, 5, 1.0, 2, "convex", seed=1), []
@@ -254,8 +257,11 @@ fig
 for by_R, by_F in ((100.0, 1.0), (1.0, 100.0), (1e-3, 1e3)):
     theorems.invariance(P, by_R, by_F)
     assert theorems.rescaled(P, ng.GradDiff(0.5), theorems.EXACT, by_R, by_F, 10) > 0.01, (
-        "a fixed c depends on the units"
+        "c = 0.5 depends on the units"
     )
+    for c in (0.0, 1.0):
+        alone = theorems.rescaled(P, ng.GradDiff(c), theorems.EXACT, by_R, by_F, 10)
+        assert alone < 1e-6, "one gradient alone does not"
 assert theorems.invariance(P, 1024.0, 2.0**-9) == 0.0, "bit for bit"
 
 # %% [markdown]
@@ -274,9 +280,9 @@ except ValueError as error:
 
 # %% [markdown]
 # What a run of NGDiff reaches is a **stationary** point: some mixture of g_R and −g_F vanishes. On
-# the concave family that is also optimal, and we test it as a claim of its own. On the convex
-# family it need not be: we walk along the level set of R through the end point, and look for a
-# larger F.
+# the concave family −F is convex, which guarantees that it is also optimal. We test that as a claim
+# of its own. On the convex family nothing guarantees it, and it may be optimal or not: we walk
+# along the level set of R through the end point, and look for a larger F.
 
 # %%
 ends = []
@@ -433,10 +439,10 @@ print("right")
 # ## What you should see
 # - The table of statements without an exception; errors are rounding, except in 6, where a second
 #   difference at a small radius loses digits and the check allows what it must lose.
-# - Rescaling by powers of two changes not one bit of NGDiff's path; a fixed c's path moves by more
-#   than 1 % of its length.
-# - Aligned ends are stationary to 1e-6, optimal on the concave family, and on the convex family
-#   some are dominated.
+# - Rescaling by powers of two changes not one bit of NGDiff's path. The path of c = 0.5 moves by
+#   more than 1 % of its length, those of c = 0 and c = 1 by less than a millionth.
+# - Aligned ends are stationary to 1e-6, optimal on the concave family, and on the convex family not
+#   all are optimal: the line above counts those that are dominated.
 # - With AutoLR, all runs on well-conditioned pairs end `aligned`; a constant rate on one pair
 #   circles, and the bare exact rate on another lands on R's minimum.
 #
@@ -448,9 +454,9 @@ print("right")
 # | Eq. 7 | for any gradients | of the direction, not of AdamW's step (02) |
 # | R falls | for 0 < η < 2η\* | positive curvature along d |
 # | F rises | for every η | convex F; a concave F has its own window |
-# | AutoLR exact, at least ‖g_R‖/(2β) | any probe radius | quadratic R, H_R ⪯ βI, rounding aside |
+# | a probe gives η\* exactly, at least ‖g_R‖/(2β) | any probe radius | quadratic R, H_R ⪯ βI, rounding aside |
 # | Pareto-optimal scalarization | every 0 < c < 1 | where a minimum exists |
-# | NGDiff ends stationary | where it ends by itself | optimal only with convexity of −F; the point depends on start and rate |
+# | NGDiff ends stationary | where it ends by itself | optimal for certain if −F is convex, otherwise it may be; the point depends on start and rate |
 #
 # ## References
 # Bu, Jin et al., NAACL 2025 (arXiv 2410.22086). Bu & Xu, GeN, ICLR 2025 (arXiv 2407.02772).

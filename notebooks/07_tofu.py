@@ -8,6 +8,9 @@
 # %% [markdown]
 # # 07 · TOFU
 #
+# <!-- ahead-tofu -->
+# <!-- end ahead-tofu -->
+#
 # *You will* run every method of TOFU's tables on one model, read all of the benchmark's metrics,
 # see which published conventions move them, and put published points beside our own · *Needs* 06 ·
 # *Time* tiny: minutes; paper: GPU hours (the run sheet estimates them) · *Reproduces* the TOFU
@@ -46,10 +49,11 @@ before, ideal = trials.levels(profile, "", data, 0)
 
 # %% [markdown]
 # ## One complete result: every method of the tables, matched forgetting
-# As in notebook 06: a run stops when its batch's forget loss reaches the loss on authors never
-# seen; a method's constant rate is chosen on a tuning seed that is not reported, among those that
-# reached the level. Here one seed: this page is about the metrics, the comparison with intervals is notebook
-# 06. NGDiff also runs with AutoLR.
+# As in notebook 06: a run stops when the loss of the forget set reaches the loss on authors never
+# seen; a method's weight and rate are chosen on a tuning seed that is not reported. The rivals are
+# those of every page; the other methods of TOFU's tables stand beside them. Here one seed: this
+# page is about the metrics, the comparison with intervals is in `docs/results.md`. NGDiff also runs
+# with AutoLR and with the bare rule.
 
 # %%
 plan = plans.plan("smoke" if smoke else "real" if data and P.lm else "tofu", tuple(seeds), P.rates)

@@ -9,6 +9,9 @@
 # %% [markdown]
 # # 08 · MUSE
 #
+# <!-- ahead-news -->
+# <!-- end ahead-news -->
+#
 # *You will* unlearn documents instead of questions, measure what is left word for word, as
 # knowledge, and as membership, and answer four forget requests in a row · *Needs* 06 · *Time* tiny:
 # minutes; paper: GPU hours (the run sheet estimates them) · *Reproduces* the MUSE tables in form;
@@ -48,7 +51,7 @@ before, ideal = trials.levels(profile, "", source, 0)
 print({name: len(rows) for name, rows in bench.configs.items()})
 
 # %% [markdown]
-# ## One complete result: the methods of MUSE's table, matched forgetting
+# ## One complete result: the rivals of every page, matched forgetting
 # verbmem: the continuation of a forgotten article, ROUGE-L F1. knowmem: questions with in-context
 # pairs, on forget and on retain. privleak: how far the membership AUC is from the retain-only
 # model's, in per cent; a memorising model is at −100, 0 is the aim, above it the forget set stands
@@ -75,10 +78,7 @@ COLUMNS = {
 }
 print(tables.runs(done, COLUMNS, width=13))
 print(tables.FOOT)
-print(
-    f"level: {before['loss_holdout']:.2f}, which a run's own batch reaches; "
-    "loss_forget is over all that is to be forgotten"
-)
+print(f"level: {before['loss_holdout']:.2f}; loss_forget is over all that is to be forgotten")
 
 # %% [markdown]
 # The committed tuning runs, from which the rates were chosen: the score on the tuning seed. In
@@ -148,7 +148,7 @@ def requests(kind, k, lm):
         ng.methods.ngdiff,
         ng.AutoLR(),
         steps=20 if smoke else P.steps,
-        stop=ng.ForgetLevel(before["loss_holdout"]),
+        stop=ng.SetLevel(before["loss_holdout"]),
     )
     found = ng.evaluate(run.model, bench, report["reference"], progress=False)
     return run.model, {

@@ -9,6 +9,9 @@
 # %% [markdown]
 # # 09 · SemEval-2025 Task 4
 #
+# <!-- ahead-lume -->
+# <!-- end ahead-lume -->
+#
 # *You will* forget stories, invented people's private data and biographies at once, compute all
 # twelve terms of the task, the membership score and the final score, and see what holds a run down
 # · *Needs* 06 · *Time* tiny: minutes; paper: GPU hours (the run sheet estimates them) ·
@@ -56,7 +59,7 @@ for task in ("Task1", "Task2", "Task3"):
     print(f"{row['id']}  {row['question'][-70:]!r} -> {row['answer'][:60]!r}")
 
 # %% [markdown]
-# ## One complete result: the organisers' four baselines and NGDiff
+# ## One complete result: the rivals of every page, the organisers' baselines among them
 # `sc` rows continue a text and are judged by ROUGE-L recall, `qa` rows by exact match of the whole
 # answer. Twelve terms: for each of three tasks both, 1 − value on what is to be forgotten and the
 # value on what is to be kept; their harmonic mean is the task aggregate. The membership score is 1
@@ -120,12 +123,12 @@ fig
 # The task's report says that most entries failed on membership, not on the terms. One zero term
 # makes the aggregate zero, and the membership score punishes both ends: a model that still knows
 # its members (AUC near 1) and one that was pushed past them (AUC near 0). Left: every run of this
-# page, the tuning ones and those without a stop too. Right: the task's own baselines (diamonds) and
+# page, the tuning ones too. Right: the task's own baselines (diamonds) and
 # best entries (triangles) on OLMo-7B, as published.
 
 # %%
 published = tables.published("semeval")
-every = [*done["tuning"], *tables.reported(done), *done["fixed"]]
+every = [*done["tuning"], *tables.reported(done)]
 fig = pictures.membership(every, done["levels"], [r for r in published if r["model"] == "olmo-7b"])
 style.save(fig, figures_folder, "fig9_membership", style.caption(every))
 fig
@@ -200,7 +203,7 @@ if lume.root:
         ng.methods.ngdiff,
         ng.AutoLR(),
         steps=60,
-        stop=ng.ForgetLevel(level),
+        stop=ng.SetLevel(level),
     )
     last = ng.evaluate(run.model, slice_, retained, progress=False)
     made = results.stamp(

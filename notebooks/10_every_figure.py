@@ -23,9 +23,10 @@ smoke = False
 data = ""
 
 # %%
-from ngdiff.study import claims, plan as plans, protocol
+from ngdiff.study import claims, plan as plans, verdicts
 from ngdiff.store import paths, rows as results
-from ngdiff.figures import comparison, runs, style
+from ngdiff.book import evidence
+from ngdiff.figures import comparison, evidence as long, runs, style
 from ngdiff.figures import suites as pictures
 
 rows_folder, figures_folder = (
@@ -49,9 +50,9 @@ for path in files:
 
 # %% [markdown]
 # ## One complete result: every figure of a language-model run, redrawn
-# From the rows of notebooks 00, 03 and 05 to 09 and of the committed grid, where they are. Those of
-# 00 to 09 were saved there; the grid's are saved here, and say in the report whether their rows are
-# this run's or the committed ones.
+# From the rows of notebooks 00, 03 and 05 to 09, where they are. Then the figures of the long
+# comparison, which are saved here. They say in the report whether their rows are this run's or the
+# committed ones.
 
 # %%
 start, levels = saved("start.jsonl"), saved("levels.jsonl")
@@ -73,34 +74,20 @@ for name, rows_file in (
             else runs.trajectories(histories, level)
         )
 parts = ("matched.parquet", "starts.parquet", "claims.jsonl", "levels.jsonl")
-for prefix, plan in (("", "live"), ("grid_", "grid")):
-    tuning = protocol.saved(plans.plan(plan, tuple(seeds)).tuning(profile=profile, data=data))
-    found = [tuning, *(saved(f"{prefix}{part}") for part in parts)]
-    if not all(found):
-        print(f"{prefix or 'live '}comparison: not run")
-        continue
+tuning = plans.saved_tuning(plans.plan("live", tuple(seeds)), profile=profile, data=data)
+found = [tuning, *map(saved, parts)]
+if all(found):
     tuning, matched, starts, said, known = found
-    seeds_of = {key: len({row[key] for row in matched}) for key in ("seed", "target_seed")}
-    title = (
-        f"{len(matched)} runs; seeds: {seeds_of['seed']} of the order, "
-        f"{seeds_of['target_seed']} of the models"
-    )
-    figures = {
+    orders = len({row["seed"] for row in matched})
+    title = f"{len(matched)} runs; {orders} orders of the rows"
+    drawn |= {
         "plane": comparison.plane(matched, known, title),
         "learning_rate": comparison.quality(tuning, starts, "score", title),
         "rates": comparison.rates(tuning, "tuning seed, one run a cell"),
         "differences": comparison.differences(said, title),
     }
-    drawn |= {f"{prefix}{name}": fig for name, fig in figures.items()}
-    for name, fig in figures.items() if prefix else ():
-        caption = style.caption([*matched, *tuning])
-        style.save(
-            fig,
-            figures_folder,
-            f"fig10_{prefix}{name}",
-            caption,
-            [f"{prefix}{part}" for part in parts],
-        )
+else:
+    print("live comparison: not run")
 
 tables_of = {
     "tofu": lambda rows, known, short: comparison.plane(
@@ -127,6 +114,24 @@ if folds := saved("muse_folds.jsonl"):
         folds, next(r for r in saved("muse_levels.jsonl") if r["model"] == "start")
     )
 
+# %% [markdown]
+# ## The long comparison
+# Where weights that adapt should help: κ far from 1 with ρ above 0, and few steps inside Eq. 7 for a
+# fixed c. Beside it: what they gained. Then: which constant rates work.
+
+# %%
+rows = verdicts.load(rows_folder)
+went = [r | {"set": evidence.TITLES[n]} for n in rows.names for r in rows.of("geometry", n)]
+if went:
+    drawn["where"] = long.where(went, evidence.gains(rows))
+    used = [verdicts.file_name("geometry", n) for n in rows.names]
+    style.save(drawn["where"], figures_folder, "fig10_where", style.caption(went), used)
+if tried := rows.of("bands", "authors"):
+    most = verdicts.too_much(rows.of("levels", "authors"))
+    drawn["bands"] = long.bands(tried, most, verdicts.WORKS)
+    used = [verdicts.file_name(part, "authors") for part in ("bands", "levels")]
+    style.save(drawn["bands"], figures_folder, "fig10_bands", style.caption(tried), used)
+
 # %%
 from IPython.display import display
 
@@ -142,8 +147,8 @@ for name, fig in drawn.items():
 # | statements: scalarization and Pareto points, monotone losses at a small rate | 04 | `fig4_*`, `theory_*.jsonl` | derived, and asserted on quadratics; one holds only in part (notebook 04) |
 # | the algorithm with its automatic learning rate | 02, 03 | `ngdiff/core/step.py`, `ngdiff/core/autolr.py`, `fig3_*` | built from its published description; tested against closed forms |
 # | trajectories of losses | 00, 05 | `fig0_start_here`, `fig5_trajectories` | redrawn from our own data |
-# | TOFU: methods, utility, forgetting | 06, 07 | `fig6_plane`, `fig7_tofu`, `matched.parquet`, `fixed.parquet`, `grid_*.parquet`, `tofu_*` | redrawn from our own data; the paper's values: unknown here; its models: need a GPU |
-# | learning-rate ablation | 03, 06 | `fig3_autolr`, `fig6_rates`, `fig6_learning_rate`, `fig10_grid_*` | redrawn from our own data |
+# | TOFU: methods, utility, forgetting | 06, 07 | `fig6_plane`, `fig7_tofu`, `matched.parquet`, `fixed.parquet`, `evidence_*`, `tofu_*` | redrawn from our own data; the paper's values: unknown here; its models: need a GPU |
+# | learning-rate ablation | 03, 06 | `fig3_autolr`, `fig6_rates`, `fig6_learning_rate`, `fig10_bands` | redrawn from our own data |
 # | MUSE: verbatim, knowledge, privacy | 08 | `fig8_muse`, `fig8_requests`, `muse_*` | redrawn from generated news; its models: need a GPU |
 # | SemEval-2025 Task 4 (the task's paper): twelve terms, membership, baselines | 09 | `fig9_membership`, `semeval_*` | redrawn from generated dossiers; its models: need a GPU |
 #
@@ -152,10 +157,8 @@ for name, fig in drawn.items():
 # `make reproduce` sets the committed and the new ones side by side.
 
 # %%
-sources = [
-    f"{prefix}{name}" for prefix in ("", "grid_") for name in ("matched.parquet", "claims.jsonl")
-]
-sources += [f"{name}_matched.parquet" for name in tables_of]
+sources = ["matched.parquet", "claims.jsonl", *(f"{name}_matched.parquet" for name in tables_of)]
+sources += [verdicts.file_name("compare", name) for name in rows.names]
 summary = claims.summary(
     {name: saved(name) for name in ("start.jsonl", "learning_rate.jsonl", *sources)}
 )
@@ -173,21 +176,13 @@ for row in summary:
 # many beat it? Write two numbers down, then run the cell.
 
 # %%
-for prefix in ("", "grid_"):
-    against = [
-        row for row in saved(f"{prefix}claims.jsonl") or [] if row["name"].startswith("against ")
-    ]
-    verdicts = [row["verdict"] for row in against]
-    kinds = {
-        "better": "NGDiff + AutoLR better",
-        "undecided": "undecided",
-        "not matched": "not matched",
-    }
-    counts = {kind: verdicts.count(word) for kind, word in kinds.items()}
-    print(
-        f"{prefix or 'live ':6} "
-        f"{counts | {'worse': len(verdicts) - sum(counts.values())} if against else 'not run'}"
-    )
+kinds = {"better": "NGDiff + AutoLR better", "undecided": "undecided", "not matched": "not matched"}
+for name in rows.names:
+    said = [row["verdict"] for row in verdicts.against(rows, name)]
+    counts = {kind: said.count(word) for kind, word in kinds.items()}
+    print(f"{name:12} {counts | {'worse': len(said) - sum(counts.values())}}")
+if not rows.names:
+    print("the long comparison: not run")
 
 # %% [markdown]
 # ## Exercise (5 minutes, ●○○)

@@ -39,9 +39,11 @@ class Compared:
         return (self.committed or self.new or {}).get("tolerance")
 
     @property
-    def long_grid(self) -> bool:
-        """Return whether the number is of the long grid, which runs on `--refresh` only."""
-        return any(name.startswith("grid_") for name in sources(self.committed or self.new or {}))
+    def of_evidence(self) -> bool:
+        """Return whether the number is of the long comparison, which `ngdiff evidence` runs."""
+        return any(
+            name.startswith("evidence_") for name in sources(self.committed or self.new or {})
+        )
 
     @property
     def status(self) -> str:
@@ -190,9 +192,9 @@ def verdict(comparison: Sequence[Compared]) -> str:
     ok = sum(item.status == "ok" for item in both)
     said = [f"{ok} of {len(both)} reproduced numbers are within tolerance."] if both else []
     missing = [item for item in comparison if item.new is None]
-    grid = sum(item.long_grid for item in missing)
+    grid = sum(item.of_evidence for item in missing)
     if grid:
-        said.append(f"{grid} belong to the long grid (--refresh) and were not run.")
+        said.append(f"{grid} belong to the long comparison (ngdiff evidence) and were not run.")
     if rest := len(missing) - grid:
         said.append(f"{rest} {'more ' if said else ''}were not run.")
     if new := sum(item.committed is None for item in comparison):

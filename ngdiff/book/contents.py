@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.book import build as book
-from ngdiff.book.results import NOT_RUN, saved
+from ngdiff.book.saved import NOT_RUN, saved
 from ngdiff.core.autolr import AutoLR
 from ngdiff.evaluation.conventions import CONVENTIONS
 from ngdiff.methods import lookup

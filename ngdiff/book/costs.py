@@ -7,7 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from ngdiff.book.results import NOT_RUN, saved
+from ngdiff.book.saved import NOT_RUN, saved
 from ngdiff.store.rows import read_rows
 from ngdiff.store.table import Column, Table
 
@@ -133,6 +133,14 @@ def designs_problems(root: Path) -> str:
     return Table(PROBLEM, by_problem(rows)).markdown() if rows else NOT_RUN
 
 
+def causes(root: Path) -> str:
+    """Return `ngdiff bench ratio` as a table: κ and ρ with one factor changed at a time."""
+    from ngdiff.timing.causes import COLUMNS
+
+    rows = saved(root / "data/results/bench/ratio.jsonl")
+    return Table(COLUMNS, rows).markdown() if rows else NOT_RUN
+
+
 def _device(rows: list[Row]) -> str:
     """Return where these rows were measured."""
     return rows[0]["stamp"]["device"]
@@ -156,6 +164,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "bench-short": bench_short,
     "probes": probes,
     "evaluation": evaluation,
+    "causes": causes,
     "designs": designs,
     "designs-problems": designs_problems,
 }

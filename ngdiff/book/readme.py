@@ -1,26 +1,33 @@
-"""The README and the pages of docs/, filled from saved rows and from the sources.
+"""The README, the pages of docs/ and the notebooks' sources, filled from saved rows.
 
 Between `<!-- name -->` and `<!-- end name -->` nothing is typed: a block of that name is made there
-(`BLOCKS`). A block whose rows are not there says "not run". `ngdiff book` fills every page, and
-`ngdiff book --check` names those that differ from a refill.
+(`BLOCKS`). In a notebook's source the marks stand in a markdown cell, behind "# ". A block whose
+rows are not there says "not run". `ngdiff book` fills every page, and `ngdiff book --check` names
+those that differ from a refill.
 """
 
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 
-from ngdiff.book import contents, costs, results
+from ngdiff.book import contents, costs, evidence_tables
 from ngdiff.store.cache import atomic_write
 
-BLOCKS: dict[str, Callable[[Path], str]] = {**contents.BLOCKS, **results.BLOCKS, **costs.BLOCKS}
-MARK = re.compile(r"^<!-- (?:end )?([\w-]+) -->$", re.M)
+BLOCKS: dict[str, Callable[[Path], str]] = {
+    **contents.BLOCKS,
+    **evidence_tables.BLOCKS,
+    **costs.BLOCKS,
+}
+MARK = re.compile(r"^(?:# )?<!-- (?:end )?([\w-]+) -->$", re.M)
 
 
 def pages(root: Path) -> list[Path]:
-    """Return the pages that are filled: README.md, then docs/."""
-    return [root / "README.md", *sorted((root / "docs").rglob("*.md"))]
+    """Return the pages that are filled: README.md, docs/, and the notebooks' sources."""
+    found = [*sorted((root / "docs").rglob("*.md")), *sorted((root / "notebooks").glob("*.py"))]
+    return [root / "README.md", *found]
 
 
 def fill(text: str, root: Path) -> str:
@@ -36,8 +43,15 @@ def fill(text: str, root: Path) -> str:
             raise ValueError(f"a page needs the marks {first} and {last} once each, in this order")
         before, _, rest = text.partition(first)
         after = rest.partition(last)[2]
-        text = f"{before}{first}\n{BLOCKS[name](root)}\n{last}{after}"
+        start = before[before.rfind("\n") + 1 :]  # "# " in a notebook's source
+        body = textwrap.indent(_wrapped(BLOCKS[name](root), start), start, lambda line: True)
+        text = f"{before}{first}\n{body}\n{start}{last}{after}"
     return text
+
+
+def _wrapped(block: str, start: str) -> str:
+    """Return a block as it is; in a source, whose lines have an end, its paragraphs wrapped."""
+    return textwrap.fill(block, 98, break_long_words=False) if start else block
 
 
 def stale(root: Path) -> dict[Path, str]:

@@ -64,6 +64,18 @@ def bench_rates(
     table(save, problems, seeds, designs)
 
 
+@app.command("ratio")
+def bench_ratio(
+    tofu: Annotated[str, typer.Option(help="A folder with TOFU's rows.")] = "",
+    lume: Annotated[str, typer.Option(help="A folder with the rows of SemEval.")] = "",
+    save: Annotated[Path | None, typer.Option(help="Save the rows here (.jsonl).")] = None,
+) -> None:
+    """What makes the ratio of the gradient norms large: one factor changed at a time."""
+    from ngdiff.timing.causes import table
+
+    table(save, tofu, lume)
+
+
 @app.command("evaluate")
 def bench_evaluate(
     data: Annotated[

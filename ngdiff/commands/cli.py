@@ -86,6 +86,22 @@ def sweep(
 
 
 @app.command()
+def evidence(
+    tofu: Annotated[str, typer.Option(help="A folder with TOFU's rows.")] = "",
+    lume: Annotated[str, typer.Option(help="A folder with the rows of SemEval-2025 Task 4.")] = "",
+) -> None:
+    """Run the long comparison of docs/results.md again: hours, resumable, a row at a time."""
+    from ngdiff.store import paths
+    from ngdiff.study.evidence import carry_out
+
+    paths.need_checkout()
+    for option, folder in (("--tofu", tofu), ("--lume", lume)):
+        if folder and not Path(folder).is_dir():
+            raise FileNotFoundError(f"{option} {folder}: no such folder")
+    carry_out(paths.rows_folder("tiny"), tofu, lume, lambda text: print(text, flush=True))
+
+
+@app.command()
 @options.fills
 def unlearn(
     job: Job,

@@ -1,5 +1,8 @@
 """AutoLR: the learning rate that sets itself, from a parabola of the retain loss along the update.
 
+The rule is ours, after GeN (Bu & Xu, ICLR 2025, arXiv 2407.02772). The paper's listing was not
+seen. `ThreePoint` is the bare rule that it departs from.
+
 Where the rule comes from. Unlearning wants the least rise of R for a given rise of F. Let s and c
 be the slope and the curvature of R along the update, and f the slope of F. Then a step of rate η
 costs ΔR = sη + ½cη² and gains ΔF = fη. The cheapest path to ΣΔF = G has the same price (s + cη)/f =
@@ -7,39 +10,84 @@ costs ΔR = sη + ½cη² and gains ΔF = fη. The cheapest path to ΣΔF = G ha
 
     η = η* + λf/c,   η* = −s/c.
 
-λ = 0 is GeN's rule (Bu & Xu, ICLR 2025, arXiv 2407.02772), which minimises R. It stalls where
-unlearning starts. A model that knows its rows by heart is at a minimum of R. There s is sampling
-noise, and η* is near 0 or below. A price λ > 0 lets a step raise R by e, which is ½λ²f²/c where s =
-0. AutoLR takes a share of R for e, so the rate does not depend on the scale of either loss:
+λ = 0 is GeN's rule, which minimises R. It stalls where unlearning starts. A model that knows its
+rows by heart is at a minimum of R. There s is sampling noise, and η* is near 0 or below. A price
+λ > 0 lets a step raise R by e, which is ½λ²f²/c where s = 0. AutoLR takes a share of R for e, so
+the rate does not depend on the scale of either loss:
 
     η = max(η*, √(2e/c)) where R falls at first,   sη + ½cη² = e where it rises.
 
-The parabola and its noise are in `ngdiff.core.parabola`; this file is the policy.
+The parabola and its noise are in `ngdiff.core.parabola`, the search for a radius is in
+`ngdiff.core.search`. This file is the policy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 from ngdiff.core.info import Info
 from ngdiff.core.parabola import Fit, exact_sum, fit
+from ngdiff.core.search import LEAST, MOST, REACH, Counted, bounded, look
 from ngdiff.core.stepsize import Line, State, StepSize
 
-REACH = 10**0.5  # how far beyond its radius, or within it, a parabola is believed
-LOOKS = 10  # radii that a probe tries at most
-BLUR = 0.5  # the part of the way to a probe that rounding of the weights may be
-LEAST, MOST = 1e-12, 1e6  # of rates and radii
 GROWTH = 100.0  # of a rate over the first that was found: near R = 0 every rate seems harmless
 AGREES = ("accepted", "bounded")  # outcomes of a probe that keeps its rate for longer
-Wants = Callable[[Fit], float]  # the rate that a fit wants
+
+
+@dataclass(frozen=True)
+class ThreePoint(StepSize):
+    """The bare three-point rule: η = −slope/curvature of the parabola on the step's own rows.
+
+    It is probed at ±η every `every` updates and used whatever it is worth: no search, no bounds, no
+    checks, negative rates too. Where the formula has no finite value the rate stays (`nonfinite`).
+    `AutoLR.bare` says where it comes from.
+
+    Errors: ValueError for a rate that is not positive and finite, and for every < 1.
+    """
+
+    lr: float = 1e-3
+    every: int = 10
+
+    def __post_init__(self) -> None:
+        if not (0 < self.lr < math.inf) or self.every < 1:
+            got = f"lr={self.lr} and every={self.every}"
+            raise ValueError(f"ThreePoint needs a positive finite lr and every ≥ 1, got {got}")
+
+    def init(self) -> State:
+        return State(eta=self.lr)
+
+    def probes(self, state: State) -> bool:
+        return state.step % self.every == 0
+
+    def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
+        nxt = replace(state, step=state.step + 1, outcome="held")
+        if not self.probes(state):
+            return nxt
+        if line is None:
+            raise ValueError("ThreePoint is due to probe, but was given no line to look along")
+        counted = Counted(line)
+        seen = fit(counted, counted(0.0), state.eta or self.lr)
+        finite = math.isfinite(seen.eta)
+        return replace(
+            nxt,
+            eta=seen.eta if finite else state.eta,
+            outcome="accepted" if finite else "nonfinite",
+            slope=seen.slope,
+            curvature=seen.curvature,
+            proposed=seen.eta,
+            radius=seen.radius,
+            forwards=state.forwards + counted.forwards,
+        )
 
 
 @dataclass(frozen=True)
 class AutoLR(StepSize):
     """Learning rate from a parabola of the retain loss along the optimizer's actual update u.
+
+    Our rule, after GeN (arXiv 2407.02772); the paper's listing was not seen. `bare` is the rule
+    that it departs from. Each departure, with its reason, is in docs/learning_rate.md.
 
     R(θ + ηu) ≈ R + sη + ½cη² is fitted at η = ±h, h the present rate. The next rate is the
     minimiser η* = −s/c, or the rate at which R has risen by e if that is larger; the module says
@@ -88,6 +136,28 @@ class AutoLR(StepSize):
             got = f"every={self.every} and fresh={self.fresh}"
             raise ValueError(f"AutoLR needs every ≥ 1 and fresh ≥ 0, got {got}")
 
+    @staticmethod
+    def bare(lr: float = ThreePoint.lr, every: int = ThreePoint.every) -> ThreePoint:
+        """Return the bare three-point rule, which is no AutoLR: `ThreePoint(lr, every)`.
+
+        It is our reading of the rule that a third-party re-implementation attributes to the paper's
+        Algorithm 1: η = −slope/curvature of a parabola through the retain loss at −η, 0 and η,
+        every 10 updates, after GeN (arXiv 2407.02772). The paper's own listing was not available to
+        us.
+        """
+        return ThreePoint(lr, every)
+
+    @staticmethod
+    def paper(lr: float = ThreePoint.lr, every: int = ThreePoint.every) -> ThreePoint:
+        """Return `bare(lr, every)`. The name promises nothing: the paper's rule may be another one.
+
+        It is our reading of the rule that a third-party re-implementation attributes to the paper's
+        Algorithm 1, after GeN (arXiv 2407.02772): η = −slope/curvature of a parabola through the
+        retain loss at −η, 0 and η, every 10 updates. The paper's own listing was not available to
+        us.
+        """
+        return AutoLR.bare(lr, every)
+
     def init(self) -> State:
         return State(eta=self.lr)
 
@@ -122,14 +192,14 @@ class AutoLR(StepSize):
             return nxt if info is None else _watched(nxt, info.retain)
         if line is None:
             raise ValueError("AutoLR is due to probe, but was given no line to look along")
-        counted = _Counted(line)
+        counted = Counted(line)
         L_0 = counted(0.0)
         R = exact_sum(L_0)
         now = _scale(exact_sum(abs(x) for x in L_0), info)
         kept = self.kept(state.size, now)
         wants = partial(self.rate, rise=self.rise(state.step, min(kept, now)))
         old = state.chosen or state.eta
-        looked = _look(counted, L_0, old, wants, searching=not state.found)
+        looked = look(counted, L_0, old, wants, searching=not state.found)
         eta, outcome = looked.eta, looked.outcome
         if state.found and eta > GROWTH * state.found:
             eta, outcome = GROWTH * state.found, "bounded"
@@ -154,96 +224,6 @@ class AutoLR(StepSize):
         )
 
 
-@dataclass(frozen=True)
-class ThreePoint(StepSize):
-    """GeN's bare formula: η = −slope/curvature of the parabola on the step's own rows.
-
-    It is probed at ±η every `every` updates and used whatever it is worth: no search, no bounds, no
-    checks, negative rates too. Where the formula has no finite value the rate stays (`nonfinite`).
-    """
-
-    lr: float = 1e-3
-    every: int = 10
-
-    def __post_init__(self) -> None:
-        if not (0 < self.lr < math.inf) or self.every < 1:
-            got = f"lr={self.lr} and every={self.every}"
-            raise ValueError(f"ThreePoint needs a positive finite lr and every ≥ 1, got {got}")
-
-    def init(self) -> State:
-        return State(eta=self.lr)
-
-    def probes(self, state: State) -> bool:
-        return state.step % self.every == 0
-
-    def step(self, state: State, line: Line | None, info: Info | None = None) -> State:
-        nxt = replace(state, step=state.step + 1, outcome="held")
-        if not self.probes(state):
-            return nxt
-        if line is None:
-            raise ValueError("ThreePoint is due to probe, but was given no line to look along")
-        counted = _Counted(line)
-        seen = fit(counted, counted(0.0), state.eta or self.lr)
-        finite = math.isfinite(seen.eta)
-        return replace(
-            nxt,
-            eta=seen.eta if finite else state.eta,
-            outcome="accepted" if finite else "nonfinite",
-            slope=seen.slope,
-            curvature=seen.curvature,
-            proposed=seen.eta,
-            radius=seen.radius,
-            forwards=state.forwards + counted.forwards,
-        )
-
-
-@dataclass(frozen=True)
-class _Looked:
-    """The last fit of a probe that showed something, its rate and what became of it."""
-
-    fit: Fit
-    eta: float
-    outcome: str
-
-
-def _look(line: Line, L_0: Sequence[float], eta: float, wants: Wants, searching: bool) -> _Looked:
-    """Fit at radii from `eta` on, until the rate that a fit wants is within reach of that fit.
-
-    Bounds that the radius has been found to be above or below are kept. Once a rate has been found
-    (not `searching`), a rate further up is not looked for: the next probe comes at once.
-    """
-    h, above, below, seen = _shown(line, eta), 0.0, math.inf, None
-    moves = []  # radii at which R moves by more than rounding
-    for _ in range(LOOKS):
-        at = fit(line, L_0, h)
-        rate = wants(at)
-        if at.outcome not in ("noise", "nonfinite"):
-            seen = at
-            moves.append(h)
-            if h / REACH <= rate <= h * REACH:
-                return _Looked(at, _bounded(rate), "accepted")
-            if rate > h and not searching and below == math.inf:
-                return _Looked(at, _bounded(eta * REACH), "clipped_up")
-        up = at.outcome == "noise" or rate > h
-        above, below = (h, below) if up else (above, h)
-        nxt = h * 10 if at.outcome == "noise" else min(max(rate, h / 100), h * 100)
-        if at.outcome == "nonfinite" or not above < nxt < below:
-            between = math.sqrt(above * below) if above and below < math.inf else h / 100
-            nxt = h * 10 if up and below == math.inf else between
-        nxt = _shown(line, _bounded(nxt))
-        if nxt == h or nxt >= below:  # at a bound, or weights can show no smaller radius
-            if seen is at and h / 100 <= rate < h:
-                return _Looked(at, _bounded(rate), "accepted")
-            break
-        h = nxt
-    if seen is not None:  # the least step that does anything
-        least = _bounded(min(moves))
-        return _Looked(seen, least, "clipped_up" if wants(seen) > least else "clipped_down")
-    if above < eta:  # R is not finite at the rate itself
-        return _Looked(at, _bounded(eta / 100), "nonfinite")
-    return _Looked(at, eta, "flat")
-
-
 def _watched(state: State, R: float) -> State:
     """A held state; where R has risen by more than itself, its rate cut and a probe due next.
 
@@ -253,7 +233,7 @@ def _watched(state: State, R: float) -> State:
     if not state.R + scale < R:
         return state
     growth = (R - state.R + scale) / scale if scale else 1.0  # 0 is no scale: the rate is halved
-    eta = _bounded(state.eta / (1 + math.sqrt(growth)))
+    eta = bounded(state.eta / (1 + math.sqrt(growth)))
     return replace(state, eta=eta, outcome="cut", due=state.step, gap=state.gap // 2, R=R)
 
 
@@ -267,31 +247,3 @@ def _scale(size: float, info: Info | None) -> float:
     if info is None or math.isclose(info.retain_ce, info.retain, rel_tol=1e-3):
         return size
     return max(size, info.retain_ce)
-
-
-def _shown(line: Line, h: float) -> float:
-    """The radius h, or the least larger one (to √2) at which rounding of the way is ≤ BLUR."""
-    while line.blur(h) > BLUR and h < MOST:
-        h = _bounded(h * 2**0.5)
-    return h
-
-
-def _bounded(eta: float) -> float:
-    return min(max(eta, LEAST), MOST)
-
-
-class _Counted(Line):
-    """A line that counts the forward passes it costs; a loss at 0 that is known costs none."""
-
-    def __init__(self, line: Line) -> None:
-        self.line, self.forwards = line, 0
-        self.eps, self.at_zero = line.eps, line.at_zero
-
-    def __call__(self, eta: float) -> Sequence[float]:
-        if eta == 0.0 and self.at_zero is not None:
-            return self.at_zero
-        self.forwards += 1
-        return self.line(eta)
-
-    def blur(self, eta: float) -> float:
-        return self.line.blur(eta)

@@ -2,9 +2,8 @@
 
 Every rule returns two weights, and the direction is d = a·g_R − b·g_F; θ ← θ − η·d lowers the
 retain loss R and raises the forget objective F. A rule sees only the Gramian of (g_R, g_F) and the
-two loss values. That is the *dynamic scalarization* of the paper and costs nothing beside the
-gradients. It is also the interface of TorchJD's weightings, so any multi-task rule written against
-a Gramian fits in.
+two loss values. That is the *dynamic scalarization* of the paper. It is also the interface of
+TorchJD's weightings, so any multi-task rule written against a Gramian fits in.
 
 Notation: ρ = cos(g_R, g_F), κ = ‖g_F‖/‖g_R‖. F is ascended, hence **ρ > 0 is conflict**. The
 condition every step should meet (Eq. 7 of the paper) is ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩.
@@ -45,7 +44,7 @@ class GradDiff:
     """Static scalarization: d = c·g_R − (1−c)·g_F.
 
     Meets Eq. 7 for every c when ρ ≤ 0, and otherwise only for c/(1−c) ∈ [ρκ, κ/ρ]. That interval
-    drifts with the norms and closes as ρ → 1: a fixed c fails once the norm ratio drifts out of it.
+    moves with κ, and narrows as ρ → 1. Whether a fixed c leaves it depends on the data.
     """
 
     c: float = 0.5

@@ -71,10 +71,10 @@ def _forward(layer: nn.Linear, weights: bool, input: Tensor) -> Tensor:
     if x.dtype != torch.float32 or autocast or x.numel() < FEW * x.shape[-1]:
         return nn.functional.linear(x, layer.weight, layer.bias)
     if torch.is_grad_enabled():
-        weight, bias = layer.weight, layer.bias
+        parts: list[Tensor | None] = [layer.weight, layer.bias]
         if not weights:
-            weight, bias = weight.detach(), None if bias is None else bias.detach()
-        rows = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+            parts = [part if part is None else part.detach() for part in parts]
+        rows = _Linear.apply(x.reshape(-1, x.shape[-1]), *parts)
         return rows.view(*x.shape[:-1], -1)  # a view made here may be changed in place
     return product(x, layer.weight, layer.bias)
 

@@ -29,8 +29,8 @@ def plane(
 ) -> Figure:
     """Memory (x) against utility (y): means over seeds, bars their range.
 
-    ● is a tuned constant rate, ○ AutoLR, untuned. × is a constant rate and + AutoLR of which not
-    every run reached the hold-out level.
+    ● is a tuned constant rate, ○ AutoLR and △ the bare rule, both untuned. × is a constant rate and
+    + another rule of which not every run reached the hold-out level.
 
     x, y: a metric and its label. levels: the start and the retain-only reference of each seed of
     the models (`plan.levels`). unmatched: runs at a rate that scored higher in tuning than the
@@ -41,11 +41,11 @@ def plane(
     for method in style.methods(rows):
         shade = style.colour(method)
         look = {"color": shade, "zorder": 3}
-        for rule in ("constant", "autolr"):
+        for rule, sign in {"constant": "o", "autolr": "o", "three-point": "^"}.items():
             seen = [r for r in rows if r["method"] == method and r["stepsize"] == rule]
             if seen:
                 reached, face = _reached(seen), shade if rule == "constant" else "white"
-                mark = "o" if reached else "x" if rule == "constant" else "+"
+                mark = sign if reached else "x" if rule == "constant" else "+"
                 marks.add(mark)
                 _mean(ax, seen, keys, fmt=mark, mfc=face, ms=6 if reached else 7, **look)
         if short := [r for r in unmatched if r["method"] == method]:
@@ -89,8 +89,10 @@ def _levels(ax: Axes, levels: Sequence[Row], keys: tuple[str, str]) -> None:
 def _explained(marks: set[str]) -> str:
     """Return what the marks that `plane` drew mean, a line each."""
     lines = ["● tuned constant rate", "○ AutoLR, untuned"]
+    if "^" in marks:
+        lines.append("△ bare rule, untuned")
     if marks & {"x", "+"}:
-        lines.append("× constant, + AutoLR:\n   some run missed the level")
+        lines.append("× constant, + other rule:\n   some run missed the level")
     if "d" in marks:
         lines.append("♦ other rate, higher\n   score in tuning")
     return "\n".join([*lines, "bars: range of runs"])
@@ -138,10 +140,10 @@ def differences(claims: Sequence[Row], title: str = "") -> Figure:
     names = []
     for i, (method, r) in enumerate(zip(methods, rows, strict=True)):
         name, shade = style.label(method), style.colour(method)
-        _interval(ax, r, "arrived_", i, color=shade, mfc=shade, ms=6, lw=2)
-        if r["arrived_n"] < r["n"]:
-            name += f"\n({r['arrived_n']} of {r['n']} pairs reached the level)"
-            below = i - 0.25 * (r["arrived_n"] > 0)
+        _interval(ax, r, "both_", i, color=shade, mfc=shade, ms=6, lw=2)
+        if r["both_n"] < r["n"]:
+            name += f"\n({r['both_n']} of {r['n']} pairs reached the level)"
+            below = i - 0.25 * (r["both_n"] > 0)
             _interval(ax, r, "", below, color=shade, mfc="white", ms=4, lw=0.8)
         names.append(name)
     ax.axvline(0, color="0.3", lw=0.8)
@@ -166,7 +168,7 @@ def _compared(rows: Sequence[Row]) -> str:
     n, kind = max((r["n"], r["kind"]) for r in rows)
     known = {"95 %": "95 % intervals over models", "range": f"bars: range of {n} pairs"}
     text = f"score: NGDiff + AutoLR − the tuned method ({known.get(kind, f'n = {n}')})"
-    if any(r["arrived_n"] < r["n"] for r in rows):
+    if any(r["both_n"] < r["n"] for r in rows):
         text += "\n● pairs that both reached the level   ○ all pairs"
     return text
 

@@ -16,6 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ngdiff.evaluation.suites import SUITES, TOFU
 from ngdiff.methods import lookup
 from ngdiff.methods.lookup import label, ordered
 from ngdiff.methods.recipes import ngdiff
@@ -160,12 +161,13 @@ def caption(rows: Sequence[dict[str, Any]]) -> str:
         every = [{**r["stamp"], **r["stamp"]["config"], **r}.get(key) for r in rows]
         return sorted({found for found in every if found is not None})
 
+    made = {suite.stand_in: f"generated {suite.stand_in}" for suite in SUITES}
+    real = {f"{suite.name} rows": f"{suite.title}'s rows" for suite in SUITES}
+
     def data_of(row: dict[str, Any]) -> str:
         row = {**row["stamp"]["config"], **row}
-        titles = {"authors": "generated authors", "tofu": "TOFU"}
-        if name := row.get("benchmark"):  # of a Benchmark that was passed as it is
-            return titles.get(name, name)
-        return titles["tofu" if row.get("data") else "authors"]
+        name = row.get("benchmark") or row.get("data") or TOFU.stand_in
+        return {**made, **real}.get(name) or made.get(name.partition("-")[0], name)
 
     data = ", ".join(sorted({data_of(row) for row in rows}))
     seeds, targets = (", ".join(map(str, all_of(key))) for key in ("seed", "target_seed"))

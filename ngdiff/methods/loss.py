@@ -9,7 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ngdiff.core import sharding, vector
 from ngdiff.core.losses import Loss
+from ngdiff.core.probe import evaluating
+from ngdiff.core.processes import Processes
 from ngdiff.engine.engine import blocks
 from ngdiff.engine.linear import quick
 from ngdiff.lm.tokens import Example, collate
@@ -92,6 +95,22 @@ def forward(model: Any, batch: dict[str, Any], objective: Objective) -> tuple[To
     if not objective.everywhere:
         return tokens, tokens
     return tokens, Tokens(logits, objective.relabel(labels, logits.shape[-1]))
+
+
+@torch.no_grad()
+def mean_of(parts: Sequence[Sequence[RowsLoss]], model: nn.Module, processes: Processes) -> float:
+    """Return an objective now, a mean over all that the parts count: no dropout, no gradient.
+
+    parts: batches, each as the losses that add up to it.
+    """
+    wide = vector.wide(next(model.parameters()).device)
+    torch.clear_autocast_cache()  # else autocast shows the weights of before
+    with evaluating(model):
+        sums = [loss().to(wide) * loss.total for part in parts for loss in part]
+    for shard in sharding.shards_of(model):
+        shard.reshard()  # else the next forward would see the weights of now
+    total = sum(part[0].total for part in parts)
+    return float(processes.rows(torch.cat(sums)).sum()) / total
 
 
 def start_of(model: Any, batch: dict[str, Any], objective: Objective) -> list[Tensor]:

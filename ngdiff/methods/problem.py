@@ -14,14 +14,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ngdiff.core import sharding, vector
-from ngdiff.core.probe import evaluating
 from ngdiff.engine.engine import Engine, Make
 from ngdiff.lm import lora
 from ngdiff.lm.tokens import Example, collate
 from ngdiff.methods import lookup, order, recipes
 from ngdiff.methods.definition import Method
-from ngdiff.methods.loss import RowsLoss, batch_of
+from ngdiff.methods.loss import RowsLoss, batch_of, mean_of
 from ngdiff.methods.objectives import CE, Objective, token_counts
 from ngdiff.methods.refusals import refusal
 from ngdiff.methods.start import Starts, bytes_of, keeps, said
@@ -201,22 +199,12 @@ class LMProblem:
         return self._phase(self.method.retain, others, forget=False)
 
     def forget_loss(self) -> float:
-        """Return the cross-entropy of all forget rows now, a mean over their answer tokens, nats.
-
-        The forward is without dropout and gradient.
-        """
+        """Return the cross-entropy of all forget rows now, a mean over answer tokens, in nats."""
         if not self._set:
             rows = sorted(range(len(self.forget)), key=lambda i: -len(self.forget[i]))
             cuts = range(0, len(rows), self.batch_size)
             self._set = [self._phase(CE(), rows[i : i + self.batch_size], True) for i in cuts]
-        wide = vector.wide(next(self.module.parameters()).device)
-        with torch.no_grad(), evaluating(self.module):
-            torch.clear_autocast_cache()  # else autocast shows the weights of before
-            sums = [loss().to(wide) * loss.total for part in self._set for loss in part]
-        for shard in sharding.shards_of(self.module):
-            shard.reshard()  # else the next forward would see the weights of now
-        total = sum(part[0].total for part in self._set)
-        return float(self.engine.processes.rows(torch.cat(sums)).sum()) / total
+        return mean_of(self._set, self.module, self.engine.processes)
 
     def _encode(self, rows: Sequence[Row]) -> list[Example]:
         return [self.target.encode(row["question"], row["answer"]) for row in rows]
@@ -295,9 +283,7 @@ class LMProblem:
 
 
 def problem(bench: Benchmark, target: LM, **options: Any) -> LMProblem:
-    """The unlearning problem of a benchmark for a target model; options as `LMProblem` takes
-    them.
-    """
+    """Return the unlearning problem of a benchmark for a target; options as of `LMProblem`."""
     return LMProblem(bench, target, **options)
 
 

@@ -1,7 +1,7 @@
 """What the rows of a comparison say: differences, swings, verdicts, and what a new run must match.
 
-Intervals are those of `ngdiff.study.intervals`: the seed of the models is the unit. Verdicts are
-not corrected for the number of comparisons.
+Intervals are those of `ngdiff.study.intervals`. A verdict is corrected by Holm for the number of
+methods of its table.
 """
 
 from __future__ import annotations
@@ -11,27 +11,33 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ngdiff.methods.lookup import label
-from ngdiff.methods.recipes import tagged
-from ngdiff.study.intervals import Interval, Row, grouped, interval, mean, paired, select
+from ngdiff.methods.recipes import family
+from ngdiff.study.intervals import Interval, Row, grouped, holm, interval, mean, paired, select
 
 OURS = "ngdiff"
+MIXED = "graddiff-"  # how the keys of GradDiff with a fixed c begin
 
 
-def verdict(found: Interval | None, method: str, ours: str = "NGDiff") -> str:
+LEVEL = 0.05  # of p after Holm, for a verdict
+
+
+def verdict(
+    found: Interval | None, method: str, ours: str = "NGDiff", p: float | None = None
+) -> str:
     """Return who is better, and how sure that is.
 
-    "… better": a 95 % interval does not contain zero. "… in every pair": there are too few targets
-    for an interval, and the range of the pairs does not contain zero. "undecided": it does. "not
-    matched": there are no pairs to compare (`found` is None).
+    "… better": p, after Holm, is below .05. "… in every pair": there are too few units for a test,
+    and the range of the pairs does not contain zero. "undecided": neither. "not matched": there are
+    no pairs to compare (`found` is None).
     """
     if found is None:
         return "not matched"
-    winner = {"above": f"{ours} + AutoLR", "below": f"tuned {method}"}.get(found.sign)
-    return (
-        f"{winner} {'better' if found.kind == '95 %' else 'in every pair'}"
-        if winner
-        else "undecided"
-    )
+    above, below = f"{ours} + AutoLR", f"tuned {method}"
+    if found.kind == "95 %":
+        sure = p is not None and p < LEVEL
+        return f"{above if found.mean > 0 else below} better" if sure else "undecided"
+    winner = {"above": above, "below": below}.get(found.sign)
+    return f"{winner} in every pair" if winner else "undecided"
 
 
 def claims(
@@ -50,10 +56,11 @@ def claims(
     fixed: the trials of the fixed budget, which have no stop.
     ours: the method that the others are compared with.
 
-    A claim against a method has more keys. `reached` is the share of its runs that reached the
-    hold-out level. `arrived_*` is the interval over pairs in which both runs did so. The verdict
-    is about these. `edge` says whether its rate is an end of the grid: then a better one may lie
-    outside.
+    A claim against a method has more keys. `method` is its tuned candidate, `lr` its rate.
+    `reached` is the share of its runs that reached the hold-out level. `both_*` is the interval
+    over pairs in which both runs did so. The verdict is about these, by `p_holm`. `edge` says
+    whether its rate is an end of those tried: then a better one may lie outside. `tuning_runs` and
+    `tuning_seconds` are what choosing its rate took.
     """
     return [
         *_against(rows, grid, value, ours),
@@ -67,27 +74,39 @@ def _claim(name: str, what: str, found: Interval, **more: Any) -> Row:
 
 
 def _against(rows: Sequence[Row], grid: Sequence[Row], value: str, ours: str) -> Iterator[Row]:
-    """Yield our method + AutoLR against every method at its tuned rate."""
+    """Yield our method + AutoLR against every method at its tuned weight and rate."""
     auto = select(rows, method=ours, stepsize="autolr")
+    constant = select(rows, stepsize="constant")
+    theirs = {name: [r for r in constant if family(r["method"]) == name] for name in _names(rows)}
+    theirs = {name: runs for name, runs in theirs.items() if paired(auto, runs, value)}
+    both = {name: paired(_reached(auto), _reached(runs), value) for name, runs in theirs.items()}
+    there = {name: interval(gaps) for name, gaps in both.items() if gaps}
+    p = holm({name: found.p for name, found in there.items() if found.p is not None})
     none = Interval(math.nan, None, None, 0)
-    for method in dict.fromkeys(r["method"] for r in rows):
-        theirs = select(rows, method=method, stepsize="constant")
-        gaps = paired(auto, theirs, value)
-        if not gaps:
-            continue
-        tried, rate = {r["lr"] for r in select(grid, method=method)}, theirs[0]["lr"]
-        tuned = f"tuned over {len(tried)} rates" if len(tried) > 1 else f"at {rate:g}, not tuned"
-        both = paired(_reached(auto), _reached(theirs), value)
-        there = interval(both) if both else None
+    for name, runs in theirs.items():
+        method, rate = runs[0]["method"], runs[0]["lr"]
+        seen = [r for r in grid if family(r["method"]) == name]
+        tried = {r["lr"] for r in seen if r["method"] == method}
+        tuned = f"tuned in {len(seen)} runs" if len(seen) > 1 else "not tuned"
         yield _claim(
-            f"against {method}",
-            f"{value}: {label(ours)} + AutoLR − {method}, {tuned}",
-            interval(gaps),
-            verdict=verdict(there, method, label(ours)),
-            reached=len(_reached(theirs)) / len(theirs),
+            f"against {name}",
+            f"{value}: {label(ours)} + AutoLR − {label(method)} at {rate:g}, {tuned}",
+            interval(paired(auto, runs, value)),
+            verdict=verdict(there.get(name), name, label(ours), p.get(name)),
+            p_holm=p.get(name),
+            method=method,
+            lr=rate,
+            reached=len(_reached(runs)) / len(runs),
             edge=len(tried) > 1 and rate in (min(tried), max(tried)),
-            **{f"arrived_{k}": v for k, v in vars(there or none).items()},
+            tuning_runs=len(seen),
+            tuning_seconds=sum(r.get("seconds", 0.0) for r in seen),
+            **{f"both_{k}": v for k, v in vars(there.get(name, none)).items()},
         )
+
+
+def _names(rows: Sequence[Row]) -> list[str]:
+    """Return the methods of rows, whatever their retain weights, in the order of the rows."""
+    return list(dict.fromkeys(family(r["method"]) for r in rows))
 
 
 def _ascent(rows: Sequence[Row], fixed: Sequence[Row]) -> Iterator[Row]:
@@ -106,13 +125,14 @@ def _swings(
     rows: Sequence[Row], grid: Sequence[Row], starts: Sequence[Row], value: str
 ) -> Iterator[Row]:
     """Yield how far a score moves: over GradDiff's c, over constant rates, over AutoLR's starts."""
-    fixed_c = tagged("mixture")
-    mixed = [r for r in rows if r["method"] in fixed_c and r["stepsize"] == "constant"]
-    if len(cs := sorted({r["method"].removeprefix("graddiff-") for r in mixed})) > 1:
+    mixed = [r for r in select(rows, stepsize="constant") if r["method"].startswith(MIXED)]
+    if len(cs := sorted({r["method"].removeprefix(MIXED) for r in mixed})) > 1:
         what = f"{value}: best − worst over c in ({', '.join(cs)}), each at its own rate"
         yield _claim("swing of graddiff with c", what, interval(_spreads(mixed, value)))
-    for method in dict.fromkeys(r["method"] for r in grid):
-        reach = {r["lr"]: r[value] for r in select(grid, method=method)}
+    for method in _names(grid):
+        seen = [r for r in grid if family(r["method"]) == method]
+        best = max(seen, key=lambda r: r[value])["method"]  # of its retain weights
+        reach = {r["lr"]: r[value] for r in select(seen, method=best)}
         if len(reach) > 1:
             over = f"{len(reach)} constant rates {min(reach):g} … {max(reach):g}"
             size = max(reach.values()) - min(reach.values())
@@ -133,13 +153,16 @@ def _reached(rows: Sequence[Row]) -> list[Row]:
     return select(rows, stopped="forget_level")
 
 
-def _spreads(rows: Sequence[Row], value: str) -> dict[int, list[float]]:
-    """Return target seed → best − worst value, for each order of the rows."""
+def _spreads(rows: Sequence[Row], value: str) -> dict[Any, list[float]]:
+    """Return unit → best − worst value, for each order of the rows."""
     groups: dict[tuple, list[float]] = {}
     for row in rows:
-        groups.setdefault((row["target_seed"], row["seed"]), []).append(row[value])
+        place = row.get("data", ""), row["target_seed"], row["seed"]
+        groups.setdefault(place, []).append(row[value])
     wide = [
-        {"target_seed": t, "spread": max(v) - min(v)} for (t, _), v in groups.items() if len(v) > 1
+        {"data": data, "target_seed": t, "seed": s, "spread": max(v) - min(v)}
+        for (data, t, s), v in groups.items()
+        if len(v) > 1
     ]
     return grouped(wide, "spread")
 
@@ -167,6 +190,10 @@ def table(rows: Sequence[Row], values: Sequence[str], name: Callable[[Row], Any]
     ]
 
 
+def _run_of(row: Row) -> str:
+    return f"{family(row['method'])}, {row['stepsize']}"
+
+
 def summary(files: dict[str, list[Row] | None]) -> list[Row]:
     """Return what a new run is compared with: rows {name, value, tolerance, source}.
 
@@ -190,18 +217,19 @@ def summary(files: dict[str, list[Row] | None]) -> list[Row]:
             row["score"],
             0.05,
         )
-    for prefix in ("", "grid_", "tofu_", "muse_", "semeval_"):
-        source, rows = f"{prefix}matched.parquet", files.get(f"{prefix}matched.parquet") or []
-        for group in table(rows, ("score",), lambda r: f"{r['method']}, {r['stepsize']}"):
-            scores = [
-                r["score"] for r in rows if f"{r['method']}, {r['stepsize']}" == group["group"]
-            ]
+    compared = [name for name in files if name.startswith("evidence_compare_")]
+    prefixes = ("", "tofu_", "muse_", "semeval_")
+    for source in (*(f"{prefix}matched.parquet" for prefix in prefixes), *compared):
+        rows, what = files.get(source) or [], source.removesuffix(".parquet").replace("_", " ")
+        for group in table(rows, ("score",), _run_of):
+            scores = [r["score"] for r in rows if _run_of(r) == group["group"]]
             add(
                 source,
-                f"{prefix}matched: {group['group']}: score",
+                f"{what}: {group['group']}: score",
                 group["score"],
                 max(0.03 if len(scores) > 1 else 0.05, max(scores) - min(scores)),
             )
+    for prefix in prefixes:
         for row in files.get(source := f"{prefix}claims.jsonl") or []:
             if row["verdict"]:
                 add(source, f"{prefix}{row['name']}: verdict", row["verdict"])

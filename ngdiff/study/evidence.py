@@ -17,12 +17,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from ngdiff.evaluation.suites import TOFU
+from ngdiff.store.rows import stamp, write_rows
+from ngdiff.study import geometry
 from ngdiff.study.claims import OURS
-from ngdiff.study.plan import AUTOMATIC, RIVALS, STARTS, Chosen, further, tuned, tuning
+from ngdiff.study.plan import AUTOMATIC, RIVALS, STARTS, Chosen, further, levels, tuned, tuning
+from ngdiff.study.protocol import tuning_rows
 from ngdiff.study.trial import Trial
+from ngdiff.study.trials import history, run_all
 
 Row = dict[str, Any]
 MIXTURES = ("graddiff-0.5", "graddiff-0.7", "graddiff-0.9", "graddiff-0.97", "graddiff-0.99")
@@ -126,11 +132,16 @@ def walks(rows: Rows, chosen: Chosen, units: int = 5) -> list[Trial]:
     ]
 
 
-def experiments(known: Sequence[Rows], run: Callable[[str, Rows, list[Trial]], list[Row]]) -> None:
+def experiments(
+    known: Sequence[Rows],
+    run: Callable[[str, Rows, list[Trial]], list[Row]],
+    describe: Callable[[Rows, list[Trial]], None],
+) -> None:
     """Run everything, the questions on the claims first.
 
-    run: (experiment, data set, its trials) -> their rows; it saves them. Tuning comes first on
-    every data set, and its rows choose what the others run.
+    run: (part, data set, its trials) -> their rows; it saves them. Tuning comes first on every data
+    set, and its rows choose what the others run. describe: saves what is known of a data set beside
+    its compared trials: its models, and where runs of NGDiff + AutoLR went.
     """
     by_name = {rows.name: rows for rows in known}
     chosen: dict[str, Chosen] = {}
@@ -145,7 +156,9 @@ def experiments(known: Sequence[Rows], run: Callable[[str, Rows, list[Trial]], l
             trials += more
             done = run("tuning", rows, trials)
         chosen[name] = tuned(done)
-        run("compare", rows, reported(rows, chosen[name]))
+        trials = reported(rows, chosen[name])
+        run("compare", rows, trials)
+        describe(rows, trials)
 
     for name in ("authors", TOFU.name, "lume"):
         compare(name)
@@ -158,3 +171,47 @@ def experiments(known: Sequence[Rows], run: Callable[[str, Rows, list[Trial]], l
     if tofu := by_name.get(TOFU.name):
         run("adapt", tofu, adapting(tofu, (STARTS[0], STARTS[-1])))
         run("fixed", tofu, walks(tofu, chosen[tofu.name], units=1))
+
+
+def carry_out(
+    folder: Path, tofu: str = "", lume: str = "", say: Callable[[str], None] = print
+) -> None:
+    """Run the long comparison and save its rows in a folder, a file a part and data set; the tuning
+    runs beside those of the pages (`ngdiff.study.protocol`).
+
+    Every run is cached as it ends, so a second call goes on where the first one was stopped. tofu,
+    lume: as in `sets`; without them the real rows are left out, which is said.
+    """
+    known = sets(tofu, lume)
+    for name, place in (("TOFU", tofu), ("LUME", lume)):
+        if not place:
+            say(f"{name}: no folder is given, so its rows are left out")
+
+    def run(part: str, rows: Rows, trials: list[Trial]) -> list[Row]:
+        say(f"{rows.name}: {part}, {len(trials)} runs")
+        every = partial(run_all, say=say)
+        if part == "tuning":
+            return tuning_rows(trials, refresh=True, run=every)
+        done = every(trials)
+        write_rows(folder / file_name(part, rows.name), done)
+        return done
+
+    def describe(rows: Rows, trials: list[Trial]) -> None:
+        known = [row for data in rows.populations for row in levels(rows.targets, data=data)]
+        write_rows(folder / file_name("levels", rows.name), stamped(known, rows))
+        ours = [trial for trial in trials if (trial.method, trial.stepsize) == (OURS, "autolr")]
+        went = [trial.row() | geometry.summary(history(trial)) for trial in ours]
+        write_rows(folder / file_name("geometry", rows.name), stamped(went, rows))
+
+    experiments(known, run, describe)
+
+
+def stamped(rows: list[Row], of: Rows) -> list[Row]:
+    """Return rows that no run made with a stamp of their own."""
+    made = stamp({"profile": "tiny", "set": of.name}, None, 0.0)
+    return [row | {"stamp": made} for row in rows]
+
+
+def file_name(part: str, name: str) -> str:
+    """Return the file of a part's rows of a data set."""
+    return f"evidence_{part}_{name}.parquet"

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.data.benchmark import Benchmark
+from ngdiff.evaluation.spelling import which
 from ngdiff.methods.definition import Method
 from ngdiff.methods.lookup import method
 from ngdiff.methods.recipes import candidates, family, tagged
@@ -192,7 +193,12 @@ def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = RATES) ->
     pages of the benchmarks, tuned from `rates` on. All but smoke and real have the same rivals.
     """
     everyone, one = (*RIVALS, OURS), seeds[:1]
-    page = {"starts_from": (), "rules": ("matched",), "unmatched": True, "extend": True}
+    page: dict[str, Any] = {
+        "starts_from": (),
+        "rules": ("matched",),
+        "unmatched": True,
+        "extend": True,
+    }
     plans = {
         "smoke": Plan(
             "smoke", ("gradascent", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(2e-3,)
@@ -239,7 +245,8 @@ def carry_out(
     ours = method(P.ours).key
     found = claims(done["matched"], tuning_rows, done["starts"], done.get("fixed", ()), ours=ours)
     known = levels(P.targets, **settings)
-    made = stamp({**settings, "plan": repr(P)}, None, time.perf_counter() - began)
+    named = {**settings, "data": known[0]["data"], "plan": repr(P)}  # no folder of this machine
+    made = stamp(named, None, time.perf_counter() - began)
     small = {"claims": found, "levels": known}
     small = {name: [row | {"stamp": made} for row in rows] for name, rows in small.items()}
     if folder is not None:
@@ -264,6 +271,16 @@ def _tuning(P: Plan, refresh: bool, settings: dict[str, Any]) -> list[Row]:
     return rows
 
 
+def saved_tuning(P: Plan, **settings: Any) -> list[Row]:
+    """Return the committed rows that weights and rates are chosen from; [] unless all are there."""
+    wanted = P.tuning(**settings)
+    rows = protocol.saved(wanted)
+    while rows and P.extend and (more := further(rows, **settings)):
+        wanted += more
+        rows = protocol.saved(wanted)
+    return rows
+
+
 def levels(
     targets: Sequence[int],
     profile: str | Profile = "tiny",
@@ -277,6 +294,7 @@ def levels(
         {
             "model": model,
             "target_seed": t,
+            "data": which(data).label if isinstance(data, str) else data.name,
             "convention": how,
             **{k: v for k, v in metrics.items() if k != "report"},
         }

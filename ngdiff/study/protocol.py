@@ -1,9 +1,9 @@
 """The tuned rates: a committed part of the protocol.
 
 Every constant rate of the comparison was chosen on tuning runs (`ngdiff.study.plan.tuning`), which
-are never reported. Their rows lie in data/protocol/<profile>/<benchmark>_<split>.parquet, each with
-its stamp. An everyday reproduction reads them and makes the reported runs only; `ngdiff reproduce
---refresh` makes them again.
+are never reported. Their rows lie in data/protocol/<profile>/<rows>.parquet, each with its stamp.
+An everyday reproduction reads them and makes the reported runs only; `ngdiff reproduce --refresh`
+and `ngdiff evidence` make them again.
 
 A row counts only for the very run it was made by: same settings, same rows of the benchmark, same
 models' recipe (`ngdiff.study.trials.setting`). Any other tuning run is made on the spot, and saved
@@ -27,13 +27,10 @@ Row = dict[str, Any]
 
 
 def file_of(trial: Trial) -> Path:
-    """Return where the tuning rows of a trial's benchmark lie in the checkout."""
-    bench = trials.benchmark(trial.profile, trial.split, trial.data)
-    return (
-        paths.protocol_folder()
-        / profile(trial.profile).name
-        / f"{bench.source['name']}_{bench.split}.parquet"
-    )
+    """Return where the tuning rows of a trial's rows lie in the checkout."""
+    row = trial.row()
+    name = "_".join(filter(None, (row["data"].removesuffix(" rows"), row["split"])))
+    return paths.protocol_folder() / profile(trial.profile).name / f"{name}.parquet"
 
 
 def committed(wanted: Sequence[Trial]) -> dict[Trial, Row]:

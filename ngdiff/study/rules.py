@@ -12,6 +12,22 @@ from ngdiff.core.autolr import AutoLR, ThreePoint
 from ngdiff.core.info import Info
 from ngdiff.core.stepsize import Line, State
 
+LABELS = {  # of step-size rules, as tables and figures name them
+    "autolr": "AutoLR",
+    "three-point": "bare rule",
+    "once": "first search only",
+    "once-half": "half of the first search",
+    "three-point-bounded": "bare rule with bounds",
+}
+
+
+def run_label(method: str, stepsize: str) -> str:
+    """Return what a run is called: the method's label, and its step-size rule unless constant."""
+    from ngdiff.methods.lookup import label  # a command's help reads the rules, without torch
+
+    rule = LABELS.get(stepsize, stepsize)
+    return label(method) if stepsize == "constant" else f"{label(method)} + {rule}"
+
 
 @dataclass(frozen=True)
 class SearchOnce(AutoLR):

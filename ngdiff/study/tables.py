@@ -19,6 +19,8 @@ from ngdiff.store import paths
 from ngdiff.store.rows import read_rows
 from ngdiff.store.table import Column, Table
 from ngdiff.study import claims
+from ngdiff.study.plan import LADDER
+from ngdiff.study.rules import run_label
 
 Row = dict[str, Any]
 NOT_RUN = "not run"
@@ -123,7 +125,8 @@ def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: i
     done: what `plan.carry_out` returned. The marks are those of `FOOT`.
     """
     tried = {r["lr"] for r in done["tuning"]}
-    edges = {min(tried), max(tried)} if len(tried) > 1 else set()
+    edges = {LADDER[0], LADDER[-1]} if tried & set(LADDER) else {min(tried), max(tried)}
+    edges = edges if len(tried) > 1 else set()
 
     def name(row: Row) -> str:
         return row.get("model") or run_name(row, edges) + " *" * (row["reached"] < 1)
@@ -133,10 +136,10 @@ def runs(done: Mapping[str, Sequence[Row]], columns: Mapping[str, str], width: i
 
 def run_name(row: Row, edges: Collection[float] = ()) -> str:
     """Return how a table names a run: its method and rate, with † where the rate is in `edges`."""
-    auto = row["stepsize"] == "autolr"
-    return (row.get("label") or lookup.label(row["method"])) + (
-        " + AutoLR" if auto else f", {row['lr']:g}" + "†" * (row["lr"] in edges)
-    )
+    method = row["method"] if row.get("label") is None else row["label"]
+    if row["stepsize"] != "constant":
+        return run_label(method, row["stepsize"])
+    return f"{lookup.label(method)}, {row['lr']:g}" + "†" * (row["lr"] in edges)
 
 
 def _cell(value: Mapping[str, float | None]) -> str:

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngdiff.core.autolr import GROWTH, LEAST, LOOKS, MOST, REACH, AutoLR, ThreePoint
+from ngdiff.core.autolr import GROWTH, AutoLR, ThreePoint
 from ngdiff.core.parabola import CANCELLED
+from ngdiff.core.search import LEAST, LOOKS, MOST, REACH
 from ngdiff.core.stepsize import State
 from tests.helpers.lines import EPS_32, Curve, info, valley
 

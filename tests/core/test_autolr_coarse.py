@@ -13,10 +13,11 @@ import pytest
 import torch
 
 import ngdiff as ng
-from ngdiff.core.autolr import BLUR, MOST, AutoLR
+from ngdiff.core.autolr import AutoLR
 from ngdiff.core.directions import NGDiff
 from ngdiff.core.parabola import Z, fit, scatter, student
 from ngdiff.core.point import Point
+from ngdiff.core.search import BLUR, MOST
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import EPS, Line, State
 from ngdiff.data.benchmark import Benchmark

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ngdiff.core.autolr import LEAST, AutoLR, ThreePoint
+from ngdiff.core.autolr import AutoLR, ThreePoint
+from ngdiff.core.search import LEAST
 from ngdiff.core.stepsize import State
 from tests.helpers.lines import Curve, info, valley
 

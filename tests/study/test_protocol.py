@@ -86,10 +86,7 @@ def test_the_committed_rates_cover_every_plan_of_the_pages(checkout: Path) -> No
     """
     places = {"live": "", "tofu": "", "muse": "news", "semeval": "dossiers"}
     for name, data in places.items():
-        settings, wanted = {"profile": "tiny", "data": data}, []
-        more = plans.plan(name, (0, 1, 2), profiles.profile("tiny").rates).tuning(**settings)
-        while more:
-            wanted += more
-            assert (rows := protocol.saved(wanted)), name
-            more = plans.further(rows, **settings)
+        P = plans.plan(name, (0, 1, 2), profiles.profile("tiny").rates)
+        rows = plans.saved_tuning(P, profile="tiny", data=data)
+        assert rows, name
         assert all(r["stamp"]["commit"] and r["seed"] == plans.TUNING_SEED for r in rows)
