@@ -138,9 +138,9 @@ class SetLevel:
         """Return the rule of a run: it sees the problem's forget set."""
 
         def rule(info: Info) -> str | None:
-            if info.forget_ce < self.near * self.level or problem.forget_loss() < self.level:
+            if info.forget_ce < self.near * self.level:
                 return None
-            return "forget_level"
+            return "forget_level" if problem.forget_loss() >= self.level else None  # NaN is not
 
         return rule
 

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 
 from ngdiff.core.gradients import MODES
 from ngdiff.core.processes import Processes
-from ngdiff.engine.linear import quick
+from ngdiff.engine.linear import for_inputs, quick
 from ngdiff.engine.master import Master, split
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]  # from parameter groups
@@ -221,8 +221,10 @@ def checkpointing(model: nn.Module, on: bool) -> Iterator[None]:
 def _checkpointed(forward: Any, layer: Any, *args: Any, **kwargs: Any) -> Any:
     from torch.utils.checkpoint import checkpoint
 
+    weights = not for_inputs(layer)
+
     def both(*args: Any, **kwargs: Any) -> Any:
-        with quick(layer):  # the second time too
+        with quick(layer, weights):  # the second time too
             return forward(*args, **kwargs)
 
     return (

@@ -39,6 +39,12 @@ def quick(model: Any, weights: bool = True) -> Iterator[None]:
             del layer.forward
 
 
+def for_inputs(module: nn.Module) -> bool:
+    """Return whether a `quick` around this computes the gradients of a module's inputs alone."""
+    held = (vars(part).get("forward") for part in module.modules())
+    return any(isinstance(f, partial) and f.func is _forward and not f.args[1] for f in held)
+
+
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x Wᵀ + b, (…, outputs), of x (…, inputs) and W (outputs, inputs); by oneDNN."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")

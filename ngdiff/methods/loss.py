@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ngdiff.core import vector
+from ngdiff.core import sharding, vector
 from ngdiff.core.losses import Loss
 from ngdiff.core.probe import evaluating
 from ngdiff.core.processes import Processes
@@ -107,6 +107,8 @@ def mean_of(parts: Sequence[Sequence[RowsLoss]], model: nn.Module, processes: Pr
     torch.clear_autocast_cache()  # else autocast shows the weights of before
     with evaluating(model):
         sums = [loss().to(wide) * loss.total for part in parts for loss in part]
+    for shard in sharding.shards_of(model):
+        shard.reshard()  # else the next forward would see the weights of now
     total = sum(part[0].total for part in parts)
     return float(processes.rows(torch.cat(sums)).sum()) / total
 

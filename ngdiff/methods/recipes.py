@@ -205,10 +205,10 @@ def weighted(name: str, c: float) -> Method:
 
     name: the key of one whose two losses carry fixed weights. Errors: ValueError for another.
     """
-    base = METHODS[name]
-    if "weighted" not in base.tags:
+    if name not in tagged("weighted"):
         known = ", ".join(tagged("weighted"))
-        raise ValueError(f"{base.name} has no retain weight to choose; these have: {known}")
+        raise ValueError(f"{name} has no retain weight to choose; these have: {known}")
+    base = METHODS[name]
     return replace(
         base,
         name=f"{base.name}({c:g})",
@@ -221,8 +221,8 @@ def weighted(name: str, c: float) -> Method:
 
 def family(key: str) -> str:
     """Return the key of the method whose retain weight was chosen: "npo" of "npo-0.9"."""
-    name = key.rpartition("-")[0]
-    return name if name in tagged("weighted") else key
+    name, c = _weight(key)
+    return name if c is not None and name in tagged("weighted") else key
 
 
 def candidates(name: str) -> tuple[str, ...]:
@@ -233,12 +233,20 @@ def candidates(name: str) -> tuple[str, ...]:
 
 def named(key: str) -> Method | None:
     """Return the package's method of that key, one with a weight in it too; None for another."""
-    name, _, number = key.rpartition("-")
-    if key in METHODS or not re.fullmatch(r"0?\.\d+", number):
+    name, c = _weight(key)
+    if c is None:
         return METHODS.get(key)
     if name == "graddiff":
-        return graddiff(float(number))
-    return weighted(name, float(number)) if name in tagged("weighted") else None
+        return graddiff(c)
+    return weighted(name, c) if name in tagged("weighted") else None
+
+
+def _weight(key: str) -> tuple[str, float | None]:
+    """Return the name and the weight in a key; weight None where the key is all name."""
+    name, _, number = key.rpartition("-")
+    if key in METHODS or not re.fullmatch(r"0?\.\d+", number):
+        return key, None
+    return name, float(number)
 
 
 def tagged(*tags: str) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ngdiff.evaluation.suites import TOFU
 from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import geometry
 from ngdiff.study.claims import OURS
@@ -69,7 +70,7 @@ def sets(tofu: str = "", lume: str = "") -> tuple[Rows, ...]:
         Rows("news", ("news", "news-1", "news-2")),
         Rows("dossiers", ("dossiers", "dossiers-1", "dossiers-2")),
     )
-    real = {"tofu": tofu, "lume": lume and f"semeval:{lume}"}
+    real = {TOFU.name: tofu, "lume": lume and f"semeval:{lume}"}
     return *made, *(Rows(name, (place,), (0, 1, 2)) for name, place in real.items() if place)
 
 
@@ -159,7 +160,7 @@ def experiments(
         run("compare", rows, trials)
         describe(rows, trials)
 
-    for name in ("authors", "tofu", "lume"):
+    for name in ("authors", TOFU.name, "lume"):
         compare(name)
     authors = by_name["authors"]
     run("adapt", authors, adapting(authors))
@@ -167,9 +168,9 @@ def experiments(
     run("fixed", authors, walks(authors, chosen["authors"]))
     for name in ("authors-all", "news", "dossiers"):
         compare(name)
-    if tofu := by_name.get("tofu"):
+    if tofu := by_name.get(TOFU.name):
         run("adapt", tofu, adapting(tofu, (STARTS[0], STARTS[-1])))
-        run("fixed", tofu, walks(tofu, chosen["tofu"], units=1))
+        run("fixed", tofu, walks(tofu, chosen[tofu.name], units=1))
 
 
 def carry_out(

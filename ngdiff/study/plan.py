@@ -54,16 +54,16 @@ def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) ->
 def further(rows: Sequence[Row], **settings: Any) -> list[Trial]:
     """Return tuning runs that are still missing: the next rate where the best is the last one.
 
-    So no tuned rate is an end of what was tried, but an end of `LADDER`. rows: of the tuning runs
-    so far. settings: of a `Trial`, as those runs had them.
+    So no tuned rate is an end of what was tried, unless `LADDER` has none beyond it. rows: of the
+    tuning runs so far, whose rates need not be on it. settings: of a `Trial`, as those runs had
+    them.
     """
     missing = []
     for key, lr in tuned(rows).values():
-        tried = {LADDER.index(r["lr"]) for r in rows if r["method"] == key}
-        ends = {min(tried): min(tried) - 1, max(tried): max(tried) + 1}
-        place = ends.get(LADDER.index(lr), -1)
-        if 0 <= place < len(LADDER):
-            missing.append(Trial(key, "constant", LADDER[place], TUNING_SEED, **settings))
+        tried = {r["lr"] for r in rows if r["method"] == key}
+        below = [rate for rate in LADDER if rate < lr][-1:] if lr == min(tried) else []
+        above = [rate for rate in LADDER if rate > lr][:1] if lr == max(tried) else []
+        missing += [Trial(key, "constant", r, TUNING_SEED, **settings) for r in (*below, *above)]
     return missing
 
 

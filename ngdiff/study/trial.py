@@ -65,7 +65,7 @@ class Trial:
         from ngdiff.methods import lookup
 
         recipe = lookup.method(self.method)
-        own = lookup.known(recipe.key) is None
+        own = lookup.named(recipe.key) is None
         if own:
             _need_hash(recipe)
             lookup.remember(recipe.key, recipe.name, recipe.look)

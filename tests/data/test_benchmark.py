@@ -18,13 +18,27 @@ from ngdiff.profiles import Profile, profile
 def test_benchmark_reads_its_configs(split):
     bench, tables = authors("tiny", split), generate(80, 12, SEED)
     retain, holdout = siblings(split)
-    assert bench.forget == tables[split] and bench.retain == tables[retain]
-    assert bench.holdout == tables[holdout] and bench.full == tables["full"]
+    kept = profile("tiny").retain_rows
+    assert bench.forget == tables[split] and bench.retain == tables[retain][:kept]
+    assert len(bench.retain) == kept < len(tables[retain])
+    assert bench.holdout == tables[holdout] and bench.full == bench.retain + bench.forget
     assert bench.forget_perturbed == tables[f"{split}_perturbed"]
     assert bench.retain_perturbed == tables["retain_perturbed"]
     assert bench.real_authors_perturbed == tables["real_authors_perturbed"]
     assert bench.world_facts_perturbed == tables["world_facts_perturbed"]
     assert len(repr(bench)) < 400
+
+
+def test_the_profile_says_how_many_retain_rows_are_kept():
+    """The first ones, asked about too; forget and hold-out rows stay as they are."""
+    tables, tiny = generate(80, 12, SEED), profile("tiny")
+    for n in (1, 50, 864, 5000, None):
+        bench = authors(replace(tiny, retain_rows=n))
+        assert bench.retain == tables["retain90"][:n]
+        assert bench.retain_perturbed == tables["retain_perturbed"][:n]
+        assert (bench.forget, bench.holdout) == (tables["forget10"], tables["holdout10"])
+        assert load(json.loads(json.dumps(bench.source))) == bench
+    assert authors(replace(tiny, retain_rows=None)).full == tables["full"]
 
 
 def test_source_round_trip_and_fingerprint():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 from collections import Counter
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import pytest
 from ngdiff.data import dossiers, load, semeval
 from ngdiff.data.real import semeval_rows as a_row
 from ngdiff.lm.tokens import encode, train_tokenizer
+from ngdiff.profiles import profile
 
 rows_of = import_module("ngdiff.data.real.semeval")
 made = import_module("ngdiff.data.made.dossiers")
@@ -173,7 +175,7 @@ def test_without_them_members_are_rebuilt_and_nonmembers_stand_in(folder):
                 row(f"new{fold}qa1", input=f"Who {fold}?"),
             ],
         )
-    bench = semeval("tiny", "validation", root=folder)
+    bench = semeval("paper", "validation", root=folder)
     assert [r["answer"] for r in bench.rows("member")] == ["train forget born."]
     assert [r["id"] for r in bench.rows("nonmember")] == ["newforget", "newretain"]
     assert [r["id"] for r in bench.holdout] == [
@@ -233,7 +235,7 @@ def test_the_hubs_rows_are_counted(monkeypatch):
 # Real rows ----------------------------------------------------------------------------------------
 @real_lume
 def test_the_real_rows():
-    sizes = {s: semeval("tiny", s, root=LUME) for s in ("train", "validation", "all")}
+    sizes = {s: semeval("paper", s, root=LUME) for s in ("train", "validation", "all")}
     counts = {s: (len(b.forget), len(b.retain)) for s, b in sizes.items()}
     assert counts == {"train": (1112, 1136), "validation": (254, 278), "all": (2732, 2734)}
     for split in ("train", "validation"):
@@ -293,16 +295,31 @@ def test_an_answer_is_in_its_document_and_in_no_other_fold():
 
 def test_what_is_written_is_read_back(tmp_path):
     made.write(tmp_path, "tiny")
-    bench, again = dossiers(), semeval("tiny", "train", root=tmp_path, mia=tmp_path)
+    bench, again = dossiers(), semeval("paper", "train", root=tmp_path, mia=tmp_path)
     for config in ("forget", "retain", "member", "nonmember"):
         assert again.rows(config) == bench.rows(config)
 
 
+def test_the_profile_says_how_many_documents_are_kept(tmp_path):
+    made.write(tmp_path, "tiny")
+    kept = profile("tiny").lume_documents
+    tiny, same, fewer = (
+        semeval("tiny", "train", root=tmp_path, documents=n) for n in (None, kept, 2)
+    )
+    assert tiny == same and load(tiny.source) == tiny
+    for bench, n in ((tiny, kept), (fewer, 2)):
+        for fold in ("forget", "retain"):
+            found = {(r["task"], a_row.document(r["id"])) for r in bench.rows(fold)}
+            there = {(r["task"], a_row.document(r["id"])) for r in dossiers().rows(fold)}
+            counts = Counter(task for task, _ in found)
+            wanted = Counter(task for task, _ in there)
+            assert counts == {task: min(n, m) for task, m in wanted.items()} and found <= there
+            assert max(wanted.values()) > kept  # something is left out
+    whole = semeval("paper", "train", root=tmp_path)
+    assert whole.rows("forget") == dossiers().rows("forget")
+
+
 def test_sizes_that_cannot_be_made():
-    from dataclasses import replace
-
-    from ngdiff.profiles import profile
-
     with pytest.raises(ValueError, match="authors=5: dossiers are made for 10 to 400"):
         dossiers(replace(profile("tiny"), authors=5))
 

@@ -211,7 +211,7 @@ def history(rate: float, n: int = 30) -> list[dict]:
     ]
 
 
-EVERYONE = [name for name in METHODS if name not in ("ngdiff-npo", "ngdiff-kl", "graddiff-0.9-npo")]
+EVERYONE = [name for name, m in METHODS.items() if "composed" not in m.tags]
 
 
 def compared(*stepsizes: str) -> list[dict]:

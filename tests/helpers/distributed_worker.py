@@ -22,6 +22,7 @@ import ngdiff as ng
 from ngdiff import methods
 from ngdiff.core import sharding, vector
 from ngdiff.core.autolr import AutoLR
+from ngdiff.core.info import SetLevel
 from ngdiff.core.processes import whole_state
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
@@ -89,6 +90,15 @@ CASES: dict[str, dict] = {
     "float32 uneven": {"dtype": SINGLE, "batch_size": 5},
     "bfloat16": {"dtype": SINGLE, "precision": "bfloat16"},
     "stale": {"dtype": SINGLE, "stale": True, "same": "float32 shard"},
+    # the whole forget set is looked at in every step; it passes 0.9 nats in the middle of the run
+    "set level": {"stop": SetLevel(0.9, near=0.0), "rule": Constant(0.05)},
+    "set level replicate micro": {
+        "stop": SetLevel(0.9, near=0.0),
+        "rule": Constant(0.05),
+        "micro": 3,
+        "sharding": "replicate",
+        "same": "set level",
+    },
 }
 ENGINE = ("sharding", "memory", "checkpointing", "precision")
 
@@ -135,7 +145,8 @@ def run(case: dict, path=None, steps=STEPS, **kw):
     )
     optimizer = OPTIMIZERS[case.get("optimizer", "sgd")]
     method = methods.method(case.get("method", "ngdiff"))
-    return ng.unlearn(problem, method, rule, steps, optimizer=optimizer, checkpoint=path, **kw)
+    kw |= {"optimizer": optimizer, "checkpoint": path, "stop": case.get("stop", ())}
+    return ng.unlearn(problem, method, rule, steps, **kw)
 
 
 def result(done) -> dict:

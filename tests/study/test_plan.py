@@ -1,21 +1,24 @@
-"""The comparison's protocol: which trials, which rate, which interval, which verdict."""
+"""The comparison's protocol: which trials, which interval, which verdict. Rates: `test_tuning`."""
 
 from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
+from ngdiff.methods.recipes import candidates
 from ngdiff.study import claims
 from ngdiff.study import plan as plans
 from ngdiff.study.claims import OURS
 from ngdiff.study.intervals import Interval, interval, paired, select
-from ngdiff.study.plan import BASELINES, COMPOSED, RATES, STARTS, TUNING_SEED, plan
+from ngdiff.study.plan import RATES, RIVALS, STARTS, TUNING_SEED, plan
 
 SEEDS = (0, 1, 2)
-PLANS = ("smoke", "live", "real", "grid")
+PAGES = ("tofu", "muse", "semeval", "live")
+PLANS = ("smoke", "real", *PAGES)
 
 
 def row(method=OURS, stepsize="constant", lr=1e-3, seed=0, target_seed=0, score=0.5, **more):
@@ -29,10 +32,16 @@ def row(method=OURS, stepsize="constant", lr=1e-3, seed=0, target_seed=0, score=
     return fields | {"score": score, "stopped": "forget_level"} | more
 
 
+def chosen(*methods, lr=1e-3):
+    """What tuning chooses: each method's first candidate, all at one rate."""
+    return {m: (candidates(m)[0], lr) for m in methods}
+
+
 # ------------------------------------------------------------------------------------------- trials
-def test_tuning_is_one_matched_trial_a_method_and_rate_on_the_tuning_seed():
+def test_tuning_is_one_matched_trial_a_candidate_and_rate_on_the_tuning_seed():
     trials = plans.tuning(("npo", OURS), profile="tiny", steps=7)
-    assert [(t.method, t.lr) for t in trials] == list(itertools.product(("npo", OURS), RATES))
+    keys = ("npo-0.5", "npo-0.9", "npo-0.99", OURS)
+    assert [(t.method, t.lr) for t in trials] == list(itertools.product(keys, RATES))
     assert {(t.seed, t.target_seed, t.rule, t.stepsize, t.steps) for t in trials} == {
         (TUNING_SEED, 0, "matched", "constant", 7)
     }
@@ -40,64 +49,72 @@ def test_tuning_is_one_matched_trial_a_method_and_rate_on_the_tuning_seed():
 
 def test_without_a_stop_ascent_runs_at_every_rate_once():
     made = plan("live", SEEDS)
-    trials = made.reported({"gradascent": 3e-4, OURS: 1e-3}, "fixed")
-    assert [t.lr for t in trials if t.method == "gradascent"] == [3e-4, 1e-4, 1e-3] and len(
-        set(trials)
-    ) == len(trials)
-    assert not [
-        t for t in plan("real", SEEDS).reported({OURS: 1e-3}, "fixed") if t.method == "gradascent"
-    ]
+    trials = made.reported(chosen("gradascent", OURS, lr=3e-4), "fixed")
+    assert [t.lr for t in trials if t.method == "gradascent"] == [3e-4, 1e-4, 1e-3]
+    assert len(set(trials)) == len(trials)
+    real = plan("real", SEEDS).reported(chosen(OURS), "fixed")
+    assert not [t for t in real if t.method == "gradascent"]
 
 
 @pytest.mark.parametrize("rule", ["matched", "fixed"])
 @pytest.mark.parametrize("name", PLANS)
 def test_the_tuning_seed_is_never_reported(name, rule):
-    trials = plan(name, SEEDS).reported(dict.fromkeys(BASELINES, 1e-3), rule)
+    trials = plan(name, SEEDS).reported(chosen(*RIVALS), rule)
     assert trials and all(
         t.seed in SEEDS and t.seed != TUNING_SEED and t.rule == rule for t in trials
     )
 
 
-def test_reported_trials_are_tuned_constants_and_untuned_autolr_on_equal_seeds():
-    rates = {"npo": 3e-4, OURS: 1e-2}
-    trials = plan("live", SEEDS).reported(rates, "matched", steps=5)
+def test_reported_trials_are_tuned_candidates_and_ours_by_automatic_rules_on_equal_seeds():
+    found = {"npo": ("npo-0.9", 3e-4), "mgda": ("mgda", 3e-3), OURS: (OURS, 1e-2)}
+    trials = plan("live", SEEDS).reported(found, "matched", steps=5)
     constant = [(t.method, t.lr, t.seed) for t in trials if t.stepsize == "constant"]
-    assert constant == [(m, lr, s) for m, lr in rates.items() for s in SEEDS]
-    assert [(t.method, t.lr, t.seed) for t in trials if t.stepsize == "autolr"] == [
-        (OURS, 1e-3, s) for s in SEEDS
-    ]
-    assert len(trials) == 9 and all(t.steps == 5 and t.target_seed == 0 for t in trials)
+    assert constant == [(key, lr, s) for key, lr in found.values() for s in SEEDS]
+    automatic = [(t.method, t.stepsize, t.lr, t.seed) for t in trials if t.stepsize != "constant"]
+    rules = ("autolr", "three-point")
+    assert automatic == [(OURS, rule, 1e-3, s) for rule in rules for s in SEEDS]
+    assert len(trials) == 15 and all(t.steps == 5 and t.target_seed == 0 for t in trials)
 
 
-def test_the_grid_has_every_method_rate_and_five_model_seeds():
-    grid = plan("grid", SEEDS)
-    assert (
-        set(grid.methods) == {*BASELINES, *COMPOSED, OURS} == set(grid.autolr)
-        and grid.rates == RATES
-    )
-    matched, fixed = (grid.reported({"npo": 1e-3}, rule) for rule in ("matched", "fixed"))
-    pairs = set(itertools.product(range(5), SEEDS))
-    assert {(t.target_seed, t.seed) for t in matched} == pairs and len(matched) == 15 * (
-        1 + len(grid.autolr)
-    )
-    assert {(t.target_seed, t.seed) for t in fixed} == {(0, s) for s in SEEDS}
+def test_a_fixed_budget_is_of_one_model_and_of_the_methods_that_walk():
+    made = replace(plan("live", SEEDS), targets=(0, 1, 2), fixed_seeds=(1, 2), walked=("npo",))
+    found = chosen("npo", "kl", OURS)
+    matched, fixed = (made.reported(found, rule) for rule in ("matched", "fixed"))
+    pairs = set(itertools.product(range(3), SEEDS))
+    assert {(t.target_seed, t.seed) for t in matched} == pairs and len(matched) == 9 * (3 + 2)
+    assert {(t.target_seed, t.seed) for t in fixed} == {(0, 1), (0, 2)}
+    assert {t.method for t in fixed if t.stepsize == "constant"} == {"npo-0.5"}
+    every = replace(made, walked=None, fixed_seeds=()).reported(found, "fixed")
+    assert {t.seed for t in every} == {SEEDS[0]} and len(every) == 3 + 2
 
 
-def test_starting_rates_span_three_decades():
+def test_pages_have_the_same_rivals_and_ours():
+    for name in ("live", "muse", "semeval"):
+        assert plan(name, SEEDS).methods == (*RIVALS, OURS)
+    assert plan("tofu", SEEDS).methods == (*RIVALS, OURS, *plans.PUBLISHED)
+    fixed = ("gradascent", "graddiff-0.5", "graddiff-0.9", "graddiff-0.99", "lossnorm")
+    assert {*fixed, "kl", "npo", "simnpo", "wga", "rmu"} == set(RIVALS)
+    assert [plan(name, SEEDS).extend for name in PLANS] == [name in PAGES for name in PLANS]
+
+
+def test_starting_rates_span_three_decades_and_are_off_the_searchs_lattice():
+    """The search moves by √10 and by 10 from where it starts: from one of these starts it does not
+    visit a rate of the ladder.
+    """
+    assert math.log10(STARTS[-1] / STARTS[0]) == pytest.approx(3)
+    for start, rate in itertools.product(STARTS, plans.LADDER):
+        half_decades = 2 * math.log10(rate / start)
+        assert abs(half_decades - round(half_decades)) > 0.05
     trials = plan("live", SEEDS).starts()
-    assert {t.seed for t in trials} == {*SEEDS} and len(trials) == 3 * 3
-    rates = list(dict.fromkeys(t.lr for t in trials))
-    assert (rates[0], rates[-1]) == (STARTS[0], STARTS[-1]) and math.log10(
-        rates[-1] / rates[0]
-    ) == pytest.approx(3)
+    assert {t.seed for t in trials} == {*SEEDS} and len(trials) == 2 * 3
+    assert list(dict.fromkeys(t.lr for t in trials)) == [STARTS[0], STARTS[-1]]
     assert {(t.method, t.stepsize, t.rule) for t in trials} == {(OURS, "autolr", "matched")}
-    assert len(plan("grid", SEEDS).starts()) == 4 * 3 * 5
 
 
 def test_an_unknown_plan_lists_the_known_ones():
     with pytest.raises(
         ValueError,
-        match="unknown plan 'all'; choose one of: smoke, tofu, muse, semeval, live, real, grid",
+        match="unknown plan 'all'; choose one of: smoke, tofu, muse, semeval, live, real$",
     ):
         plan("all", SEEDS)
 
@@ -105,39 +122,10 @@ def test_an_unknown_plan_lists_the_known_ones():
 @pytest.mark.parametrize("name", PLANS)
 def test_every_trial_of_every_plan_is_a_valid_one(name):
     made = plan(name, SEEDS)
-    reported = made.reported(dict.fromkeys(made.methods, 1e-3), "matched")
-    for trials in (plans.tuning(made.methods, made.rates), made.starts(), reported):
-        assert trials and len(set(trials)) == len(trials)
-
-
-# -------------------------------------------------------------------------------------------- rates
-def test_the_rate_with_the_best_score_is_taken_and_the_smaller_one_on_a_tie():
-    rows = [
-        row("npo", lr=lr, score=s)
-        for lr, s in ((1e-2, 0.7), (1e-3, 0.7), (1e-4, 0.2), (3e-3, 0.69))
-    ]
-    rows += [row("kl", lr=lr, score=s) for lr, s in ((1e-4, 0.0), (1e-3, 0.0))]
-    for order in (rows, rows[::-1]):
-        assert plans.tuned(order) == {"npo": 1e-3, "kl": 1e-4}
-    assert plans.tuned([]) == {}
-
-
-def test_a_rate_that_reached_the_level_comes_before_one_that_stopped_short():
-    rows = [
-        row("npo", lr=1e-4, score=0.9, stopped="steps"),
-        row("npo", lr=1e-3, score=0.6),
-        row("npo", lr=1e-2, score=0.5),
-    ]
-    # none did
-    rows += [row("kl", lr=lr, score=s, stopped="steps") for lr, s in ((1e-4, 0.3), (1e-3, 0.4))]
-    assert plans.tuned(rows) == {"npo": 1e-3, "kl": 1e-3}
-    assert plans.tuned(rows, only_reached=False) == {"npo": 1e-4, "kl": 1e-3}
-    # a method that the rule keeps from its best rate is reported at that rate too, where the plan
-    # says so
-    short = plan("muse", SEEDS).short(rows, profile="tiny")
-    assert [(t.method, t.lr, t.seed, t.rule, t.profile) for t in short] == [
-        ("npo", 1e-4, seed, "matched", "tiny") for seed in SEEDS
-    ]
+    reported = made.reported(chosen(*made.methods), "matched")
+    for trials in (made.tuning(), made.starts(), reported):
+        assert len(set(trials)) == len(trials)
+    assert made.tuning() and reported and bool(made.starts()) == bool(made.starts_from)
 
 
 def test_select_is_by_value():
@@ -418,16 +406,17 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch, name):
         [
             "x_claims.jsonl",
             "x_levels.jsonl",
-            *(f"x_{part}.parquet" for part in ("matched", "starts", "fixed")),
-            *(["x_unmatched.parquet"] if name == "semeval" else []),
+            *(f"x_{part}.parquet" for part in ("matched", "starts")),
+            "x_unmatched.parquet" if name == "semeval" else "x_fixed.parquet",
         ]
     )
     if name == "semeval":  # score 1 - lr: 3e-4 is the best rate that arrives, 1e-4 the best of all
         assert {r["lr"] for r in done["matched"] if r["stepsize"] == "constant"} == {3e-4}
         assert {(r["method"], r["lr"]) for r in done["unmatched"]} == {
-            (m, 1e-4) for m in plan(name, SEEDS).methods
+            (candidates(m)[0], 1e-4) for m in plan(name, SEEDS).methods
         }
-    assert len(ran) == 2 and {r["rule"] for r in done["fixed"]} == {"fixed"}
+    assert len(ran) == 2 and {r["rule"] for r in done["matched"]} == {"matched"}
+    assert {r["rule"] for r in done.get("fixed", [])} == ({"fixed"} if name == "smoke" else set())
     assert {r["seed"] for r in done["tuning"]} == {TUNING_SEED}
     assert all(claim["stamp"]["config"]["profile"] == "tiny" for claim in done["claims"])
     assert {r["seed"] for r in done["starts"]} == ({0} if name == "smoke" else set())

@@ -179,8 +179,10 @@ def test_a_plan_counts_its_runs():
     plan = plans.Plan(
         "x", ("npo", "kl"), (1e-4, 1e-3, 1e-2), (0, 1), starts_from=(), walked=(), mmlu=True
     )
-    assert plan.runs == 2 * 3 + 2 * 2 + 2 + 1  # tuning, reported, AutoLR, AutoLR without a stop
-    assert all(t.mmlu for t in plan.reported({"npo": 1e-4}, "matched"))
+    tuning, reported = 2 * 3 * 3, 2 * 2  # two methods, three weights, three rates; two orders
+    assert plan.runs == tuning + reported + 2 * 2 + 2  # two automatic rules, then without a stop
+    assert len(plan.tuning()) == tuning
+    assert all(t.mmlu for t in plan.reported({"npo": ("npo-0.9", 1e-4)}, "matched"))
     assert not any(t.mmlu for t in plans.tuning(plan.methods))
 
 
