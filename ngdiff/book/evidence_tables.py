@@ -5,20 +5,35 @@ A table is a function of the evidence that returns markdown, "not run" without i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ngdiff.book import evidence as sentences
-from ngdiff.book.evidence import OURSELVES, TITLES, bands, gains, spread, wide, with_interval
+from ngdiff.book.evidence import (
+    OPTIMIZERS,
+    OURSELVES,
+    RULED,
+    TITLES,
+    bands,
+    compared,
+    gains,
+    left_out,
+    spread,
+    unrun,
+    wide,
+    with_interval,
+)
 from ngdiff.book.saved import NOT_RUN
 from ngdiff.methods.lookup import label, ordered
+from ngdiff.methods.recipes import family
 from ngdiff.store.table import DASH, Column, Table
 from ngdiff.study import verdicts
-from ngdiff.study.intervals import mean, select
+from ngdiff.study.intervals import Interval, mean, select
 from ngdiff.study.rules import LABELS, run_label
-from ngdiff.study.verdicts import Evidence
+from ngdiff.study.verdicts import Evidence, whole_mean
 
 Row = dict[str, Any]
 BESIDE = {  # what stands beside the score of a run, where its benchmark has it
@@ -30,9 +45,16 @@ BESIDE = {  # what stands beside the score of a run, where its benchmark has it
     "forwards": "probe forwards",
     "seconds": "seconds",
 }
+ENDS = {  # where a run without a stop ends
+    "model_utility": "model utility",
+    "loss_retain": "retain loss",
+    "loss_forget": "forget loss",
+    "forget_Q_A_ROUGE": "forget ROUGE-L",
+    "retain_Q_A_ROUGE": "retain ROUGE-L",
+    "forget_quality": "forget quality",
+    "updates": "updates",
+}
 AUCS = ("mia_loss", "mia_auc", "privleak_auc")  # of a membership test, by benchmark
-
-
 SHOWN = {
     "kappa_50": ("κ, median", ".3g"),
     "rho_50": ("ρ, median", ".2f"),
@@ -69,18 +91,23 @@ def setup(found: Evidence) -> str:
         Column("tuning", "tuning runs", align="right"),
         Column("runs", "reported runs", align="right"),
     )
-    return Table(columns, lines).markdown()
+    return _with(Table(columns, lines).markdown(), left_out(found))
+
+
+def _with(*parts: str) -> str:
+    """Return the parts of a block that say something, with empty lines between."""
+    return "\n\n".join(filter(None, parts))
 
 
 def where(found: Evidence) -> str:
     """Return κ, ρ and the shares inside Eq. 7 of every data set, beside what weights gave."""
-    lines = []
+    lines, gained_by = [], {name: by.values() for name, by in gains(found).items()}
     for name in found.names:
         rows = [r for r in found.of("geometry", name) if r["steps"]]
         if not rows:
             continue
         middle = {key: mean([r[key] for r in rows]) for key in rows[0] if key in SHOWN}
-        gained = dict(zip(("gain", "best"), gains(found)[TITLES[name]].values(), strict=True))
+        gained = dict(zip(("gain", "best"), gained_by.get(TITLES[name], (None, None)), strict=True))
         lines.append({"set": TITLES[name], **middle, **gained})
     columns = (
         Column("set", "data set"),
@@ -88,12 +115,14 @@ def where(found: Evidence) -> str:
         Column("gain", "NGDiff − GradDiff(0.5)", "+.3f", "right"),
         Column("best", "NGDiff − best fixed c", "+.3f", "right"),
     )
-    return Table(columns, lines).markdown() if lines else NOT_RUN
+    missing = left_out(found, "geometry")
+    return _with(Table(columns, lines).markdown(), missing) if lines else NOT_RUN
 
 
 def e1_tables(found: Evidence) -> str:
     """Return a table a data set: every run's score, what stands beside it, and the bill."""
-    return "\n\n".join(f"**{_title(name)}**\n\n{_table(found, name)}" for name in found.names)
+    tables = (f"**{_title(name)}**\n\n{_table(found, name)}" for name in found.names)
+    return _with(*tables, left_out(found))
 
 
 def _title(name: str) -> str:
@@ -123,9 +152,7 @@ def _table(found: Evidence, name: str) -> str:
                 "gap": _gap(gap),
                 "p": None if gap is None else gap["p_holm"],
                 "who": _winner(gap),
-                "tuning": f"{line['tuning_runs']} runs, {line['tuning_seconds']:.0f} s"
-                if line["tuning_runs"]
-                else "none",
+                "tuning": _bill(line),
             }
         )
     columns = (
@@ -142,6 +169,14 @@ def _table(found: Evidence, name: str) -> str:
     return Table(columns, lines).markdown()
 
 
+def _bill(line: Row) -> str | None:
+    """Return what tuning a run took; None where the tuning runs are not there."""
+    if line["stepsize"] != "constant":
+        return "none"
+    runs, seconds = line["tuning_runs"], line["tuning_seconds"]
+    return f"{runs} runs, {seconds:.0f} s" if runs else None
+
+
 def _unfair(row: Row) -> float | None:
     """Return |AUC − ½| of the membership test of a run, None where it has none."""
     auc = next((row[key] for key in AUCS if row.get(key) is not None), None)
@@ -154,17 +189,15 @@ def _gap(row: Row | None) -> str:
         return ""
     if not row["both_n"]:
         return DASH
-    low, high = row["both_low"], row["both_high"]
-    span = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
-    part = f", n = {row['both_n']}" if row["both_n"] < row["n"] else ""
-    return f"{row['both_mean']:+.3f}{span}{part}"
+    both = Interval(**{f.name: row[f"both_{f.name}"] for f in fields(Interval)})
+    return spread(both) + (f", n = {both.n}" if both.n < row["n"] else "")
 
 
 def _winner(row: Row | None) -> str:
     if row is None:
         return ""
     word = row["verdict"].removesuffix(" better")
-    return "it" if word.startswith("tuned") else word
+    return word.replace(f"tuned {family(row['method'])}", "it")
 
 
 def e2_table(found: Evidence) -> str:
@@ -175,11 +208,12 @@ def e2_table(found: Evidence) -> str:
     ]
     columns = (
         Column("run", "weights"),
-        *(Column(name, TITLES[name], ".3f", "right") for name in found.names),
+        *(Column(name, TITLES[name], ".3f", "right") for name in compared(found)),
         Column("all", "largest [95 %]"),
         Column("best", "smallest in", ".0%", "right"),
     )
-    return Table(columns, lines).markdown() if lines else NOT_RUN
+    missing = unrun(name for name in TITLES if name not in compared(found))
+    return _with(Table(columns, lines).markdown(), missing) if lines else NOT_RUN
 
 
 def e3_tables(found: Evidence) -> str:
@@ -195,7 +229,7 @@ def e3_tables(found: Evidence) -> str:
         Column("n", "runs", align="right"),
     )
     tables = []
-    for name in ("authors", "tofu"):
+    for name in RULED:
         if rows := found.of("adapt", name):
             lines = [
                 row | {"rule": LABELS[row["stepsize"]], "spread": spread(row["spread"])}
@@ -205,13 +239,13 @@ def e3_tables(found: Evidence) -> str:
             tables.append(
                 f"**{_title(name)}**, starts {starts}\n\n{Table(columns, lines).markdown()}"
             )
-    return "\n\n".join(tables) or NOT_RUN
+    return _with(*tables, left_out(found, "adapt", RULED)) if tables else NOT_RUN
 
 
 def e4_table(found: Evidence) -> str:
     """Return the bands as a table."""
     lines = [
-        row | {"width": wide(row), "optimizer": {"adamw": "AdamW", "sgd": "SGD"}[row["optimizer"]]}
+        row | {"width": wide(row), "optimizer": OPTIMIZERS[row["optimizer"]]}
         for row in bands(found)
     ]
     columns = (
@@ -230,22 +264,12 @@ def e5_tables(found: Evidence) -> str:
     columns = (
         Column("run"),
         Column("lr", "learning rate", align="right"),
-        *(
-            Column(key, title, ".3g", "right")
-            for key, title in {
-                "model_utility": "model utility",
-                "loss_retain": "retain loss",
-                "loss_forget": "forget loss",
-                "forget_Q_A_ROUGE": "forget ROUGE-L",
-                "retain_Q_A_ROUGE": "retain ROUGE-L",
-                "forget_quality": "forget quality",
-                "updates": "updates",
-            }.items()
-        ),
+        *(Column(key, title, ".3g", "right") for key, title in ENDS.items()),
     )
     tables = []
-    for name in ("authors", "tofu"):
+    for name in RULED:
         if rows := found.of("fixed", name):
+            known = [key for key in ENDS if any(r.get(key) is not None for r in rows)]
             groups: dict[tuple[str, str], list[Row]] = {}
             for r in rows:
                 groups.setdefault((r["method"], r["stepsize"]), []).append(r)
@@ -253,19 +277,14 @@ def e5_tables(found: Evidence) -> str:
                 {
                     "run": run_label(method, rule),
                     "lr": f"{mine[0]['lr']:g}" if rule == "constant" else "untuned",
-                    **{c.key: _mean(mine, c.key) for c in columns[2:]},
+                    **{key: whole_mean(mine, key) for key in ENDS if key in known},
                 }
                 for method in ordered({m for m, _ in groups})
                 for (m, rule), mine in groups.items()
                 if m == method
             ]
             tables.append(f"**{_title(name)}**\n\n{Table(columns, lines).markdown()}")
-    return "\n\n".join(tables) or NOT_RUN
-
-
-def _mean(rows: Sequence[Row], key: str) -> float | None:
-    known = [r[key] for r in rows if r.get(key) is not None and r[key] == r[key]]
-    return mean(known) if known else None
+    return _with(*tables, left_out(found, "fixed", RULED)) if tables else NOT_RUN
 
 
 def said(block: Callable[[Evidence], str]) -> Callable[[Path], str]:
@@ -273,7 +292,7 @@ def said(block: Callable[[Evidence], str]) -> Callable[[Path], str]:
 
     def filled(root: Path) -> str:
         found = sentences.load(root)
-        return block(found) if found.names else NOT_RUN
+        return (block(found) if found.names else "") or NOT_RUN
 
     return filled
 
