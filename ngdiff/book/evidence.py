@@ -14,7 +14,6 @@ from typing import Any
 from ngdiff.book.saved import NOT_RUN
 from ngdiff.methods.lookup import label, ordered
 from ngdiff.methods.recipes import family
-from ngdiff.store.table import DASH
 from ngdiff.study import evidence, verdicts
 from ngdiff.study.claims import OURS
 from ngdiff.study.intervals import Interval, mean, select
@@ -71,14 +70,13 @@ def unrun(names: Iterable[str]) -> str:
     return f"On {titles}: {NOT_RUN}." if titles else ""
 
 
-def spread(found: Interval | None) -> str:
+def spread(found: Interval, form: str = "+.3f") -> str:
     """Return mean and interval as text; a range, which is no 95 % interval, says so."""
-    if found is None:
-        return DASH
-    if found.low is None or found.high is None:
-        return f"{found.mean:+.3f}"
+    mean, low, high = found.mean, found.low, found.high
+    if low is None or high is None:
+        return f"{mean:{form}}"
     kind = "" if found.kind == "95 %" else " (range)"
-    return f"{found.mean:+.3f} [{found.low:+.3f}, {found.high:+.3f}]{kind}"
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]{kind}"
 
 
 # ------------------------------------------------------------------------------------------ E1
@@ -154,8 +152,9 @@ def ahead(found: Evidence, name: str) -> str:
             least = round(ours["score"], DIGITS)
             above = [line for line in rivals if round(line["score"], DIGITS) > least]
             those = ", ".join(f"{label(line['method'])} ({_scored(line)})" for line in above)
+            score = "scores" if len(above) == 1 else "score"
             said.append(
-                f"{len(above)} of {len(rivals)} tuned rivals have a higher mean score than {what} "
+                f"{len(above)} of {len(rivals)} tuned rivals {score} higher on average than {what} "
                 f"({_scored(ours)})" + (f": {those}." if above else ".")
             )
     if not (said and rivals):
@@ -181,19 +180,14 @@ def control(found: Evidence) -> str:
     ours = [r for r in rows if r["method"] == OURS and r not in best]
     beside = joined([f"{run_label(r['method'], r['stepsize'])} {with_interval(r)}" for r in ours])
     said = [
-        f"Over {len(compared(found))} of {len(TITLES)} data sets {names} "
-        f"{'has' if len(best) == 1 else 'have'} the smallest largest regret, "
+        f"Over {len(verdicts.weighed(found))} of {len(TITLES)} data sets {names} "
+        f"{'stays' if len(best) == 1 else 'stay'} closest to the best way to weigh the gradients.",
+        f"The largest regret, a distance from the best mean score, is "
         f"{joined([with_interval(r) for r in best])}.",
         f"It is the smallest in {shares} of the bootstrap draws.",
         f"For comparison: {beside}." if beside else "",
     ]
     return " ".join(filter(None, said))
-
-
-def compared(found: Evidence) -> list[str]:
-    """Return the data sets on which every way of E2 was run."""
-    rows = verdicts.regrets(found)
-    return [name for name in TITLES if rows and name in rows[0]]
 
 
 def with_interval(row: Row) -> str:
@@ -204,7 +198,7 @@ def with_interval(row: Row) -> str:
 def gains(found: Evidence) -> dict[str, dict[str, float]]:
     """Return data set → the score of tuned NGDiff minus GradDiff(0.5)'s, and minus the best c's."""
     rows, gained = verdicts.regrets(found), {}
-    for name in compared(found):
+    for name in verdicts.weighed(found):
         regret = {r["method"]: r[name] for r in select(rows, stepsize="constant")}
         best = min(regret[method] for method in evidence.MIXTURES)
         others = {label("graddiff-0.5"): regret["graddiff-0.5"], "the best fixed c": best}
@@ -252,11 +246,15 @@ def stability(found: Evidence) -> str:
         else:
             said.append(
                 f"{words}{listed(r['method'] for r in widest)} "
-                f"{'has' if len(widest) == 1 else 'have'} the widest band, {width:g} decades"
+                f"{'has' if len(widest) == 1 else 'have'} the widest band, {_decades(width)}"
                 + "".join(f"; {label(OURS)} has {band}" for band in ours)
                 + "."
             )
     return " ".join(said) if bands(found) else NOT_RUN
+
+
+def _decades(width: float) -> str:
+    return f"{width:g} decade{'' if width == 1 else 's'}"
 
 
 def wide(row: Row) -> str:

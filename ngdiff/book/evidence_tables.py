@@ -18,7 +18,6 @@ from ngdiff.book.evidence import (
     RULED,
     TITLES,
     bands,
-    compared,
     gains,
     left_out,
     spread,
@@ -208,11 +207,11 @@ def e2_table(found: Evidence) -> str:
     ]
     columns = (
         Column("run", "weights"),
-        *(Column(name, TITLES[name], ".3f", "right") for name in compared(found)),
+        *(Column(name, TITLES[name], ".3f", "right") for name in verdicts.weighed(found)),
         Column("all", "largest [95 %]"),
         Column("best", "smallest in", ".0%", "right"),
     )
-    missing = unrun(name for name in TITLES if name not in compared(found))
+    missing = unrun(name for name in TITLES if name not in verdicts.weighed(found))
     return _with(Table(columns, lines).markdown(), missing) if lines else NOT_RUN
 
 
@@ -232,7 +231,11 @@ def e3_tables(found: Evidence) -> str:
     for name in RULED:
         if rows := found.of("adapt", name):
             lines = [
-                row | {"rule": LABELS[row["stepsize"]], "spread": spread(row["spread"])}
+                row
+                | {
+                    "rule": LABELS[row["stepsize"]],
+                    "spread": row["spread"] and spread(row["spread"], ".3f"),
+                }
                 for row in verdicts.adapting(rows)
             ]
             starts = ", ".join(f"{lr:g}" for lr in sorted({r["lr"] for r in rows}))

@@ -91,9 +91,7 @@ def regrets(found: Evidence) -> list[Row]:
     largest regret, the units of every set drawn anew. `best`: in which share of the draws no way
     has a smaller largest regret.
     """
-    every = {name: _scores(found.of("compare", name)) for name in found.names}
-    scores = {name: by_way for name, by_way in every.items() if by_way}
-    if not scores:
+    if not (scores := _every(found)):
         return []
     generator = random.Random(0)
     draws = [_largest(_drawn(scores, generator)) for _ in range(DRAWS)]
@@ -120,6 +118,17 @@ Way = tuple[str, str]
 
 
 WAYS: list[Way] = [*((method, "constant") for method in evidence.CONTROLS), (OURS, "autolr")]
+
+
+def weighed(found: Evidence) -> list[str]:
+    """Return the data sets on which every way of E2 was run."""
+    return list(_every(found))
+
+
+def _every(found: Evidence) -> dict[str, dict[Way, list[float]]]:
+    """Return data set → `_scores`, where every way was run."""
+    every = {name: _scores(found.of("compare", name)) for name in found.names}
+    return {name: by_way for name, by_way in every.items() if by_way}
 
 
 def _scores(rows: Sequence[Row]) -> dict[Way, list[float]]:

@@ -30,7 +30,7 @@ def compare(scores: Mapping[tuple[str, str], float], real: bool = False, **more:
 
     real: one population with three models, else five populations; two orders each.
     """
-    units = [("tofu rows", t) for t in range(3)] if real else [(data, 0) for data in POPULATIONS]
+    units = [("real", t) for t in range(3)] if real else [(data, 0) for data in POPULATIONS]
     return [
         run(*way, score + JITTER[k] * (way == AUTO), data=data, target_seed=t, seed=seed, **more)
         for way, score in scores.items()
@@ -95,17 +95,17 @@ def made(**parts: Mapping[str, list[Row]]) -> Evidence:
 
 def whole() -> Evidence:
     """Evidence of every part and data set."""
-    names = [rows.name for rows in evidence.sets("tofu", "lume")]
+    sets = {rows.name: len(rows.populations) == 1 for rows in evidence.sets("tofu", "lume")}
     scores = everyone(graddiff_9=0.9, lossnorm=0.8)
     rules = dict(zip(evidence.RULES, (0.9, 0.7, 0.8, 0.1, 0.2), strict=True))
     works = {(m, o): range(2, 5) for m in evidence.BANDED for o in evidence.BANDS}
     ended = {"model_utility": 0.4, "loss_forget": 9.0, "updates": 200}
     fixed = [run(m, **ended) for m in evidence.FIXED]
     return made(
-        compare={name: compare(scores, name in ("tofu", "lume")) for name in names},
-        tuning={name: tuning(*(m for m, rule in scores if rule == "constant")) for name in names},
-        levels={name: levels() for name in names},
-        geometry={name: geometry(3.0 * (k + 1)) for k, name in enumerate(names)},
+        compare={name: compare(scores, real) for name, real in sets.items()},
+        tuning={name: tuning(*(m for m, rule in scores if rule == "constant")) for name in sets},
+        levels={name: levels() for name in sets},
+        geometry={name: geometry(3.0 * (k + 1)) for k, name in enumerate(sets)},
         adapt={name: adapt(rules) for name in ("authors", "tofu")},
         bands={"authors": bands(works)},
         fixed={name: [*fixed, run(*AUTO, **ended)] for name in ("authors", "tofu")},
