@@ -300,6 +300,9 @@ def said(block: Callable[[Evidence], str]) -> Callable[[Path], str]:
     return filled
 
 
+PAGES = ("authors", "tofu", "news", "lume")  # the data sets of notebooks 06 to 09
+
+
 def _ahead(name: str, root: Path) -> str:
     return sentences.ahead(sentences.load(root), name)
 
@@ -317,5 +320,5 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "e4-table": said(e4_table),
     "e5-tables": said(e5_tables),
     "where": said(where),
-    **{f"ahead-{name}": partial(_ahead, name) for name in TITLES},
+    **{f"ahead-{name}": partial(_ahead, name) for name in PAGES},
 }
