@@ -170,11 +170,12 @@ def _scored(line: Row) -> str:
 
 # ------------------------------------------------------------------------------------------ E2
 def control(found: Evidence) -> str:
-    """Return the answer of E2 in sentences."""
+    """Return the answer of E2 in sentences. Ways that are printed as equal are all named."""
     rows = verdicts.regrets(found)
     if not rows:
         return NOT_RUN
-    best = [r for r in rows if r["largest"] == rows[0]["largest"]]
+    least = round(rows[0]["largest"], DIGITS)
+    best = [r for r in rows if round(r["largest"], DIGITS) == least]
     names = joined([run_label(r["method"], r["stepsize"]) for r in best])
     shares = joined([f"{r['best']:.0%}" for r in best])
     ours = [r for r in rows if r["method"] == OURS and r not in best]
@@ -192,7 +193,8 @@ def control(found: Evidence) -> str:
 
 def with_interval(row: Row) -> str:
     """Return the largest regret of a row of E2, with its interval."""
-    return f"{row['largest']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
+    largest, low, high = (f"{row[key]:.{DIGITS}f}" for key in ("largest", "low", "high"))
+    return f"{largest} [{low}, {high}]"
 
 
 def gains(found: Evidence) -> dict[str, dict[str, float]]:

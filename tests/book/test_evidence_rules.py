@@ -28,6 +28,12 @@ def test_ways_with_one_largest_regret_are_both_named():
     assert "GradDiff(0.9) and LossNorm stay closest" in said and "in 100% and 100% of" in said
 
 
+def test_ways_that_are_printed_as_equal_are_both_named():
+    """The point estimate alone would name one of two that differ by less than a digit."""
+    said = words.control(of(lossnorm=0.9004, graddiff_9=0.9))
+    assert "LossNorm and GradDiff(0.9) stay closest" in said and "in 100% and 0% of" in said
+
+
 def test_our_own_way_is_not_compared_with_itself():
     said = words.control(of(tuned=0.9))
     assert "NGDiff stays closest" in said and said.count("NGDiff ") == 2
