@@ -38,7 +38,9 @@ Row = dict[str, Any]
 BESIDE = {  # what stands beside the score of a run, where its benchmark has it
     "loss_retain": "retain loss",
     "retain_Q_A_ROUGE": "retain ROUGE-L",
-    "knowmem_r": "retain knowledge",
+    "knowmem_r": "retain knowledge (ROUGE-L)",
+    "retain_regurgitation": "retain ROUGE-L",
+    "retain_knowledge": "retain knowledge",
     "unfair": "|AUC − ½|",
     "updates": "updates",
     "forwards": "probe forwards",
@@ -53,7 +55,7 @@ ENDS = {  # where a run without a stop ends
     "forget_quality": "forget quality",
     "updates": "updates",
 }
-AUCS = ("mia_loss", "mia_auc", "privleak_auc")  # of a membership test, by benchmark
+AUCS = ("mia_loss", "mia_auc", "mia_min_k")  # of a membership test, by benchmark
 SHOWN = {
     "kappa_50": ("κ, median", ".3g"),
     "rho_50": ("ρ, median", ".2f"),
@@ -256,7 +258,12 @@ def e4_table(found: Evidence) -> str:
         Column("optimizer"),
         Column("width", "working band, decades", align="right"),
         Column("nan", "runs that end in NaN", ".0%", "right"),
-        Column("blown", "retain loss above 5 times the start's", ".0%", "right"),
+        Column(
+            "blown",
+            f"NaN, or retain loss above {verdicts.BLOWN:g} times the start's",
+            ".0%",
+            "right",
+        ),
         Column("n", "runs", align="right"),
     )
     return Table(columns, lines).markdown() if lines else NOT_RUN

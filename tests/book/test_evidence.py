@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from pathlib import Path
 
 import pytest
 
@@ -11,12 +12,13 @@ from ngdiff.book import evidence as words
 from ngdiff.book import evidence_tables as tables
 from ngdiff.book.evidence import OURSELVES, TITLES
 from ngdiff.book.saved import NOT_RUN
-from ngdiff.store.rows import write_rows
+from ngdiff.store.rows import read_rows, write_rows
 from ngdiff.study import evidence, verdicts
 from ngdiff.study.intervals import Interval
 from tests.helpers import long_rows
 from tests.helpers.long_rows import AUTO, POPULATIONS, TUNED, compare, everyone, made, whole
 
+ROOT = Path(__file__).resolve().parents[2]
 SAID = (words.in_short, words.answers, words.control, words.adaptive, words.stability)
 SHOWN = (
     tables.setup,
@@ -196,6 +198,16 @@ def test_the_table_marks_pairs_that_are_left_out_and_ends_of_the_rates():
     assert (npo["better"], kl["better"]) == ("it", "not matched")
     assert (ours["learning rate"], ours["tuning"], ours["better"]) == ("untuned", "none", "")
     assert npo[r"\|AUC − ½\|"] == "0.2"
+
+
+@pytest.mark.parametrize("name", ["matched", "tofu_matched", "muse_matched", "semeval_matched"])
+def test_every_benchmark_has_a_retain_measure_and_a_membership_test(name):
+    """Of rows as they are saved today: a renamed metric would leave a column out of the tables."""
+    rows = read_rows(ROOT / f"data/results/tiny/{name}.parquet")
+    known = [key for key in tables.BESIDE if all(row.get(key) is not None for row in rows)]
+    assert {"updates", "forwards", "seconds"} < set(known)
+    assert any(key.startswith("retain_") or key == "knowmem_r" for key in known)
+    assert all(0 <= tables._unfair(row) <= 0.5 for row in rows)
 
 
 # -------------------------------------------------------------------------------------------- ahead
