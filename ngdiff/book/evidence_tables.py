@@ -6,7 +6,6 @@ A table is a function of the evidence that returns markdown, "not run" without i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from typing import Any
 from ngdiff.book import evidence as sentences
 from ngdiff.book.evidence import (
     OPTIMIZERS,
-    OURSELVES,
     RULED,
     TITLES,
     bands,
@@ -25,37 +23,16 @@ from ngdiff.book.evidence import (
     wide,
     with_interval,
 )
+from ngdiff.book.evidence_runs import e1_tables, e5_tables, paragraphs, title
 from ngdiff.book.saved import NOT_RUN
-from ngdiff.methods.lookup import label, ordered
-from ngdiff.methods.recipes import family
-from ngdiff.store.table import DASH, Column, Table
+from ngdiff.methods.lookup import label
+from ngdiff.store.table import Column, Table
 from ngdiff.study import verdicts
-from ngdiff.study.intervals import Interval, mean, select
+from ngdiff.study.intervals import mean, select
 from ngdiff.study.rules import LABELS, run_label
-from ngdiff.study.verdicts import Evidence, whole_mean
+from ngdiff.study.verdicts import Evidence
 
 Row = dict[str, Any]
-BESIDE = {  # what stands beside the score of a run, where its benchmark has it
-    "loss_retain": "retain loss",
-    "retain_Q_A_ROUGE": "retain ROUGE-L",
-    "knowmem_r": "retain knowledge (ROUGE-L)",
-    "retain_regurgitation": "retain ROUGE-L",
-    "retain_knowledge": "retain knowledge",
-    "unfair": "|AUC − ½|",
-    "updates": "updates",
-    "forwards": "probe forwards",
-    "seconds": "seconds",
-}
-ENDS = {  # where a run without a stop ends
-    "model_utility": "model utility",
-    "loss_retain": "retain loss",
-    "loss_forget": "forget loss",
-    "forget_Q_A_ROUGE": "forget ROUGE-L",
-    "retain_Q_A_ROUGE": "retain ROUGE-L",
-    "forget_quality": "forget quality",
-    "updates": "updates",
-}
-AUCS = ("mia_loss", "mia_auc", "mia_min_k")  # of a membership test, by benchmark
 SHOWN = {
     "kappa_50": ("κ, median", ".3g"),
     "rho_50": ("ρ, median", ".2f"),
@@ -92,12 +69,7 @@ def setup(found: Evidence) -> str:
         Column("tuning", "tuning runs", align="right"),
         Column("runs", "reported runs", align="right"),
     )
-    return _with(Table(columns, lines).markdown(), left_out(found))
-
-
-def _with(*parts: str) -> str:
-    """Return the parts of a block that say something, with empty lines between."""
-    return "\n\n".join(filter(None, parts))
+    return paragraphs(Table(columns, lines).markdown(), left_out(found))
 
 
 def where(found: Evidence) -> str:
@@ -117,88 +89,7 @@ def where(found: Evidence) -> str:
         Column("best", "NGDiff − best fixed c", "+.3f", "right"),
     )
     missing = left_out(found, "geometry")
-    return _with(Table(columns, lines).markdown(), missing) if lines else NOT_RUN
-
-
-def e1_tables(found: Evidence) -> str:
-    """Return a table a data set: every run's score, what stands beside it, and the bill."""
-    tables = (f"**{_title(name)}**\n\n{_table(found, name)}" for name in found.names)
-    return _with(*tables, left_out(found))
-
-
-def _title(name: str) -> str:
-    title = TITLES[name].removeprefix("the ")
-    return title[0].upper() + title[1:]
-
-
-def _table(found: Evidence, name: str) -> str:
-    gaps = {row["method"]: row for row in verdicts.against(found, name)}
-    rows = [
-        row | {"unfair": _unfair(row)} if "unfair" not in row else row
-        for row in found.of("compare", name)
-    ]
-    parts = {**found.parts, "compare": {**found.parts["compare"], name: rows}}
-    shown = verdicts.shown(Evidence(parts), name, ("score", *BESIDE))
-    known = [key for key in BESIDE if any(line[key] is not None for line in shown)]
-    lines = []
-    for line in shown:
-        gap = gaps.get(line["method"]) if line["stepsize"] == "constant" else None
-        edge = ", an end" if gap and gap["edge"] else ""
-        constant = line["stepsize"] == "constant"
-        lines.append(
-            line
-            | {
-                "run": run_label(line["method"], line["stepsize"]),
-                "rate": f"{line['lr']:g}{edge}" if constant else "untuned",
-                "gap": _gap(gap),
-                "p": None if gap is None else gap["p_holm"],
-                "who": _winner(gap),
-                "tuning": _bill(line),
-            }
-        )
-    columns = (
-        Column("run"),
-        Column("rate", "learning rate"),
-        Column("score", format=".3f", align="right"),
-        Column("reached", "reached the level", ".0%", "right"),
-        *(Column(key, BESIDE[key], ".3g", "right") for key in known),
-        Column("tuning", "tuning", align="right"),
-        Column("gap", f"{OURSELVES} minus it [95 %]"),
-        Column("p", "p, Holm", ".2g", "right"),
-        Column("who", "better"),
-    )
-    return Table(columns, lines).markdown()
-
-
-def _bill(line: Row) -> str | None:
-    """Return what tuning a run took; None where the tuning runs are not there."""
-    if line["stepsize"] != "constant":
-        return "none"
-    runs, seconds = line["tuning_runs"], line["tuning_seconds"]
-    return f"{runs} runs, {seconds:.0f} s" if runs else None
-
-
-def _unfair(row: Row) -> float | None:
-    """Return |AUC − ½| of the membership test of a run, None where it has none."""
-    auc = next((row[key] for key in AUCS if row.get(key) is not None), None)
-    return None if auc is None else abs(auc - 0.5)
-
-
-def _gap(row: Row | None) -> str:
-    """Return mean and interval of a claim on pairs that both reached the level."""
-    if row is None:
-        return ""
-    if not row["both_n"]:
-        return DASH
-    both = Interval(**{f.name: row[f"both_{f.name}"] for f in fields(Interval)})
-    return spread(both) + (f", n = {both.n}" if both.n < row["n"] else "")
-
-
-def _winner(row: Row | None) -> str:
-    if row is None:
-        return ""
-    word = row["verdict"].removesuffix(" better")
-    return word.replace(f"tuned {family(row['method'])}", "it")
+    return paragraphs(Table(columns, lines).markdown(), missing) if lines else NOT_RUN
 
 
 def e2_table(found: Evidence) -> str:
@@ -214,7 +105,7 @@ def e2_table(found: Evidence) -> str:
         Column("best", "smallest in", ".0%", "right"),
     )
     missing = unrun(name for name in TITLES if name not in verdicts.weighed(found))
-    return _with(Table(columns, lines).markdown(), missing) if lines else NOT_RUN
+    return paragraphs(Table(columns, lines).markdown(), missing) if lines else NOT_RUN
 
 
 def e3_tables(found: Evidence) -> str:
@@ -242,9 +133,9 @@ def e3_tables(found: Evidence) -> str:
             ]
             starts = ", ".join(f"{lr:g}" for lr in sorted({r["lr"] for r in rows}))
             tables.append(
-                f"**{_title(name)}**, starts {starts}\n\n{Table(columns, lines).markdown()}"
+                f"**{title(name)}**, starts {starts}\n\n{Table(columns, lines).markdown()}"
             )
-    return _with(*tables, left_out(found, "adapt", RULED)) if tables else NOT_RUN
+    return paragraphs(*tables, left_out(found, "adapt", RULED)) if tables else NOT_RUN
 
 
 def e4_table(found: Evidence) -> str:
@@ -267,34 +158,6 @@ def e4_table(found: Evidence) -> str:
         Column("n", "runs", align="right"),
     )
     return Table(columns, lines).markdown() if lines else NOT_RUN
-
-
-def e5_tables(found: Evidence) -> str:
-    """Return the runs without a stop, a table a data set, in the order of the methods."""
-    columns = (
-        Column("run"),
-        Column("lr", "learning rate", align="right"),
-        *(Column(key, title, ".3g", "right") for key, title in ENDS.items()),
-    )
-    tables = []
-    for name in RULED:
-        if rows := found.of("fixed", name):
-            known = [key for key in ENDS if any(r.get(key) is not None for r in rows)]
-            groups: dict[tuple[str, str], list[Row]] = {}
-            for r in rows:
-                groups.setdefault((r["method"], r["stepsize"]), []).append(r)
-            lines = [
-                {
-                    "run": run_label(method, rule),
-                    "lr": f"{mine[0]['lr']:g}" if rule == "constant" else "untuned",
-                    **{key: whole_mean(mine, key) for key in ENDS if key in known},
-                }
-                for method in ordered({m for m, _ in groups})
-                for (m, rule), mine in groups.items()
-                if m == method
-            ]
-            tables.append(f"**{_title(name)}**\n\n{Table(columns, lines).markdown()}")
-    return _with(*tables, left_out(found, "fixed", RULED)) if tables else NOT_RUN
 
 
 def said(block: Callable[[Evidence], str]) -> Callable[[Path], str]:

@@ -7,7 +7,6 @@ and returns rows; `ngdiff.book.evidence` makes tables and sentences of them.
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +14,8 @@ from typing import Any
 
 from ngdiff.methods.recipes import family
 from ngdiff.store.rows import read_rows
-from ngdiff.study import evidence, protocol
-from ngdiff.study.claims import OURS, claims
+from ngdiff.study import evidence, protocol, regret
+from ngdiff.study.claims import claims
 from ngdiff.study.evidence import file_name as file_name
 from ngdiff.study.intervals import Interval, grouped, interval, mean, paired, select
 from ngdiff.study.trial import Trial
@@ -24,7 +23,6 @@ from ngdiff.study.trial import Trial
 Row = dict[str, Any]
 WORKS = 0.9  # E4: the share of the utility that a working rate keeps at least
 BLOWN = 5.0  # E4: how many times the start's retain loss is too much
-DRAWS = 2000  # of E2's bootstrap
 PARTS = ("tuning", "compare", "adapt", "bands", "fixed", "levels", "geometry")
 
 
@@ -84,86 +82,17 @@ def against(found: Evidence, name: str) -> list[Row]:
 
 # ------------------------------------------------------------------------------------------ E2
 def regrets(found: Evidence) -> list[Row]:
-    """Return a row a way to weigh the gradients: its regret on each data set, and the largest.
-
-    Regret is the best mean score of these ways on a data set minus the way's own. Data sets on
-    which not every way was run are left out. `low`, `high`: the 95 % bootstrap interval of the
-    largest regret, the units of every set drawn anew. `best`: in which share of the draws no way
-    has a smaller largest regret.
-    """
-    if not (scores := _every(found)):
-        return []
-    generator = random.Random(0)
-    draws = [_largest(_drawn(scores, generator)) for _ in range(DRAWS)]
-    least = [min(draw.values()) for draw in draws]
-    regret = _regret({name: _means(by_way) for name, by_way in scores.items()})
-    rows = []
-    for way in WAYS:
-        spread = sorted(draw[way] for draw in draws)
-        rows.append(
-            {
-                "method": way[0],
-                "stepsize": way[1],
-                **{name: regret[name][way] for name in regret},
-                "largest": max(regret[name][way] for name in regret),
-                "low": spread[round(0.025 * (DRAWS - 1))],
-                "high": spread[round(0.975 * (DRAWS - 1))],
-                "best": mean([draw[way] == low for draw, low in zip(draws, least, strict=True)]),
-            }
-        )
-    return sorted(rows, key=lambda row: row["largest"])
-
-
-Way = tuple[str, str]
-
-
-WAYS: list[Way] = [*((method, "constant") for method in evidence.CONTROLS), (OURS, "autolr")]
+    """Return the regrets of the data sets (`ngdiff.study.regret`)."""
+    return regret.regrets(_compared(found))
 
 
 def weighed(found: Evidence) -> list[str]:
     """Return the data sets on which every way of E2 was run."""
-    return list(_every(found))
+    return list(regret.scored(_compared(found)))
 
 
-def _every(found: Evidence) -> dict[str, dict[Way, list[float]]]:
-    """Return data set → `_scores`, where every way was run."""
-    every = {name: _scores(found.of("compare", name)) for name in found.names}
-    return {name: by_way for name, by_way in every.items() if by_way}
-
-
-def _scores(rows: Sequence[Row]) -> dict[Way, list[float]]:
-    """Return way → the mean score of every unit that all ways have; {} where there is none."""
-    by_way = {way: grouped(select(rows, method=way[0], stepsize=way[1]), "score") for way in WAYS}
-    units = sorted(set.intersection(*(set(of_way) for of_way in by_way.values())))
-    return {way: [mean(of[u]) for u in units] for way, of in by_way.items()} if units else {}
-
-
-def _means(by_way: Mapping[Way, Sequence[float]]) -> dict[Way, float]:
-    return {way: mean(values) for way, values in by_way.items()}
-
-
-def _drawn(
-    scores: Mapping[str, Mapping[Way, Sequence[float]]], generator: random.Random
-) -> dict[str, dict[Way, float]]:
-    """Return mean scores over units drawn anew: the same units for every way of a data set."""
-    drawn = {}
-    for name, by_way in scores.items():
-        units = len(next(iter(by_way.values())))
-        chosen = [int(generator.random() * units) for _ in range(units)]
-        drawn[name] = {way: mean([values[i] for i in chosen]) for way, values in by_way.items()}
-    return drawn
-
-
-def _regret(means: Mapping[str, Mapping[Way, float]]) -> dict[str, dict[Way, float]]:
-    return {
-        name: {way: max(by_way.values()) - value for way, value in by_way.items()}
-        for name, by_way in means.items()
-    }
-
-
-def _largest(means: Mapping[str, Mapping[Way, float]]) -> dict[Way, float]:
-    regret = _regret(means)
-    return {way: max(of[way] for of in regret.values()) for way in next(iter(regret.values()))}
+def _compared(found: Evidence) -> dict[str, list[Row]]:
+    return {name: found.of("compare", name) for name in found.names}
 
 
 # ------------------------------------------------------------------------------------------ E3

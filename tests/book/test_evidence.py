@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from ngdiff.book import evidence as words
+from ngdiff.book import evidence_runs as runs
 from ngdiff.book import evidence_tables as tables
 from ngdiff.book.evidence import OURSELVES, TITLES
 from ngdiff.book.saved import NOT_RUN
@@ -152,9 +153,9 @@ def test_a_range_without_a_test_names_no_winner():
     assert {c["verdict"] for c in claims} == {f"{OURSELVES} in every pair"}
     assert "is worse than no method, and better than no method" in words.in_short(found)
     assert "higher than no method. It is undecided against " in words.answers(found)
-    cells = [tables._gap(c) for c in claims]
+    cells = [runs._gap(c) for c in claims]
     assert all(cell.endswith("(range)") for cell in cells), "and it is no 95 % interval"
-    assert tables._winner(claims[0]) == f"{OURSELVES} in every pair"
+    assert runs._winner(claims[0]) == f"{OURSELVES} in every pair"
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_a_range_without_a_test_names_no_winner():
     ],
 )
 def test_a_verdict_is_shown_as_it_or_ours(verdict, shown):
-    assert tables._winner({"verdict": verdict, "method": "npo-0.9"}) == shown
+    assert runs._winner({"verdict": verdict, "method": "npo-0.9"}) == shown
 
 
 def test_the_table_marks_pairs_that_are_left_out_and_ends_of_the_rates():
@@ -204,10 +205,10 @@ def test_the_table_marks_pairs_that_are_left_out_and_ends_of_the_rates():
 def test_every_benchmark_has_a_retain_measure_and_a_membership_test(name):
     """Of rows as they are saved today: a renamed metric would leave a column out of the tables."""
     rows = read_rows(ROOT / f"data/results/tiny/{name}.parquet")
-    known = [key for key in tables.BESIDE if all(row.get(key) is not None for row in rows)]
+    known = [key for key in runs.BESIDE if all(row.get(key) is not None for row in rows)]
     assert {"updates", "forwards", "seconds"} < set(known)
     assert any(key.startswith("retain_") or key == "knowmem_r" for key in known)
-    assert all(0 <= tables._unfair(row) <= 0.5 for row in rows)
+    assert all(0 <= runs._unfair(row) <= 0.5 for row in rows)
 
 
 # -------------------------------------------------------------------------------------------- ahead

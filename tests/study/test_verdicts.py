@@ -7,7 +7,7 @@ import pytest
 from ngdiff.store.rows import write_rows
 from ngdiff.study import evidence, verdicts
 from ngdiff.study.claims import OURS
-from ngdiff.study.verdicts import WAYS
+from ngdiff.study.regret import WAYS
 from tests.helpers import long_rows
 from tests.helpers.long_rows import AUTO, POPULATIONS, TUNED, compare, everyone, made, run
 
