@@ -30,212 +30,260 @@ TITLES = {
     "tofu": "TOFU's rows",
     "lume": "LUME's rows",
 }
+FIRST = ("tofu", "lume", "authors")  # of the README, real rows first
+RULED = ("authors", "tofu")  # the data sets of E3
+OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}
+DIGITS = 3  # of a printed score
 
 
 @lru_cache(maxsize=2)
-def _load(folder: Path, changed: int) -> Evidence:
+def _load(folder: Path, files: tuple[tuple[str, int], ...]) -> Evidence:
     return verdicts.load(folder)
 
 
 def load(root: Path) -> Evidence:
     """Return the saved evidence of a checkout."""
     folder = root / "data/results/tiny"
-    newest = max((p.stat().st_mtime_ns for p in folder.glob("evidence_*")), default=0)
-    return _load(folder, newest)
+    seen = [*folder.glob("evidence_*"), *verdicts.protocol_of(folder).rglob("*.parquet")]
+    return _load(folder, tuple(sorted((str(path), path.stat().st_mtime_ns) for path in seen)))
 
 
+# ------------------------------------------------------------------------------------------ words
 def listed(methods: Iterable[str]) -> str:
     """Return labels as "A, B and C", or "no method"."""
-    names = [label(m) for m in ordered(methods)]
-    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]])) or "no method"
+    return joined([label(m) for m in ordered(methods)]) or "no method"
 
 
-def _won(found: Evidence, name: str) -> dict[str, list[str]]:
-    """Return "worse", "better", "open", "apart" → the methods of E1 on a data set."""
+def joined(names: Sequence[str]) -> str:
+    """Return names as "A, B and C"; "" of none."""
+    return " and ".join(filter(None, [", ".join(names[:-1]), *names[-1:]]))
+
+
+def left_out(found: Evidence, part: str = "compare", names: Iterable[str] = TITLES) -> str:
+    """Return a sentence with the data sets of which a part was not run; "" where all were."""
+    return unrun(name for name in names if not found.of(part, name))
+
+
+def unrun(names: Iterable[str]) -> str:
+    """Return a sentence that names data sets as not run; "" for none."""
+    titles = joined([TITLES[name] for name in names])
+    return f"On {titles}: {NOT_RUN}." if titles else ""
+
+
+def spread(found: Interval, form: str = "+.3f") -> str:
+    """Return mean and interval as text; a range, which is no 95 % interval, says so."""
+    mean, low, high = found.mean, found.low, found.high
+    if low is None or high is None:
+        return f"{mean:{form}}"
+    kind = "" if found.kind == "95 %" else " (range)"
+    return f"{mean:{form}} [{low:{form}}, {high:{form}}]{kind}"
+
+
+# ------------------------------------------------------------------------------------------ E1
+def _sides(found: Evidence, name: str) -> dict[str, list[str]]:
+    """Return "worse", "better", "open", "apart" → the methods of E1 on a data set.
+
+    Only a test names a side: without one, as with fewer than three units, a method is "open".
+    "apart": there is no pair in which both runs reached the level.
+    """
+    words = {f"{OURSELVES} better": "better", "not matched": "apart"}
     sides: dict[str, list[str]] = {"worse": [], "better": [], "open": [], "apart": []}
     for row in verdicts.against(found, name):
-        word = row["verdict"]
-        side = (
-            "worse"
-            if word.startswith("tuned")
-            else "better"
-            if word.startswith(OURSELVES)
-            else "apart"
-            if word == "not matched"
-            else "open"
-        )
-        sides[side].append(row["method"])
+        beaten = row["verdict"].startswith("tuned ") and row["verdict"].endswith(" better")
+        sides["worse" if beaten else words.get(row["verdict"], "open")].append(row["method"])
     return sides
 
 
 def in_short(found: Evidence) -> str:
     """Return the README's findings, the losing ones first."""
-    lines = []
-    for name in _first(found):
-        sides = _won(found, name)
-        units = len({(r["data"], r["target_seed"]) for r in found.of("compare", name)})
-        open_ = f" Undecided: {listed(sides['open'])}." if sides["open"] else ""
-        apart = f" Not comparable: {listed(sides['apart'])}." if sides["apart"] else ""
-        lines.append(
-            f"On {TITLES[name]} ({units} {_unit(found, name)}) {OURSELVES} is worse than "
-            f"{listed(sides['worse'])}, and better than {listed(sides['better'])}.{open_}{apart}"
-        )
+    lines = [_short(found, name) for name in FIRST if name in found.names]
     lines += [control(found), adaptive(found), _too_far(found)]
-    return "\n".join(f"- {line}" for line in lines if line)
+    lines = [line for line in lines if line and line != NOT_RUN]
+    return "\n".join(f"- {line}" for line in [*lines, left_out(found)] if line)
 
 
-def _first(found: Evidence) -> list[str]:
-    """Return the data sets of E1 that were run, real rows first."""
-    return [name for name in ("tofu", "lume", "authors") if name in found.names]
-
-
-def _unit(found: Evidence, name: str) -> str:
-    several = len({r["data"] for r in found.of("compare", name)}) > 1
-    return "populations" if several else "models"
-
-
-def _too_far(found: Evidence) -> str:
-    """Say how far our method forgets without a stop, against rows that were never seen."""
-    walked = select(found.of("fixed", "authors"), method=OURS, stepsize="autolr")
-    starts = select(found.of("levels", "authors"), model="start")
-    if not (walked and starts):
-        return ""
-    ended, level = (mean([r[key] for r in rows]) for rows, key in _ends(walked, starts))
-    verdict = "forgets too much" if ended > 1.5 * level else "ends near the level"
+def _short(found: Evidence, name: str) -> str:
+    rows, sides = found.of("compare", name), _sides(found, name)
+    units = len({(r["data"], r["target_seed"]) for r in rows})
+    unit = "population" if len({r["data"] for r in rows}) > 1 else "model"
+    where = f"On {TITLES[name]} ({units} {unit}{'s' if units > 1 else ''})"
+    if not any(sides.values()):
+        return f"{where} there are no runs to compare."
+    open_ = f" Undecided: {listed(sides['open'])}." if sides["open"] else ""
+    apart = f" Not comparable: {listed(sides['apart'])}." if sides["apart"] else ""
     return (
-        f"Without a stop {OURSELVES} {verdict}: its forget loss ends at {ended:.1f}, the hold-out "
-        f"level is {level:.1f}."
+        f"{where} untuned {OURSELVES} is worse than {listed(sides['worse'])}, and better than "
+        f"{listed(sides['better'])}, each of them tuned.{open_}{apart}"
     )
-
-
-def _ends(walked: Sequence[Row], starts: Sequence[Row]) -> list[tuple[Sequence[Row], str]]:
-    return [(walked, "loss_forget"), (starts, "loss_holdout")]
-
-
-def ahead(found: Evidence, name: str) -> str:
-    """Return which rivals score above NGDiff on a data set: the first sentence of its page."""
-    if name not in found.names:
-        return f"The long comparison on {TITLES[name]}: {NOT_RUN}."
-    lines = verdicts.shown(found, name, ("score",))
-    by_run = {(line["method"], line["stepsize"]): line["score"] for line in lines}
-    rivals = [
-        r for r in lines if r["stepsize"] == "constant" and r["method"] in _rivals(found, name)
-    ]
-    said = []
-    for rule, what in (("autolr", OURSELVES), ("constant", "tuned NGDiff")):
-        ours = by_run[OURS, rule]
-        above = [r for r in rivals if r["score"] > ours]
-        those = ", ".join(f"{label(r['method'])} ({r['score']:.3f})" for r in above)
-        said.append(
-            f"{len(above)} of {len(rivals)} tuned rivals score above {what} ({ours:.3f})"
-            + (f": {those}." if above else ".")
-        )
-    title = TITLES[name]
-    return f"In the long comparison on {title}, {said[0]} {said[1]}"
-
-
-def _rivals(found: Evidence, name: str) -> set[str]:
-    """Return the tuned candidates of the rivals of every page."""
-    return {
-        r["method"] for r in found.of("compare", name) if family(r["method"]) in evidence.RIVALS
-    }
 
 
 def answers(found: Evidence) -> str:
     """Return the answer of E1 on every data set, a sentence each."""
     lines = []
     for name in found.names:
-        sides = _won(found, name)
+        sides = _sides(found, name)
         said = [
             f"On {TITLES[name]} {OURSELVES} scores **lower** than {listed(sides['worse'])}.",
             f"It scores higher than {listed(sides['better'])}.",
             f"It is undecided against {listed(sides['open'])}." if sides["open"] else "",
             f"There is no pair to compare with {listed(sides['apart'])}." if sides["apart"] else "",
         ]
-        lines.append("- " + " ".join(filter(None, said)))
-    return "\n".join(lines)
+        if not any(sides.values()):
+            said = [f"On {TITLES[name]} there are no runs to compare."]
+        lines.append(" ".join(filter(None, said)))
+    return "\n".join(f"- {line}" for line in [*lines, left_out(found)] if line)
 
 
+def ahead(found: Evidence, name: str) -> str:
+    """Return which rivals score above NGDiff on a data set: the first sentence of its page.
+
+    Scores are compared as they are printed.
+    """
+    lines = verdicts.shown(found, name, ("score",))
+    by_run = {(line["method"], line["stepsize"]): line for line in lines}
+    rivals = [
+        line
+        for line in lines
+        if line["stepsize"] == "constant" and family(line["method"]) in evidence.RIVALS
+    ]
+    said = []
+    for rule, what in (("autolr", OURSELVES), ("constant", "tuned NGDiff")):
+        if ours := by_run.get((OURS, rule)):
+            least = round(ours["score"], DIGITS)
+            above = [line for line in rivals if round(line["score"], DIGITS) > least]
+            those = ", ".join(f"{label(line['method'])} ({_scored(line)})" for line in above)
+            score = "scores" if len(above) == 1 else "score"
+            said.append(
+                f"{len(above)} of {len(rivals)} tuned rivals {score} higher on average than {what} "
+                f"({_scored(ours)})" + (f": {those}." if above else ".")
+            )
+    if not (said and rivals):
+        return f"The long comparison on {TITLES[name]}: {NOT_RUN}."
+    return f"In the long comparison on {TITLES[name]}, {' '.join(said)}"
+
+
+def _scored(line: Row) -> str:
+    """Return a mean score, and the share of runs that reached the level unless all did."""
+    short = "" if line["reached"] == 1 else f"; {line['reached']:.0%} of runs reached the level"
+    return f"{line['score']:.{DIGITS}f}{short}"
+
+
+# ------------------------------------------------------------------------------------------ E2
 def control(found: Evidence) -> str:
-    """Return the answer of E2 in sentences."""
+    """Return the answer of E2 in sentences. Ways that are printed as equal are all named."""
     rows = verdicts.regrets(found)
     if not rows:
         return NOT_RUN
-    best = rows[0]
-    ours = next(r for r in rows if (r["method"], r["stepsize"]) == (OURS, "autolr"))
-    tuned = next(r for r in rows if (r["method"], r["stepsize"]) == (OURS, "constant"))
-    names = ", ".join(
-        f"{run_label(r['method'], r['stepsize'])} {with_interval(r)}" for r in (ours, tuned)
-    )
-    return (
-        f"Over {len(found.names)} data sets {run_label(best['method'], best['stepsize'])} has the "
-        f"smallest largest regret, {with_interval(best)}. It is the smallest in "
-        f"{best['best']:.0%} of the bootstrap draws. For comparison: {names}."
-    )
+    least = round(rows[0]["largest"], DIGITS)
+    best = [r for r in rows if round(r["largest"], DIGITS) == least]
+    names = joined([run_label(r["method"], r["stepsize"]) for r in best])
+    shares = joined([f"{r['best']:.0%}" for r in best])
+    ours = [r for r in rows if r["method"] == OURS and r not in best]
+    beside = joined([f"{run_label(r['method'], r['stepsize'])} {with_interval(r)}" for r in ours])
+    said = [
+        f"Over {len(verdicts.weighed(found))} of {len(TITLES)} data sets {names} "
+        f"{'stays' if len(best) == 1 else 'stay'} closest to the best way to weigh the gradients.",
+        f"The largest regret, a distance from the best mean score, is "
+        f"{joined([with_interval(r) for r in best])}.",
+        f"It is the smallest in {shares} of the bootstrap draws.",
+        f"For comparison: {beside}." if beside else "",
+    ]
+    return " ".join(filter(None, said))
 
 
 def with_interval(row: Row) -> str:
     """Return the largest regret of a row of E2, with its interval."""
-    return f"{row['largest']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
-def adaptive(found: Evidence) -> str:
-    """Return the answer of E3 in sentences."""
-    said = []
-    for name in ("authors", "tofu"):
-        if rows := found.of("adapt", name):
-            other, gap = verdicts.adapts(rows)
-            verb = {"above": "adds to", "below": "takes from"}.get(
-                gap.sign, "changes nothing sure of"
-            )
-            said.append(
-                f"On {TITLES[name]} AutoLR after its first search {verb} the score of "
-                f"“{LABELS[other]}”: {spread(gap)}."
-            )
-    return " ".join(said)
-
-
-def spread(found: Interval) -> str:
-    span = "" if found.low is None else f" [{found.low:+.3f}, {found.high:+.3f}]"
-    return f"{found.mean:+.3f}{span}"
-
-
-def stability(found: Evidence) -> str:
-    """Return the answer of E4 in sentences."""
-    rows = bands(found)
-    if not rows:
-        return NOT_RUN
-    said = []
-    for optimizer in evidence.BANDS:
-        mine = sorted(
-            (r for r in rows if r["optimizer"] == optimizer), key=lambda r: -(r["decades"] or -1)
-        )
-        widest = mine[0]
-        ours = next(r for r in mine if r["method"] == OURS)
-        same = [r["method"] for r in mine if r["decades"] == widest["decades"]]
-        said.append(
-            f"Under {optimizer.upper() if optimizer == 'sgd' else 'AdamW'} {listed(same)} "
-            f"{'has' if len(same) == 1 else 'have'} the widest band, {wide(widest)} decades; "
-            f"NGDiff has {wide(ours)}."
-        )
-    return " ".join(said)
-
-
-def wide(row: Row) -> str:
-    return "none" if row["decades"] is None else f"{row['decades']:g}"
-
-
-def bands(found: Evidence) -> list[Row]:
-    rows = found.of("bands", "authors")
-    return verdicts.bands(rows, found.of("levels", "authors")) if rows else []
+    largest, low, high = (f"{row[key]:.{DIGITS}f}" for key in ("largest", "low", "high"))
+    return f"{largest} [{low}, {high}]"
 
 
 def gains(found: Evidence) -> dict[str, dict[str, float]]:
     """Return data set → the score of tuned NGDiff minus GradDiff(0.5)'s, and minus the best c's."""
     rows, gained = verdicts.regrets(found), {}
-    for name in found.names:
+    for name in verdicts.weighed(found):
         regret = {r["method"]: r[name] for r in select(rows, stepsize="constant")}
         best = min(regret[method] for method in evidence.MIXTURES)
         others = {label("graddiff-0.5"): regret["graddiff-0.5"], "the best fixed c": best}
         gained[TITLES[name]] = {what: value - regret[OURS] for what, value in others.items()}
     return gained
+
+
+# ------------------------------------------------------------------------------------------ E3
+def adaptive(found: Evidence) -> str:
+    """Return the answer of E3 in sentences.
+
+    AutoLR adapts where the test says so; a range of fewer than three units decides nothing.
+    """
+    said = []
+    for name in RULED:
+        if gap := verdicts.adapts(found.of("adapt", name)):
+            other, by = gap
+            sign = by.sign if by.kind == "95 %" else "undecided"
+            answer = {
+                "above": "AutoLR adapts after its first search",
+                "below": "AutoLR does not gain from adapting",
+            }.get(sign, "it is undecided whether AutoLR gains from adapting")
+            said.append(
+                f"On {TITLES[name]} {answer}: its score minus that of “{LABELS[other]}” is "
+                f"{spread(by)}."
+            )
+    missing = left_out(found, "adapt", RULED)
+    return " ".join(filter(None, [*said, missing])) if said else NOT_RUN
+
+
+# ------------------------------------------------------------------------------------------ E4
+def stability(found: Evidence) -> str:
+    """Return the answer of E4 in sentences."""
+    said = []
+    for optimizer, title in OPTIMIZERS.items():
+        mine = select(bands(found), optimizer=optimizer)
+        width = max((r["decades"] for r in mine if r["decades"] is not None), default=None)
+        ours = [wide(r) for r in mine if r["method"] == OURS and r["decades"] != width]
+        widest = [r for r in mine if r["decades"] == width]
+        words = f"Under {title}, of the rates that were tried, "
+        if not mine:
+            said.append(f"Under {title}: {NOT_RUN}.")
+        elif width is None:
+            said.append(f"{words}none works in every unit, with any method.")
+        else:
+            said.append(
+                f"{words}{listed(r['method'] for r in widest)} "
+                f"{'has' if len(widest) == 1 else 'have'} the widest band, {_decades(width)}"
+                + "".join(f"; {label(OURS)} has {band}" for band in ours)
+                + "."
+            )
+    return " ".join(said) if bands(found) else NOT_RUN
+
+
+def _decades(width: float) -> str:
+    return f"{width:g} decade{'' if width == 1 else 's'}"
+
+
+def wide(row: Row) -> str:
+    """Return the width of a band in decades: "≥ 2" where it may go on beyond the rates."""
+    if row["decades"] is None:
+        return "none"
+    return f"{'≥ ' if row['edge'] else ''}{row['decades']:g}"
+
+
+def bands(found: Evidence) -> list[Row]:
+    """Return the bands of E4, [] where it was not run."""
+    return verdicts.bands(found.of("bands", "authors"), found.of("levels", "authors"))
+
+
+# ------------------------------------------------------------------------------------------ E5
+def _too_far(found: Evidence) -> str:
+    """Say how far our method forgets without a stop, against rows that were never seen."""
+    starts = select(found.of("levels", "authors"), model="start")
+    level = {(r["data"], r["target_seed"]): r["loss_holdout"] for r in starts}
+    walked = [
+        (r["loss_forget"], level.get((r["data"], r["target_seed"])))
+        for r in select(found.of("fixed", "authors"), method=OURS, stepsize="autolr")
+    ]
+    if not walked or any(None in pair or pair[0] <= pair[1] for pair in walked):
+        return ""
+    ended, least = (mean(values) for values in zip(*walked, strict=True))
+    return (
+        f"Without a stop {OURSELVES} forgets too much: on {TITLES['authors']} its forget loss ends "
+        f"at {ended:.1f}, the hold-out level is {least:.1f}."
+    )

@@ -5,34 +5,34 @@ A table is a function of the evidence that returns markdown, "not run" without i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ngdiff.book import evidence as sentences
-from ngdiff.book.evidence import OURSELVES, TITLES, bands, gains, spread, wide, with_interval
+from ngdiff.book.evidence import (
+    OPTIMIZERS,
+    RULED,
+    TITLES,
+    bands,
+    gains,
+    left_out,
+    spread,
+    unrun,
+    wide,
+    with_interval,
+)
+from ngdiff.book.evidence_runs import e1_tables, e5_tables, paragraphs, title
 from ngdiff.book.saved import NOT_RUN
-from ngdiff.methods.lookup import label, ordered
-from ngdiff.store.table import DASH, Column, Table
+from ngdiff.methods.lookup import label
+from ngdiff.store.table import Column, Table
 from ngdiff.study import verdicts
 from ngdiff.study.intervals import mean, select
 from ngdiff.study.rules import LABELS, run_label
 from ngdiff.study.verdicts import Evidence
 
 Row = dict[str, Any]
-BESIDE = {  # what stands beside the score of a run, where its benchmark has it
-    "loss_retain": "retain loss",
-    "retain_Q_A_ROUGE": "retain ROUGE-L",
-    "knowmem_r": "retain knowledge",
-    "unfair": "|AUC − ½|",
-    "updates": "updates",
-    "forwards": "probe forwards",
-    "seconds": "seconds",
-}
-AUCS = ("mia_loss", "mia_auc", "privleak_auc")  # of a membership test, by benchmark
-
-
 SHOWN = {
     "kappa_50": ("κ, median", ".3g"),
     "rho_50": ("ρ, median", ".2f"),
@@ -69,18 +69,18 @@ def setup(found: Evidence) -> str:
         Column("tuning", "tuning runs", align="right"),
         Column("runs", "reported runs", align="right"),
     )
-    return Table(columns, lines).markdown()
+    return paragraphs(Table(columns, lines).markdown(), left_out(found))
 
 
 def where(found: Evidence) -> str:
     """Return κ, ρ and the shares inside Eq. 7 of every data set, beside what weights gave."""
-    lines = []
+    lines, gained_by = [], {name: by.values() for name, by in gains(found).items()}
     for name in found.names:
         rows = [r for r in found.of("geometry", name) if r["steps"]]
         if not rows:
             continue
         middle = {key: mean([r[key] for r in rows]) for key in rows[0] if key in SHOWN}
-        gained = dict(zip(("gain", "best"), gains(found)[TITLES[name]].values(), strict=True))
+        gained = dict(zip(("gain", "best"), gained_by.get(TITLES[name], (None, None)), strict=True))
         lines.append({"set": TITLES[name], **middle, **gained})
     columns = (
         Column("set", "data set"),
@@ -88,83 +88,8 @@ def where(found: Evidence) -> str:
         Column("gain", "NGDiff − GradDiff(0.5)", "+.3f", "right"),
         Column("best", "NGDiff − best fixed c", "+.3f", "right"),
     )
-    return Table(columns, lines).markdown() if lines else NOT_RUN
-
-
-def e1_tables(found: Evidence) -> str:
-    """Return a table a data set: every run's score, what stands beside it, and the bill."""
-    return "\n\n".join(f"**{_title(name)}**\n\n{_table(found, name)}" for name in found.names)
-
-
-def _title(name: str) -> str:
-    title = TITLES[name].removeprefix("the ")
-    return title[0].upper() + title[1:]
-
-
-def _table(found: Evidence, name: str) -> str:
-    gaps = {row["method"]: row for row in verdicts.against(found, name)}
-    rows = [
-        row | {"unfair": _unfair(row)} if "unfair" not in row else row
-        for row in found.of("compare", name)
-    ]
-    parts = {**found.parts, "compare": {**found.parts["compare"], name: rows}}
-    shown = verdicts.shown(Evidence(parts), name, ("score", *BESIDE))
-    known = [key for key in BESIDE if any(line[key] is not None for line in shown)]
-    lines = []
-    for line in shown:
-        gap = gaps.get(line["method"]) if line["stepsize"] == "constant" else None
-        edge = ", an end" if gap and gap["edge"] else ""
-        constant = line["stepsize"] == "constant"
-        lines.append(
-            line
-            | {
-                "run": run_label(line["method"], line["stepsize"]),
-                "rate": f"{line['lr']:g}{edge}" if constant else "untuned",
-                "gap": _gap(gap),
-                "p": None if gap is None else gap["p_holm"],
-                "who": _winner(gap),
-                "tuning": f"{line['tuning_runs']} runs, {line['tuning_seconds']:.0f} s"
-                if line["tuning_runs"]
-                else "none",
-            }
-        )
-    columns = (
-        Column("run"),
-        Column("rate", "learning rate"),
-        Column("score", format=".3f", align="right"),
-        Column("reached", "reached the level", ".0%", "right"),
-        *(Column(key, BESIDE[key], ".3g", "right") for key in known),
-        Column("tuning", "tuning", align="right"),
-        Column("gap", f"{OURSELVES} minus it [95 %]"),
-        Column("p", "p, Holm", ".2g", "right"),
-        Column("who", "better"),
-    )
-    return Table(columns, lines).markdown()
-
-
-def _unfair(row: Row) -> float | None:
-    """Return |AUC − ½| of the membership test of a run, None where it has none."""
-    auc = next((row[key] for key in AUCS if row.get(key) is not None), None)
-    return None if auc is None else abs(auc - 0.5)
-
-
-def _gap(row: Row | None) -> str:
-    """Return mean and interval of a claim on pairs that both reached the level."""
-    if row is None:
-        return ""
-    if not row["both_n"]:
-        return DASH
-    low, high = row["both_low"], row["both_high"]
-    span = "" if low is None else f" [{low:+.3f}, {high:+.3f}]"
-    part = f", n = {row['both_n']}" if row["both_n"] < row["n"] else ""
-    return f"{row['both_mean']:+.3f}{span}{part}"
-
-
-def _winner(row: Row | None) -> str:
-    if row is None:
-        return ""
-    word = row["verdict"].removesuffix(" better")
-    return "it" if word.startswith("tuned") else word
+    missing = left_out(found, "geometry")
+    return paragraphs(Table(columns, lines).markdown(), missing) if lines else NOT_RUN
 
 
 def e2_table(found: Evidence) -> str:
@@ -175,11 +100,12 @@ def e2_table(found: Evidence) -> str:
     ]
     columns = (
         Column("run", "weights"),
-        *(Column(name, TITLES[name], ".3f", "right") for name in found.names),
+        *(Column(name, TITLES[name], ".3f", "right") for name in verdicts.weighed(found)),
         Column("all", "largest [95 %]"),
         Column("best", "smallest in", ".0%", "right"),
     )
-    return Table(columns, lines).markdown() if lines else NOT_RUN
+    missing = unrun(name for name in TITLES if name not in verdicts.weighed(found))
+    return paragraphs(Table(columns, lines).markdown(), missing) if lines else NOT_RUN
 
 
 def e3_tables(found: Evidence) -> str:
@@ -195,23 +121,27 @@ def e3_tables(found: Evidence) -> str:
         Column("n", "runs", align="right"),
     )
     tables = []
-    for name in ("authors", "tofu"):
+    for name in RULED:
         if rows := found.of("adapt", name):
             lines = [
-                row | {"rule": LABELS[row["stepsize"]], "spread": spread(row["spread"])}
+                row
+                | {
+                    "rule": LABELS[row["stepsize"]],
+                    "spread": row["spread"] and spread(row["spread"], ".3f"),
+                }
                 for row in verdicts.adapting(rows)
             ]
             starts = ", ".join(f"{lr:g}" for lr in sorted({r["lr"] for r in rows}))
             tables.append(
-                f"**{_title(name)}**, starts {starts}\n\n{Table(columns, lines).markdown()}"
+                f"**{title(name)}**, starts {starts}\n\n{Table(columns, lines).markdown()}"
             )
-    return "\n\n".join(tables) or NOT_RUN
+    return paragraphs(*tables, left_out(found, "adapt", RULED)) if tables else NOT_RUN
 
 
 def e4_table(found: Evidence) -> str:
     """Return the bands as a table."""
     lines = [
-        row | {"width": wide(row), "optimizer": {"adamw": "AdamW", "sgd": "SGD"}[row["optimizer"]]}
+        row | {"width": wide(row), "optimizer": OPTIMIZERS[row["optimizer"]]}
         for row in bands(found)
     ]
     columns = (
@@ -219,53 +149,15 @@ def e4_table(found: Evidence) -> str:
         Column("optimizer"),
         Column("width", "working band, decades", align="right"),
         Column("nan", "runs that end in NaN", ".0%", "right"),
-        Column("blown", "retain loss above 5 times the start's", ".0%", "right"),
+        Column(
+            "blown",
+            f"NaN, or retain loss above {verdicts.BLOWN:g} times the start's",
+            ".0%",
+            "right",
+        ),
         Column("n", "runs", align="right"),
     )
     return Table(columns, lines).markdown() if lines else NOT_RUN
-
-
-def e5_tables(found: Evidence) -> str:
-    """Return the runs without a stop, a table a data set, in the order of the methods."""
-    columns = (
-        Column("run"),
-        Column("lr", "learning rate", align="right"),
-        *(
-            Column(key, title, ".3g", "right")
-            for key, title in {
-                "model_utility": "model utility",
-                "loss_retain": "retain loss",
-                "loss_forget": "forget loss",
-                "forget_Q_A_ROUGE": "forget ROUGE-L",
-                "retain_Q_A_ROUGE": "retain ROUGE-L",
-                "forget_quality": "forget quality",
-                "updates": "updates",
-            }.items()
-        ),
-    )
-    tables = []
-    for name in ("authors", "tofu"):
-        if rows := found.of("fixed", name):
-            groups: dict[tuple[str, str], list[Row]] = {}
-            for r in rows:
-                groups.setdefault((r["method"], r["stepsize"]), []).append(r)
-            lines = [
-                {
-                    "run": run_label(method, rule),
-                    "lr": f"{mine[0]['lr']:g}" if rule == "constant" else "untuned",
-                    **{c.key: _mean(mine, c.key) for c in columns[2:]},
-                }
-                for method in ordered({m for m, _ in groups})
-                for (m, rule), mine in groups.items()
-                if m == method
-            ]
-            tables.append(f"**{_title(name)}**\n\n{Table(columns, lines).markdown()}")
-    return "\n\n".join(tables) or NOT_RUN
-
-
-def _mean(rows: Sequence[Row], key: str) -> float | None:
-    known = [r[key] for r in rows if r.get(key) is not None and r[key] == r[key]]
-    return mean(known) if known else None
 
 
 def said(block: Callable[[Evidence], str]) -> Callable[[Path], str]:
@@ -273,9 +165,12 @@ def said(block: Callable[[Evidence], str]) -> Callable[[Path], str]:
 
     def filled(root: Path) -> str:
         found = sentences.load(root)
-        return block(found) if found.names else NOT_RUN
+        return (block(found) if found.names else "") or NOT_RUN
 
     return filled
+
+
+PAGES = ("authors", "tofu", "news", "lume")  # the data sets of notebooks 06 to 09
 
 
 def _ahead(name: str, root: Path) -> str:
@@ -295,5 +190,5 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "e4-table": said(e4_table),
     "e5-tables": said(e5_tables),
     "where": said(where),
-    **{f"ahead-{name}": partial(_ahead, name) for name in TITLES},
+    **{f"ahead-{name}": partial(_ahead, name) for name in PAGES},
 }

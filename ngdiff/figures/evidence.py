@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,94 +12,141 @@ from matplotlib.figure import Figure
 from ngdiff.figures import style
 
 Row = dict[str, Any]
-FIXED = {"inside_0.5": "c = .5", "inside_0.9": ".9", "inside_0.99": ".99", "inside_lossnorm": "LN"}
+WEIGHTS = {
+    "inside_0.5": "c = .5",
+    "inside_0.9": ".9",
+    "inside_0.99": ".99",
+    "inside_lossnorm": "Loss-\nNorm",
+}
+MARKS = "○■"  # of what NGDiff is compared with
+APART = 0.14  # of these two marks from the middle of their line
 
 
 @style.house
 def where(rows: Sequence[Row], gains: Mapping[str, Mapping[str, float]]) -> Figure:
     """κ, ρ, the share of steps inside Eq. 7, and what NGDiff gained: a line a data set.
 
+    ● is the median over the steps of a run, the bar goes from the 10 % to the 90 % quantile, each
+    the mean over runs. A cell is the darker, the fewer steps lie inside.
+
     rows: of `ngdiff.study.geometry`, with the data set's name under "set". gains: data set → what
     the score of tuned NGDiff was compared with → the difference.
     """
-    names = list(dict.fromkeys(r["set"] for r in rows))
-    fig, axes = style.subplots(1, 4, height=0.9 + 0.36 * len(names), width=7.2)
+    known = [r for r in rows if r["steps"]]
+    names = list(dict.fromkeys(r["set"] for r in known))
+    by_set = [[r for r in known if r["set"] == name] for name in names]
+    size = {"height": 1.3 + 0.36 * len(names), "width": 7.2}
+    fig, axes = style.subplots(1, 4, **size, width_ratios=(1, 1, 1.4, 1.2))
     for ax, key in zip(axes[:2], ("kappa", "rho"), strict=True):
-        for i, name in enumerate(names):
-            mine = [r for r in rows if r["set"] == name and r["steps"]]
-            low, middle, high = (_mean([r[f"{key}_{q}"] for r in mine]) for q in (10, 50, 90))
+        for i, mine in enumerate(by_set):
+            low, middle, high = (_mean(mine, f"{key}_{q}") for q in (10, 50, 90))
             ax.plot([low, high], [-i, -i], color="0.6", lw=2, solid_capstyle="round")
             ax.plot(middle, -i, "o", color="black", ms=5)
-    axes[0].set(xscale="log", xlabel="κ along the run")
-    axes[0].axvline(1, color="0.8", lw=0.8, zorder=0)
-    axes[1].set(xlabel="ρ along the run")
-    axes[1].axvline(0, color="0.8", lw=0.8, zorder=0)
-    _shares(axes[2], rows, names)
-    for i, name in enumerate(names):
-        for k, value in enumerate(gains.get(name, {}).values()):
-            axes[3].plot(value, -i + 0.14 - 0.28 * k, "os"[k], ms=5, color="black", mfc="wk"[k])
-    axes[3].axvline(0, color="0.3", lw=0.8)
-    versus = list(next(iter(gains.values()), {}))
-    axes[3].set(xlabel="score of NGDiff minus\n" + "\n".join(map(_marked, "○■", versus)))
+    axes[0].set(xscale="log", title="κ = ‖g_F‖/‖g_R‖", xlabel="1: equal norms")
+    axes[1].set(title="ρ = cos(g_R, g_F)", xlabel="above 0: conflict")
+    for ax, neutral in zip(axes[[0, 1, 3]], (1, 0, 0), strict=True):
+        ax.axvline(neutral, color="0.3", lw=0.8, zorder=0)
+    _shares(axes[2], by_set)
+    _gains(axes[3], [gains.get(name, {}) for name in names])
     for ax in axes:
-        ax.set_yticks([-i for i in range(len(names))], names if ax is axes[0] else [])
-        ax.set_ylim(-len(names) + 0.5, 0.5)
+        labels = [name.removeprefix("the ") for name in names] if ax is axes[0] else []
+        ax.set_yticks([-i for i in range(len(names))], labels)
+        ax.set_ylim(0.5 - max(len(names), 1), 0.5)
+        ax.tick_params(axis="y", length=0)
     return fig
 
 
-def _marked(mark: str, text: str) -> str:
-    return f"{mark} {text}"
-
-
-def _shares(ax: Axes, rows: Sequence[Row], names: Sequence[str]) -> None:
-    """Print the shares of steps inside Eq. 7, a column a weight, darker where it is smaller."""
-    for k, key in enumerate(FIXED):
-        for i, name in enumerate(names):
-            share = _mean([r[key] for r in rows if r["set"] == name and r["steps"]])
+def _shares(ax: Axes, by_set: Sequence[Sequence[Row]]) -> None:
+    """Draw the shares of steps inside Eq. 7, a column a weight, darker where they are smaller."""
+    for k, key in enumerate(WEIGHTS):
+        for i, mine in enumerate(by_set):
+            share = _mean(mine, key)
+            ax.fill_between(
+                (k - 0.47, k + 0.47), -i - 0.44, -i + 0.44, color=str(0.45 + 0.53 * share), lw=0
+            )
             ax.text(k, -i, f"{share:.0%}", ha="center", va="center", fontsize=7)
-    ax.set(xlim=(-0.6, len(FIXED) - 0.4), xlabel="steps inside Eq. 7")
-    ax.set_xticks(range(len(FIXED)), list(FIXED.values()), fontsize=7)
+    ax.set(xlim=(-0.5, len(WEIGHTS) - 0.5), title="steps inside Eq. 7")
+    ax.set_xticks(range(len(WEIGHTS)), list(WEIGHTS.values()), fontsize=7)
     ax.tick_params(length=0)
+    ax.grid(False)
 
 
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)
+def _gains(ax: Axes, gains: Sequence[Mapping[str, float]]) -> None:
+    """Draw what tuned NGDiff gained on each data set, a mark for each method it is compared with.
+
+    Right of zero NGDiff scores higher.
+    """
+    versus = list(dict.fromkeys(what for gained in gains for what in gained))
+    for i, gained in enumerate(gains):
+        for what, value in gained.items():
+            k = versus.index(what)
+            look = {"marker": "os"[k], "mfc": ("white", "black")[k], "mec": "black", "ms": 5}
+            ax.plot(value, -i + APART - 2 * APART * k, ls="", **look)
+    marks = [f"{mark} {what}" for mark, what in zip(MARKS, versus, strict=False)]
+    ax.set(title="score of NGDiff minus", xlabel="\n".join(marks) or "not run")
+    ax.margins(x=0.15)
+
+
+def _mean(rows: Sequence[Row], key: str) -> float:
+    return sum(r[key] for r in rows) / len(rows)
 
 
 @style.house
-def bands(rows: Sequence[Row], level: Mapping[tuple[str, int], float], keep: float) -> Figure:
+def bands(
+    rows: Sequence[Row], level: Mapping[tuple[str, int], float | None], keep: float
+) -> Figure:
     """Which constant rates work, a line a method, a panel an optimizer.
 
-    ● works in every unit: the run reached the hold-out level and kept the share `keep` of the
-    utility. ◐ in some. ○ in none. × some run ended in NaN, or with a retain loss above `level`.
-    rows: of E4. level: (population, seed of the models) → a retain loss that is too much.
+    ● works in every run: it reached the hold-out level and kept the share `keep` of the utility. ◐
+    in some. ○ in none. × some run ended in NaN, or with a retain loss above `level`. A line joins
+    neighbours that work in every run.
+    rows: of E4. level: (population, seed of the models) → a retain loss that is too much; a run
+    without one gets × for NaN only.
     """
     optimizers = list(dict.fromkeys(r["optimizer"] for r in rows))
     methods = style.methods(rows)[::-1]
     size = {"height": 0.9 + 0.32 * len(methods), "width": 7.0}
-    fig, axes = style.subplots(1, len(optimizers), **size)
-    for ax, optimizer in zip(axes, optimizers, strict=True):
+    fig, axes = style.subplots(1, len(optimizers), **size, squeeze=False)
+    for ax, optimizer in zip(axes[0], optimizers, strict=True):
         for i, method in enumerate(methods):
             mine = [r for r in rows if (r["method"], r["optimizer"]) == (method, optimizer)]
-            for lr in sorted({r["lr"] for r in mine}):
-                runs = [r for r in mine if r["lr"] == lr]
-                works = [r["stopped"] == "forget_level" and r["kept"] >= keep for r in runs]
-                blown = any(not _calm(r, level[r["data"], r["target_seed"]]) for r in runs)
-                shade = style.colour(method)
-                fill = {"fillstyle": "full" if all(works) else "left" if any(works) else "none"}
-                look = {"color": shade, "ms": 6, "markerfacecoloralt": "white", **fill}
-                ax.plot(lr, i, "o", **look)
-                if blown:
-                    ax.plot(lr, i, "x", color="black", ms=3.5, mew=0.8)
+            _band(ax, i, mine, level, keep)
         ax.set(xscale="log", xlabel="learning rate", title={"sgd": "SGD"}.get(optimizer, "AdamW"))
-        names = [style.label(m) for m in methods] if ax is axes[0] else []
+        names = [style.label(m) for m in methods] if ax is axes[0][0] else []
         ax.set_yticks(range(len(methods)), names)
         ax.set_ylim(-0.6, len(methods) - 0.4)
+        ax.tick_params(axis="y", length=0)
     note = "● works   ◐ in some runs   ○ does not   × retain loss blown up"
-    fig.text(0.5, -0.04, note, ha="center", fontsize=8)
+    fig.supxlabel(note, fontsize=8)
     return fig
 
 
-def _calm(row: Row, most: float) -> bool:
+def _band(
+    ax: Axes,
+    y: float,
+    rows: Sequence[Row],
+    level: Mapping[tuple[str, int], float | None],
+    keep: float,
+) -> None:
+    """Draw the rates of a method as marks at the height y, and lines between those that work."""
+    rates = sorted({r["lr"] for r in rows})
+    by_rate = [[r for r in rows if r["lr"] == lr] for lr in rates]
+    works = [[r["stopped"] == "forget_level" and r["kept"] >= keep for r in m] for m in by_rate]
+    shade = style.colour(rows[0]["method"]) if rows else ""
+    for (one, two), both in zip(
+        itertools.pairwise(rates), itertools.pairwise(map(all, works)), strict=True
+    ):
+        if all(both):
+            ax.plot([one, two], [y, y], "-", color=shade, lw=4, solid_capstyle="round")
+    for lr, runs, fine in zip(rates, by_rate, works, strict=True):
+        fill = {"fillstyle": "full" if all(fine) else "left" if any(fine) else "none"}
+        size = {"ms": 6} if any(fine) else {"ms": 4, "mew": 0.8}
+        ax.plot(lr, y, "o", color=shade, markerfacecoloralt="white", **size, **fill)
+        if any(_blown(r, level.get((r["data"], r["target_seed"]))) for r in runs):
+            ax.plot(lr, y, "x", color="black", ms=6, mew=1)
+
+
+def _blown(row: Row, most: float | None) -> bool:
+    """Return whether a run ended in NaN (None in saved rows), or with a retain loss above most."""
     loss = row["loss_retain"]
-    return loss is not None and loss <= most
+    return loss is None or loss != loss or (most is not None and loss > most)

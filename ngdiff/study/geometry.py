@@ -17,7 +17,11 @@ SHARES = (0.1, 0.5, 0.9)  # quantiles over the steps of a run
 
 
 def inside(ratio: float, kappa: float, rho: float) -> bool:
-    """Return whether the direction with a/b = ratio meets Eq. 7: ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩."""
+    """Return whether the direction with a/b = ratio meets Eq. 7: ⟨d, g_R⟩ ≥ 0 ≥ ⟨d, g_F⟩.
+
+    A ρ that rounding put above 1 counts as 1.
+    """
+    rho = min(rho, 1.0)
     return rho <= 0 or rho * kappa <= ratio <= kappa / rho
 
 
@@ -25,9 +29,10 @@ def summary(history: Sequence[Row]) -> Row:
     """Return quantiles of κ and ρ over the steps of a run, and its shares of steps inside Eq. 7.
 
     Keys: `kappa_50`, `rho_50`, …; `inside_0.5`, … for fixed weights; `inside_lossnorm` for the
-    weights 1/R and 1/F. Steps with a gradient of zero are left out, and counted in `skipped`.
+    weights 1/R and 1/F. Steps with a gradient of zero, or with a number that is not finite (None in
+    saved rows), are left out, and counted in `skipped`.
     """
-    known = [h for h in history if h["norm_R"] and h["norm_F"] and _finite(h)]
+    known = [h for h in history if _finite(h) and h["norm_R"] and h["norm_F"]]
     found: Row = {"steps": len(known), "skipped": len(history) - len(known)}
     if not known:
         return found
@@ -50,8 +55,10 @@ def _quantile(values: Sequence[float], q: float) -> float:
     return low + (high - low) * (place - math.floor(place))
 
 
-def _finite(h: Mapping[str, float]) -> bool:
-    return all(math.isfinite(h[key]) for key in ("norm_R", "norm_F", "cosine"))
+def _finite(h: Mapping[str, float | None]) -> bool:
+    """Return whether losses and gradients of a step are known: neither None, NaN nor infinite."""
+    values = (h[key] for key in ("retain", "forget", "norm_R", "norm_F", "cosine"))
+    return all(value is not None and math.isfinite(value) for value in values)
 
 
 def _lossnorm(h: Row) -> float:

@@ -6,7 +6,7 @@ and returns rows; `ngdiff.book.evidence` makes tables and sentences of them.
 
 from __future__ import annotations
 
-import random
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +14,8 @@ from typing import Any
 
 from ngdiff.methods.recipes import family
 from ngdiff.store.rows import read_rows
-from ngdiff.study import evidence, protocol
-from ngdiff.study.claims import OURS, claims
+from ngdiff.study import evidence, protocol, regret
+from ngdiff.study.claims import claims
 from ngdiff.study.evidence import file_name as file_name
 from ngdiff.study.intervals import Interval, grouped, interval, mean, paired, select
 from ngdiff.study.trial import Trial
@@ -23,7 +23,6 @@ from ngdiff.study.trial import Trial
 Row = dict[str, Any]
 WORKS = 0.9  # E4: the share of the utility that a working rate keeps at least
 BLOWN = 5.0  # E4: how many times the start's retain loss is too much
-DRAWS = 2000  # of E2's bootstrap
 PARTS = ("tuning", "compare", "adapt", "bands", "fixed", "levels", "geometry")
 
 
@@ -52,16 +51,26 @@ class Evidence:
 def load(folder: Path) -> Evidence:
     """Return the evidence that a folder holds; parts that were not run are missing.
 
-    The tuning runs are those of `ngdiff.study.protocol`.
+    folder: data/results/<profile> of a checkout. The tuning runs lie in data/protocol beside it
+    (`ngdiff.study.protocol`). Those of methods that only a page runs are left out.
     """
     found: dict[str, dict[str, list[Row]]] = {part: {} for part in PARTS}
     for rows in evidence.sets("tofu", "lume"):
         files = {part: folder / file_name(part, rows.name) for part in PARTS}
-        files["tuning"] = protocol.file_of(Trial(data=rows.populations[0]))
+        tuning = protocol.file_of(Trial(data=rows.populations[0]))
+        files["tuning"] = protocol_of(folder) / tuning.parent.name / tuning.name
         for part, path in files.items():
             if path.is_file():
                 found[part][rows.name] = read_rows(path)
+    methods = evidence.compared()
+    for name, known in found["tuning"].items():
+        found["tuning"][name] = [r for r in known if family(r["method"]) in methods]
     return Evidence(found)
+
+
+def protocol_of(folder: Path) -> Path:
+    """Return data/protocol of the checkout whose data/results/<profile> is the folder."""
+    return folder.parent.parent / "protocol"
 
 
 # ------------------------------------------------------------------------------------------ E1
@@ -73,86 +82,30 @@ def against(found: Evidence, name: str) -> list[Row]:
 
 # ------------------------------------------------------------------------------------------ E2
 def regrets(found: Evidence) -> list[Row]:
-    """Return a row a way to weigh the gradients: its regret on each data set, and the largest.
-
-    Regret is the best mean score of these ways on a data set minus the way's own. `low`, `high`:
-    the 95 % bootstrap interval of the largest regret, the units of every set drawn anew. `best`: in
-    which share of the draws the way has the smallest largest regret.
-    """
-    ways = [(method, "constant") for method in evidence.CONTROLS] + [(OURS, "autolr")]
-    scores = {
-        name: {way: _scores(select(rows, method=way[0], stepsize=way[1])) for way in ways}
-        for name in found.names
-        if (rows := found.of("compare", name))
-    }
-    if not scores:
-        return []
-    generator = random.Random(0)
-    draws = [_largest(_drawn(scores, generator)) for _ in range(DRAWS)]
-    winners = [min(draw, key=lambda way: draw[way]) for draw in draws]
-    regret = _regret({name: _means(by_way) for name, by_way in scores.items()})
-    rows = []
-    for way in ways:
-        spread = sorted(draw[way] for draw in draws)
-        rows.append(
-            {
-                "method": way[0],
-                "stepsize": way[1],
-                **{name: regret[name][way] for name in regret},
-                "largest": max(regret[name][way] for name in regret),
-                "low": spread[round(0.025 * (DRAWS - 1))],
-                "high": spread[round(0.975 * (DRAWS - 1))],
-                "best": winners.count(way) / DRAWS,
-            }
-        )
-    return sorted(rows, key=lambda row: row["largest"])
+    """Return the regrets of the data sets (`ngdiff.study.regret`)."""
+    return regret.regrets(_compared(found))
 
 
-Way = tuple[str, str]
+def weighed(found: Evidence) -> list[str]:
+    """Return the data sets on which every way of E2 was run."""
+    return list(regret.scored(_compared(found)))
 
 
-def _scores(rows: Sequence[Row]) -> list[float]:
-    """Return the mean score of every unit."""
-    return [mean(values) for _, values in sorted(grouped(rows, "score").items())]
-
-
-def _means(by_way: Mapping[Way, Sequence[float]]) -> dict[Way, float]:
-    return {way: mean(values) for way, values in by_way.items()}
-
-
-def _drawn(
-    scores: Mapping[str, Mapping[Way, Sequence[float]]], generator: random.Random
-) -> dict[str, dict[Way, float]]:
-    """Return mean scores over units drawn anew: the same units for every way of a data set."""
-    drawn = {}
-    for name, by_way in scores.items():
-        units = len(next(iter(by_way.values())))
-        chosen = [int(generator.random() * units) for _ in range(units)]
-        drawn[name] = {way: mean([values[i] for i in chosen]) for way, values in by_way.items()}
-    return drawn
-
-
-def _regret(means: Mapping[str, Mapping[Way, float]]) -> dict[str, dict[Way, float]]:
-    return {
-        name: {way: max(by_way.values()) - value for way, value in by_way.items()}
-        for name, by_way in means.items()
-    }
-
-
-def _largest(means: Mapping[str, Mapping[Way, float]]) -> dict[Way, float]:
-    regret = _regret(means)
-    return {way: max(of[way] for of in regret.values()) for way in next(iter(regret.values()))}
+def _compared(found: Evidence) -> dict[str, list[Row]]:
+    return {name: found.of("compare", name) for name in found.names}
 
 
 # ------------------------------------------------------------------------------------------ E3
 def adapting(rows: Sequence[Row]) -> list[Row]:
     """Return a row a rule: mean score, share that reached the level, spread over the starts.
 
-    `spread` is an interval over units of the best minus the worst score over the starting rates.
+    `spread` is an interval over units of the best minus the worst score over the starting rates;
+    None where there is one start. Rules that were not run are left out.
     """
     found = []
     for rule in evidence.RULES:
-        mine = select(rows, stepsize=rule)
+        if not (mine := select(rows, stepsize=rule)):
+            continue
         found.append(
             {
                 "stepsize": rule,
@@ -168,27 +121,34 @@ def adapting(rows: Sequence[Row]) -> list[Row]:
     return found
 
 
-def _spread(rows: Sequence[Row]) -> Interval:
+def _spread(rows: Sequence[Row]) -> Interval | None:
     starts: dict[tuple[str, int, int], list[float]] = {}
     for r in rows:
         starts.setdefault((r["data"], r["target_seed"], r["seed"]), []).append(r["score"])
     wide = [
         {"data": data, "target_seed": t, "seed": s, "spread": max(v) - min(v)}
         for (data, t, s), v in starts.items()
+        if len(v) > 1
     ]
-    return interval(grouped(wide, "spread"))
+    return interval(grouped(wide, "spread")) if wide else None
 
 
-def adapts(rows: Sequence[Row]) -> tuple[str, Interval]:
-    """Return the better one of "once" and "once-half", and AutoLR's score minus its score."""
-    scores = {rule: mean([r["score"] for r in select(rows, stepsize=rule)]) for rule in FIRST}
+def adapts(rows: Sequence[Row]) -> tuple[str, Interval] | None:
+    """Return the better one of "once" and "once-half", and AutoLR's score minus its score.
+
+    None where one of the three was not run.
+    """
+    runs = {rule: select(rows, stepsize=rule) for rule in (*FIRST, "autolr")}
+    if not all(runs.values()):
+        return None
+    scores = {rule: mean([r["score"] for r in runs[rule]]) for rule in FIRST}
     other = max(FIRST, key=lambda rule: scores[rule])
     gaps: dict[Any, list[float]] = {}
     for lr in sorted({r["lr"] for r in rows}):
         left, right = (select(rows, stepsize=rule, lr=lr) for rule in ("autolr", other))
         for unit, values in paired(left, right, "score").items():
             gaps.setdefault(unit, []).extend(values)
-    return other, interval(gaps)
+    return (other, interval(gaps)) if gaps else None
 
 
 FIRST = ("once", "once-half")
@@ -200,40 +160,44 @@ def bands(rows: Sequence[Row], levels: Sequence[Row]) -> list[Row]:
 
     A rate works if its run reached the level and kept 90 % of the utility. `decades` is the mean
     over units of the longest row of working rates (half a decade from one to the next); None where
-    no rate works in some unit. `nan`: the share of runs whose retain loss is not finite. `blown`:
-    that of runs with one above five times the start's, NaN counted.
+    no rate works in some unit. `edge`: some such row ends with the rates that were tried, so the
+    band may be wider. `nan`: the share of runs whose retain loss is not finite. `blown`: that of
+    runs with one above five times the start's, NaN counted; None where a start is not known.
     """
     most, found = too_much(levels), []
     for method in dict.fromkeys(r["method"] for r in rows):
         for optimizer, rates in evidence.BANDS.items():
-            mine = select(rows, method=method, optimizer=optimizer)
-            units = sorted({(r["data"], r["target_seed"]) for r in mine})
-            widths = []
-            for data, target in units:
-                works = {
-                    r["lr"]
-                    for r in select(mine, data=data, target_seed=target)
-                    if r["stopped"] == "forget_level" and r["kept"] >= WORKS
-                }
-                widths.append(_longest([lr in works for lr in rates]))
+            if not (mine := select(rows, method=method, optimizer=optimizer)):
+                continue
+            widths, edge = [], False
+            for data, target in sorted({(r["data"], r["target_seed"]) for r in mine}):
+                lrs = {r["lr"] for r in select(mine, data=data, target_seed=target) if works(r)}
+                working = [lr in lrs for lr in rates]
+                widths.append(wide := _longest(working))
+                edge |= wide > 0 and (all(working[:wide]) or all(working[-wide:]))
             nan = [not _finite(r["loss_retain"]) for r in mine]
-            over = [
-                not r["loss_retain"] <= most[r["data"], r["target_seed"]]
-                for r in mine
-                if _finite(r["loss_retain"])
+            levels_of = [most.get((r["data"], r["target_seed"])) for r in mine]
+            blown = [
+                lost or level is None or r["loss_retain"] > level
+                for r, lost, level in zip(mine, nan, levels_of, strict=True)
             ]
             found.append(
                 {
                     "method": method,
                     "optimizer": optimizer,
                     "decades": mean([(w - 1) / 2 for w in widths]) if all(widths) else None,
-                    "working": sum(widths),
+                    "edge": edge,
                     "nan": mean(nan),
-                    "blown": (sum(over) + sum(nan)) / len(mine),
+                    "blown": None if None in levels_of else mean(blown),
                     "n": len(mine),
                 }
             )
     return found
+
+
+def works(row: Row) -> bool:
+    """Return whether a run reached the level and kept 90 % of the utility."""
+    return row["stopped"] == "forget_level" and row["kept"] >= WORKS
 
 
 def too_much(levels: Sequence[Row]) -> dict[tuple[str, int], float]:
@@ -257,12 +221,14 @@ def _longest(works: Iterable[bool]) -> int:
 
 # ------------------------------------------------------------------------------------------ tables
 def shown(found: Evidence, name: str, values: Sequence[str]) -> list[Row]:
-    """Return a row a run of E1 on a data set: means over units, `reached`, and the bill.
+    """Return a row a run of E1 on a data set: means over its runs, `reached`, and the bill.
 
-    The highest score comes first. `tuning_runs`, `tuning_seconds`: what choosing its weight and
-    rate took.
+    The highest score comes first. A mean is None where the data set has no such value, and NaN
+    where it has, but not for every run. `tuning_runs`, `tuning_seconds`: what choosing its weight
+    and rate took.
     """
     rows, tuning = found.of("compare", name), found.of("tuning", name)
+    known = [key for key in values if any(row.get(key) is not None for row in rows)]
     groups: dict[tuple[str, str, float], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["method"], row["stepsize"], row["lr"]), []).append(row)
@@ -270,13 +236,12 @@ def shown(found: Evidence, name: str, values: Sequence[str]) -> list[Row]:
     for (method, stepsize, lr), mine in groups.items():
         constant = stepsize == "constant"
         seen = [r for r in tuning if family(r["method"]) == family(method)] if constant else []
-        known = {key: [r[key] for r in mine if _finite(r.get(key))] for key in values}
         lines.append(
             {
                 "method": method,
                 "stepsize": stepsize,
                 "lr": lr,
-                **{key: mean(found_) if found_ else None for key, found_ in known.items()},
+                **{key: whole_mean(mine, key) if key in known else None for key in values},
                 "reached": mean([r["stopped"] == "forget_level" for r in mine]),
                 "tuning_runs": len(seen),
                 "tuning_seconds": sum(r["seconds"] for r in seen),
@@ -284,3 +249,9 @@ def shown(found: Evidence, name: str, values: Sequence[str]) -> list[Row]:
             }
         )
     return sorted(lines, key=lambda row: -row["score"])
+
+
+def whole_mean(rows: Sequence[Row], key: str) -> float:
+    """Return the mean of a value over rows: NaN where one of them has no finite value."""
+    values = [row.get(key) for row in rows]
+    return mean([v for v in values if v is not None]) if all(map(_finite, values)) else math.nan

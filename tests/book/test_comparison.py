@@ -85,3 +85,18 @@ def test_the_terminal_shows_the_verdict_and_the_numbers_outside_tolerance_only()
         "1 of 1 reproduced numbers are within tolerance. 1 more were not run."
     ]
     assert comparison.table(compared).cells()[2] == ["lost", "2", "not run", "0.1", "not run"]
+
+
+def test_numbers_of_the_long_comparison_are_counted_apart() -> None:
+    long = row(1.0) | {"source": "evidence_compare_tofu.parquet"}
+    both = row(1.0) | {"source": ["matched.parquet", "evidence_levels_tofu.parquet"]}
+    page = row(1.0) | {"source": "matched.parquet"}
+    compared = [comparison.Compared("n", old, None) for old in (long, both, page)]
+    assert [item.of_evidence for item in compared] == [True, True, False]
+    assert comparison.Compared("n", None, long).of_evidence, "a new number has its own source"
+    assert comparison.verdict(compared) == (
+        "2 belong to the long comparison (ngdiff evidence) and were not run. 1 more were not run."
+    )
+    assert "long comparison" not in comparison.verdict(compared[2:])
+    ran = [comparison.Compared("n", long, long)]
+    assert comparison.verdict(ran) == "1 of 1 reproduced numbers are within tolerance."

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import dataclasses
 import io
 import re
 import shlex
@@ -19,17 +18,18 @@ import typer
 
 import ngdiff as ng
 from ngdiff.book import build as book
-from ngdiff.book import contents, costs, readme, results
+from ngdiff.book import contents, costs, evidence_tables, readme
+from ngdiff.book.saved import NOT_RUN
 from ngdiff.commands.cli import app
 from ngdiff.store.rows import write_rows
-from ngdiff.study import sentences
 from tests.helpers import micro
 from tests.helpers.micro_trials import MICRO
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = readme.pages(ROOT)
 IDS = [page.relative_to(ROOT).as_posix() for page in PAGES]
-each_page = pytest.mark.parametrize("page", PAGES, ids=IDS)
+PROSE = [page for page in PAGES if page.suffix == ".md"]
+each_page = pytest.mark.parametrize("page", PROSE, ids=[page.name for page in PROSE])
 
 
 def blocks(page: str, language: str) -> list[str]:
@@ -41,7 +41,8 @@ def blocks(page: str, language: str) -> list[str]:
 # ---------------------------------------------------------------------------------------- filled in
 def test_the_pages_are_those_of_the_committed_rows(tmp_path):
     """Of the last commit: a reproduction that has just written other rows is no reason to fail."""
-    parts = ["README.md", "docs", "data/results", "notebooks", "ngdiff", contents.PLAN]
+    data = ["data/results", "data/protocol"]
+    parts = ["README.md", "docs", *data, "notebooks", "ngdiff", contents.PLAN]
     packed = subprocess.run(["git", "archive", "HEAD", *parts], cwd=ROOT, capture_output=True)
     if packed.returncode:
         pytest.skip("no git, so it is not known what was committed")
@@ -57,7 +58,7 @@ def test_every_block_has_its_place():
 
 
 def test_no_two_blocks_have_one_name():
-    of_each = [name for part in (contents, results, costs) for name in part.BLOCKS]
+    of_each = [name for part in (contents, evidence_tables, costs) for name in part.BLOCKS]
     assert sorted(of_each) == sorted(readme.BLOCKS)
 
 
@@ -75,16 +76,16 @@ def test_a_typed_number_does_not_survive(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", readme.BLOCKS)
 def test_without_rows_a_block_says_so(name, tmp_path):
-    assert results.NOT_RUN in readme.BLOCKS[name](tmp_path)
+    assert NOT_RUN in readme.BLOCKS[name](tmp_path)
 
 
 @pytest.mark.parametrize(
     ("marks", "named"),
     [
-        ("<!-- claims -->", "<!-- end claims -->"),
-        ("<!-- end claims -->\n<!-- claims -->", "in this order"),
-        ("<!-- claims -->\n<!-- claims -->\n<!-- end claims -->", "once each"),
-        ("<!-- clams -->\n<!-- end clams -->", "'clams'; choose one of: "),
+        ("<!-- setup -->", "<!-- end setup -->"),
+        ("<!-- end setup -->\n<!-- setup -->", "in this order"),
+        ("<!-- setup -->\n<!-- setup -->\n<!-- end setup -->", "once each"),
+        ("<!-- setupp -->\n<!-- end setupp -->", "'setupp'; choose one of: "),
     ],
 )
 def test_a_wrong_mark_is_named_with_its_page(marks, named, tmp_path):
@@ -251,129 +252,6 @@ def test_every_page_is_linked_from_the_readme(page):
     assert name == "README.md" or f"]({name})" in (ROOT / "README.md").read_text("utf-8")
 
 
-# ---------------------------------------------------------------------------------------- sentences
-OURS = {
-    "method": "ngdiff",
-    "stepsize": "autolr",
-    "stopped": "forget_level",
-    "target_seed": 0,
-    "seed": 0,
-}
-NPO = OURS | {"method": "npo"}
-COST = {"updates": 40, "seconds": 5.0, "forwards": 12, "score": 0.9, "loss_forget": 3.0}
-
-
-def claim(name: str, mean: float, **more) -> dict:
-    return {"name": name, "mean": mean, "low": None, "high": None, "verdict": "", **more}
-
-
-def small_grid(late: bool = True, **verdict) -> sentences.Grid:
-    """A grid of one method beside ours, small enough to work everything out by hand."""
-    against = {"low": -0.1, "high": 0.2, "reached": 1.0, "verdict": "tuned npo better"} | verdict
-    last = {"stopped": "steps"} if late else {}
-    return sentences.Grid(
-        matched=[
-            OURS | COST | {"seed": 1},
-            OURS | COST | last,
-            OURS | COST | {"stepsize": "constant", "updates": 90},
-            NPO | COST | {"score": 0.95},
-            NPO | COST | {"score": 0.95, "stopped": "steps"},
-            NPO | COST | {"score": 0.95, "stopped": "steps"},
-        ],
-        tuning=[
-            NPO | {"lr": 1, "score": 0.5, "stopped": "steps"},
-            NPO | {"lr": 2, "score": 0.9},
-            NPO | {"lr": 3, "score": 0.8},
-        ],
-        starts=[OURS | COST | {"lr": 1e-5, "updates": 60}, OURS | COST | {"lr": 1e-2}],
-        fixed=[OURS | COST | {"loss_forget": 13.4}, NPO | COST],
-        claimed=[
-            claim("against npo", 0.1, **against),
-            claim("AutoLR over starting rates", 0.003),
-            claim("swing of graddiff with c", 0.1),
-            claim("ascent keeps, at matched forgetting", 0.8),
-            claim("ascent keeps, without a stop at 0.001", 0.0),
-        ],
-        levels=[
-            {"model": "start", "target_seed": 0, "loss_holdout": 2.1},
-            {"model": "start", "target_seed": 1, "loss_holdout": 9.9},
-            {"model": "retain-only", "target_seed": 0, "loss_holdout": 8.8},
-        ],
-    )
-
-
-def test_the_short_sentences_are_worked_out_from_the_rows():
-    scores, ahead, behind, failed, far, rates = sentences.in_short(small_grid())
-    assert "a mean score of 0.900. Tuned methods have 0.900 (NGDiff) to 0.900 (NGDiff)." in scores
-    assert ahead == "Better tuned methods: NPO."
-    assert failed.startswith("AutoLR failed with NPO:")
-    assert "forgot too much: its forget loss was 13.4, the hold-out level 2.1." in far
-    assert behind == "Worse tuned methods: no method."
-    assert "from 1e-05 to 0.01 moved its score by 0.003" in rates and "0.40 to 0.40" in rates
-
-
-def test_the_paragraphs_are_worked_out_from_the_rows():
-    grid = small_grid()
-    said = sentences.setup(grid)
-    assert "1 models and 2 orders of the rows. So each method has 2 runs" in said
-    assert "makes at most 90 updates" in said and said.endswith("that were tried are 1, 2, 3.")
-    said = sentences.verdicts(grid)
-    assert "**lower** than NPO" in said and "higher than no method" in said
-    assert "above zero against no method. It lies below zero against no method" in said
-    assert sentences.autolr(grid).startswith("1 other method has a higher mean score than NGDiff")
-    assert "With NPO fewer than half of the runs reach the level." in sentences.autolr(grid)
-    said = sentences.rates(grid)
-    assert "between 40 and 60, and 100% of its runs" in said
-    assert (
-        "moves by 0.40 (NPO) to 0.40 (NPO). Over those that reached the level it moves by " in said
-    )
-    assert "by 0.10 (NPO) to 0.10 (NPO). GradDiff was tuned" in said
-    said = sentences.speed(grid)
-    assert "makes 40 updates in 5.0 s" in said and "makes 90 updates in 5.0 s" in said
-    assert "With AutoLR 1 of 2 runs reached the level" in said
-    assert sentences.ascent(grid).endswith("keeps 0.00 at 0.001.") and "keeps 0.80" in (
-        sentences.ascent(grid)
-    )
-
-
-def test_a_sentence_without_methods_is_not_said():
-    grid = small_grid()
-    ended = [row | {"stopped": "forget_level"} for row in grid.matched]
-    whole = dataclasses.replace(grid, matched=ended)
-    assert sentences.in_short(whole)[3].startswith("With each method at least half of the runs")
-    assert "no method" not in sentences.autolr(whole)
-    said = sentences.verdicts(whole)
-    assert "no such pairs" not in said and "contains zero" not in said
-    open_ = sentences.verdicts(small_grid(verdict="undecided"))
-    assert "It is undecided against NPO: the interval contains zero." in open_
-
-
-def test_the_first_rule_names_winners_only_where_every_run_reached_the_level():
-    assert "because 1 of the 2 runs" in sentences.first_rule(small_grid())
-    whole = small_grid(late=False, low=0.1)
-    assert sentences.first_rule(whole).endswith("worse than no method and better than NPO.")
-    short = small_grid(late=False, low=0.1, reached=0.9)
-    assert sentences.first_rule(short).endswith("worse than no method and better than no method.")
-
-
-@pytest.mark.parametrize(
-    ("verdict", "shown"),
-    [
-        ("tuned npo better", "tuned NPO"),
-        ("tuned npo in every pair", "tuned NPO in every pair"),
-        ("NGDiff + AutoLR better", "NGDiff + AutoLR"),
-        ("undecided", "undecided"),
-    ],
-)
-def test_a_verdict_is_shown_with_the_methods_label(verdict, shown):
-    assert results._winner(verdict, "npo") == shown
-
-
 def test_the_map_calls_nothing_reproduced_that_was_not_seen():
     shown = contents.paper_map(ROOT)
     assert "| built from its published description" in shown and "reproduced" not in shown
-
-
-def test_grids_need_all_their_files(tmp_path):
-    assert results.grid(tmp_path) is None
-    assert isinstance(results.grid(ROOT), sentences.Grid)

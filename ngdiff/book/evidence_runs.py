@@ -1,0 +1,156 @@
+"""The runs of the long comparison as tables: E1 with what stands beside each score, and E5.
+
+Other tables are in `ngdiff.book.evidence_tables`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from ngdiff.book.evidence import OURSELVES, RULED, TITLES, left_out, spread
+from ngdiff.book.saved import NOT_RUN
+from ngdiff.methods.lookup import ordered
+from ngdiff.methods.recipes import family
+from ngdiff.store.table import DASH, Column, Table
+from ngdiff.study import verdicts
+from ngdiff.study.intervals import Interval
+from ngdiff.study.rules import run_label
+from ngdiff.study.verdicts import Evidence, whole_mean
+
+Row = dict[str, Any]
+BESIDE = {  # what stands beside the score of a run, where its benchmark has it
+    "loss_retain": "retain loss",
+    "retain_Q_A_ROUGE": "retain ROUGE-L",
+    "knowmem_r": "retain knowledge (ROUGE-L)",
+    "retain_regurgitation": "retain ROUGE-L",
+    "retain_knowledge": "retain knowledge",
+    "unfair": "|AUC − ½|",
+    "updates": "updates",
+    "forwards": "probe forwards",
+    "seconds": "seconds",
+}
+ENDS = {  # where a run without a stop ends
+    "model_utility": "model utility",
+    "loss_retain": "retain loss",
+    "loss_forget": "forget loss",
+    "forget_Q_A_ROUGE": "forget ROUGE-L",
+    "retain_Q_A_ROUGE": "retain ROUGE-L",
+    "forget_quality": "forget quality",
+    "updates": "updates",
+}
+AUCS = ("mia_loss", "mia_auc", "mia_min_k")  # of a membership test, by benchmark
+
+
+def paragraphs(*parts: str) -> str:
+    """Return the parts of a block that say something, with empty lines between."""
+    return "\n\n".join(filter(None, parts))
+
+
+def e1_tables(found: Evidence) -> str:
+    """Return a table a data set: every run's score, what stands beside it, and the bill."""
+    tables = (f"**{title(name)}**\n\n{_table(found, name)}" for name in found.names)
+    return paragraphs(*tables, left_out(found))
+
+
+def title(name: str) -> str:
+    title = TITLES[name].removeprefix("the ")
+    return title[0].upper() + title[1:]
+
+
+def _table(found: Evidence, name: str) -> str:
+    gaps = {row["method"]: row for row in verdicts.against(found, name)}
+    rows = [
+        row | {"unfair": _unfair(row)} if "unfair" not in row else row
+        for row in found.of("compare", name)
+    ]
+    parts = {**found.parts, "compare": {**found.parts["compare"], name: rows}}
+    shown = verdicts.shown(Evidence(parts), name, ("score", *BESIDE))
+    known = [key for key in BESIDE if any(line[key] is not None for line in shown)]
+    lines = []
+    for line in shown:
+        gap = gaps.get(line["method"]) if line["stepsize"] == "constant" else None
+        edge = ", an end" if gap and gap["edge"] else ""
+        constant = line["stepsize"] == "constant"
+        lines.append(
+            line
+            | {
+                "run": run_label(line["method"], line["stepsize"]),
+                "rate": f"{line['lr']:g}{edge}" if constant else "untuned",
+                "gap": _gap(gap),
+                "p": None if gap is None else gap["p_holm"],
+                "who": _winner(gap),
+                "tuning": _bill(line),
+            }
+        )
+    columns = (
+        Column("run"),
+        Column("rate", "learning rate"),
+        Column("score", format=".3f", align="right"),
+        Column("reached", "reached the level", ".0%", "right"),
+        *(Column(key, BESIDE[key], ".3g", "right") for key in known),
+        Column("tuning", "tuning", align="right"),
+        Column("gap", f"{OURSELVES} minus it [95 %]"),
+        Column("p", "p, Holm", ".2g", "right"),
+        Column("who", "better"),
+    )
+    return Table(columns, lines).markdown()
+
+
+def _bill(line: Row) -> str | None:
+    """Return what tuning a run took; None where the tuning runs are not there."""
+    if line["stepsize"] != "constant":
+        return "none"
+    runs, seconds = line["tuning_runs"], line["tuning_seconds"]
+    return f"{runs} runs, {seconds:.0f} s" if runs else None
+
+
+def _unfair(row: Row) -> float | None:
+    """Return |AUC − ½| of the membership test of a run, None where it has none."""
+    auc = next((row[key] for key in AUCS if row.get(key) is not None), None)
+    return None if auc is None else abs(auc - 0.5)
+
+
+def _gap(row: Row | None) -> str:
+    """Return mean and interval of a claim on pairs that both reached the level."""
+    if row is None:
+        return ""
+    if not row["both_n"]:
+        return DASH
+    both = Interval(**{f.name: row[f"both_{f.name}"] for f in fields(Interval)})
+    return spread(both) + (f", n = {both.n}" if both.n < row["n"] else "")
+
+
+def _winner(row: Row | None) -> str:
+    if row is None:
+        return ""
+    word = row["verdict"].removesuffix(" better")
+    return word.replace(f"tuned {family(row['method'])}", "it")
+
+
+def e5_tables(found: Evidence) -> str:
+    """Return the runs without a stop, a table a data set, in the order of the methods."""
+    columns = (
+        Column("run"),
+        Column("lr", "learning rate", align="right"),
+        *(Column(key, title, ".3g", "right") for key, title in ENDS.items()),
+    )
+    tables = []
+    for name in RULED:
+        if rows := found.of("fixed", name):
+            known = [key for key in ENDS if any(r.get(key) is not None for r in rows)]
+            groups: dict[tuple[str, str], list[Row]] = {}
+            for r in rows:
+                groups.setdefault((r["method"], r["stepsize"]), []).append(r)
+            lines = [
+                {
+                    "run": run_label(method, rule),
+                    "lr": f"{mine[0]['lr']:g}" if rule == "constant" else "untuned",
+                    **{key: whole_mean(mine, key) for key in ENDS if key in known},
+                }
+                for method in ordered({m for m, _ in groups})
+                for (m, rule), mine in groups.items()
+                if m == method
+            ]
+            tables.append(f"**{title(name)}**\n\n{Table(columns, lines).markdown()}")
+    return paragraphs(*tables, left_out(found, "fixed", RULED)) if tables else NOT_RUN
