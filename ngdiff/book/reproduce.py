@@ -213,7 +213,7 @@ def reproduce(
     """Execute the notebooks, write report/<label>.html and return the exit code.
 
     It is 0, or 1 if a notebook failed.
-    `refresh` reaches the notebooks, which then also tune the rates and run the long comparison again;
+    `refresh` reaches the notebooks, which then tune the rates and run the long comparison again;
     `force` only ignores the ledger. `alone` runs one notebook after the other, each from an empty
     cache, for its cold time.
     """

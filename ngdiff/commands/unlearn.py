@@ -30,7 +30,7 @@ from ngdiff.commands.finish import Trained, finish
 from ngdiff.commands.job import Job
 from ngdiff.commands.origin import fetched, loaded
 from ngdiff.commands.start import plan, prepare
-from ngdiff.core.info import ForgetLevel, Info
+from ngdiff.core.info import Info, SetLevel
 from ngdiff.core.loop import unlearn
 from ngdiff.data import files
 from ngdiff.data.benchmark import Benchmark
@@ -84,7 +84,7 @@ def _trained(job: Job, settings: dict[str, Any], bench: Benchmark, group: Any) -
             job.rule,
             job.steps,
             job.seed,
-            stop=[] if math.isnan(level) else [ForgetLevel(level)],
+            stop=[] if math.isnan(level) else [SetLevel(level)],
             optimizer=job.make,
             checkpoint=job.work / CHECKPOINT if job.save_every else None,
             save_every=job.save_every or 1,

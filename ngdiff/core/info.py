@@ -128,7 +128,7 @@ class SetLevel:
 
     A batch is a sample: at its first passage the set may be above or below. The set is looked at,
     without a gradient, where the batch's own loss is at least `near`·level. `unlearn` binds the
-    rule to its problem, which must have `forget_loss()`.
+    rule to its problem, which must have `forget_loss()`. Of a large set that may be a sample.
     """
 
     level: float

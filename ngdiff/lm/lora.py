@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -133,3 +134,16 @@ def put_on(model: nn.Module, folder: Path) -> nn.Module:
     if not (folder / "adapter_model.safetensors").is_file():
         raise ValueError(f"{folder} holds no whole adapter: adapter_model.safetensors is missing")
     return PeftModel.from_pretrained(model, folder, is_trainable=True)
+
+
+def train_only(model: torch.nn.Module, trains: str) -> None:
+    """Leave those trainable whose name matches. Errors: ValueError where none does."""
+    moving = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    kept = {name for name, _ in moving if re.search(trains, name)}
+    if not kept:
+        raise ValueError(
+            f"no trainable parameter matches {trains!r}: they are {moving[0][0]}, …, "
+            f"{moving[-1][0]}"
+        )
+    for name, p in moving:
+        p.requires_grad_(name in kept)

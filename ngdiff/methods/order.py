@@ -14,6 +14,11 @@ def _permutation(name: str, n: int, epoch: int) -> tuple[int, ...]:
     return tuple(order)
 
 
+def drawn(name: str, n: int, most: int) -> list[int]:
+    """Return all of n row numbers, or `most` different ones, drawn by `name`, if there are more."""
+    return list(_permutation(name, n, 0)[:most]) if n > most else list(range(n))
+
+
 def stream(name: str, n: int, position: int) -> Iterator[int]:
     """Yield row numbers of endless permutations of n rows, seeded by `name`, from a position on."""
     while True:

@@ -7,7 +7,6 @@ run can stop anywhere and go on. Two methods with the same seed see the same row
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +26,8 @@ from ngdiff.methods.start import Starts, bytes_of, keeps, said
 if TYPE_CHECKING:
     from ngdiff.data.benchmark import Benchmark, Row
     from ngdiff.lm.model import LM
+
+SET = 1024  # forget rows that `forget_loss` takes at most
 
 
 class LMProblem:
@@ -108,7 +109,7 @@ class LMProblem:
         else:
             bound.model = self.target.copy(share=not self.engine.changes)
         if bound.method.trains is not None:
-            _freeze(bound.model.model, bound.method.trains)
+            lora.train_only(bound.model.model, bound.method.trains)
         if bound.start is not None and (place := self.engine.place) is not None:
             bound.start.to(place)
         bound.module, bound._low = self.engine.prepare(bound.model.model)
@@ -199,9 +200,12 @@ class LMProblem:
         return self._phase(self.method.retain, others, forget=False)
 
     def forget_loss(self) -> float:
-        """Return the cross-entropy of all forget rows now, a mean over answer tokens, in nats."""
+        """Return the cross-entropy of the forget rows now (of `SET` drawn ones, where there are
+        more), a mean over answer tokens, in nats.
+        """
         if not self._set:
-            rows = sorted(range(len(self.forget)), key=lambda i: -len(self.forget[i]))
+            rows = order.drawn(f"{self.seed} set", len(self.forget), SET)
+            rows = sorted(rows, key=lambda i: -len(self.forget[i]))
             cuts = range(0, len(rows), self.batch_size)
             self._set = [self._phase(CE(), rows[i : i + self.batch_size], True) for i in cuts]
         return mean_of(self._set, self.module, self.engine.processes)
@@ -285,16 +289,3 @@ class LMProblem:
 def problem(bench: Benchmark, target: LM, **options: Any) -> LMProblem:
     """Return the unlearning problem of a benchmark for a target; options as of `LMProblem`."""
     return LMProblem(bench, target, **options)
-
-
-def _freeze(model: torch.nn.Module, trains: str) -> None:
-    """Leaves those trainable whose name matches. Errors: ValueError where none does."""
-    moving = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    kept = {name for name, _ in moving if re.search(trains, name)}
-    if not kept:
-        raise ValueError(
-            f"no trainable parameter matches {trains!r}: they are {moving[0][0]}, …, "
-            f"{moving[-1][0]}"
-        )
-    for name, p in moving:
-        p.requires_grad_(name in kept)
