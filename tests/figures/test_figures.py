@@ -284,10 +284,7 @@ def differences() -> Figure:
     reached = {"simnpo": 0, "npo": 14}
     for r in rows:
         n = reached.get(r["name"].removeprefix("against "), 15)
-        r |= {
-            "arrived_n": n,
-            **{f"arrived_{k}": r[k] if n else None for k in ("mean", "low", "high")},
-        }
+        r |= {"both_n": n, **{f"both_{k}": r[k] if n else None for k in ("mean", "low", "high")}}
     return comparison.differences([*rows, {"name": "ascent keeps"}], "score at matched forgetting")
 
 
@@ -373,7 +370,7 @@ def test_the_differences_say_which_pairs_reached_the_level_and_what_the_bars_are
     ]
     assert "95 % intervals" in ax.get_xlabel()
     one = {"mean": 0.1, "low": None, "high": None, "n": 1, "kind": ""}
-    few = [{"name": "against npo", **one, **{f"arrived_{k}": v for k, v in one.items()}}]
+    few = [{"name": "against npo", **one, **{f"both_{k}": v for k, v in one.items()}}]
     assert "n = 1" in comparison.differences(few).axes[0].get_xlabel()
 
 
