@@ -432,12 +432,12 @@ def test_the_caption_says_profile_data_seeds_and_device_and_travels_in_the_file(
         "Profile tiny, generated authors; seeds 3 of the order, 0 of the models; a CPU."
     )
     rows = [
-        {"seed": s, "target_seed": t, "data": "/tofu", "stamp": stamp}
+        {"seed": s, "target_seed": t, "data": "tofu rows", "stamp": stamp}
         for s in (1, 0)
         for t in (2, 1)
     ]
     text = style.caption(rows)
-    assert text == "Profile tiny, TOFU; seeds 0, 1 of the order, 1, 2 of the models; a CPU."
+    assert text == "Profile tiny, TOFU's rows; seeds 0, 1 of the order, 1, 2 of the models; a CPU."
     fig, _ = style.subplots(1, 1, height=2)
     pdf, png = style.save(fig, tmp_path, "fig", text)
     with Image.open(png) as image:
