@@ -284,10 +284,7 @@ def differences() -> Figure:
     reached = {"simnpo": 0, "npo": 14}
     for r in rows:
         n = reached.get(r["name"].removeprefix("against "), 15)
-        r |= {
-            "arrived_n": n,
-            **{f"arrived_{k}": r[k] if n else None for k in ("mean", "low", "high")},
-        }
+        r |= {"both_n": n, **{f"both_{k}": r[k] if n else None for k in ("mean", "low", "high")}}
     return comparison.differences([*rows, {"name": "ascent keeps"}], "score at matched forgetting")
 
 
@@ -373,7 +370,7 @@ def test_the_differences_say_which_pairs_reached_the_level_and_what_the_bars_are
     ]
     assert "95 % intervals" in ax.get_xlabel()
     one = {"mean": 0.1, "low": None, "high": None, "n": 1, "kind": ""}
-    few = [{"name": "against npo", **one, **{f"arrived_{k}": v for k, v in one.items()}}]
+    few = [{"name": "against npo", **one, **{f"both_{k}": v for k, v in one.items()}}]
     assert "n = 1" in comparison.differences(few).axes[0].get_xlabel()
 
 
@@ -435,12 +432,12 @@ def test_the_caption_says_profile_data_seeds_and_device_and_travels_in_the_file(
         "Profile tiny, generated authors; seeds 3 of the order, 0 of the models; a CPU."
     )
     rows = [
-        {"seed": s, "target_seed": t, "data": "/tofu", "stamp": stamp}
+        {"seed": s, "target_seed": t, "data": "tofu rows", "stamp": stamp}
         for s in (1, 0)
         for t in (2, 1)
     ]
     text = style.caption(rows)
-    assert text == "Profile tiny, TOFU; seeds 0, 1 of the order, 1, 2 of the models; a CPU."
+    assert text == "Profile tiny, TOFU's rows; seeds 0, 1 of the order, 1, 2 of the models; a CPU."
     fig, _ = style.subplots(1, 1, height=2)
     pdf, png = style.save(fig, tmp_path, "fig", text)
     with Image.open(png) as image:
