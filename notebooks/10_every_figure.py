@@ -124,7 +124,7 @@ rows = verdicts.load(rows_folder)
 went = [r | {"set": evidence.TITLES[n]} for n in rows.names for r in rows.of("geometry", n)]
 if went:
     drawn["where"] = long.where(went, evidence.gains(rows))
-    used = [verdicts.file_name("geometry", n) for n in rows.names]
+    used = [verdicts.file_name("geometry", n) for n in rows.names if rows.of("geometry", n)]
     style.save(drawn["where"], figures_folder, "fig10_where", style.caption(went), used)
 if tried := rows.of("bands", "authors"):
     most = verdicts.too_much(rows.of("levels", "authors"))
@@ -176,11 +176,11 @@ for row in summary:
 # many beat it? Write two numbers down, then run the cell.
 
 # %%
-kinds = {"better": "NGDiff + AutoLR better", "undecided": "undecided", "not matched": "not matched"}
 for name in rows.names:
     said = [row["verdict"] for row in verdicts.against(rows, name)]
-    counts = {kind: said.count(word) for kind, word in kinds.items()}
-    print(f"{name:12} {counts | {'worse': len(said) - sum(counts.values())}}")
+    lost = sum(w.startswith("tuned ") and w.endswith(" better") for w in said)
+    won = {"beats": said.count("NGDiff + AutoLR better"), "is beaten by": lost}
+    print(f"{name:12} {won}, of {len(said)}")
 if not rows.names:
     print("the long comparison: not run")
 

@@ -51,7 +51,10 @@ def fill(text: str, root: Path) -> str:
 
 def _wrapped(block: str, start: str) -> str:
     """Return a block as it is; in a source, whose lines have an end, its paragraphs wrapped."""
-    return textwrap.fill(block, 98, break_long_words=False) if start else block
+    if not start:
+        return block
+    wrap = textwrap.TextWrapper(98, break_long_words=False, break_on_hyphens=False)
+    return "\n\n".join(map(wrap.fill, block.split("\n\n")))
 
 
 def stale(root: Path) -> dict[Path, str]:

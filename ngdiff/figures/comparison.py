@@ -166,7 +166,7 @@ def _interval(ax: Axes, row: Row, prefix: str, y: float, lw: float, **look: Any)
 def _compared(rows: Sequence[Row]) -> str:
     """Return what is subtracted from what, what the bars are and, where they differ, the marks."""
     n, kind = max((r["n"], r["kind"]) for r in rows)
-    known = {"95 %": "95 % intervals over models", "range": f"bars: range of {n} pairs"}
+    known = {"95 %": "95 % intervals over units", "range": f"bars: range of {n} pairs"}
     text = f"score: NGDiff + AutoLR − the tuned method ({known.get(kind, f'n = {n}')})"
     if any(r["both_n"] < r["n"] for r in rows):
         text += "\n● pairs that both reached the level   ○ all pairs"

@@ -111,15 +111,24 @@ def ordered(names: Iterable[str]) -> list[str]:
     """Return methods in the order of every table; those of a user come last, by name."""
     place = {key: i for i, key in enumerate(METHODS)}
 
-    def at(name: str) -> tuple[int, str]:
+    def at(name: str) -> tuple[int, float, str]:
         found = known(name)
-        return (place.get(_root(found.key), len(place)) if found else len(place), name)
+        if found is None:
+            return len(place), 0.0, name
+        return place.get(_root(found.key), len(place)), _weight(found.key), name
 
     return sorted(names, key=at)
 
 
 def _root(key: str) -> str:
-    return "graddiff-0.5" if key.startswith("graddiff-") and key not in METHODS else family(key)
+    """Return the key whose place in the tables a key shares: that of its base method."""
+    return "graddiff-0.1" if key.startswith("graddiff-") else family(key)
+
+
+def _weight(key: str) -> float:
+    """Return the retain weight in a key, 0 without one."""
+    number = key.rpartition("-")[2]
+    return float(number) if number.replace(".", "", 1).isdigit() else 0.0
 
 
 def look(name: str) -> Look:

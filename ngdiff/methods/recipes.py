@@ -196,7 +196,9 @@ WEIGHTS = (0.5, 0.9, 0.99)  # the retain weights that a comparison tries
 
 def graddiff(c: float) -> Method:
     """Return GradDiff with that c: the package's where it has one, else a new method."""
-    fresh = Method(f"GradDiff({c:g})", rules.GradDiff(c), look=METHODS["graddiff-0.5"].look)
+    near = min((0.1, 0.5, 0.9, 0.99), key=lambda known: abs(known - c))  # lends its colour
+    look = replace(METHODS[f"graddiff-{near:g}"].look, dashes=":")
+    fresh = Method(f"GradDiff({c:g})", rules.GradDiff(c), look=look)
     return METHODS.get(fresh.key, fresh)
 
 

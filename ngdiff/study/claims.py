@@ -81,7 +81,9 @@ def _against(rows: Sequence[Row], grid: Sequence[Row], value: str, ours: str) ->
     theirs = {name: runs for name, runs in theirs.items() if paired(auto, runs, value)}
     both = {name: paired(_reached(auto), _reached(runs), value) for name, runs in theirs.items()}
     there = {name: interval(gaps) for name, gaps in both.items() if gaps}
-    p = holm({name: found.p for name, found in there.items() if found.p is not None})
+    tests = {name: found.p for name, found in there.items() if found.p is not None}
+    corrected = holm(dict.fromkeys(theirs, 1.0) | tests)  # a method without a test counts too
+    p = {name: corrected[name] for name in tests}
     none = Interval(math.nan, None, None, 0)
     for name, runs in theirs.items():
         method, rate = runs[0]["method"], runs[0]["lr"]

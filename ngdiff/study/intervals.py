@@ -82,15 +82,18 @@ def holm(p: Mapping[str, float]) -> dict[str, float]:
 
 def grouped(rows: Iterable[Row], value: str) -> dict[Any, list[float]]:
     """unit → the values of its rows."""
-    return _by_unit({_run(row): row[value] for row in rows})
+    rows = list(rows)
+    return _by_unit({_run(row): row[value] for row in rows}, _several(rows))
 
 
 def paired(ours: Iterable[Row], theirs: Iterable[Row], value: str) -> dict[Any, list[float]]:
     """unit → ours − theirs, paired by population, seed of the models and seed of the order. Pairs
     that only one of them has are left out.
     """
+    ours, theirs = list(ours), list(theirs)
     left, right = ({_run(r): r[value] for r in rows} for rows in (ours, theirs))
-    return _by_unit({run: left[run] - right[run] for run in sorted(left.keys() & right.keys())})
+    pairs = {run: left[run] - right[run] for run in sorted(left.keys() & right.keys())}
+    return _by_unit(pairs, _several([*ours, *theirs]))
 
 
 def _run(row: Row) -> tuple[str, int, int]:
@@ -98,9 +101,13 @@ def _run(row: Row) -> tuple[str, int, int]:
     return row.get("data", ""), row["target_seed"], row["seed"]
 
 
-def _by_unit(values: Mapping[tuple[str, int, int], float]) -> dict[Any, list[float]]:
+def _several(rows: Sequence[Row]) -> bool:
+    """Return whether rows are of more than one population."""
+    return len({row.get("data", "") for row in rows}) > 1
+
+
+def _by_unit(values: Mapping[tuple[str, int, int], float], several: bool) -> dict[Any, list[float]]:
     """Return the values of runs by population; by seed of the models where there is one only."""
-    several = len({data for data, _, _ in values}) > 1
     found: dict[Any, list[float]] = {}
     for (data, target, _), value in values.items():
         found.setdefault(data if several else target, []).append(value)

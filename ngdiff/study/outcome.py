@@ -54,5 +54,6 @@ def summary(steps: Sequence[Any]) -> Row:
         "eta_median": statistics.median(i.eta for i in taken),
         "eta_last": taken[-1].eta,
         "forget_ce_last": steps[-1].forget_ce,
+        "retain_ce_last": steps[-1].retain_ce,
         "forwards": taken[-1].forwards,  # spent on probing
     }
