@@ -62,7 +62,7 @@ print({name: len(rows) for name, rows in bench.configs.items()})
 # retain-only model's).
 
 # %%
-plan = plans.plan("smoke" if smoke else "muse", tuple(seeds), plans.RATES if P.lm else P.rates)
+plan = plans.plan("smoke" if smoke else "muse", tuple(seeds), P.rates)
 done = plans.carry_out(plan, rows_folder, "muse_", refresh, **settings)
 COLUMNS = {
     name: name

@@ -84,7 +84,7 @@ if P.model:  # asked first: where it cannot be, no run waits for it
         )
     except (ModuleNotFoundError, ConnectionError) as error:
         why = str(error)
-plan = plans.plan("smoke" if smoke else "semeval", tuple(seeds), plans.RATES if P.lm else P.rates)
+plan = plans.plan("smoke" if smoke else "semeval", tuple(seeds), P.rates)
 plan = replace(plan, mmlu=general is not None)
 done = plans.carry_out(plan, rows_folder, "semeval_", refresh, **settings)
 SHORT = {

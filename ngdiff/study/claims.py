@@ -7,7 +7,7 @@ methods of its table.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ngdiff.methods.lookup import label
@@ -192,6 +192,21 @@ def table(rows: Sequence[Row], values: Sequence[str], name: Callable[[Row], Any]
     ]
 
 
+def _scores(files: Mapping[str, list[Row] | None], prefixes: Sequence[str]) -> Iterator[Row]:
+    """Yield the mean score of every run of matched rows, and of the long comparison's."""
+    compared = [name for name in files if name.startswith("evidence_compare_")]
+    for source in (*(f"{prefix}matched.parquet" for prefix in prefixes), *compared):
+        rows, what = files.get(source) or [], source.removesuffix(".parquet").replace("_", " ")
+        for group in table(rows, ("score",), _run_of):
+            scores = [r["score"] for r in rows if _run_of(r) == group["group"]]
+            yield {
+                "name": f"{what}: {group['group']}: score",
+                "value": group["score"],
+                "tolerance": max(0.03 if len(scores) > 1 else 0.05, max(scores) - min(scores)),
+                "source": source,
+            }
+
+
 def _run_of(row: Row) -> str:
     return f"{family(row['method'])}, {row['stepsize']}"
 
@@ -219,18 +234,8 @@ def summary(files: dict[str, list[Row] | None]) -> list[Row]:
             row["score"],
             0.05,
         )
-    compared = [name for name in files if name.startswith("evidence_compare_")]
     prefixes = ("", "tofu_", "muse_", "semeval_")
-    for source in (*(f"{prefix}matched.parquet" for prefix in prefixes), *compared):
-        rows, what = files.get(source) or [], source.removesuffix(".parquet").replace("_", " ")
-        for group in table(rows, ("score",), _run_of):
-            scores = [r["score"] for r in rows if _run_of(r) == group["group"]]
-            add(
-                source,
-                f"{what}: {group['group']}: score",
-                group["score"],
-                max(0.03 if len(scores) > 1 else 0.05, max(scores) - min(scores)),
-            )
+    found += _scores(files, prefixes)
     for prefix in prefixes:
         for row in files.get(source := f"{prefix}claims.jsonl") or []:
             if row["verdict"]:

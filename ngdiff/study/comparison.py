@@ -8,7 +8,8 @@ from pathlib import Path
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.profiles import Profile, profile
 from ngdiff.study.intervals import Row
-from ngdiff.study.plan import Methods, Plan, carry_out
+from ngdiff.study.plan import Plan, carry_out
+from ngdiff.study.tuning import Methods
 
 EXAMPLES = {"method": "ng.methods.ngdiff", "seed": "0", "rate": "1e-3", "target": "0"}
 

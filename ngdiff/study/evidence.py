@@ -25,10 +25,11 @@ from ngdiff.evaluation.suites import TOFU
 from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import geometry
 from ngdiff.study.claims import OURS
-from ngdiff.study.plan import AUTOMATIC, RIVALS, STARTS, Chosen, further, levels, tuned, tuning
+from ngdiff.study.plan import AUTOMATIC, RIVALS, STARTS, levels
 from ngdiff.study.protocol import tuning_rows
 from ngdiff.study.trial import Trial
 from ngdiff.study.trials import history, run_all
+from ngdiff.study.tuning import Chosen, further, tuned, tuning
 
 Row = dict[str, Any]
 MIXTURES = ("graddiff-0.5", "graddiff-0.7", "graddiff-0.9", "graddiff-0.97", "graddiff-0.99")
@@ -82,7 +83,7 @@ def compared() -> tuple[str, ...]:
 def reported(rows: Rows, chosen: Chosen) -> list[Trial]:
     """Return the matched runs of E1 and E2: tuned methods, NGDiff + AutoLR, NGDiff + the bare rule.
 
-    chosen: method → its candidate and rate (`ngdiff.study.plan.tuned`).
+    chosen: method → its candidate and rate (`ngdiff.study.tuning.tuned`).
     """
     runs = [(key, "constant", lr) for key, lr in chosen.values()]
     runs += [(OURS, rule, 1e-3) for rule in AUTOMATIC]
@@ -118,7 +119,8 @@ def bands(rows: Rows, units: int = 2) -> list[Trial]:
 def walks(rows: Rows, chosen: Chosen, units: int = 5) -> list[Trial]:
     """Return the runs of E5: the profile's steps, no stop; NGDiff under the bare rule and AutoLR.
 
-    Constant rates are the tuned ones; GradDiff(0.1), which is tuned nowhere, has GradDiff(0.5)'s.
+    Every method has its published weights, and the rate of its tuned candidate. GradDiff(0.1), which
+    is tuned nowhere, has GradDiff(0.5)'s.
     """
     rates = {name: lr for name, (_, lr) in chosen.items()} | {
         "graddiff-0.1": chosen["graddiff-0.5"][1]

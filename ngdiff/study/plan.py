@@ -22,7 +22,7 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.evaluation.spelling import which
 from ngdiff.methods.definition import Method
 from ngdiff.methods.lookup import method
-from ngdiff.methods.recipes import candidates, family, tagged
+from ngdiff.methods.recipes import tagged
 from ngdiff.profiles import Profile
 from ngdiff.store.rows import stamp, write_rows
 from ngdiff.study import protocol, trials
@@ -31,56 +31,14 @@ from ngdiff.study.intervals import Row
 from ngdiff.study.setup import Setup
 from ngdiff.study.trial import Trial
 from ngdiff.study.trials import run_all
+from ngdiff.study.tuning import RATES, TUNING_SEED, Chosen, further, tuned, tuning
 
-LADDER = (1e-5, 3e-5, 1e-4, 3e-4, 1e-3, 3e-3, 1e-2)  # the constant rates there are
-RATES = LADDER[2:5]  # those that tuning starts with
 STARTS = (2e-5, 2e-4, 2e-3, 2e-2)  # AutoLR's: its search moves by √10 and by 10 from its start
-TUNING_SEED = 100
 AUTOMATIC = ("autolr", "three-point")  # the step-size rules that are tuned on no run
 MODELS = ("start", "retain-only")
 RIVALS = tagged("rival")  # of every page
 PUBLISHED = tagged("published")  # of TOFU's tables, beside RIVALS
 ORGANISERS = tagged("semeval")  # SemEval-2025 Task 4's
-Methods = Iterable[str | Method]
-Chosen = dict[str, tuple[str, float]]  # method -> its candidate and rate
-
-
-def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) -> list[Trial]:
-    """One matched trial a candidate and rate, on the tuning seed."""
-    keys = [key for m in methods for key in (candidates(m) if isinstance(m, str) else (m,))]
-    return [Trial(key, "constant", lr, TUNING_SEED, **settings) for key in keys for lr in rates]
-
-
-def further(rows: Sequence[Row], **settings: Any) -> list[Trial]:
-    """Return tuning runs that are still missing: the next rate where the best is the last one.
-
-    So no tuned rate is an end of what was tried, unless `LADDER` has none beyond it. rows: of the
-    tuning runs so far, whose rates need not be on it. settings: of a `Trial`, as those runs had
-    them.
-    """
-    missing = []
-    for key, lr in tuned(rows).values():
-        tried = {r["lr"] for r in rows if r["method"] == key}
-        below = [rate for rate in LADDER if rate < lr][-1:] if lr == min(tried) else []
-        above = [rate for rate in LADDER if rate > lr][:1] if lr == max(tried) else []
-        missing += [Trial(key, "constant", r, TUNING_SEED, **settings) for r in (*below, *above)]
-    return missing
-
-
-def tuned(rows: Iterable[Row], only_reached: bool = True) -> Chosen:
-    """method → its best candidate and rate: those of the run with the highest score.
-
-    A method whose retain weight is tuned has a candidate for each weight (`recipes.candidates`). On
-    a tie the smaller rate is taken, and then the smaller weight. Only runs that reached the
-    hold-out level count; where none did, all count. A run that stops short forgot less than the
-    others, so it does not compare. only_reached=False counts all runs.
-    """
-    best: dict[str, tuple[tuple[bool, float], tuple[str, float]]] = {}
-    for row in sorted(rows, key=lambda r: (r["lr"], r["method"])):
-        rank = (only_reached and row["stopped"] == "forget_level", row["score"])
-        if (name := family(row["method"])) not in best or rank > best[name][0]:
-            best[name] = rank, (row["method"], row["lr"])
-    return {name: found for name, (_, found) in best.items()}
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from ngdiff.store import paths
 from ngdiff.store.rows import read_rows
 from ngdiff.store.table import Column, Table
 from ngdiff.study import claims
-from ngdiff.study.plan import LADDER
 from ngdiff.study.rules import run_label
+from ngdiff.study.tuning import LADDER
 
 Row = dict[str, Any]
 NOT_RUN = "not run"

@@ -19,8 +19,8 @@ from ngdiff.store.cache import probe_file
 from ngdiff.store.rows import write_rows
 from ngdiff.store.table import Column, Table
 from ngdiff.study import geometry, trials
-from ngdiff.study.plan import TUNING_SEED
 from ngdiff.study.trial import Trial
+from ngdiff.study.tuning import TUNING_SEED
 
 Row = dict[str, Any]
 

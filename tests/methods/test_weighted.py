@@ -54,13 +54,15 @@ def test_what_has_no_weight_to_choose_is_its_own_family(key):
     assert family(key) == key and candidates(key) == (key,)
 
 
-@pytest.mark.parametrize("c", [0.7, 0.97, 0.125])
-def test_graddiff_has_every_weight_by_name(c):
+@pytest.mark.parametrize(("c", "near"), [(0.6, 0.5), (0.97, 0.99), (0.125, 0.1)])
+def test_graddiff_has_every_weight_by_name(c, near):
     key = f"graddiff-{c:g}"
     found = method(key)
     assert found == graddiff(c) == Method(f"GradDiff({c:g})", GradDiff(c)) and found.key == key
     assert Trial(key).method == Trial(graddiff(c)).method == key
-    assert label(key) == f"GradDiff({c:g})" and look(key) == METHODS["graddiff-0.5"].look
+    assert (
+        label(key) == f"GradDiff({c:g})" and look(key).colour == look(f"graddiff-{near:g}").colour
+    )
     assert method(f"graddiff-.{key.partition('.')[2]}") == found  # the zero may be left out
 
 

@@ -14,7 +14,8 @@ from ngdiff.profiles import profile
 from ngdiff.study import evidence
 from ngdiff.study.claims import OURS
 from ngdiff.study.evidence import BANDS, CONTROLS, FIXED, MIXTURES, RULES, Rows
-from ngdiff.study.plan import RATES, RIVALS, STARTS, TUNING_SEED, tuning
+from ngdiff.study.plan import RIVALS, STARTS
+from ngdiff.study.tuning import RATES, TUNING_SEED, tuning
 
 MADE = evidence.sets()
 EVERY = evidence.sets("/data/tofu", "/data/lume")

@@ -9,7 +9,8 @@ from dataclasses import replace
 import pytest
 
 from ngdiff.study import plan as plans
-from ngdiff.study.plan import LADDER, RATES, TUNING_SEED, further, plan, tuned
+from ngdiff.study.plan import plan
+from ngdiff.study.tuning import LADDER, RATES, TUNING_SEED, further, tuned
 
 
 def row(method, lr, score, stopped="forget_level"):
