@@ -119,8 +119,8 @@ def bands(rows: Rows, units: int = 2) -> list[Trial]:
 def walks(rows: Rows, chosen: Chosen, units: int = 5) -> list[Trial]:
     """Return the runs of E5: the profile's steps, no stop; NGDiff under the bare rule and AutoLR.
 
-    Every method has its published weights, and the rate of its tuned candidate. GradDiff(0.1), which
-    is tuned nowhere, has GradDiff(0.5)'s.
+    Every method has its published weights, and the rate of its tuned candidate. GradDiff(0.1) is
+    tuned nowhere, and has GradDiff(0.5)'s.
     """
     rates = {name: lr for name, (_, lr) in chosen.items()} | {
         "graddiff-0.1": chosen["graddiff-0.5"][1]
