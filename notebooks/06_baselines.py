@@ -206,7 +206,7 @@ assert gaps[worst] == max(gaps.values()), (
 assert gaps[best] == min(gaps.values()), "the smallest value belongs to the strongest baseline"
 assert data or gaps["gradascent"] > 0, "pure ascent should keep less than NGDiff does"
 unit = [r for r in done["fixed"] if (r["method"], r["stepsize"]) == ("ngdiff", "autolr")]
-ascent = [r for r in done["fixed"] if r["method"] == "gradascent"]
+ascent = [r for r in done["fixed"] if r["method"] == "gradascent" and r["lr"] >= plans.RATES[0]]
 past = all(r["loss_forget"] > before["loss_holdout"] for r in unit)
 assert data or smoke or past, "without a stop NGDiff should walk past the level"
 assert data or smoke or max(r["kept"] for r in ascent) < 0.05, (
@@ -215,13 +215,14 @@ assert data or smoke or max(r["kept"] for r in ascent) < 0.05, (
 
 # %% [markdown]
 # ## What you should see
-# At matched forgetting pure ascent keeps less than NGDiff; without a stop it keeps next to nothing
-# at each of the live rates (below 5 %), and NGDiff walks past the level of authors never seen (all
-# asserted). For everything else the claims table above is the statement; this page adds no number
-# to it. Where an interval holds zero it says "undecided", and where another method wins it says so.
+# At matched forgetting pure ascent keeps less than NGDiff. Without a stop it keeps next to nothing
+# at the rates that tuning starts with (below 5 %), and NGDiff walks past the level of authors never
+# seen (all asserted). For everything else the claims table above is the statement. This page adds
+# no number to it. Where an interval holds zero it says "undecided", and where another method wins
+# it says so.
 #
 # ## Summary
-# Equal forgetting, equal steps, tuned baselines, paired seeds. Anything less flatters somebody.
+# Equal forgetting, equal steps, tuned rivals, paired seeds: then a difference means something.
 #
 # ## References
 # The protocol is `ngdiff/study/plan.py`, what the rows say is `ngdiff/study/claims.py`; reasons and
