@@ -176,7 +176,7 @@ show(done["matched"], ("uphill_retain", "downhill_forget"))
 # on generated rows again; the command `ngdiff evidence` takes real rows too.
 
 # %%
-if refresh and not (smoke or data):
+if refresh and profile == "tiny" and not (smoke or data):
     evidence.carry_out(rows_folder)
 
 # %% [markdown]

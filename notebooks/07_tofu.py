@@ -8,6 +8,9 @@
 # %% [markdown]
 # # 07 · TOFU
 #
+# <!-- ahead-authors -->
+# <!-- end ahead-authors -->
+#
 # <!-- ahead-tofu -->
 # The long comparison on TOFU's rows: not run.
 # <!-- end ahead-tofu -->

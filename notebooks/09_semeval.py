@@ -9,6 +9,9 @@
 # %% [markdown]
 # # 09 · SemEval-2025 Task 4
 #
+# <!-- ahead-dossiers -->
+# <!-- end ahead-dossiers -->
+#
 # <!-- ahead-lume -->
 # The long comparison on LUME's rows: not run.
 # <!-- end ahead-lume -->

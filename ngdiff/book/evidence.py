@@ -33,7 +33,9 @@ TITLES = {
 FIRST = ("tofu", "lume", "authors")  # of the README, real rows first
 RULED = ("authors", "tofu")  # the data sets of E3
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD"}
-DIGITS = 3  # of a printed score
+DIGITS = 3  # of a printed regret
+FINE = 4  # of a printed score that others are compared with
+SIDES = {f"{OURSELVES} better": "better", "not matched": "few"}
 
 
 @lru_cache(maxsize=2)
@@ -50,8 +52,8 @@ def load(root: Path) -> Evidence:
 
 # ------------------------------------------------------------------------------------------ words
 def listed(methods: Iterable[str]) -> str:
-    """Return labels as "A, B and C", or "no method"."""
-    return joined([label(m) for m in ordered(methods)]) or "no method"
+    """Return labels as "A, B and C"."""
+    return joined([label(m) for m in ordered(methods)])
 
 
 def joined(names: Sequence[str]) -> str:
@@ -81,16 +83,16 @@ def spread(found: Interval, form: str = "+.3f") -> str:
 
 # ------------------------------------------------------------------------------------------ E1
 def _sides(found: Evidence, name: str) -> dict[str, list[str]]:
-    """Return "worse", "better", "open", "apart" → the methods of E1 on a data set.
+    """Return "worse", "better", "open", "few" → the methods of E1 on a data set.
 
-    Only a test names a side: without one, as with fewer than three units, a method is "open".
-    "apart": there is no pair in which both runs reached the level.
+    Only a test names a side. "open": there is a test, and it does not decide. "few": there are too
+    few pairs for a test in which both runs reached the level.
     """
-    words = {f"{OURSELVES} better": "better", "not matched": "apart"}
-    sides: dict[str, list[str]] = {"worse": [], "better": [], "open": [], "apart": []}
+    sides: dict[str, list[str]] = {"worse": [], "better": [], "open": [], "few": []}
     for row in verdicts.against(found, name):
         beaten = row["verdict"].startswith("tuned ") and row["verdict"].endswith(" better")
-        sides["worse" if beaten else words.get(row["verdict"], "open")].append(row["method"])
+        side = "worse" if beaten else SIDES.get(row["verdict"], "open")
+        sides["few" if row["p_holm"] is None else side].append(row["method"])
     return sides
 
 
@@ -109,12 +111,22 @@ def _short(found: Evidence, name: str) -> str:
     where = f"On {TITLES[name]} ({units} {unit}{'s' if units > 1 else ''})"
     if not any(sides.values()):
         return f"{where} there are no runs to compare."
-    open_ = f" Undecided: {listed(sides['open'])}." if sides["open"] else ""
-    apart = f" Not comparable: {listed(sides['apart'])}." if sides["apart"] else ""
-    return (
-        f"{where} untuned {OURSELVES} is worse than {listed(sides['worse'])}, and better than "
-        f"{listed(sides['better'])}, each of them tuned.{open_}{apart}"
-    )
+    return f"{where}: " + " ".join(_compared(sides, "untuned " + OURSELVES))
+
+
+def _compared(sides: dict[str, list[str]], ours: str) -> list[str]:
+    """Return the sides of a data set in sentences, the losing one first."""
+    worse, better, open_, few = (sides[side] for side in ("worse", "better", "open", "few"))
+    return [
+        f"{ours} is worse than tuned {listed(worse)}."
+        if worse
+        else f"no tuned method is better than {ours}.",
+        f"It is better than tuned {listed(better)}."
+        if better
+        else "It is better than none of them.",
+        *([f"Undecided: {listed(open_)}."] if open_ else []),
+        *([f"Too few pairs for a test: {listed(few)}."] if few else []),
+    ]
 
 
 def answers(found: Evidence) -> str:
@@ -122,15 +134,8 @@ def answers(found: Evidence) -> str:
     lines = []
     for name in found.names:
         sides = _sides(found, name)
-        said = [
-            f"On {TITLES[name]} {OURSELVES} scores **lower** than {listed(sides['worse'])}.",
-            f"It scores higher than {listed(sides['better'])}.",
-            f"It is undecided against {listed(sides['open'])}." if sides["open"] else "",
-            f"There is no pair to compare with {listed(sides['apart'])}." if sides["apart"] else "",
-        ]
-        if not any(sides.values()):
-            said = [f"On {TITLES[name]} there are no runs to compare."]
-        lines.append(" ".join(filter(None, said)))
+        said = f"On {TITLES[name]}: " + " ".join(_compared(sides, OURSELVES))
+        lines.append(said if any(sides.values()) else f"On {TITLES[name]}: no runs to compare.")
     return "\n".join(f"- {line}" for line in [*lines, left_out(found)] if line)
 
 
@@ -149,8 +154,8 @@ def ahead(found: Evidence, name: str) -> str:
     said = []
     for rule, what in (("autolr", OURSELVES), ("constant", "tuned NGDiff")):
         if ours := by_run.get((OURS, rule)):
-            least = round(ours["score"], DIGITS)
-            above = [line for line in rivals if round(line["score"], DIGITS) > least]
+            least = round(ours["score"], FINE)
+            above = [line for line in rivals if round(line["score"], FINE) > least]
             those = ", ".join(f"{label(line['method'])} ({_scored(line)})" for line in above)
             score = "scores" if len(above) == 1 else "score"
             said.append(
@@ -165,14 +170,13 @@ def ahead(found: Evidence, name: str) -> str:
 def _scored(line: Row) -> str:
     """Return a mean score, and the share of runs that reached the level unless all did."""
     short = "" if line["reached"] == 1 else f"; {line['reached']:.0%} of runs reached the level"
-    return f"{line['score']:.{DIGITS}f}{short}"
+    return f"{line['score']:.{FINE}f}{short}"
 
 
 # ------------------------------------------------------------------------------------------ E2
 def control(found: Evidence) -> str:
     """Return the answer of E2 in sentences. Ways that are printed as equal are all named."""
-    rows = verdicts.regrets(found)
-    if not rows:
+    if not (rows := [r for r in verdicts.regrets(found) if r["best"] is not None]):
         return NOT_RUN
     least = round(rows[0]["largest"], DIGITS)
     best = [r for r in rows if round(r["largest"], DIGITS) == least]
@@ -182,10 +186,10 @@ def control(found: Evidence) -> str:
     beside = joined([f"{run_label(r['method'], r['stepsize'])} {with_interval(r)}" for r in ours])
     said = [
         f"Over {len(verdicts.weighed(found))} of {len(TITLES)} data sets {names} "
-        f"{'stays' if len(best) == 1 else 'stay'} closest to the best way to weigh the gradients.",
-        f"The largest regret, a distance from the best mean score, is "
-        f"{joined([with_interval(r) for r in best])}.",
-        f"It is the smallest in {shares} of the bootstrap draws.",
+        f"{'has' if len(best) == 1 else 'have'} the smallest largest regret, "
+        f"{joined([with_interval(r) for r in best])}. (Brackets: a bootstrap over few units.)",
+        f"In {shares} of the draws {'it is' if len(best) == 1 else 'they are'} the smallest"
+        f"{'' if len(best) == 1 else ', in this order'}.",
         f"For comparison: {beside}." if beside else "",
     ]
     return " ".join(filter(None, said))
@@ -193,6 +197,8 @@ def control(found: Evidence) -> str:
 
 def with_interval(row: Row) -> str:
     """Return the largest regret of a row of E2, with its interval."""
+    if row["low"] is None:
+        return f"{row['largest']:.{DIGITS}f}"
     largest, low, high = (f"{row[key]:.{DIGITS}f}" for key in ("largest", "low", "high"))
     return f"{largest} [{low}, {high}]"
 
@@ -221,8 +227,8 @@ def adaptive(found: Evidence) -> str:
             sign = by.sign if by.kind == "95 %" else "undecided"
             answer = {
                 "above": "AutoLR adapts after its first search",
-                "below": "AutoLR does not gain from adapting",
-            }.get(sign, "it is undecided whether AutoLR gains from adapting")
+                "below": "AutoLR loses by adapting",
+            }.get(sign, "it is undecided whether AutoLR gains by adapting")
             said.append(
                 f"On {TITLES[name]} {answer}: its score minus that of “{LABELS[other]}” is "
                 f"{spread(by)}."
@@ -238,25 +244,30 @@ def stability(found: Evidence) -> str:
     for optimizer, title in OPTIMIZERS.items():
         mine = select(bands(found), optimizer=optimizer)
         width = max((r["decades"] for r in mine if r["decades"] is not None), default=None)
-        ours = [wide(r) for r in mine if r["method"] == OURS and r["decades"] != width]
+        ours = [r for r in mine if r["method"] == OURS and r["decades"] != width]
         widest = [r for r in mine if r["decades"] == width]
         words = f"Under {title}, of the rates that were tried, "
         if not mine:
             said.append(f"Under {title}: {NOT_RUN}.")
         elif width is None:
-            said.append(f"{words}none works in every unit, with any method.")
+            said.append(f"Under {title} no method has a working rate in every unit.")
         else:
             said.append(
                 f"{words}{listed(r['method'] for r in widest)} "
-                f"{'has' if len(widest) == 1 else 'have'} the widest band, {_decades(width)}"
-                + "".join(f"; {label(OURS)} has {band}" for band in ours)
+                f"{'has' if len(widest) == 1 else 'have'} the widest band, {_decades(widest[0])}"
+                + "".join(f"; {label(OURS)} has {_decades(r)}" for r in ours)
                 + "."
+                + (EDGE if any(r["edge"] for r in ours) else "")
             )
     return " ".join(said) if bands(found) else NOT_RUN
 
 
-def _decades(width: float) -> str:
-    return f"{width:g} decade{'' if width == 1 else 's'}"
+EDGE = " (≥: the band may go on beyond the rates that were tried, so the order is open.)"
+
+
+def _decades(row: Row) -> str:
+    band = wide(row)
+    return band if band == "none" else f"{band} decade{'' if row['decades'] == 1 else 's'}"
 
 
 def wide(row: Row) -> str:

@@ -5,6 +5,7 @@ Other tables are in `ngdiff.book.evidence_tables`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -14,13 +15,16 @@ from ngdiff.methods.lookup import ordered
 from ngdiff.methods.recipes import family
 from ngdiff.store.table import DASH, Column, Table
 from ngdiff.study import verdicts
-from ngdiff.study.intervals import Interval
+from ngdiff.study.intervals import Interval, select
 from ngdiff.study.rules import run_label
 from ngdiff.study.verdicts import Evidence, whole_mean
 
 Row = dict[str, Any]
 BESIDE = {  # what stands beside the score of a run, where its benchmark has it
+    "forgot": "forgotten",
+    "past": "F past the level",
     "loss_retain": "retain loss",
+    "retain_ce_last": "retain loss, last batch",
     "retain_Q_A_ROUGE": "retain ROUGE-L",
     "knowmem_r": "retain knowledge (ROUGE-L)",
     "retain_regurgitation": "retain ROUGE-L",
@@ -60,13 +64,16 @@ def title(name: str) -> str:
 
 def _table(found: Evidence, name: str) -> str:
     gaps = {row["method"]: row for row in verdicts.against(found, name)}
+    starts = select(found.of("levels", name), model="start")
+    level = {(r["data"], r["target_seed"]): r["loss_holdout"] for r in starts}
     rows = [
-        row | {"unfair": _unfair(row)} if "unfair" not in row else row
+        row | {"unfair": _unfair(row), "past": _past(row, level)}
         for row in found.of("compare", name)
     ]
     parts = {**found.parts, "compare": {**found.parts["compare"], name: rows}}
     shown = verdicts.shown(Evidence(parts), name, ("score", *BESIDE))
     known = [key for key in BESIDE if any(line[key] is not None for line in shown)]
+    known = [key for key in known if key != "retain_ce_last" or "loss_retain" not in known]
     lines = []
     for line in shown:
         gap = gaps.get(line["method"]) if line["stepsize"] == "constant" else None
@@ -77,6 +84,8 @@ def _table(found: Evidence, name: str) -> str:
             | {
                 "run": run_label(line["method"], line["stepsize"]),
                 "rate": f"{line['lr']:g}{edge}" if constant else "untuned",
+                "ties": _ties(gap),
+                "all": "" if gap is None else _interval(gap, ""),
                 "gap": _gap(gap),
                 "p": None if gap is None else gap["p_holm"],
                 "who": _winner(gap),
@@ -90,7 +99,9 @@ def _table(found: Evidence, name: str) -> str:
         Column("reached", "reached the level", ".0%", "right"),
         *(Column(key, BESIDE[key], ".3g", "right") for key in known),
         Column("tuning", "tuning", align="right"),
-        Column("gap", f"{OURSELVES} minus it [95 %]"),
+        Column("ties", "tied in tuning (retain loss)"),
+        Column("all", f"{OURSELVES} minus it, all pairs [95 %]"),
+        Column("gap", "pairs that both reached the level"),
         Column("p", "p, Holm", ".2g", "right"),
         Column("who", "better"),
     )
@@ -117,8 +128,26 @@ def _gap(row: Row | None) -> str:
         return ""
     if not row["both_n"]:
         return DASH
-    both = Interval(**{f.name: row[f"both_{f.name}"] for f in fields(Interval)})
-    return spread(both) + (f", n = {both.n}" if both.n < row["n"] else "")
+    part = f", n = {row['both_n']}" if row["both_n"] < row["n"] else ""
+    return _interval(row, "both_") + part
+
+
+def _interval(row: Row, prefix: str) -> str:
+    return spread(Interval(**{f.name: row[f"{prefix}{f.name}"] for f in fields(Interval)}))
+
+
+def _ties(row: Row | None) -> str:
+    """Return how many candidates scored the same in tuning, and their range of retain losses."""
+    if row is None or not row["ties"]:
+        return ""
+    low, high = row["ties_low"], row["ties_high"]
+    return f"{row['ties']}" + ("" if low is None else f" ({low:.2g} to {high:.2g})")
+
+
+def _past(row: Row, level: Mapping[tuple[str, int], float]) -> float | None:
+    """Return by how much the forget set's loss passed the level, None where it is not known."""
+    least, ended = level.get((row["data"], row["target_seed"])), row.get("loss_forget")
+    return None if least is None or ended is None else ended - least
 
 
 def _winner(row: Row | None) -> str:

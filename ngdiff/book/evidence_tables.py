@@ -101,7 +101,7 @@ def e2_table(found: Evidence) -> str:
     columns = (
         Column("run", "weights"),
         *(Column(name, TITLES[name], ".3f", "right") for name in verdicts.weighed(found)),
-        Column("all", "largest [95 %]"),
+        Column("all", "largest [bootstrap over few units]"),
         Column("best", "smallest in", ".0%", "right"),
     )
     missing = unrun(name for name in TITLES if name not in verdicts.weighed(found))
@@ -170,7 +170,7 @@ def said(block: Callable[[Evidence], str]) -> Callable[[Path], str]:
     return filled
 
 
-PAGES = ("authors", "tofu", "news", "lume")  # the data sets of notebooks 06 to 09
+PAGES = ("authors", "tofu", "news", "dossiers", "lume")  # the data sets of notebooks 06 to 09
 
 
 def _ahead(name: str, root: Path) -> str:

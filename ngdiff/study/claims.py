@@ -60,7 +60,8 @@ def claims(
     `reached` is the share of its runs that reached the hold-out level. `both_*` is the interval
     over pairs in which both runs did so. The verdict is about these, by `p_holm`. `edge` says
     whether its rate is an end of those tried: then a better one may lie outside. `tuning_runs` and
-    `tuning_seconds` are what choosing its rate took.
+    `tuning_seconds` are what choosing its rate took. `ties` is how many tuning runs have the chosen
+    one's score, `ties_low` and `ties_high` the range of their retain losses.
     """
     return [
         *_against(rows, grid, value, ours),
@@ -100,10 +101,22 @@ def _against(rows: Sequence[Row], grid: Sequence[Row], value: str, ours: str) ->
             lr=rate,
             reached=len(_reached(runs)) / len(runs),
             edge=len(tried) > 1 and rate in (min(tried), max(tried)),
+            **_ties(seen, method, rate, value),
             tuning_runs=len(seen),
             tuning_seconds=sum(r.get("seconds", 0.0) for r in seen),
             **{f"both_{k}": v for k, v in vars(there.get(name, none)).items()},
         )
+
+
+def _ties(seen: Sequence[Row], method: str, rate: float, value: str) -> Row:
+    """Return how many tuning runs that reached the level tie with the chosen one, itself counted,
+    and the range of their retain losses; 0 where the chosen run did not reach it.
+    """
+    chosen = [r[value] for r in _reached(select(seen, method=method, lr=rate))]
+    tied = [r for r in _reached(seen) if chosen and r[value] == chosen[0]]
+    losses = [r["loss_retain"] for r in tied if r.get("loss_retain") is not None]
+    ends = (min(losses), max(losses)) if losses else (None, None)
+    return {"ties": len(tied), "ties_low": ends[0], "ties_high": ends[1]}
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
@@ -202,7 +215,10 @@ def _scores(files: Mapping[str, list[Row] | None], prefixes: Sequence[str]) -> I
             yield {
                 "name": f"{what}: {group['group']}: score",
                 "value": group["score"],
-                "tolerance": max(0.03 if len(scores) > 1 else 0.05, max(scores) - min(scores)),
+                "tolerance": max(
+                    0.03 if len(scores) > 1 else 0.05,
+                    (max(scores) - min(scores)) / math.sqrt(len(scores)),
+                ),
                 "source": source,
             }
 
@@ -215,8 +231,8 @@ def summary(files: dict[str, list[Row] | None]) -> list[Row]:
     """Return what a new run is compared with: rows {name, value, tolerance, source}.
 
     files: the saved rows by file name. A verdict is a row whose value is words. A tolerance is the
-    spread over the seeds, and at least .03 (.05 where there is one seed). The last bits of a matrix
-    product already change a run.
+    range of the runs over √n, and at least .03 (.05 for one run). The last bits of a matrix product
+    already change a run.
     """
     found: list[Row] = []
 
