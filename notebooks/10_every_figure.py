@@ -127,8 +127,7 @@ if went:
     used = [verdicts.file_name("geometry", n) for n in rows.names if rows.of("geometry", n)]
     style.save(drawn["where"], figures_folder, "fig10_where", style.caption(went), used)
 if tried := rows.of("bands", "authors"):
-    most = verdicts.too_much(rows.of("levels", "authors"))
-    drawn["bands"] = long.bands(tried, most, verdicts.WORKS)
+    drawn["bands"] = long.bands(tried, rows.of("levels", "authors"))
     used = [verdicts.file_name(part, "authors") for part in ("bands", "levels")]
     style.save(drawn["bands"], figures_folder, "fig10_bands", style.caption(tried), used)
 

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ngdiff.figures import style
+from ngdiff.study import verdicts
 
 Row = dict[str, Any]
 WEIGHTS = {
@@ -92,16 +93,13 @@ def _mean(rows: Sequence[Row], key: str) -> float:
 
 
 @style.house
-def bands(
-    rows: Sequence[Row], level: Mapping[tuple[str, int], float | None], keep: float
-) -> Figure:
+def bands(rows: Sequence[Row], levels: Sequence[Row]) -> Figure:
     """Which constant rates work, a line a method, a panel an optimizer.
 
-    ● works in every run: it reached the hold-out level and kept the share `keep` of the utility. ◐
-    in some. ○ in none. × some run ended in NaN, or with a retain loss above `level`. A line joins
-    neighbours that work in every run.
-    rows: of E4. level: (population, seed of the models) → a retain loss that is too much; a run
-    without one gets × for NaN only.
+    ● works in every run (`ngdiff.study.verdicts.works`). ◐ in some. ○ in none. × some run ended in
+    NaN, or with a retain loss that is too high (`too_much` there). A line joins neighbours that
+    work in every run.
+    rows: of E4. levels: the metrics of the starts. A run of an unknown start gets × for NaN only.
     """
     optimizers = list(dict.fromkeys(r["optimizer"] for r in rows))
     methods = style.methods(rows)[::-1]
@@ -110,28 +108,23 @@ def bands(
     for ax, optimizer in zip(axes[0], optimizers, strict=True):
         for i, method in enumerate(methods):
             mine = [r for r in rows if (r["method"], r["optimizer"]) == (method, optimizer)]
-            _band(ax, i, mine, level, keep)
+            _band(ax, i, mine, levels)
         ax.set(xscale="log", xlabel="learning rate", title={"sgd": "SGD"}.get(optimizer, "AdamW"))
         names = [style.label(m) for m in methods] if ax is axes[0][0] else []
         ax.set_yticks(range(len(methods)), names)
         ax.set_ylim(-0.6, len(methods) - 0.4)
         ax.tick_params(axis="y", length=0)
-    note = "● works   ◐ in some runs   ○ does not   × retain loss blown up"
+    high = f"NaN, or retain loss above {verdicts.BLOWN:g} times the start's"
+    note = f"● works   ◐ in some runs   ○ does not   × {high}"
     fig.supxlabel(note, fontsize=8)
     return fig
 
 
-def _band(
-    ax: Axes,
-    y: float,
-    rows: Sequence[Row],
-    level: Mapping[tuple[str, int], float | None],
-    keep: float,
-) -> None:
+def _band(ax: Axes, y: float, rows: Sequence[Row], levels: Sequence[Row]) -> None:
     """Draw the rates of a method as marks at the height y, and lines between those that work."""
     rates = sorted({r["lr"] for r in rows})
     by_rate = [[r for r in rows if r["lr"] == lr] for lr in rates]
-    works = [[r["stopped"] == "forget_level" and r["kept"] >= keep for r in m] for m in by_rate]
+    works = [[verdicts.works(r) for r in runs] for runs in by_rate]
     shade = style.colour(rows[0]["method"]) if rows else ""
     for (one, two), both in zip(
         itertools.pairwise(rates), itertools.pairwise(map(all, works)), strict=True
@@ -142,11 +135,11 @@ def _band(
         fill = {"fillstyle": "full" if all(fine) else "left" if any(fine) else "none"}
         size = {"ms": 6} if any(fine) else {"ms": 4, "mew": 0.8}
         ax.plot(lr, y, "o", color=shade, markerfacecoloralt="white", **size, **fill)
-        if any(_blown(r, level.get((r["data"], r["target_seed"]))) for r in runs):
+        if any(_blown(r, levels) for r in runs):
             ax.plot(lr, y, "x", color="black", ms=6, mew=1)
 
 
-def _blown(row: Row, most: float | None) -> bool:
-    """Return whether a run ended in NaN (None in saved rows), or with a retain loss above most."""
-    loss = row["loss_retain"]
-    return loss is None or loss != loss or (most is not None and loss > most)
+def _blown(row: Row, levels: Sequence[Row]) -> bool:
+    """Return whether a run ended in NaN, or with a retain loss that is too high."""
+    (alone,) = verdicts.bands([row], levels)
+    return bool(alone["nan"] or alone["blown"])

@@ -38,7 +38,6 @@ AUTOMATIC = ("autolr", "three-point")  # the step-size rules that are tuned on n
 MODELS = ("start", "retain-only")
 RIVALS = tagged("rival")  # of every page
 PUBLISHED = tagged("published")  # of TOFU's tables, beside RIVALS
-ORGANISERS = tagged("semeval")  # SemEval-2025 Task 4's
 
 
 @dataclass(frozen=True)

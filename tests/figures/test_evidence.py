@@ -17,7 +17,7 @@ from tests.helpers import long_rows
 from tests.helpers.long_rows import POPULATIONS, run
 
 KAPPA = {"tofu": 25.0, "lume": 4.0, "news": 0.5}
-MOST = verdicts.too_much(long_rows.levels())
+LEVELS = long_rows.levels()
 VERSUS = ("GradDiff(0.5)", "the best fixed c")
 
 
@@ -34,7 +34,7 @@ def where(names=tuple(KAPPA), gains=None) -> Figure:
 
 def bands(works=None) -> Figure:
     works = works or {(m, o): range(2, 5) for m in evidence.BANDED for o in evidence.BANDS}
-    return drawn.bands(long_rows.bands(works), MOST, verdicts.WORKS)
+    return drawn.bands(long_rows.bands(works), LEVELS)
 
 
 def marks(ax: Axes, kind: str) -> dict[float, list[tuple[float, str]]]:
@@ -104,7 +104,7 @@ def test_every_rate_has_its_mark() -> None:
     for r in rows:
         if r["method"] == "ngdiff" and r["data"] == POPULATIONS[0]:
             r["kept"] = 0.0 if r["lr"] == evidence.BANDS["sgd"][4] else r["kept"]
-    (ax,) = drawn.bands(rows, MOST, verdicts.WORKS).axes
+    (ax,) = drawn.bands(rows, LEVELS).axes
     labels = dict(zip(ax.get_yticks(), (t.get_text() for t in ax.get_yticklabels()), strict=True))
     by_name = {labels[y]: xs for y, xs in marks(ax, "o").items()}
     fills = ["none", "none", "full", "full", "left", *["none"] * 4]
@@ -127,15 +127,18 @@ def test_every_rate_has_its_mark() -> None:
         ({"stopped": "steps"}, False),
     ],
 )
-def test_a_cross_is_a_run_that_blew_up(end, crossed) -> None:
+def test_a_cross_is_nan_or_a_high_retain_loss(end, crossed) -> None:
     rows = [run("ngdiff", lr=lr) for lr in (1e-3, 1e-2)]
-    (ax,) = drawn.bands([rows[0], rows[1] | end], MOST, verdicts.WORKS).axes
+    (ax,) = drawn.bands([rows[0], rows[1] | end], LEVELS).axes
     assert marks(ax, "x") == ({0.0: [(0.01, "full")]} if crossed else {})
 
 
 def test_a_panel_has_its_optimizer_and_methods_in_the_order_of_every_table() -> None:
     fig = bands()
     assert [ax.get_title() for ax in fig.axes] == ["AdamW", "SGD"]
+    assert f"× NaN, or retain loss above {verdicts.BLOWN:g} times the start's" in (
+        fig._supxlabel.get_text()
+    )
     names = [t.get_text() for t in fig.axes[0].get_yticklabels()][::-1]
     assert names == [style.label(m) for m in style.ordered(evidence.BANDED)]
     assert not any(t.get_text() for t in fig.axes[1].get_yticklabels())
