@@ -6,8 +6,8 @@
     E4  Over how many decades of rates does a method work, under AdamW and under SGD?
     E5  What do fixed steps and the bare three-point rule give? (No winner is named.)
 
-This file says what is run. `ngdiff.study.verdicts` says what the rows mean. Both were written
-before the first of these runs (data/results/LOG.md).
+This file says what is run; it was written before the first of these runs (data/results/LOG.md).
+`ngdiff.study.verdicts` says what the rows mean.
 
 A *unit* is what the statistics count: a population of the generated sets, a seed of the models of
 the real ones, of which there is one population each. Runs are trials, so each is cached as it ends.
