@@ -11,7 +11,6 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.evaluation.spelling import which
 from ngdiff.profiles import profile
 from ngdiff.store.rows import read_rows
-from ngdiff.study import trials
 from ngdiff.study.trial import Trial
 from ngdiff.study.tuning import TUNING_SEED
 from ngdiff.timing import causes
@@ -168,31 +167,47 @@ def test_real_rows_need_their_folders(cases, monkeypatch):
 
 
 # --------------------------------------------------------------------------------------- a run
-@pytest.fixture(scope="module")
-def micro() -> Cause:
-    return Cause("factor", "value", MICRO, which("authors").bench(MICRO))
+CAUSE = Cause("factor", "value", MICRO, BENCH)
 
 
-def test_a_case_is_measured_on_the_tuning_seed_along_ngdiff_with_autolr(micro):
-    row = causes.measure(micro)
-    trial = Trial("ngdiff", "autolr", 1e-3, TUNING_SEED, profile=MICRO, data=micro.bench)
-    steps = trials.history(trial)
-    start, reference = trials.levels(MICRO, "", micro.bench, 0)
-    ratios = [step["norm_F"] / step["norm_R"] for step in steps]
-    assert row["kappa_start"] == ratios[0] and row["rho_start"] == steps[0]["cosine"]
-    assert min(ratios) <= row["kappa_50"] <= max(ratios)
-    assert row["level"] == start["loss_holdout"]
-    assert row["reference_forget"] == reference["loss_forget"]
-    assert row["retain_last"] == steps[-1]["retain_ce"] and row["updates"] == len(steps)
-    assert (row["retain_rows"], row["forget_rows"], row["batch"]) == (
-        len(micro.bench.retain),
-        len(micro.bench.forget),
-        MICRO.batch_size,
-    )
+def step(norm_R: float, norm_F: float, cosine: float, retain: float) -> dict:
+    known = {"retain": retain, "retain_ce": retain, "forget": 1.0, "forget_ce": 1.0}
+    return known | {"norm_R": norm_R, "norm_F": norm_F, "cosine": cosine}
+
+
+def test_a_case_is_measured_along_ngdiff_with_autolr_on_the_tuning_seed(monkeypatch):
+    """Inside Eq. 7 is c/(1 - c) in [.9, 1.1], then in [2, 8], then in [.9, 90]."""
+    steps = [step(2, 2, 0.9, 0.1), step(1, 4, 0.5, 0.2), step(0.5, 4.5, 0.1, 0.3)]
+    asked = []
+
+    def run(trial: Trial) -> dict:
+        asked.append(trial)
+        return {"updates": 3, "stopped": "forget_level", "stamp": {}}
+
+    def history(trial: Trial) -> list[dict]:
+        asked.append(trial)
+        return steps
+
+    def levels(*which) -> tuple[dict, dict]:
+        assert which == (MICRO, "", BENCH, 0)
+        return {"loss_holdout": 3.5, "loss_forget": 0.1}, {"loss_holdout": 9.0, "loss_forget": 4.0}
+
+    models = SimpleNamespace(run=run, history=history, levels=levels)
+    monkeypatch.setattr(causes, "trials", models)
+    row = causes.measure(CAUSE)
+    ours = Trial("ngdiff", "autolr", 1e-3, TUNING_SEED, profile=MICRO, data=BENCH)
+    assert asked == [ours, ours] and ours.rule == "matched"
+    assert (row["kappa_start"], row["rho_start"]) == (1, 0.9)
+    assert (row["kappa_50"], row["rho_50"]) == (4, 0.5)
+    assert row["inside_0.5"] == pytest.approx(2 / 3)
+    assert row["inside_0.9"] == pytest.approx(1 / 3)
+    assert (row["level"], row["reference_forget"], row["retain_last"]) == (3.5, 4.0, 0.3)
+    sizes = row["retain_rows"], row["forget_rows"], row["batch"]
+    assert sizes == (4, 5, MICRO.batch_size)
     assert {column.key for column in causes.COLUMNS} <= row.keys()
 
 
-def test_the_table_saves_each_row_as_it_comes(micro, monkeypatch, tmp_path):
+def test_the_table_saves_each_row_as_it_comes(monkeypatch, tmp_path):
     path, said, seen = tmp_path / "new" / "ratio.jsonl", [], []
 
     def measured(cause: Cause) -> dict:
@@ -200,7 +215,7 @@ def test_the_table_saves_each_row_as_it_comes(micro, monkeypatch, tmp_path):
         return {"factor": cause.factor, "value": cause.value}
 
     monkeypatch.setattr(causes, "measure", measured)
-    monkeypatch.setattr(causes, "causes", lambda *_: [micro, replace(micro, value="other")])
+    monkeypatch.setattr(causes, "causes", lambda *_: [CAUSE, replace(CAUSE, value="other")])
     rows = causes.table(path, say=said.append)
     assert [row["value"] for row in rows] == ["value", "other"] and seen == [0, 1]
     assert read_rows(path) == rows
