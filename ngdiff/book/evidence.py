@@ -257,7 +257,7 @@ def stability(found: Evidence) -> str:
                 f"{'has' if len(widest) == 1 else 'have'} the widest band, {_decades(widest[0])}"
                 + "".join(f"; {label(OURS)} has {_decades(r)}" for r in ours)
                 + "."
-                + (EDGE if any(r["edge"] for r in ours) else "")
+                + (EDGE if any("≥" in wide(r) for r in ours) else "")
             )
     return " ".join(said) if bands(found) else NOT_RUN
 

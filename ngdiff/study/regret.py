@@ -54,13 +54,14 @@ def _beside(
 ) -> Row:
     """Return the regrets of a way that E2 does not choose from: `low`, `high`, `best` are None.
 
-    {} where it was not run on every set.
+    {} where it was not run on every unit that the ways have.
     """
     lost = {}
     for name, by_way in scores.items():
-        if not (mine := select(rows[name], method=way[0], stepsize=way[1])):
+        mine, units = _by_unit(way, rows[name]), _units(rows[name])
+        if not set(units) <= set(mine):
             return {}
-        lost[name] = max(_means(by_way).values()) - mean([r["score"] for r in mine])
+        lost[name] = max(_means(by_way).values()) - mean([mean(mine[u]) for u in units])
     known = {"method": way[0], "stepsize": way[1], "largest": max(lost.values())}
     return known | lost | dict.fromkeys(("low", "high", "best"))
 
@@ -73,9 +74,17 @@ def scored(rows: Mapping[str, Sequence[Row]]) -> dict[str, dict[Way, list[float]
 
 def _scores(rows: Sequence[Row]) -> dict[Way, list[float]]:
     """Return way → the mean score of every unit that all ways have; {} where there is none."""
-    by_way = {way: grouped(select(rows, method=way[0], stepsize=way[1]), "score") for way in WAYS}
-    units = sorted(set.intersection(*(set(of_way) for of_way in by_way.values())))
+    by_way, units = {way: _by_unit(way, rows) for way in WAYS}, _units(rows)
     return {way: [mean(of[u]) for u in units] for way, of in by_way.items()} if units else {}
+
+
+def _by_unit(way: Way, rows: Sequence[Row]) -> dict[Any, list[float]]:
+    return grouped(select(rows, method=way[0], stepsize=way[1]), "score")
+
+
+def _units(rows: Sequence[Row]) -> list[Any]:
+    """Return the units that all ways have."""
+    return sorted(set.intersection(*(set(_by_unit(way, rows)) for way in WAYS)))
 
 
 def _means(by_way: Mapping[Way, Sequence[float]]) -> dict[Way, float]:

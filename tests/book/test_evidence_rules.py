@@ -18,26 +18,42 @@ def of(**scores):
 # ----------------------------------------------------------------------------------------------- E2
 def test_the_answer_of_e2_is_the_smallest_largest_regret():
     said = words.control(of(lossnorm=0.9))
-    assert said.startswith("Over 1 of 6 data sets LossNorm stays closest to the best way")
-    assert "is 0.000 [0.000, 0.000]. It is the smallest in 100% of the bootstrap draws." in said
-    assert "For comparison: NGDiff 0.080 [0.080, 0.080] and NGDiff + AutoLR 0.100 [" in said
+    assert said.startswith(
+        "Over 1 of 6 data sets LossNorm has the smallest largest regret, 0.000 [0.000, 0.000]. "
+        "(Brackets: a bootstrap over few units.) In 100% of the draws it is the smallest. For "
+        "comparison: NGDiff 0.080 [0.080, 0.080] and NGDiff + AutoLR 0.100 ["
+    )
+    assert "bare rule" not in said
 
 
 def test_ways_with_one_largest_regret_are_both_named():
     said = words.control(of(lossnorm=0.9, graddiff_9=0.9))
-    assert "GradDiff(0.9) and LossNorm stay closest" in said and "in 100% and 100% of" in said
+    assert "GradDiff(0.9) and LossNorm have the smallest largest regret, 0.000 [" in said
+    assert "In 100% and 100% of the draws they are the smallest, in this order." in said
 
 
 def test_ways_that_are_printed_as_equal_are_both_named():
     """The point estimate alone would name one of two that differ by less than a digit."""
     said = words.control(of(lossnorm=0.9004, graddiff_9=0.9))
-    assert "LossNorm and GradDiff(0.9) stay closest" in said and "in 100% and 0% of" in said
+    assert "LossNorm and GradDiff(0.9) have the smallest largest regret, 0.000 [" in said
+    assert "In 100% and 0% of the draws they are the smallest, in this order." in said
 
 
 def test_our_own_way_is_not_compared_with_itself():
     said = words.control(of(tuned=0.9))
-    assert "NGDiff stays closest" in said and said.count("NGDiff ") == 2
+    assert "NGDiff has the smallest largest regret" in said and said.count("NGDiff ") == 2
     assert "For comparison: NGDiff + AutoLR" in said
+
+
+def test_the_bare_rule_is_a_row_of_the_table_and_never_the_answer():
+    """Its score is above every other one here: it is shown, and another way is named."""
+    scores = everyone(lossnorm=0.9) | {("ngdiff", "three-point"): 0.95}
+    found = made(compare={"authors": compare(scores)})
+    assert words.control(found) == words.control(of(lossnorm=0.9))
+    lines = [line.split(" | ") for line in tables.e2_table(found).splitlines()]
+    bare = next(line for line in lines if line[0] == "| NGDiff + bare rule")
+    assert bare[1:3] == ["-0.050", "-0.050"], "no interval, and no share of the draws"
+    assert bare[3].strip(" |") in ("", "–")
 
 
 def test_gains_are_ours_minus_the_fixed_weights():
@@ -53,8 +69,8 @@ RULES = {"once": 0.7, "once-half": 0.6}
     ("score", "answer"),
     [
         (0.9, "AutoLR adapts after its first search: its score minus that of “first search only” "),
-        (0.5, "AutoLR does not gain from adapting: its score minus that of “first search only” "),
-        (0.7, "it is undecided whether AutoLR gains from adapting: its score"),
+        (0.5, "AutoLR loses by adapting: its score minus that of “first search only” "),
+        (0.7, "it is undecided whether AutoLR gains by adapting: its score"),
     ],
 )
 def test_the_answer_of_e3_has_the_sign_of_its_interval(score, answer):
@@ -73,27 +89,53 @@ def test_the_answer_of_e4_names_the_widest_band_of_each_optimizer():
     said = words.stability(made(bands={"authors": long_rows.bands(works)}))
     assert said == (
         "Under AdamW, of the rates that were tried, LossNorm has the widest band, 1.5 decades; "
-        "NGDiff has 0.5. Under SGD, of the rates that were tried, NGDiff and LossNorm have the "
-        "widest band, 1 decade."
+        "NGDiff has 0.5 decades. Under SGD, of the rates that were tried, NGDiff and LossNorm have "
+        "the widest band, 1 decade."
     )
 
 
 @pytest.mark.parametrize(
     ("works", "said"),
     [
-        (range(4, 5), "NGDiff has the widest band, 0 decades."),
-        ((), "none works in every unit, with any method."),
+        (range(4, 5), ", of the rates that were tried, NGDiff has the widest band, 0 decades."),
+        ((), " no method has a working rate in every unit."),
     ],
 )
 def test_one_working_rate_is_a_band_and_none_is_none(works, said):
     rows = long_rows.bands({("ngdiff", "sgd"): works, ("lossnorm", "sgd"): ()})
     found = words.stability(made(bands={"authors": rows}))
-    assert found == f"Under AdamW: not run. Under SGD, of the rates that were tried, {said}"
+    assert found == f"Under AdamW: not run. Under SGD{said}"
 
 
 def test_a_band_that_may_go_on_says_so():
     rows = long_rows.bands({("ngdiff", "sgd"): range(5, 9)})
-    assert "| ≥ 1.5 |" in tables.e4_table(made(bands={"authors": rows}))
+    found = made(bands={"authors": rows})
+    assert "| ≥ 1.5 |" in tables.e4_table(found)
+    assert "NGDiff has the widest band, ≥ 1.5 decades." in words.stability(found)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "said"),
+    [
+        (range(7, 9), range(2, 6), "1.5 decades; NGDiff has ≥ 0.5 decades. (≥: the band may go on"),
+        (range(6, 9), range(2, 6), "1.5 decades; NGDiff has ≥ 1 decade. (≥: the band may go on"),
+        (range(6, 8), range(5, 9), "≥ 1.5 decades; NGDiff has 0.5 decades."),
+        ((), range(2, 6), "1.5 decades; NGDiff has none."),
+    ],
+)
+def test_the_order_is_open_where_our_narrower_band_may_go_on(ours, theirs, said):
+    rows = long_rows.bands({("ngdiff", "sgd"): ours, ("lossnorm", "sgd"): theirs})
+    found = words.stability(made(bands={"authors": rows}))
+    assert f"LossNorm has the widest band, {said}" in found
+    assert found.endswith("so the order is open.)") == ("NGDiff has ≥" in said)
+
+
+def test_a_method_that_fails_in_a_unit_has_none_even_if_another_units_band_goes_on():
+    rows = long_rows.bands({("ngdiff", "sgd"): range(6, 9), ("lossnorm", "sgd"): range(2, 6)})
+    for r in rows:
+        if (r["method"], r["data"]) == ("ngdiff", POPULATIONS[1]):
+            r["kept"] = 0.2
+    assert words.stability(made(bands={"authors": rows})).endswith("; NGDiff has none.")
 
 
 # ----------------------------------------------------------------------------------------------- E5

@@ -19,7 +19,7 @@ SOURCE = """# %% [markdown]
 # %%
 print("no mark: <!-- x -->")
 """
-WORDS = "In the long comparison 2 of 10 tuned rivals score higher than NGDiff + AutoLR (0.800)."
+WORDS = "In the long comparison 2 of 10 tuned rivals score higher than NGDiff + AutoLR (0.8000)."
 
 
 @pytest.fixture

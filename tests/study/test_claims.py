@@ -117,6 +117,30 @@ def test_a_claim_names_the_family_and_holds_its_candidate_rate_and_bill():
     assert claim(rows, [*grid, row("npo-0.5", lr=1e-2)])["edge"]
 
 
+def test_candidates_that_tie_in_tuning_are_counted_with_their_retain_losses():
+    chosen, tied = (row(f"npo-{c}", score=0.9, loss_retain=x) for c, x in ((0.9, 0.5), (0.5, 0.2)))
+    others = [
+        row("npo-0.5", lr=1e-4, score=0.9, loss_retain=0.1, stopped="steps"),
+        row("npo-0.9", lr=1e-2, score=0.8, loss_retain=0.05),
+        row("kl-0.9", score=0.9, loss_retain=7.0),
+    ]
+    rows = against([0.1, 0.11, 0.12], "npo-0.9")
+
+    def ties(*grid):
+        found = claim(rows, grid)
+        return found["ties"], found["ties_low"], found["ties_high"]
+
+    assert ties(chosen, tied, *others) == (2, 0.2, 0.5)
+    assert ties(chosen, *others) == (1, 0.5, 0.5), "the chosen run itself"
+    assert ties(chosen, tied | {"score": 0.9001}, *others) == (1, 0.5, 0.5), "near is no tie"
+    assert ties(chosen, tied | {"loss_retain": None}) == (2, 0.5, 0.5), "NaN, as saved"
+    assert ties(*({k: v for k, v in r.items() if k != "loss_retain"} for r in (chosen, tied))) == (
+        (2, None, None)
+    )
+    assert ties(chosen | {"stopped": "steps"}, tied, *others) == (0, None, None)
+    assert ties(tied, *others) == (0, None, None) == ties(), "its own run is not there"
+
+
 def test_a_mixture_is_a_method_of_its_own():
     rows = against([0.1, 0.11, 0.12], "graddiff-0.5") + against([0.2] * 3, "graddiff-0.9")[3:]
     names = {c["name"] for c in claims.claims(rows, [], []) if "method" in c}
@@ -203,7 +227,7 @@ def test_autolr_over_starting_rates_is_one_spread_a_run():
     ]
     (found,) = claims.claims([], [], starts)
     assert found["name"] == "AutoLR over starting rates" and found["n"] == 3
-    assert found["what"] == "score over 4 starting rates 2e-05 … 0.02: best − worst"
+    assert found["what"] == "score over 4 starting rates 2e-05 … 0.029: best − worst"
     assert (found["low"], found["mean"], found["high"]) == pytest.approx((0.0, 0.3, 0.6))
     assert claims.claims([], [], starts[:1]) == []  # one starting rate has no spread
 
@@ -241,8 +265,12 @@ def test_the_summary_names_where_each_number_comes_from():
         "against npo: verdict": ("undecided", "claims.jsonl"),
         "ascent keeps": (0.8, "claims.jsonl"),
     }
-    assert found["matched: npo, constant: score"]["tolerance"] == 1.0, "the spread over the seeds"
+    wide = found["matched: npo, constant: score"]["tolerance"]
+    assert wide == pytest.approx(1 / math.sqrt(3)), "the range of the three runs over √3"
+    assert found["learning rate: autolr from 1e-05: score"]["tolerance"] == 0.05
     assert found["evidence compare tofu: kl, constant: score"]["tolerance"] == 0.03
+    (one,) = claims.summary({"matched.parquet": [row("kl", score=0.5)]})
+    assert one["tolerance"] == 0.05, "one run has no range"
     assert found["ascent keeps"]["tolerance"] == pytest.approx(0.2)
     assert found["against npo: verdict"]["tolerance"] is None
     assert claims.summary({}) == []

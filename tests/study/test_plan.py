@@ -95,14 +95,25 @@ def test_pages_have_the_same_rivals_and_ours():
     assert [plan(name, SEEDS).extend for name in PLANS] == [name in PAGES for name in PLANS]
 
 
-def test_starting_rates_span_three_decades_and_are_off_the_searchs_lattice():
-    """The search moves by √10 and by 10 from where it starts: from one of these starts it does not
-    visit a rate of the ladder.
+def half_decades_off(rate, start):
+    """How far a rate is from those that a search by √10 and by 10 visits, in half decades."""
+    steps = 2 * math.log10(rate / start)
+    return abs(steps - round(steps))
+
+
+def test_starting_rates_lie_on_no_common_lattice_over_at_least_three_decades():
+    """The search moves by √10 and by 10: from one start it visits no other one, and no rate of the
+    ladder.
     """
-    assert math.log10(STARTS[-1] / STARTS[0]) == pytest.approx(3)
+    assert math.log10(STARTS[-1] / STARTS[0]) >= 3 and list(STARTS) == sorted(STARTS)
+    for start, other in itertools.combinations(STARTS, 2):
+        assert half_decades_off(other, start) > 0.05, (start, other)
     for start, rate in itertools.product(STARTS, LADDER):
-        half_decades = 2 * math.log10(rate / start)
-        assert abs(half_decades - round(half_decades)) > 0.05
+        assert half_decades_off(rate, start) > 0.02, (start, rate)
+    assert half_decades_off(2e-2, 2e-5) < 1e-9 and half_decades_off(math.sqrt(10), 1) < 1e-9
+
+
+def test_the_page_runs_autolr_from_the_first_and_the_last_start():
     trials = plan("live", SEEDS).starts()
     assert {t.seed for t in trials} == {*SEEDS} and len(trials) == 2 * 3
     assert list(dict.fromkeys(t.lr for t in trials)) == [STARTS[0], STARTS[-1]]

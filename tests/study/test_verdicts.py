@@ -7,7 +7,7 @@ import pytest
 from ngdiff.store.rows import write_rows
 from ngdiff.study import evidence, verdicts
 from ngdiff.study.claims import OURS
-from ngdiff.study.regret import WAYS
+from ngdiff.study.regret import BESIDE, WAYS
 from tests.helpers import long_rows
 from tests.helpers.long_rows import AUTO, POPULATIONS, TUNED, compare, everyone, made, run
 
@@ -97,6 +97,44 @@ def test_regrets_are_of_the_units_that_every_way_has():
     shifted = [r | {"score": 0.0} if r["data"] == POPULATIONS[0] else r for r in fewer]
     regrets = [verdicts.regrets(made(compare={"authors": found})) for found in (fewer, shifted)]
     assert regrets[0] == regrets[1]
+
+
+BARE = (OURS, "three-point")
+
+
+def test_the_bare_rule_stands_beside_the_ways_and_is_not_chosen_from():
+    """Its regret is to the best way, so it is below zero where the bare rule is better than all."""
+    given = {"authors": ways(lossnorm=0.9), "news": ways(lossnorm=0.6)}
+    alone = verdicts.regrets(made(compare={name: compare(of) for name, of in given.items()}))
+    beside = {"authors": 0.95, "news": 0.2}
+    both = {name: compare(of | {BARE: beside[name]}) for name, of in given.items()}
+    rows = verdicts.regrets(made(compare=both))
+    assert [row for row in rows if row["best"] is not None] == alone, "nothing else moves"
+    bare = by_way(rows)[BARE]
+    keys = ("authors", "news", "largest")
+    assert [bare[key] for key in keys] == pytest.approx([-0.05, 0.4, 0.4])
+    assert [bare[key] for key in ("low", "high", "best")] == [None] * 3
+    assert BARE in BESIDE and not {*BESIDE} & {*WAYS}
+    assert [row["largest"] for row in rows] == sorted(row["largest"] for row in rows)
+
+
+def test_the_bare_rule_is_left_out_where_a_set_or_a_unit_lacks_it():
+    whole = compare(ways(lossnorm=0.9) | {BARE: 0.3})
+    less = [r for r in whole if (r["stepsize"], r["data"]) != (BARE[1], POPULATIONS[0])]
+    for news in (compare(ways()), less):
+        rows = verdicts.regrets(made(compare={"authors": whole, "news": news}))
+        assert by_way(rows).keys() == {*WAYS}
+    assert BARE in by_way(verdicts.regrets(made(compare={"authors": whole, "news": whole})))
+
+
+def test_the_bare_rule_is_measured_on_the_units_that_every_way_has():
+    """LossNorm has no run of the first population: the bare rule's run there does not count."""
+    rows = compare(ways() | {BARE: 0.3})
+    rows = [r for r in rows if (r["method"], r["data"]) != ("lossnorm", POPULATIONS[0])]
+    for r in rows:
+        r["score"] = 0.0 if r["data"] == POPULATIONS[0] else r["score"]
+    bare = by_way(verdicts.regrets(made(compare={"authors": rows})))[BARE]
+    assert bare["authors"] == pytest.approx(0.2, abs=2e-3)  # AutoLR's units move by JITTER
 
 
 # ---------------------------------------------------------------------------------------------- E3
