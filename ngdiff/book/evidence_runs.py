@@ -153,6 +153,8 @@ def _past(row: Row, level: Mapping[tuple[str, int], float]) -> float | None:
 def _winner(row: Row | None) -> str:
     if row is None:
         return ""
+    if row["p_holm"] is None and row["both_n"]:
+        return "too few pairs"
     word = row["verdict"].removesuffix(" better")
     return word.replace(f"tuned {family(row['method'])}", "it")
 

@@ -33,7 +33,7 @@ from ngdiff.study.trial import Trial
 from ngdiff.study.trials import run_all
 from ngdiff.study.tuning import RATES, TUNING_SEED, Chosen, further, tuned, tuning
 
-STARTS = (2e-5, 3.7e-4, 1.3e-3, 2.9e-2)  # AutoLR's: no two differ by a power of √10, its steps
+STARTS = (2e-5, 3.7e-4, 1.3e-3, 2.6e-2)  # AutoLR's: no two differ by a power of √10, its steps
 AUTOMATIC = ("autolr", "three-point")  # the step-size rules that are tuned on no run
 MODELS = ("start", "retain-only")
 RIVALS = tagged("rival")  # of every page

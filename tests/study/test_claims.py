@@ -227,7 +227,7 @@ def test_autolr_over_starting_rates_is_one_spread_a_run():
     ]
     (found,) = claims.claims([], [], starts)
     assert found["name"] == "AutoLR over starting rates" and found["n"] == 3
-    assert found["what"] == "score over 4 starting rates 2e-05 … 0.029: best − worst"
+    assert found["what"] == "score over 4 starting rates 2e-05 … 0.026: best − worst"
     assert (found["low"], found["mean"], found["high"]) == pytest.approx((0.0, 0.3, 0.6))
     assert claims.claims([], [], starts[:1]) == []  # one starting rate has no spread
 
