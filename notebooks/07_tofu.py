@@ -26,7 +26,7 @@
 
 # %% tags=["parameters"]
 profile = "tiny"
-seeds = (0, 1, 2)
+seeds = (0,)
 refresh = False
 smoke = False
 data = ""

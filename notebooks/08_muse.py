@@ -25,7 +25,7 @@
 
 # %% tags=["parameters"]
 profile = "tiny"
-seeds = (0, 1, 2)
+seeds = (0,)
 refresh = False
 smoke = False
 data = ""
@@ -57,7 +57,7 @@ print({name: len(rows) for name, rows in bench.configs.items()})
 # pairs, on forget and on retain. privleak: how far the membership AUC is from the retain-only
 # model's, in per cent; a memorising model is at −100, 0 is the aim, above it the forget set stands
 # out by how little it is known. Runs stop at the start's loss on unseen documents; rates as in
-# notebook 06, one model, means over the orders of the rows. score: harmonic mean of kept utility
+# notebook 06, one model, one order of the rows. score: harmonic mean of kept utility
 # (knowmem_r over the start's) and achieved forgetting (how far verbmem has come down to the
 # retain-only model's).
 

@@ -29,7 +29,7 @@
 
 # %% tags=["parameters"]
 profile = "tiny"
-seeds = (0, 1, 2)
+seeds = (0,)
 refresh = False
 smoke = False
 data = ""
@@ -68,7 +68,7 @@ for task in ("Task1", "Task2", "Task3"):
 # answer. Twelve terms: for each of three tasks both, 1 − value on what is to be forgotten and the
 # value on what is to be kept; their harmonic mean is the task aggregate. The membership score is 1
 # − 2·|AUC − ½|. The final score also needs MMLU, so there is none here. Rates and stop as in
-# notebook 06, one model, means over the orders of the rows. The last column is what rates are tuned
+# notebook 06, one model, one order of the rows. The last column is what rates are tuned
 # by, the harmonic mean of kept utility (of the six retain values) and achieved forgetting (mean of
 # the six forget values): no single zero makes it zero.
 

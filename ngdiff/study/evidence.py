@@ -96,7 +96,10 @@ def reported(rows: Rows, chosen: Chosen) -> list[Trial]:
 
 
 def adapting(rows: Rows, starts: Sequence[float] = STARTS) -> list[Trial]:
-    """Return the runs of E3: five rules from starting rates, none of which the search visits from another."""
+    """Return the runs of E3: five rules from starting rates.
+
+    None of them is a rate that the search visits from another one.
+    """
     return [
         Trial(OURS, rule, lr, rows.orders[0], target, data=data)
         for rule in RULES
