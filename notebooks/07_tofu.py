@@ -9,6 +9,11 @@
 # # 07 · TOFU
 #
 # <!-- ahead-authors -->
+# In the long comparison on the generated authors, 2 of 10 tuned rivals score higher on average than
+# NGDiff + AutoLR (0.9995): NPO(0.9) (0.9999), WGA(0.5) (0.9998). 7 of 10 tuned rivals score higher
+# on average than tuned NGDiff (0.9957): NPO(0.9) (0.9999), WGA(0.5) (0.9998), GradDiff(0.99)
+# (0.9992; 90% of runs reached the level), KL(0.9) (0.9980), LossNorm (0.9977), GradDiff(0.9)
+# (0.9971), RMU(0.5) (0.9966).
 # <!-- end ahead-authors -->
 #
 # <!-- ahead-tofu -->

@@ -10,6 +10,7 @@
 # # 09 · SemEval-2025 Task 4
 #
 # <!-- ahead-dossiers -->
+# The long comparison on the generated dossiers: not run.
 # <!-- end ahead-dossiers -->
 #
 # <!-- ahead-lume -->
