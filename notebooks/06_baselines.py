@@ -176,7 +176,7 @@ show(done["matched"], ("uphill_retain", "downhill_forget"))
 
 # %%
 if refresh and profile == "tiny" and not (smoke or data):
-    evidence.carry_out(rows_folder)
+    evidence.carry_out(rows_folder, refresh=True)
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●○○)

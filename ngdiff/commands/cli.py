@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -89,8 +90,11 @@ def sweep(
 def evidence(
     tofu: Annotated[str, typer.Option(help="A folder with TOFU's rows.")] = "",
     lume: Annotated[str, typer.Option(help="A folder with the rows of SemEval-2025 Task 4.")] = "",
+    refresh: Annotated[
+        bool, typer.Option("--refresh", help="Make runs again that are saved, tuning too.")
+    ] = False,
 ) -> None:
-    """Run the long comparison of docs/results.md again: hours, resumable, a row at a time."""
+    """Run what is missing of the long comparison of docs/results.md: hours, resumable."""
     from ngdiff.store import paths
     from ngdiff.study.evidence import carry_out
 
@@ -98,7 +102,8 @@ def evidence(
     for option, folder in (("--tofu", tofu), ("--lume", lume)):
         if folder and not Path(folder).is_dir():
             raise FileNotFoundError(f"{option} {folder}: no such folder")
-    carry_out(paths.rows_folder("tiny"), tofu, lume, lambda text: print(text, flush=True))
+    say = partial(print, flush=True)
+    carry_out(paths.rows_folder("tiny"), tofu, lume, refresh, say)
 
 
 @app.command()

@@ -22,11 +22,10 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.evaluation.suites import TOFU
-from ngdiff.store.rows import stamp, write_rows
-from ngdiff.study import geometry
+from ngdiff.store.rows import read_rows, stamp, write_rows
+from ngdiff.study import geometry, protocol
 from ngdiff.study.claims import OURS
 from ngdiff.study.plan import AUTOMATIC, RIVALS, STARTS, levels
-from ngdiff.study.protocol import tuning_rows
 from ngdiff.study.trial import Trial
 from ngdiff.study.trials import history, run_all
 from ngdiff.study.tuning import Chosen, further, tuned, tuning
@@ -40,6 +39,7 @@ BANDS = {
     "sgd": tuple(10 ** (k / 2) for k in range(-6, 3)),  # 1e-3 … 10
 }
 BANDED = ("gradascent", "graddiff-0.5", "graddiff-0.9", "graddiff-0.99", "lossnorm", OURS)
+SAVED = 24  # runs after which a file is written
 FIXED = ("gradascent", "graddiff-0.1", "graddiff-0.5", "graddiff-0.9", "lossnorm", "npo", OURS)
 
 
@@ -179,13 +179,18 @@ def experiments(
 
 
 def carry_out(
-    folder: Path, tofu: str = "", lume: str = "", say: Callable[[str], None] = print
+    folder: Path,
+    tofu: str = "",
+    lume: str = "",
+    refresh: bool = False,
+    say: Callable[[str], None] = print,
 ) -> None:
     """Run the long comparison and save its rows in a folder, a file a part and data set; the tuning
     runs beside those of the pages (`ngdiff.study.protocol`).
 
-    Every run is cached as it ends, so a second call goes on where the first one was stopped. tofu,
-    lume: as in `sets`; without them the real rows are left out, which is said.
+    Every run is cached as it ends, and saved with its part's file some runs later. A run that a
+    file has is not made again, whatever code made it: its stamp says which. refresh: make all runs
+    again. tofu, lume: as in `sets`; without them the real rows are left out, which is said.
     """
     known = sets(tofu, lume)
     for name, place in (("TOFU", tofu), ("LUME", lume)):
@@ -196,19 +201,45 @@ def carry_out(
         say(f"{rows.name}: {part}, {len(trials)} runs")
         every = partial(run_all, say=say)
         if part == "tuning":
-            return tuning_rows(trials, refresh=True, run=every)
-        done = every(trials)
-        write_rows(folder / file_name(part, rows.name), done)
-        return done
+            return protocol.tuning_rows(trials, refresh, every, save=True)
+        return kept(folder / file_name(part, rows.name), trials, every, refresh)
 
     def describe(rows: Rows, trials: list[Trial]) -> None:
+        files = [folder / file_name(part, rows.name) for part in ("levels", "geometry")]
+        if all(path.is_file() for path in files) and not refresh:
+            return
         known = [row for data in rows.populations for row in levels(rows.targets, data=data)]
-        write_rows(folder / file_name("levels", rows.name), stamped(known, rows))
+        write_rows(files[0], stamped(known, rows))
         ours = [trial for trial in trials if (trial.method, trial.stepsize) == (OURS, "autolr")]
         went = [trial.row() | geometry.summary(history(trial)) for trial in ours]
-        write_rows(folder / file_name("geometry", rows.name), stamped(went, rows))
+        write_rows(files[1], stamped(went, rows))
 
     experiments(known, run, describe)
+
+
+def kept(
+    path: Path,
+    wanted: Sequence[Trial],
+    run: Callable[[list[Trial]], list[Row]],
+    refresh: bool = False,
+) -> list[Row]:
+    """Return the rows of trials in their order: those that a file has, the others run and saved.
+
+    The file is written after every `SAVED` runs. refresh: run them all.
+    """
+    keys = {trial: protocol.identity(trial) for trial in wanted}
+    rows = {} if refresh or not path.is_file() else {r["setting"]: r for r in read_rows(path)}
+
+    def here() -> list[Row]:
+        return [rows[key["setting"]] for key in keys.values() if key["setting"] in rows]
+
+    todo = [trial for trial, key in keys.items() if key["setting"] not in rows]
+    for first in range(0, len(todo), SAVED):
+        part = todo[first : first + SAVED]
+        for trial, row in zip(part, run(part), strict=True):
+            rows[keys[trial]["setting"]] = row | keys[trial]
+        write_rows(path, here())
+    return here()
 
 
 def stamped(rows: list[Row], of: Rows) -> list[Row]:

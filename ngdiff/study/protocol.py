@@ -57,16 +57,18 @@ def tuning_rows(
     wanted: Sequence[Trial],
     refresh: bool = False,
     run: Callable[[list[Trial]], list[Row]] = trials.run_all,
+    save: bool = False,
 ) -> list[Row]:
     """Return the rows of tuning trials in their order: committed ones, others run now.
 
     refresh: run them all (a trial whose code and settings are unchanged comes from the cache) and
-    save them.
+    save them. save: save those that were run.
     """
     rows = {} if refresh else committed(wanted)
-    if todo := [trial for trial in wanted if trial not in rows]:
+    todo = [trial for trial in wanted if trial not in rows]
+    if todo:
         rows |= dict(zip(todo, run(todo), strict=True))
-    if refresh:
+    if refresh or (save and todo):
         for path in dict.fromkeys(map(file_of, wanted)):
             _save(path, {t: rows[t] for t in wanted if file_of(t) == path})
     return [rows[trial] for trial in wanted]
@@ -79,7 +81,7 @@ def _save(path: Path, rows: dict[Trial, Row]) -> None:
     probe_writable(path.parent)
     probe_writable(cache_dir(), CACHE)
     with lock(cache_dir() / f"{path.stem}.lock", f"the rates of {path.stem}"):
-        new = [row | _identity(trial) for trial, row in rows.items()]
+        new = [row | identity(trial) for trial, row in rows.items()]
         known = [] if not path.is_file() else read_rows(path)
         replaced, population = {row["setting"] for row in new}, new[0]["population"]
         kept = [r for r in known if r["population"] == population and r["setting"] not in replaced]
@@ -87,5 +89,6 @@ def _save(path: Path, rows: dict[Trial, Row]) -> None:
         write_rows(path, order)
 
 
-def _identity(trial: Trial) -> dict[str, str]:
+def identity(trial: Trial) -> dict[str, str]:
+    """Return the fields by which a saved row is known as that of a trial, whatever the code."""
     return {"setting": trials.setting(trial), "population": trials.population(trial)}
