@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -61,8 +62,8 @@ class Outcome:
 def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | None = None) -> str:
     """Return the content key of all that an execution's results depend on.
 
-    That is: the notebook, its parameters, the package code it uses (`ngdiff.store.code`), the files
-    under `protocol` (the committed rates), the environment. A parameter that names a folder counts
+    That is: the notebook's code, its parameters, the package code it uses (`ngdiff.store.code`), the
+    files under `protocol` (the committed rates), the environment. A parameter that names a folder counts
     with the data files in it.
     """
 
@@ -78,8 +79,14 @@ def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | 
         for place in (value, value.partition(":")[2])
         if place and (folder := source.parent / place).is_dir()
     }
-    rates, text = content(protocol) if protocol else {}, source.read_text("utf-8")
+    rates, text = content(protocol) if protocol else {}, code_of(source.read_text("utf-8"))
     return content_key(text, dict(parameters), folders, rates, fingerprint_of(text), environment())
+
+
+def code_of(text: str) -> str:
+    """Return a py:percent notebook without its markdown cells, which no result depends on."""
+    cells = re.split(r"^(?=# %%)", text, flags=re.M)
+    return "".join(cell for cell in cells if not cell.startswith("# %% [markdown]"))
 
 
 # ------------------------------------------------------------------------------------------- parent

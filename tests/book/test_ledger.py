@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from ngdiff.book.execute import execution_key
 from ngdiff.book.ledger import Ledger
 
 
@@ -97,3 +98,13 @@ def test_a_file_that_two_write_is_valid_for_both_after_the_second(tmp_path: Path
         ledger.add(name, "k", 1.0, ["shared"])
     again = Ledger(tmp_path / "ledger.json", tmp_path).load({"a": "k", "b": "k"})
     assert again.trusted == {"a", "b"}
+
+
+def test_prose_is_no_part_of_an_executions_key(tmp_path):
+    page, other = tmp_path / "00_a.py", "# %%\nx = 1\n\n# %% [markdown]\n# # More\n# y = 2\n"
+    page.write_text("# ---\n# jupyter: {}\n# ---\n\n# %% [markdown]\n# # A\n\n" + other)
+    first = execution_key(page, {})
+    page.write_text(page.read_text().replace("# # A", "# # B").replace("# y = 2", "# y = 3"))
+    assert execution_key(page, {}) == first
+    page.write_text(page.read_text().replace("x = 1", "x = 2"))
+    assert execution_key(page, {}) != first
