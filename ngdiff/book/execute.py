@@ -62,9 +62,9 @@ class Outcome:
 def execution_key(source: Path, parameters: Mapping[str, Any], protocol: Path | None = None) -> str:
     """Return the content key of all that an execution's results depend on.
 
-    That is: the notebook's code, its parameters, the package code it uses (`ngdiff.store.code`), the
-    files under `protocol` (the committed rates), the environment. A parameter that names a folder counts
-    with the data files in it.
+    That is: the notebook's code, its parameters, the package code it uses (`ngdiff.store.code`),
+    the files under `protocol` (the committed rates), the environment. A parameter that names a
+    folder counts with the data files in it.
     """
 
     def content(folder: Path) -> dict[str, str | None]:
