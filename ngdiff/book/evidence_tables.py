@@ -177,6 +177,12 @@ def _ahead(name: str, root: Path) -> str:
     return sentences.ahead(sentences.load(root), name)
 
 
+def _figure(name: str, text: str, root: Path) -> str:
+    """Return a figure of page 10, where it has been drawn."""
+    path = f"figures/tiny/{name}.png"
+    return f"![{text}](../{path})" if (root / path).is_file() else NOT_RUN
+
+
 BLOCKS: dict[str, Callable[[Path], str]] = {
     "short": said(sentences.in_short),
     "setup": said(setup),
@@ -190,5 +196,7 @@ BLOCKS: dict[str, Callable[[Path], str]] = {
     "e4-table": said(e4_table),
     "e5-tables": said(e5_tables),
     "where": said(where),
+    "where-figure": partial(_figure, "fig10_where", "κ, ρ, Eq. 7 and gains by data set"),
+    "bands-figure": partial(_figure, "fig10_bands", "which rates work"),
     **{f"ahead-{name}": partial(_ahead, name) for name in PAGES},
 }

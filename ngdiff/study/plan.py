@@ -208,6 +208,8 @@ def carry_out(
     small = {name: [row | {"stamp": made} for row in rows] for name, rows in small.items()}
     if folder is not None:
         for name, rows in done.items():
+            if not rows:  # no run of this kind was wanted
+                continue
             write_rows(folder / f"{prefix}{name}.parquet", rows)
         for name, rows in small.items():
             write_rows(folder / f"{prefix}{name}.jsonl", rows)
