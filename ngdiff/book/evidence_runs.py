@@ -64,34 +64,13 @@ def title(name: str) -> str:
 
 def _table(found: Evidence, name: str) -> str:
     gaps = {row["method"]: row for row in verdicts.against(found, name)}
-    starts = select(found.of("levels", name), model="start")
-    level = {(r["data"], r["target_seed"]): r["loss_holdout"] for r in starts}
-    rows = [
-        row | {"unfair": _unfair(row), "past": _past(row, level)}
-        for row in found.of("compare", name)
-    ]
-    parts = {**found.parts, "compare": {**found.parts["compare"], name: rows}}
-    shown = verdicts.shown(Evidence(parts), name, ("score", *BESIDE))
+    shown = verdicts.shown(_measured(found, name), name, ("score", *BESIDE))
     known = [key for key in BESIDE if any(line[key] is not None for line in shown)]
     known = [key for key in known if key != "retain_ce_last" or "loss_retain" not in known]
-    lines = []
-    for line in shown:
-        gap = gaps.get(line["method"]) if line["stepsize"] == "constant" else None
-        edge = ", an end" if gap and gap["edge"] else ""
-        constant = line["stepsize"] == "constant"
-        lines.append(
-            line
-            | {
-                "run": run_label(line["method"], line["stepsize"]),
-                "rate": f"{line['lr']:g}{edge}" if constant else "untuned",
-                "ties": _ties(gap),
-                "all": "" if gap is None else _interval(gap, ""),
-                "gap": _gap(gap),
-                "p": None if gap is None else gap["p_holm"],
-                "who": _winner(gap),
-                "tuning": _bill(line),
-            }
-        )
+    lines = [
+        _line(line, gaps.get(line["method"]) if line["stepsize"] == "constant" else None)
+        for line in shown
+    ]
     columns = (
         Column("run"),
         Column("rate", "learning rate"),
@@ -106,6 +85,32 @@ def _table(found: Evidence, name: str) -> str:
         Column("who", "better"),
     )
     return Table(columns, lines).markdown()
+
+
+def _measured(found: Evidence, name: str) -> Evidence:
+    """Return the evidence with what is derived from a data set's rows: `unfair` and `past`."""
+    starts = select(found.of("levels", name), model="start")
+    level = {(r["data"], r["target_seed"]): r["loss_holdout"] for r in starts}
+    rows = [
+        row | {"unfair": _unfair(row), "past": _past(row, level)}
+        for row in found.of("compare", name)
+    ]
+    return Evidence({**found.parts, "compare": {**found.parts["compare"], name: rows}})
+
+
+def _line(line: Row, gap: Row | None) -> Row:
+    """Return a line of the table: a run, and its claim where it has one."""
+    rate = f"{line['lr']:g}" if line["stepsize"] == "constant" else "untuned"
+    return line | {
+        "run": run_label(line["method"], line["stepsize"]),
+        "rate": rate + (", an end" if gap and gap["edge"] else ""),
+        "ties": _ties(gap),
+        "all": "" if gap is None else _interval(gap, ""),
+        "gap": _gap(gap),
+        "p": None if gap is None else gap["p_holm"],
+        "who": _winner(gap),
+        "tuning": _bill(line),
+    }
 
 
 def _bill(line: Row) -> str | None:

@@ -16,17 +16,19 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize(
-    ("verdict", "shown"),
+    ("verdict", "p", "pairs", "shown"),
     [
-        ("tuned npo better", "it"),
-        ("tuned npo in every pair", "it in every pair"),
-        (f"{OURSELVES} better", OURSELVES),
-        ("undecided", "undecided"),
-        ("not matched", "not matched"),
+        ("tuned npo better", 0.01, 10, "it"),
+        ("tuned npo in every pair", None, 4, "too few pairs"),
+        (f"{OURSELVES} better", 0.04, 10, OURSELVES),
+        ("undecided", 0.2, 10, "undecided"),
+        ("undecided", None, 2, "too few pairs"),
+        ("not matched", None, 0, "not matched"),
     ],
 )
-def test_a_verdict_is_shown_as_it_or_ours(verdict, shown):
-    assert runs._winner({"verdict": verdict, "method": "npo-0.9"}) == shown
+def test_a_verdict_is_shown_as_it_or_ours(verdict, p, pairs, shown):
+    row = {"verdict": verdict, "method": "npo-0.9", "p_holm": p, "both_n": pairs}
+    assert runs._winner(row) == shown
 
 
 def test_the_table_marks_pairs_that_are_left_out_and_ends_of_the_rates():

@@ -174,8 +174,12 @@ def test_a_plan_is_carried_out_and_saved(tmp_path, monkeypatch, name):
         [
             "x_claims.jsonl",
             "x_levels.jsonl",
-            *(f"x_{part}.parquet" for part in ("matched", "starts")),
-            "x_unmatched.parquet" if name == "semeval" else "x_fixed.parquet",
+            "x_matched.parquet",
+            *(
+                ["x_unmatched.parquet"]
+                if name == "semeval"
+                else ["x_fixed.parquet", "x_starts.parquet"]
+            ),
         ]
     )
     if name == "semeval":  # score 1 - lr: 3e-4 is the best rate that arrives, 1e-4 the best of all
