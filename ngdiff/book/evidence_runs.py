@@ -143,7 +143,7 @@ def _interval(row: Row, prefix: str) -> str:
 
 def _ties(row: Row | None) -> str:
     """Return how many candidates scored the same in tuning, and their range of retain losses."""
-    if row is None or not row["ties"]:
+    if row is None or row["ties"] < 2:
         return ""
     low, high = row["ties_low"], row["ties_high"]
     return f"{row['ties']}" + ("" if low is None else f" ({low:.2g} to {high:.2g})")

@@ -69,6 +69,7 @@ def test_the_table_marks_pairs_that_are_left_out_and_ends_of_the_rates():
     [
         (None, ""),
         ({"ties": 0, "ties_low": None, "ties_high": None}, ""),
+        ({"ties": 1, "ties_low": 0.5, "ties_high": 0.5}, ""),
         ({"ties": 3, "ties_low": None, "ties_high": None}, "3"),
         ({"ties": 3, "ties_low": 0.123, "ties_high": 1.5}, "3 (0.12 to 1.5)"),
     ],
