@@ -96,7 +96,10 @@ def _sides(found: Evidence, name: str) -> dict[str, list[str]]:
 def in_short(found: Evidence) -> str:
     """Return the README's findings, the losing ones first."""
     lines = [_short(found, name) for name in FIRST if name in found.names]
-    lines += [control(found), adaptive(found), _too_far(found)]
+    every = len(verdicts.weighed(found)) == len(
+        TITLES
+    )  # a largest regret over few sets says little
+    lines += [control(found) if every else "", adaptive(found), _too_far(found)]
     lines = [line for line in lines if line and line != NOT_RUN]
     return "\n".join(f"- {line}" for line in [*lines, left_out(found)] if line)
 
