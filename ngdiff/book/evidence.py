@@ -96,10 +96,8 @@ def _sides(found: Evidence, name: str) -> dict[str, list[str]]:
 def in_short(found: Evidence) -> str:
     """Return the README's findings, the losing ones first."""
     lines = [_short(found, name) for name in FIRST if name in found.names]
-    every = len(verdicts.weighed(found)) == len(
-        TITLES
-    )  # a largest regret over few sets says little
-    lines += [control(found) if every else "", adaptive(found), _too_far(found)]
+    over = control(found) if len(verdicts.weighed(found)) == len(TITLES) else ""  # few say little
+    lines += [over, adaptive(found), _too_far(found)]
     lines = [line for line in lines if line and line != NOT_RUN]
     return "\n".join(f"- {line}" for line in [*lines, left_out(found)] if line)
 
@@ -206,10 +204,9 @@ def control(found: Evidence) -> str:
 
 def with_interval(row: Row) -> str:
     """Return the largest regret of a row of E2, with its interval."""
-    if row["low"] is None:
-        return f"{row['largest']:.{DIGITS}f}"
-    largest, low, high = (f"{row[key]:.{DIGITS}f}" for key in ("largest", "low", "high"))
-    return f"{largest} [{low}, {high}]"
+    form = f".{DIGITS}f"
+    span = "" if row["low"] is None else f" [{row['low']:{form}}, {row['high']:{form}}]"
+    return f"{row['largest']:{form}}{span}"
 
 
 def gains(found: Evidence) -> dict[str, dict[str, float]]:
