@@ -42,7 +42,7 @@ def blocks(page: str, language: str) -> list[str]:
 def test_the_pages_are_those_of_the_committed_rows(tmp_path):
     """Of the last commit: a reproduction that has just written other rows is no reason to fail."""
     data = ["data/results", "data/protocol"]
-    parts = ["README.md", "docs", *data, "notebooks", "ngdiff", contents.PLAN]
+    parts = ["README.md", "docs", *data, "figures", "notebooks", "ngdiff", contents.PLAN]
     packed = subprocess.run(["git", "archive", "HEAD", *parts], cwd=ROOT, capture_output=True)
     if packed.returncode:
         pytest.skip("no git, so it is not known what was committed")
