@@ -124,6 +124,7 @@ def _band(ax: Axes, y: float, rows: Sequence[Row], levels: Sequence[Row]) -> Non
     """Draw the rates of a method as marks at the height y, and lines between those that work."""
     rates = sorted({r["lr"] for r in rows})
     by_rate = [[r for r in rows if r["lr"] == lr] for lr in rates]
+    most = verdicts.too_much(levels)
     works = [[verdicts.works(r) for r in runs] for runs in by_rate]
     shade = style.colour(rows[0]["method"]) if rows else ""
     for (one, two), both in zip(
@@ -135,11 +136,5 @@ def _band(ax: Axes, y: float, rows: Sequence[Row], levels: Sequence[Row]) -> Non
         fill = {"fillstyle": "full" if all(fine) else "left" if any(fine) else "none"}
         size = {"ms": 6} if any(fine) else {"ms": 4, "mew": 0.8}
         ax.plot(lr, y, "o", color=shade, markerfacecoloralt="white", **size, **fill)
-        if any(_blown(r, levels) for r in runs):
+        if any(verdicts.blown(r, most.get((r["data"], r["target_seed"]))) for r in runs):
             ax.plot(lr, y, "x", color="black", ms=6, mew=1)
-
-
-def _blown(row: Row, levels: Sequence[Row]) -> bool:
-    """Return whether a run ended in NaN, or with a retain loss that is too high."""
-    (alone,) = verdicts.bands([row], levels)
-    return bool(alone["nan"] or alone["blown"])

@@ -11,7 +11,7 @@ from typing import Any
 from ngdiff.core.directions import NGDiff
 from ngdiff.methods.definition import Look, Method
 from ngdiff.methods.objectives import Objective
-from ngdiff.methods.recipes import METHODS, family, named
+from ngdiff.methods.recipes import METHODS, MIXED, family, mixtures, named
 
 
 def method(name: str | Any) -> Method:
@@ -122,7 +122,7 @@ def ordered(names: Iterable[str]) -> list[str]:
 
 def _root(key: str) -> str:
     """Return the key whose place in the tables a key shares: that of its base method."""
-    return "graddiff-0.1" if key.startswith("graddiff-") else family(key)
+    return mixtures()[0] if key.startswith(MIXED) else family(key)
 
 
 def _weight(key: str) -> float:

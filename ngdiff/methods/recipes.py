@@ -191,13 +191,19 @@ pcgrad = _add(Method("PCGrad", rules.PCGrad(), look=Look("#882255")))
 mgda = _add(Method("MGDA", rules.MGDA(), look=Look("#44AA99")))
 
 
+MIXED = "graddiff-"  # how the keys of GradDiff with a fixed c begin
 WEIGHTS = (0.5, 0.9, 0.99)  # the retain weights that a comparison tries
+
+
+def mixtures() -> tuple[str, ...]:
+    """Return the keys of the package's GradDiff(c)."""
+    return tuple(key for key in METHODS if key.startswith(MIXED))
 
 
 def graddiff(c: float) -> Method:
     """Return GradDiff with that c: the package's where it has one, else a new method."""
-    near = min((0.1, 0.5, 0.9, 0.99), key=lambda known: abs(known - c))  # lends its colour
-    look = replace(METHODS[f"graddiff-{near:g}"].look, dashes=":")
+    near = min(mixtures(), key=lambda key: abs(float(key.removeprefix(MIXED)) - c))
+    look = replace(METHODS[near].look, dashes=":")  # the colour of the nearest one
     fresh = Method(f"GradDiff({c:g})", rules.GradDiff(c), look=look)
     return METHODS.get(fresh.key, fresh)
 

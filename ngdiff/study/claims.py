@@ -11,11 +11,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from ngdiff.methods.lookup import label
-from ngdiff.methods.recipes import family
+from ngdiff.methods.recipes import MIXED, family
 from ngdiff.study.intervals import Interval, Row, grouped, holm, interval, mean, paired, select
 
 OURS = "ngdiff"
-MIXED = "graddiff-"  # how the keys of GradDiff with a fixed c begin
 
 
 LEVEL = 0.05  # of p after Holm, for a verdict
@@ -143,7 +142,7 @@ def _swings(
     mixed = [r for r in select(rows, stepsize="constant") if r["method"].startswith(MIXED)]
     if len(cs := sorted({r["method"].removeprefix(MIXED) for r in mixed})) > 1:
         what = f"{value}: best − worst over c in ({', '.join(cs)}), each at its own rate"
-        yield _claim("swing of graddiff with c", what, interval(_spreads(mixed, value)))
+        yield _claim("swing of graddiff with c", what, interval(spreads(mixed, value)))
     for method in _names(grid):
         seen = [r for r in grid if family(r["method"]) == method]
         best = max(seen, key=lambda r: r[value])["method"]  # of its retain weights
@@ -156,7 +155,7 @@ def _swings(
                 f"{value} over {over}: best − worst, one run each",
                 Interval(size, None, None, len(reach)),
             )
-    if swings := _spreads(starts, value):
+    if swings := spreads(starts, value):
         rates = {r["lr"] for r in starts}
         over = f"{len(rates)} starting rates {min(rates):g} … {max(rates):g}"
         what = f"{value} over {over}: best − worst"
@@ -168,7 +167,7 @@ def _reached(rows: Sequence[Row]) -> list[Row]:
     return select(rows, stopped="forget_level")
 
 
-def _spreads(rows: Sequence[Row], value: str) -> dict[Any, list[float]]:
+def spreads(rows: Sequence[Row], value: str) -> dict[Any, list[float]]:
     """Return unit → best − worst value, for each order of the rows."""
     groups: dict[tuple, list[float]] = {}
     for row in rows:

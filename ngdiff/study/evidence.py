@@ -28,7 +28,7 @@ from ngdiff.study.claims import OURS
 from ngdiff.study.plan import AUTOMATIC, RIVALS, STARTS, levels
 from ngdiff.study.trial import Trial
 from ngdiff.study.trials import history, run_all
-from ngdiff.study.tuning import Chosen, further, tuned, tuning
+from ngdiff.study.tuning import Chosen, extended, tuned, tuning
 
 Row = dict[str, Any]
 MIXTURES = ("graddiff-0.5", "graddiff-0.7", "graddiff-0.9", "graddiff-0.97", "graddiff-0.99")
@@ -155,11 +155,9 @@ def experiments(
         if (rows := by_name.get(name)) is None:
             return
         data, target = rows.units[0]
-        trials = tuning(compared(), target_seed=target, data=data)
-        done = run("tuning", rows, trials)
-        while more := further(done, target_seed=target, data=data):
-            trials += more
-            done = run("tuning", rows, trials)
+        settings: dict[str, Any] = {"target_seed": target, "data": data}
+        trials = tuning(compared(), **settings)
+        done = extended(trials, lambda todo: run("tuning", rows, todo), **settings)
         chosen[name] = tuned(done)
         trials = reported(rows, chosen[name])
         run("compare", rows, trials)

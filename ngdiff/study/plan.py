@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from ngdiff.study.intervals import Row
 from ngdiff.study.setup import Setup
 from ngdiff.study.trial import Trial
 from ngdiff.study.trials import run_all
-from ngdiff.study.tuning import RATES, TUNING_SEED, Chosen, further, tuned, tuning
+from ngdiff.study.tuning import RATES, TUNING_SEED, Chosen, extended, tuned, tuning
 
 STARTS = (2e-5, 3.7e-4, 1.3e-3, 2.6e-2)  # AutoLR's: no two differ by a power of √10, its steps
 AUTOMATIC = ("autolr", "three-point")  # the step-size rules that are tuned on no run
@@ -87,6 +87,13 @@ class Plan:
     def tuning(self, **settings: Any) -> list[Trial]:
         """Return the runs that tuning starts with: one a candidate and rate, on the tuning seed."""
         return tuning(self.methods, self.rates, **settings)
+
+    def chosen_from(
+        self, rows_of: Callable[[list[Trial]], list[Row]], **settings: Any
+    ) -> list[Row]:
+        """Return the rows of all tuning runs: those it starts with, and what `extend` adds."""
+        wanted = self.tuning(**settings)
+        return extended(wanted, rows_of, **settings) if self.extend else rows_of(wanted)
 
     def reported(self, chosen: Chosen, rule: str, **settings: Any) -> list[Trial]:
         """Each method's tuned candidate at its rate, and `ours` under the automatic rules.
@@ -173,7 +180,11 @@ def plan(name: str, seeds: tuple[int, ...], rates: tuple[float, ...] = RATES) ->
             extend=True,
         ),
         "real": Plan(
-            "real", ("graddiff-0.5", "graddiff-0.9", OURS), (1e-3,), one, starts_from=(2e-4, 2e-2)
+            "real",
+            ("graddiff-0.5", "graddiff-0.9", OURS),
+            (1e-3,),
+            one,
+            starts_from=(STARTS[0], STARTS[-1]),
         ),
     }
     if name not in plans:
@@ -222,22 +233,12 @@ def _tuning(P: Plan, refresh: bool, settings: dict[str, Any]) -> list[Row]:
     def run(todo: list[Trial]) -> list[Row]:
         return _run({"tuning": todo})["tuning"]
 
-    wanted = P.tuning(**settings)
-    rows = protocol.tuning_rows(wanted, refresh, run)
-    while P.extend and (more := further(rows, **settings)):
-        wanted += more
-        rows = protocol.tuning_rows(wanted, refresh, run)
-    return rows
+    return P.chosen_from(lambda todo: protocol.tuning_rows(todo, refresh, run), **settings)
 
 
 def saved_tuning(P: Plan, **settings: Any) -> list[Row]:
     """Return the committed rows that weights and rates are chosen from; [] unless all are there."""
-    wanted = P.tuning(**settings)
-    rows = protocol.saved(wanted)
-    while rows and P.extend and (more := further(rows, **settings)):
-        wanted += more
-        rows = protocol.saved(wanted)
-    return rows
+    return P.chosen_from(protocol.saved, **settings)
 
 
 def levels(

@@ -6,7 +6,7 @@ weights has a candidate for each retain weight (`ngdiff.methods.recipes.candidat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from ngdiff.methods.definition import Method
@@ -25,6 +25,21 @@ def tuning(methods: Methods, rates: Sequence[float] = RATES, **settings: Any) ->
     """One matched trial a candidate and rate, on the tuning seed."""
     keys = [key for m in methods for key in (candidates(m) if isinstance(m, str) else (m,))]
     return [Trial(key, "constant", lr, TUNING_SEED, **settings) for key in keys for lr in rates]
+
+
+def extended(
+    wanted: Sequence[Trial], rows_of: Callable[[list[Trial]], list[Row]], **settings: Any
+) -> list[Row]:
+    """Return the rows of tuning runs, and of those that `further` asks for after them.
+
+    rows_of: trials -> their rows, or [] where they are not to be had; then [] is returned.
+    """
+    wanted = list(wanted)
+    rows = rows_of(wanted)
+    while rows and (more := further(rows, **settings)):
+        wanted += more
+        rows = rows_of(wanted)
+    return rows
 
 
 def further(rows: Sequence[Row], **settings: Any) -> list[Trial]:

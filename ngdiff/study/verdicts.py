@@ -15,9 +15,9 @@ from typing import Any
 from ngdiff.methods.recipes import family
 from ngdiff.store.rows import read_rows
 from ngdiff.study import evidence, protocol, regret
-from ngdiff.study.claims import claims
+from ngdiff.study.claims import claims, spreads
 from ngdiff.study.evidence import file_name as file_name
-from ngdiff.study.intervals import Interval, grouped, interval, mean, paired, select
+from ngdiff.study.intervals import Interval, interval, mean, paired, select
 from ngdiff.study.trial import Trial
 
 Row = dict[str, Any]
@@ -41,11 +41,6 @@ class Evidence:
         """Return the data sets that were compared, in their order."""
         known = [rows.name for rows in evidence.sets("tofu", "lume")]
         return [name for name in known if self.of("compare", name)]
-
-    @property
-    def rows(self) -> list[Row]:
-        """Return every row."""
-        return [row for found in self.parts.values() for rows in found.values() for row in rows]
 
 
 def load(folder: Path) -> Evidence:
@@ -106,6 +101,7 @@ def adapting(rows: Sequence[Row]) -> list[Row]:
     for rule in evidence.RULES:
         if not (mine := select(rows, stepsize=rule)):
             continue
+        wide = spreads(mine, "score")
         found.append(
             {
                 "stepsize": rule,
@@ -114,23 +110,11 @@ def adapting(rows: Sequence[Row]) -> list[Row]:
                 "reached": mean([r["stopped"] == "forget_level" for r in mine]),
                 "updates": mean([r["updates"] for r in mine]),
                 "forwards": mean([r["forwards"] for r in mine]),
-                "spread": _spread(mine),
+                "spread": interval(wide) if wide else None,
                 "n": len(mine),
             }
         )
     return found
-
-
-def _spread(rows: Sequence[Row]) -> Interval | None:
-    starts: dict[tuple[str, int, int], list[float]] = {}
-    for r in rows:
-        starts.setdefault((r["data"], r["target_seed"], r["seed"]), []).append(r["score"])
-    wide = [
-        {"data": data, "target_seed": t, "seed": s, "spread": max(v) - min(v)}
-        for (data, t, s), v in starts.items()
-        if len(v) > 1
-    ]
-    return interval(grouped(wide, "spread")) if wide else None
 
 
 def adapts(rows: Sequence[Row]) -> tuple[str, Interval] | None:
@@ -175,20 +159,16 @@ def bands(rows: Sequence[Row], levels: Sequence[Row]) -> list[Row]:
                 working = [lr in lrs for lr in rates]
                 widths.append(wide := _longest(working))
                 edge |= wide > 0 and (all(working[:wide]) or all(working[-wide:]))
-            nan = [not _finite(r["loss_retain"]) for r in mine]
             levels_of = [most.get((r["data"], r["target_seed"])) for r in mine]
-            blown = [
-                lost or level is None or r["loss_retain"] > level
-                for r, lost, level in zip(mine, nan, levels_of, strict=True)
-            ]
+            over = [blown(r, level) for r, level in zip(mine, levels_of, strict=True)]
             found.append(
                 {
                     "method": method,
                     "optimizer": optimizer,
                     "decades": mean([(w - 1) / 2 for w in widths]) if all(widths) else None,
                     "edge": edge,
-                    "nan": mean(nan),
-                    "blown": None if None in levels_of else mean(blown),
+                    "nan": mean([not _finite(r["loss_retain"]) for r in mine]),
+                    "blown": None if None in levels_of else mean(over),
                     "n": len(mine),
                 }
             )
@@ -198,6 +178,12 @@ def bands(rows: Sequence[Row], levels: Sequence[Row]) -> list[Row]:
 def works(row: Row) -> bool:
     """Return whether a run reached the level and kept 90 % of the utility."""
     return row["stopped"] == "forget_level" and row["kept"] >= WORKS
+
+
+def blown(row: Row, most: float | None) -> bool:
+    """Return whether a run ended in NaN, or with a retain loss above `most` (None: not known)."""
+    loss = row["loss_retain"]
+    return not _finite(loss) or (most is not None and loss > most)
 
 
 def too_much(levels: Sequence[Row]) -> dict[tuple[str, int], float]:
