@@ -26,10 +26,10 @@
 # reaches the hold-out level, or at the budget. Each method's constant rate and retain weight are
 # chosen on a tuning seed that is not reported, among runs that reach the level there: a run that
 # stops short forgot less and would not be matched. AutoLR is tuned on no run, but its design was
-# chosen with runs on three of the six data sets of the long comparison in sight (the log). Budget: the same number of
-# steps, on the same rows, for everyone. AutoLR's probes read more retain rows besides; their
-# forwards and the seconds are in the table. *Bare rule* is the three-point formula without AutoLR's
-# additions. Score: harmonic mean of kept utility and achieved forgetting.
+# chosen with runs on three of the six data sets of the long comparison in sight (the log). Budget:
+# the same number of steps, on the same rows, for everyone. AutoLR's probes read more retain rows
+# besides; their forwards and the seconds are in the table. *Bare rule* is the three-point formula
+# without AutoLR's additions. Score: harmonic mean of kept utility and achieved forgetting.
 
 # %% tags=["parameters"]
 profile = "tiny"
