@@ -142,7 +142,7 @@ def experiments(
     run: Callable[[str, Rows, list[Trial]], list[Row]],
     describe: Callable[[Rows, list[Trial]], None],
 ) -> None:
-    """Run everything, the questions on the claims first.
+    """Run everything, the comparisons first.
 
     run: (part, data set, its trials) -> their rows; it saves them. Tuning comes first on every data
     set, and its rows choose what the others run. describe: saves what is known of a data set beside
@@ -163,17 +163,15 @@ def experiments(
         run("compare", rows, trials)
         describe(rows, trials)
 
-    for name in ("authors", TOFU.name, "lume"):
+    for name in ("authors", TOFU.name, "lume", "news", "dossiers", "authors-all"):
         compare(name)
     authors = by_name["authors"]
     run("adapt", authors, adapting(authors))
-    run("bands", authors, bands(authors))
     run("fixed", authors, walks(authors, chosen["authors"]))
-    for name in ("authors-all", "news", "dossiers"):
-        compare(name)
     if tofu := by_name.get(TOFU.name):
         run("adapt", tofu, adapting(tofu, (STARTS[0], STARTS[-1])))
         run("fixed", tofu, walks(tofu, chosen[tofu.name], units=1))
+    run("bands", authors, bands(authors))
 
 
 def carry_out(
