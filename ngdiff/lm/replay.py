@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ngdiff.data.benchmark import Benchmark, Row
-from ngdiff.lm.tokens import collate, end_id
+from ngdiff.lm.tokens import Example, collate, end_id
 
 TOKENS = 32  # of an answer, at most
 BATCH = 16  # questions
@@ -39,9 +39,9 @@ def rows(lm: Any, bench: Benchmark) -> list[Row]:
 def _said(lm: Any, part: Sequence[str]) -> list[str]:
     """Return the first sentence of the answer to each question; "" where there is none."""
     end = end_id(lm.tokenizer, lm.prompt)
-    batch = collate([lm.encode(question, "") for question in part], lm.pad_id, side="left")
-    # what `encode` puts behind the prompt is the end of an empty answer
-    ids, mask = (batch[name][:, :-1].to(lm.device) for name in ("input_ids", "attention_mask"))
+    prompts = [lm.encode(question, "").prompt_ids for question in part]
+    batch = collate([Example(ids, ids) for ids in prompts], lm.pad_id, side="left")
+    ids, mask = (batch[name].to(lm.device) for name in ("input_ids", "attention_mask"))
     options = {"do_sample": False, "max_new_tokens": TOKENS, "eos_token_id": end}
     whole = lm.model.generate(ids, attention_mask=mask, pad_token_id=lm.pad_id, **options)
     return [_sentence(lm, row, end) for row in whole[:, ids.shape[1] :].tolist()]

@@ -22,7 +22,7 @@ from ngdiff.core import checkpoint
 from ngdiff.engine.linear import quick
 from ngdiff.lm.tokens import IGNORE, Example, collate
 from ngdiff.profiles import Training
-from ngdiff.store.progress import Progress
+from ngdiff.store.progress import Progress, to_stderr
 
 FLOOR = 0.02  # last learning rate over the highest
 EVERY = 45.0  # seconds between two saved states of a training
@@ -153,8 +153,15 @@ class _Kept:
         self.generator, self.at = generator, time.monotonic()
 
     def load(self) -> tuple[int, Tensor]:
-        """Put a saved state back; return its epoch, 0 without one, and its mean loss."""
-        found = None if self.path is None else checkpoint.read(self.path)
+        """Put a saved state back; return its epoch, 0 without one, and its mean loss.
+
+        A damaged one is said and not used.
+        """
+        try:
+            found = None if self.path is None else checkpoint.read(self.path)
+        except ValueError as error:
+            to_stderr(f"the training starts anew: {error}")
+            found = None
         if found is None:
             return 0, torch.tensor(math.nan)
         state = found["state"]
