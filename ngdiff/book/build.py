@@ -126,12 +126,14 @@ def parameters(nb: NotebookNode, source: Path) -> dict[str, Any]:
     found = {}
     for statement in ast.parse(cells[0].source).body:
         try:
-            assert isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
-            found[statement.targets[0].id] = ast.literal_eval(statement.value)
+            assert isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value
+            (name,) = getattr(statement, "targets", None) or [statement.target]  # type: ignore[union-attr]
+            assert isinstance(name, ast.Name)
+            found[name.id] = ast.literal_eval(statement.value)
         except (AssertionError, ValueError) as error:
             line = ast.unparse(statement)
             raise ValueError(
-                f"{source}: parameters are `name = literal` lines; {line!r} is not"
+                f"{source}: parameters are `name: type = literal` lines; {line!r} is not"
             ) from error
     return found
 
