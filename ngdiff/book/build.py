@@ -8,7 +8,6 @@ smaller, where their cell is unchanged. Solutions are written, exercises are gen
 
 from __future__ import annotations
 
-import ast
 import base64
 import copy
 import hashlib
@@ -22,6 +21,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from ngdiff.book.parameters import declared
 from ngdiff.store.cache import atomic_write
 
 SOLUTION = "exercise-solution"  # tag of a cell whose solution the exercise leaves out
@@ -123,19 +123,7 @@ def parameters(nb: NotebookNode, source: Path) -> dict[str, Any]:
             f"{source}: {len(cells)} cells are tagged parameters; "
             'write one `# %% tags=["parameters"]`'
         )
-    found = {}
-    for statement in ast.parse(cells[0].source).body:
-        try:
-            assert isinstance(statement, (ast.Assign, ast.AnnAssign)) and statement.value
-            (name,) = getattr(statement, "targets", None) or [statement.target]  # type: ignore[union-attr]
-            assert isinstance(name, ast.Name)
-            found[name.id] = ast.literal_eval(statement.value)
-        except (AssertionError, ValueError) as error:
-            line = ast.unparse(statement)
-            raise ValueError(
-                f"{source}: parameters are `name: type = literal` lines; {line!r} is not"
-            ) from error
-    return found
+    return declared(cells[0].source, source)
 
 
 def exercise(nb: NotebookNode, stem: str) -> NotebookNode | None:

@@ -41,6 +41,34 @@ def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def declared(text: str, source: Path) -> dict[str, Any]:
+    """Return names and default values of a cell of parameters. source: the file it stands in.
+
+    Errors: ValueError for a line that is not `name: type = literal`.
+    """
+    found = {}
+    for statement in ast.parse(text).body:
+        try:
+            name, value = _assigned(statement)
+            found[name] = ast.literal_eval(value)
+        except ValueError as error:
+            line = ast.unparse(statement)
+            raise ValueError(
+                f"{source}: parameters are `name: type = literal` lines; {line!r} is not"
+            ) from error
+    return found
+
+
+def _assigned(statement: ast.stmt) -> tuple[str, ast.expr]:
+    """Return the name and the value of `name = value` or `name: type = value`."""
+    match statement:
+        case ast.Assign(targets=[ast.Name(id=name)], value=value):
+            return name, value
+        case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as given):
+            return name, given
+    raise ValueError("no assignment to a name")
+
+
 def _seeds(value: Any) -> tuple[int, ...]:
     """Return seeds as a tuple: 0, "0,1", "[0, 1]", (0, 1) and [0, 1] are seeds."""
     if isinstance(value, str):

@@ -228,14 +228,9 @@ def reproduce(
     """
     start, root = time.perf_counter(), (root or paths.need_checkout()).resolve()
     data = which(data).resolved().real
-    label = label_of(profile, data, smoke, seeds)
-    if refresh and label != profile:
-        raise ValueError(
-            "refresh makes the committed rows again, which are those of the default settings: "
-            "leave out seeds, smoke and data, or leave out refresh"
-        )
     given: dict[str, Any] = {"profile": profile, "data": data, "seeds": seeds}
     given |= {"refresh": refresh, "smoke": smoke}
+    label = _label(**given)
     every, config = plan(root, **given), given | {"label": label}
     todo = choose(every, only, paths.kind(data))
     run = Reproduction(root, label, say, alone)
@@ -252,12 +247,30 @@ def reproduce(
         _save_times(run.places.rows / TIMES, ran, alone, made)
     page = report.write(root, label, ran, run.ledger.files(), compared, config, seconds)
     say(f"\n{comparison.as_text(compared)}")
-    again = ["ngdiff reproduce --profile", profile, *(["--data", data] if data else [])]
-    again += ["--seeds", ",".join(map(str, seeds))] if seeds is not None else []
-    run.advise(" ".join([*again, *["--smoke"] * smoke]))
+    run.advise(_command(profile, data, seeds, smoke))
     good = f"{len(run.done) - len(run.failed)} of {len(todo)} notebooks"
     say(f"\n{good} in {seconds:.0f} s; report: {page}")
     return 1 if run.failed else 0
+
+
+def _label(profile: str, data: str, seeds: Sequence[int] | None, refresh: bool, smoke: bool) -> str:
+    """Return the label of a run. Errors: ValueError for refresh with other settings than the
+    defaults, whose rows are the committed ones.
+    """
+    label = label_of(profile, data, smoke, seeds)
+    if refresh and label != profile:
+        raise ValueError(
+            "refresh makes the committed rows again, which are those of the default settings: "
+            "leave out seeds, smoke and data, or leave out refresh"
+        )
+    return label
+
+
+def _command(profile: str, data: str, seeds: Sequence[int] | None, smoke: bool) -> str:
+    """Return the command that makes this run."""
+    parts = ["ngdiff reproduce --profile", profile, *(["--data", data] if data else [])]
+    parts += ["--seeds", ",".join(map(str, seeds))] if seeds is not None else []
+    return " ".join([*parts, *["--smoke"] * smoke])
 
 
 def _save_times(path: Path, ran: Sequence[report.Ran], alone: bool, made: dict[str, Any]) -> None:

@@ -21,7 +21,7 @@ def saved(
     What is drawn from them is so a function of the file alone. made: how they were made, in words,
     which the caption of their figure repeats.
     """
-    more = {"made": made} if made else {}
-    more |= {"stamp": stamp(config, None, seconds)}
+    more: dict[str, Any] = {"made": made} if made else {}
+    more["stamp"] = stamp(config, None, seconds)
     write_rows(path, [{**row, **more} for row in rows])
     return read_rows(path)

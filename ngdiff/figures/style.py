@@ -92,7 +92,10 @@ def subplots(
 def legend(
     fig: Figure, axes: Sequence[Axes], handles: Sequence[Any] | None = None, note: str = ""
 ) -> None:
-    """One legend for the whole figure, to the right of it, each label once; `note` is its title."""
+    """One legend for the whole figure, to the right of it, each label once; `note` is its title.
+
+    The figure grows where the legend is higher.
+    """
     if handles is None:
         found = {
             text: handle
@@ -104,7 +107,7 @@ def legend(
     else:
         texts = [handle.get_label() for handle in handles]
     if texts:
-        fig.legend(
+        box = fig.legend(
             handles,
             texts,
             loc="outside right upper",
@@ -114,6 +117,8 @@ def legend(
             fontsize=8,
             alignment="left",
         )
+        height = box.get_window_extent().height / fig.dpi
+        fig.set_figheight(max(fig.get_figheight(), height + 0.1))
 
 
 def label_ends(
