@@ -91,7 +91,9 @@ def test_a_folder_of_rows_is_found_by_its_name(repo: Path, monkeypatch) -> None:
 
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_every_parameter_of_a_page_is_typed_explained_and_checked(source: Path) -> None:
-    (cell,) = (c for c in build.notebook(source).cells if "parameters" in c.metadata.get("tags", ()))
+    (cell,) = (
+        c for c in build.notebook(source).cells if "parameters" in c.metadata.get("tags", ())
+    )
     found = declared(cell.source, source)
     assert checked(found) == found, "a default has the form that a reader gives"
     assert set(found) <= set(READERS)
@@ -145,10 +147,7 @@ def test_every_page_opens_with_each_form_before_anything_heavy_or_written(
         todo += [(str(place), (source.stem, cells)) for place in (checkout, checkout / "notebooks")]
     before = {path for top in ("data", "figures") for path in (checkout / top).rglob("*")}
     done = subprocess.run(
-        [sys.executable, "-c", OPEN, json.dumps(todo)],
-        capture_output=True,
-        text=True,
-        cwd=checkout,
+        [sys.executable, "-c", OPEN, json.dumps(todo)], capture_output=True, text=True, cwd=checkout
     )
     assert done.returncode == 0, done.stderr
     assert "HEAVY []" in done.stdout
