@@ -35,7 +35,7 @@ def caption(rows: Iterable[Row]) -> str:
     """
     rows = list(rows)
     made = list(dict.fromkeys(row["made"] for row in rows if row.get("made")))
-    stamped = [row for row in rows if row.get("stamp") and not row.get("made")]
+    stamped = [row for row in rows if row.get("stamp") and kind(row)]
     profiles = [f"Profile {', '.join(_all(stamped, 'profile'))}"] if stamped else []
     named = ", ".join(filter(None, [*profiles, *data_of(stamped)]))
     devices = ", ".join(sorted({row["stamp"]["device"] for row in stamped}))

@@ -118,8 +118,8 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str) -> Drawn:
         ax.errorbar(starts, means, yerr=[down, up], fmt="--o", label=text, **look)
     ax.set(xscale="log", xlabel="constant learning rate, or AutoLR's starting rate")
     ax.set(ylabel=value.replace("_", " "))
-    tried = f"{captions.number(len(grid), captions.RUN)} at constant rates, {len(auto)} with AutoLR"
-    ax.set_title(": ".join(filter(None, [", ".join(captions.data_of([*grid, *auto])), tried])))
+    tried = f"{len(grid)} runs at constant rates, {len(auto)} with AutoLR"
+    ax.set_title("\n".join(filter(None, [", ".join(captions.data_of([*grid, *auto])), tried])))
     low = min(r[value] or 0.0 for r in (*grid, *auto))
     ax.set_ylim(max(-0.03, low - 0.05), 1.02)
     style.legend(fig, [ax])

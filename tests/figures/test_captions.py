@@ -37,7 +37,8 @@ def test_a_caption_leaves_out_what_no_row_holds() -> None:
     (seedless,) = [{"model": "start", "stamp": STAMP}]
     assert captions.caption([seedless]) == "Profile tiny, generated authors; 1 model; a CPU."
     assert captions.caption([]) == ""
-    assert captions.caption([{"made": "By hand"}, {"made": "By hand"}]) == "By hand."
+    theory = [{"made": "By hand", "stamp": STAMP}, {"path": [], "stamp": STAMP}]
+    assert captions.caption([*theory, theory[0]]) == "By hand.", "no data set is named"
 
 
 def test_other_data_are_never_called_tofus() -> None:

@@ -37,6 +37,13 @@ def faults(fig: Figure) -> list[str]:
         wide, high = min(a.x1, b.x1) - max(a.x0, b.x0), min(a.y1, b.y1) - max(a.y0, b.y0)
         if wide >= 2 and high >= 2:
             found.append(f"{one!r} and {two!r} overlap by {wide:.0f} × {high:.0f} pixels")
+    for legend in fig.legends:
+        a, inside = legend.get_window_extent(), set(legend.findobj(Text))
+        found += [
+            f"{t.get_text()!r} meets the legend"
+            for t in seen
+            if t not in inside and a.overlaps(t.get_window_extent())
+        ]
     page = fig.get_window_extent()
     margin = 0.02 * page.width
     for text, box in boxes:
