@@ -274,7 +274,7 @@ rows = saved(page.rows / "theory_adamw.jsonl", rows, config, time.perf_counter()
 
 # %% [markdown]
 # In these runs it is the average over steps that breaks Eq. 7: yesterday's d is in today's step.
-# The division alone can break it as well. Adam's first step is the *sign* of d, and this pair of
+# Without it fewer steps raise R (asserted). The division alone can break it as well. Adam's first step is the *sign* of d, and this pair of
 # gradients shows it:
 
 # %%
@@ -306,6 +306,9 @@ for family in ("concave", "convex"):
     )
     assert share[family, "AdamW"]["R rises"] > 0.1, (
         "AdamW as it comes breaks Eq. 7 in more than a tenth of the steps"
+    )
+    assert share[family, "AdamW, β₁ = 0"]["R rises"] < share[family, "AdamW"]["R rises"], (
+        "and in fewer without its average"
     )
 
 # %% [markdown]

@@ -81,8 +81,9 @@ for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain
 # %% [markdown]
 # ## Taken apart: what is memorised
 # The start model answers the questions it was trained on word for word. Its loss on the hold-out
-# authors is what *not knowing* looks like, and the retain-only reference has about that loss on the
-# forget rows (printed below): that is why the hold-out level is the place to stop.
+# authors is what *not knowing* looks like. The retain-only reference does not know the forget rows
+# either. The line below prints both losses: the nearer they are, the better a place to stop is the
+# hold-out level.
 
 
 # %%

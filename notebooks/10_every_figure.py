@@ -36,7 +36,7 @@ from IPython.display import display
 from ngdiff.book import gallery, passed
 from ngdiff.study import claims, verdicts
 from ngdiff.store import rows as results
-from ngdiff.figures import style
+from ngdiff.figures import captions, style
 
 saved = gallery.Saved(page.published, profile, data)
 
@@ -50,7 +50,8 @@ for path in files:
 
 # %% [markdown]
 # ## One complete result: every figure, redrawn
-# The caption below a name is computed from the rows that the figure shows. The figures of the long
+# The caption beside a name is computed from the rows that the figure shows. The figures of the theory
+# are drawn too, but shown in notebooks 01 to 04 only, which keeps this page small. Those of the long
 # comparison are saved here; the others were saved by their own pages. `fig10_where`: where weights
 # that adapt should help (κ far from 1 with ρ above 0, few steps inside Eq. 7 for a fixed c), and
 # beside it what they gained. `fig10_bands`: which constant rates work.
@@ -63,7 +64,8 @@ for name, fig in drawn.items():
         print(f"{name}: not run ({fig})")
         continue
     print(f"{name}. {fig.caption}")
-    display(fig)
+    if any(map(captions.kind, fig.rows)):
+        display(fig)
     if name.startswith("fig10"):
         style.save(fig, page.figures, name, gallery.used(name, page.published))
 
@@ -83,7 +85,7 @@ for beginning in gallery.TABLES:
 # %%
 for rows_of, levels_of in (
     ("matched.parquet", "levels.jsonl"),
-    *((verdicts.file_name(part, n) for part in ("compare", "levels")) for n in ("authors", "tofu")),
+    *([verdicts.file_name(part, n) for part in ("compare", "levels")] for n in ("authors", "tofu")),
 ):
     found, models = saved.some(rows_of), saved.some(levels_of)
     print(rows_of if found and models else f"{rows_of}: not run")

@@ -2,7 +2,7 @@
 # # One cell of the grid
 # *You will* run one method with one step-size rule on one benchmark, for some seeds · *Needs*
 # nothing · *Time* tiny: seconds a seed, after the models are trained once; paper: GPU hours ·
-# *Reproduces* one cell of the tables.
+# *Relates to* one cell of the tables of notebook 06.
 #
 # Batches execute this notebook (`ngdiff sweep grid.toml`); notebooks 05 and 06 call the same
 # function.

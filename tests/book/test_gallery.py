@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from ngdiff.book import build, gallery
+from ngdiff.book import build, contents, gallery
 from ngdiff.figures import captions
 from ngdiff.figures.style import Drawn
 from ngdiff.store.rows import read_rows, write_rows
+from ngdiff.study import tables
 from tests.helpers import texts
 from tests.helpers.drawings import history
 
@@ -75,7 +76,16 @@ def test_a_table_is_rebuilt_with_a_line_for_every_method(page: str) -> None:
     text = gallery.table(page, SAVED)
     heads, *lines = text.splitlines()
     assert all(head in heads for head in gallery.TABLES[page].values())
-    from ngdiff.study import tables
-
     for row in read_rows(SAVED.folder / f"{page}matched.parquet"):
         assert any(line.startswith(tables.run_name(row)) for line in lines), row["method"]
+
+
+def test_the_map_claims_nothing_of_what_nobody_here_has_seen() -> None:
+    lines = contents.paper_map(ROOT).splitlines()[2:]
+    statuses = [line.strip("| ").split(" | ")[-1] for line in lines]
+    assert len(statuses) >= 8
+    for status in statuses:
+        assert status.startswith(("derived", "our own data", "not run")), status
+    for source in build.sources(ROOT / "notebooks"):
+        text = source.read_text("utf-8")
+        assert not re.search(r"\*Reproduces\*|redrawn from|[Rr]eproduces? the paper", text), source
