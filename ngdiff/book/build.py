@@ -12,6 +12,7 @@ import base64
 import copy
 import hashlib
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -30,6 +31,7 @@ BEGIN, END = "# solution", "# end solution"
 BUDGET = 500_000  # bytes of one built notebook
 WIDTH = 900  # pixels; about 100 dpi at the width of a page
 TEXT = 20_000  # characters of one text output
+OURS = re.compile(r"\d\d_\w+|cell")  # names without suffix of the notebooks that are built
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -244,10 +246,12 @@ def targets(folder: Path) -> dict[Path, NotebookNode]:
 def stale(folder: Path) -> list[Path]:
     """Return the built files that differ from a rebuild, outputs apart.
 
-    A missing one counts, and one that has lost its source.
+    A missing one counts, and one that has lost its source. Notebooks with other names are a
+    reader's own, such as what nbconvert has written.
     """
     made = targets(folder)
-    there = {*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")}
+    every = (*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb"))
+    there = {path for path in every if OURS.fullmatch(path.stem)}
     wrong = {
         path
         for path in there & set(made)

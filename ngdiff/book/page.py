@@ -4,10 +4,10 @@
     page.rows, page.figures                                    # folders to write to
     page.saved("populations.jsonl")                            # rows of this run, else committed
 
-`ngdiff reproduce` tells a page where to write (NGDIFF_PAGE): to a folder in the cache, from which
-the files are taken when the page has run to its end (`Places.publish`). Any other run, in Jupyter,
-through papermill or nbconvert, writes to folders that git ignores, named after its settings, and
-says so in one line. A run that fails has so changed nothing that is committed.
+`ngdiff reproduce` tells a page where to write (NGDIFF_PAGE): to a folder in the cache. When the
+page has run to its end, its files are put into their places (`Places.publish`). So a run that fails
+changes nothing that is committed. Any other run, in Jupyter, through papermill or nbconvert, writes
+to folders that git ignores. They are named after its settings, and the page prints them in a line.
 """
 
 from __future__ import annotations

@@ -12,11 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from ngdiff.book import build
+from ngdiff.book import build, gallery
 from ngdiff.book.execute import kernel_environment
 from ngdiff.book.page import PAGE, Places, label_of, opened
 from ngdiff.book.reproduce import reproduce
 from ngdiff.store.rows import read_rows, write_rows
+from ngdiff.study import plan as plans
+from ngdiff.study import trials
 from tests.helpers.toy_checkout import OPEN, add
 
 ROWS = f"""{OPEN}
@@ -155,6 +157,37 @@ def test_git_status_is_empty_after_pages_exercises_and_wrong_parameters(
     wrong = run_papermill(clone, "notebooks/07_tofu.ipynb", out / "d.ipynb", seeds="[0")
     assert "seeds = '[0': write whole numbers" in wrong and not status(clone)
     assert not (clone / "data/results/tiny").exists()
+
+
+def test_a_page_of_runs_writes_to_its_ignored_folder_only(
+    tmp_path: Path, checkout: Path, monkeypatch
+) -> None:
+    """Page 06, every cell, from notebooks/; committed rows stand in for its runs."""
+    saved = gallery.Saved(checkout / "data" / "results" / "tiny")
+    done = saved.done("") | {"tuning": saved.tuning(""), "claims": saved.read("claims.jsonl")}
+    done |= {name: saved.read(f"{name}.parquet") for name in ("starts", "fixed")}
+
+    def carry_out(plan, folder, prefix="", refresh=False, **settings):
+        write_rows(folder / f"{prefix}matched.parquet", done["matched"])
+        return done
+
+    monkeypatch.setattr(plans, "carry_out", carry_out)
+    monkeypatch.setattr(trials, "levels", lambda *_: tuple(done["levels"]))
+    monkeypatch.delenv(PAGE, raising=False)
+    shutil.copytree(checkout / "notebooks", tmp_path / "notebooks")
+    shutil.copy(checkout / "pyproject.toml", tmp_path)
+    commit(tmp_path, checkout)
+    monkeypatch.chdir(tmp_path / "notebooks")
+    space: dict[str, object] = {}
+    for cell in build.notebook(tmp_path / "notebooks" / "06_baselines.py").cells:
+        if cell.cell_type == "code":
+            more = "\nseeds, smoke = '0, 3', True\n"
+            exec(cell.source + more * ("parameters" in cell.metadata.get("tags", ())), space)
+    assert not status(tmp_path)
+    rows = read_rows(tmp_path / "data/results/tiny-smoke-seeds-0-3/matched.parquet")
+    assert len(rows) == len(done["matched"])
+    drawn = {path.stem for path in (tmp_path / "figures/tiny-smoke-seeds-0-3").glob("*.png")}
+    assert drawn == {f"fig6_{name}" for name in ("plane", "rates", "learning_rate", "differences")}
 
 
 # ---------------------------------------------------------------------------- under a reproduction
