@@ -109,7 +109,7 @@ def test_pages_name_no_folder_of_results_themselves() -> None:
         code = "".join(
             cell.source + "\n" for cell in build.notebook(source).cells if cell.cell_type == "code"
         )
-        named = re.findall(r"rows_folder|figures_folder|protocol_folder|data/results", code)
+        named = re.findall(r"rows_folder|protocol_folder|data/results", code)
         assert set(named) <= ({"data/results"} if source.stem == "cell" else set()), source
 
 
