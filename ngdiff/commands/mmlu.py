@@ -33,7 +33,7 @@ def run(exam: Exam) -> None:
     """Write the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score semeval
     --mmlu`; print the accuracy.
     """
-    from ngdiff.engine.engine import device_named
+    from ngdiff.engine.device import device_named
     from ngdiff.evaluation.mmlu import mmlu, write
     from ngdiff.lm.model import load
 
