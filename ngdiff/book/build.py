@@ -8,11 +8,11 @@ smaller, where their cell is unchanged. Solutions are written, exercises are gen
 
 from __future__ import annotations
 
-import ast
 import base64
 import copy
 import hashlib
 import io
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -22,6 +22,7 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from ngdiff.book.parameters import declared
 from ngdiff.store.cache import atomic_write
 
 SOLUTION = "exercise-solution"  # tag of a cell whose solution the exercise leaves out
@@ -30,6 +31,7 @@ BEGIN, END = "# solution", "# end solution"
 BUDGET = 500_000  # bytes of one built notebook
 WIDTH = 900  # pixels; about 100 dpi at the width of a page
 TEXT = 20_000  # characters of one text output
+OURS = re.compile(r"\d\d_\w+|cell")  # names without suffix of the notebooks that are built
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -123,17 +125,7 @@ def parameters(nb: NotebookNode, source: Path) -> dict[str, Any]:
             f"{source}: {len(cells)} cells are tagged parameters; "
             'write one `# %% tags=["parameters"]`'
         )
-    found = {}
-    for statement in ast.parse(cells[0].source).body:
-        try:
-            assert isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
-            found[statement.targets[0].id] = ast.literal_eval(statement.value)
-        except (AssertionError, ValueError) as error:
-            line = ast.unparse(statement)
-            raise ValueError(
-                f"{source}: parameters are `name = literal` lines; {line!r} is not"
-            ) from error
-    return found
+    return declared(cells[0].source, source)
 
 
 def exercise(nb: NotebookNode, stem: str) -> NotebookNode | None:
@@ -254,10 +246,12 @@ def targets(folder: Path) -> dict[Path, NotebookNode]:
 def stale(folder: Path) -> list[Path]:
     """Return the built files that differ from a rebuild, outputs apart.
 
-    A missing one counts, and one that has lost its source.
+    A missing one counts, and one that has lost its source. Notebooks with other names are a
+    reader's own, such as what nbconvert has written.
     """
     made = targets(folder)
-    there = {*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")}
+    every = (*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb"))
+    there = {path for path in every if OURS.fullmatch(path.stem)}
     wrong = {
         path
         for path in there & set(made)

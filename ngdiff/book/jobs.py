@@ -14,7 +14,7 @@ from typing import Any
 
 from ngdiff.book import build as book
 from ngdiff.book import execute
-from ngdiff.store import paths
+from ngdiff.book.page import label_of
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def plan(
     given: dict[str, Any] = {"profile": profile, "refresh": refresh, "smoke": smoke}
     given |= {"seeds": list(seeds)} if seeds is not None else {}
     given |= {"data": data} if data else {}
-    out = root / ".cache" / "executed" / paths.run_label(profile, data, smoke)
+    out = root / ".cache" / "executed" / label_of(profile, data, smoke, seeds)
     sources = {}
     for source in (path for path in book.sources(root / "notebooks") if path.stem != "cell"):
         declared = book.parameters(book.notebook(source), source)

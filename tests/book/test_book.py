@@ -70,6 +70,8 @@ def test_stale_names_what_differs(repo: Path) -> None:
     book.build(folder)
     source.write_text(source.read_text().replace("1 + 1", "1 + 2", 1))
     (folder / "09_orphan.ipynb").write_text("{}")
+    for own in ("00_start.nbconvert.ipynb", "out.ipynb", "exercises/mine.ipynb"):
+        (folder / own).write_text("{}")
     assert [p.name for p in book.stale(folder)] == [
         "00_start.ipynb",
         "09_orphan.ipynb",
