@@ -49,7 +49,8 @@ def plan(
 ) -> list[Job]:
     """Return every notebook there is to run, with the settings that its parameters cell declares.
 
-    With `data` only notebooks that declare a `data` parameter.
+    With `data` only notebooks that declare a `data` parameter. One that belongs to another profile
+    is left out, but for a smoke budget.
     """
     given: dict[str, Any] = {"profile": profile, "refresh": refresh, "smoke": smoke}
     given |= {"seeds": list(seeds)} if seeds is not None else {}
@@ -58,7 +59,8 @@ def plan(
     sources = {}
     for source in (path for path in book.sources(root / "notebooks") if path.stem != "cell"):
         declared = book.parameters(book.notebook(source), source)
-        if not data or "data" in declared:
+        elsewhere = not smoke and book.header(source).profile not in ("", profile)
+        if not elsewhere and (not data or "data" in declared):
             sources[source] = declared
     jobs = []
     for source, declared in sources.items():

@@ -153,6 +153,7 @@ READERS: dict[str, tuple[Callable[[Any], Any], str]] = {
     "refresh": (_flag, "False"),
     "smoke": (_flag, "True"),
     "data": (_data, '"hub"'),
+    "model": (_text, '"smollm2"'),
     "rows": (_folder, '"data/results/tiny"'),
     "benchmark": (_data, '"authors"'),
     "split": (_text, '"forget10"'),
