@@ -124,8 +124,12 @@ COLUMNS = {
 }
 from ngdiff.store.table import Column, Table
 
-columns = [Column("model"), *(Column(name, title, ".3f") for name, title in COLUMNS.items())]
-Table(columns, [{"model": story.LABELS[row["role"]], **row} for row in told.rows])
+lines = [
+    {"measure": title} | {role: row.get(name) for role, row in by_role.items()}
+    for name, title in COLUMNS.items()
+]
+named = [Column(role, story.LABELS[role], ".3f", "right") for role in story.ROLES]
+print(Table([Column("measure"), *named], lines).text())
 
 # %% [markdown]
 # ## The run
@@ -133,8 +137,8 @@ Table(columns, [{"model": story.LABELS[row["role"]], **row} for row in told.rows
 # Right, the retain loss.
 
 # %%
-named = [{**done, "name": "ngdiff"}]
-fig = runs.trajectories(runs.by_name(told.history), by_role["start"]["loss_holdout"], named)
+run = [{**done, "name": "ngdiff"}]
+fig = runs.trajectories(runs.by_name(told.history), by_role["start"]["loss_holdout"], run)
 style.save(fig, page.figures, "fig11_trajectories")
 fig
 
@@ -142,7 +146,7 @@ fig
 # The learning rate, step by step. AutoLR began at 1e-3, as on every page.
 
 # %%
-fig = runs.autolr({"ngdiff": told.history}, named)
+fig = runs.autolr(runs.by_name(told.history), run)
 style.save(fig, page.figures, "fig11_autolr")
 fig
 
