@@ -6,7 +6,6 @@ OUT/             a finished run: run.json says of which settings
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from contextlib import ExitStack
@@ -15,6 +14,7 @@ from typing import Any
 
 from ngdiff.commands.job import Job
 from ngdiff.store.cache import lock, probe_writable
+from ngdiff.store.textfile import parsed
 
 CHECKPOINT, START, RUN = "checkpoint.safetensors", "start.json", "run.json"
 
@@ -81,7 +81,7 @@ def _refuse(folder: Path, settings: dict[str, Any], force: bool) -> None:
 def read(path: Path) -> dict[str, Any]:
     """The JSON object of a file; empty where there is none, or a damaged one."""
     try:
-        return dict(json.loads(path.read_text("utf-8")))
+        return dict(parsed(path.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
         return {}
 

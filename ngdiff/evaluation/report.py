@@ -14,7 +14,7 @@ from typing import Any
 
 from ngdiff.store.progress import Say, to_stderr
 from ngdiff.store.rows import write_document
-from ngdiff.store.textfile import text_of
+from ngdiff.store.textfile import parsed, text_of
 
 INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}
 
@@ -56,7 +56,7 @@ class Report:
     def from_json(cls, path: str | Path) -> Report:
         """The inverse of `to_json`; ValueError names a file that is no report."""
         try:
-            content = json.loads(text_of(Path(path)), object_hook=_revive)
+            content = parsed(text_of(Path(path)), object_hook=_revive)
             items = {
                 name: {int(i): v for i, v in rows.items()}
                 for name, rows in content["items"].items()

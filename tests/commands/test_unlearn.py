@@ -605,7 +605,7 @@ def test_a_first_process_that_cannot_write_ends_alone(given, tmp_path):
         (["--stop-level", "-1"], "--stop-level takes a positive loss"),
         (["--stop-level", "2", "--holdout", "{given}/holdout.jsonl"], "no --holdout beside it"),
         (["--holdout", "{given}/retain.jsonl"], "rows must be ones the model was never trained on"),
-        (["--retain", "{given}/forget.jsonl"], "a row cannot be forgotten and kept"),
+        (["--retain", "{given}/forget.jsonl"], "A row cannot be forgotten and kept"),
         (["--forget", "{given}/none.jsonl"], "no file .*none.jsonl"),
         (["--forget", "{given}/model/model.safetensors"], "model.safetensors, line 1: not"),
         (["--out", "{given}/model"], "is the model itself"),
