@@ -11,8 +11,6 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from jinja2 import TemplateError
-
 from ngdiff.commands.outcome import known, number, share
 from ngdiff.commands.sample import Measured
 from ngdiff.data.benchmark import Prompt, Row, form_of
@@ -154,7 +152,7 @@ def _candidates(lm: LM) -> Iterator[Prompt]:
     found = []
     if lm.tokenizer.chat_template:
         for system in (False, True):
-            with contextlib.suppress(ValueError, TypeError, TemplateError):  # an odd template
+            with contextlib.suppress(ValueError):  # an odd template
                 found.append(chat_prompt(lm.tokenizer, system))
     found += [form for form in map(form_of, USUAL) if form]
     used = lm.prompt.text("{question}")

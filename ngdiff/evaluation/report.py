@@ -4,7 +4,6 @@ evaluated.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence

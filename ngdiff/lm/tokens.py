@@ -58,7 +58,10 @@ def end_id(tokenizer: PreTrainedTokenizerBase, prompt: Prompt) -> int:
         end = None if end == tokenizer.unk_token_id and name != tokenizer.unk_token else end
     if end is None:
         what = f"no token {name!r}, which ends an answer" if name else "no EOS token"
-        raise ValueError(f"the tokenizer has {what}: give the model's own (--tokenizer)")
+        raise ValueError(
+            f"the tokenizer has {what}: give the model's own (--tokenizer), or name its end of "
+            "text as eos_token in tokenizer_config.json"
+        )
     return end
 
 
