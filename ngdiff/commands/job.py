@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ngdiff import methods
 from ngdiff.commands.asking import Asking
+from ngdiff.commands.places import need_out
 from ngdiff.data.benchmark import Benchmark
+from ngdiff.data.files import need
 from ngdiff.store.content import content_key
 from ngdiff.store.values import content
 from ngdiff.study.trial import OPTIMIZERS, rule_of
@@ -49,7 +51,6 @@ class Job(Asking):
     work, FileNotFoundError.
     """
 
-    model: str = field(metadata={"help": "Folder of a model or of a peft adapter, or a hub id."})
     forget: Path = field(
         metadata={"help": 'Rows {"question", "answer"} or {"text"}: JSON lines or an array.'}
     )
@@ -124,6 +125,10 @@ class Job(Asking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for path in (self.forget, self.retain, self.holdout):
+            if path is not None:
+                need(path)
+        need_out(self.folder)
         for name, least in (
             ("steps", 1),
             ("batch_size", 1),

@@ -39,7 +39,6 @@ from ngdiff.lm.tokens import Example, named
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import Objective, token_counts
 from ngdiff.methods.recipes import named_objectives
-from ngdiff.store.cache import probe_file
 from ngdiff.store.document import text
 from ngdiff.store.rows import stamp, write_document
 
@@ -95,10 +94,7 @@ def command(asked: Comparison) -> None:
     Everything is float32. A value that is not finite is null. Errors: those of `losses`,
     `ngdiff.data.files.read` and `ngdiff.load`, which name the file.
     """
-    json = asked.json
-    if json is not None:
-        probe_file(json)
-    result = _compared(asked)
+    json, result = asked.json, _compared(asked)
     if json is None:
         print(text(result), end="")
         return
