@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from ngdiff.commands import card
-from ngdiff.commands.claim import CHECKPOINT, RUN, START, read
+from ngdiff.commands.claim import CHECKPOINT, START, read
 from ngdiff.commands.job import PLACES, WHERE, Job
 from ngdiff.commands.origin import as_given, carry_over, loaded
 from ngdiff.commands.outcome import Bounds, Verdict, judge
+from ngdiff.commands.places import RUN
 from ngdiff.commands.sample import measure, placed
 from ngdiff.core.loop import Run
 from ngdiff.core.processes import whole_state
@@ -26,9 +27,11 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.lm.model import save
 from ngdiff.store import document
 from ngdiff.store.cache import atomic_folder
+from ngdiff.store.content import digests
 from ngdiff.store.progress import to_stderr
-from ngdiff.store.rows import stamp, write_document, write_rows
+from ngdiff.store.rows import read_rows, stamp, write_document, write_rows
 
+HISTORY = "history.jsonl"
 ENDS = {
     "steps": "all steps were made",
     "forget_level": "the forget loss has reached the level",
@@ -73,6 +76,29 @@ def finish(job: Job, trained: Trained, bench: Benchmark) -> int:
     return row["status"]
 
 
+def again(job: Job, bench: Benchmark) -> int:
+    """Say what became of a finished run, and return the exit status.
+
+    It is 0, and nothing is changed, whatever the verdict was. A model that was not measured, as
+    when the command was killed, is measured now.
+    """
+    row = read(job.folder / RUN)
+    if row["after"] is None:
+        print(f"{job.out} holds this run, finished but not measured", flush=True)
+        row |= _measured(job, bench, row)
+        _describe(job, row, read_rows(job.folder / HISTORY))
+        print(card.summary(row), flush=True)
+        return row["status"]
+    bounds, here = row["bounds"], {"forget": job.forget_bound, "retain": job.retain_bound}
+    print(
+        f"{job.out} holds this run, finished: nothing is done. To make it anew: --force\n"
+        f"{row['verdict']}: {row['why']}"
+        + (f" (by the bounds of then, {bounds})" if bounds != here else ""),
+        flush=True,
+    )
+    return 0
+
+
 def _row(job: Job, trained: Trained, bench: Benchmark) -> dict[str, Any]:
     """Return what run.json says before the measurement."""
     found, done = read(job.work / START), trained.run
@@ -88,6 +114,7 @@ def _row(job: Job, trained: Trained, bench: Benchmark) -> dict[str, Any]:
     row["sizes"] = {name: len(rows) for name, rows in bench.configs.items()}
     row["bounds"] = {"forget": job.forget_bound, "retain": job.retain_bound}
     row |= {"before": found["before"], "doubt": found["doubt"], "after": None}
+    row |= {"model": job.place, "model_files": found["model_files"]}
     row["stamp"] = stamp({**places, **where}, job.seed, done.seconds)
     return row | _said(Verdict("not measured", "the command ended before it asked the model"))
 
@@ -102,7 +129,9 @@ def _keep(job: Job, trained: Trained, state: dict[str, Tensor], row: dict[str, A
     with atomic_folder(job.folder) as temporary:
         save(lm, temporary, weights)
         carry_over(trained.origin, temporary, fresh)
-        write_rows(temporary / "history.jsonl", trained.run.rows())
+        write_rows(temporary / HISTORY, trained.run.rows())
+        row["card"] = card.name_in(temporary)
+        row["files"] = digests(temporary) | {card.REPORT: None, row["card"]: None}
         (temporary / RUN).write_text(document.text(row), "utf-8")
     (job.work / CHECKPOINT).unlink(missing_ok=True)
 
@@ -137,8 +166,11 @@ def _describe(job: Job, row: dict[str, Any], history: list[dict[str, Any]]) -> N
     """Write the final run.json, report and model card into OUT, each whole or not at all."""
     try:
         write_document(job.folder / RUN, row)
-        name = card.write(row, history, job.folder)
+        card.write(row, history, job.folder)
+        now = digests(job.folder)
+        row["files"] = {name: now[name] for name in row["files"]}
+        write_document(job.folder / RUN, row)
     except Exception as error:  # the verdict is printed all the same
         to_stderr(f"not all of run.json, report and model card is written: {error!r}")
     else:
-        print(f"  report: {card.REPORT}, model card: {name}\n", flush=True)
+        print(f"  report: {card.REPORT}, model card: {row['card']}\n", flush=True)

@@ -27,8 +27,9 @@ if TYPE_CHECKING:  # the command's help reads the fields, and torch takes second
 
     from ngdiff.engine.engine import Engine
 
-PLACES = ("forget", "retain", "holdout", "out")  # what is in the files counts, not where they are
-ASKED = ("prompt", "tokenizer")  # settings only where they are given
+# what is in the files counts, not where they are
+PLACES = ("model", "tokenizer", "forget", "retain", "holdout", "out")
+ASKED = ("prompt",)  # settings only where they are given
 JUDGED = ("allow_unknown", "forget_bound", "retain_bound")  # no weight depends on them
 ENGINE = ("device", "precision", "memory", "checkpointing", "compile", "sharding")
 WHERE = (
@@ -243,8 +244,8 @@ class Job(Asking):
         return engine
 
     def settings(self, bench: Benchmark) -> dict[str, Any]:
-        """Return all that decides the result. A checkpoint or a finished run of other settings
-        belongs to another run.
+        """Return all that decides the result beside the model. A checkpoint or a finished run of
+        other settings belongs to another run.
         """
         mine = {
             name: value
@@ -257,7 +258,7 @@ class Job(Asking):
             mine["sharded"] = self.engine.sharded
         if self.recipe.key not in methods.METHODS:  # a method of the user: its code counts
             mine["method"] = content_key(content(self.recipe.parts))
-        return mine | {"model": self.place, "rows": bench.fingerprint}
+        return mine | {"rows": bench.fingerprint}
 
 
 def _sgd(groups: Any) -> torch.optim.Optimizer:

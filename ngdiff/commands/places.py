@@ -8,15 +8,14 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ngdiff.store.cache import probe_name
+from ngdiff.store.cache import SPARE, probe_name
 from ngdiff.store.progress import to_stderr
 
 HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")  # name, or owner/name
 CONFIGS = ("config.json", "adapter_config.json")  # one of them makes a folder a model's
 RUN = "run.json"  # of a finished run of `ngdiff unlearn`
-NESTED = (
-    len("..") + 2 * len("0123456789abcdef" * 2 + "..tmp") + len(".old")
-)  # of `ngdiff.lm.model.save`
+# what the longest temporary name beside OUT has more: of one folder inside another
+NESTED = 2 * SPARE - len(".old")  # `atomic_folder`, twice
 
 
 def need_model(place: str, option: str, files: tuple[str, ...] = CONFIGS) -> None:

@@ -387,7 +387,9 @@ def test_a_finished_run_is_replaced_by_force_alone(given, tmp_path, monkeypatch)
     out = tmp_path / "out"
     done(given, out, "--steps", "2")
     before = (out / "run.json").read_bytes()
-    assert "a finished run with the same settings" in str(go(given, out, "--steps", "2").exception)
+    result = go(given, out, "--steps", "2")
+    assert result.exit_code == 0 and "holds this run, finished: nothing is done" in result.output
+    assert (out / "run.json").read_bytes() == before
     result = go(given, out, "--steps", "3")
     assert isinstance(result.exception, FileExistsError) and "(steps: 2 there, 3 here)" in str(
         result.exception
