@@ -129,6 +129,8 @@ class Job(Asking):
         for path in (self.forget, self.retain, self.holdout):
             if path is not None:
                 need(path)
+        if str(self.folder) == self.place:
+            raise ValueError(f"--out {self.out} is the model itself: choose another folder")
         need_out(self.folder)
         for name, least in (
             ("steps", 1),
@@ -156,8 +158,6 @@ class Job(Asking):
                     f"--{name.replace('_', '-')} is a share from 0 to 1, got {getattr(self, name)}"
                 )
         self._check_adapter()
-        if str(self.folder) == self.place:
-            raise ValueError(f"--out {self.out} is the model itself: choose another folder")
         self.rehearse()
 
     def _check_adapter(self) -> None:

@@ -17,7 +17,8 @@ from ngdiff.engine.footprint import EXACT, SLOTS, size
 from ngdiff.lm.model import LM
 from ngdiff.store.disk import FullDiskError
 
-BESIDE = 4 << 20  # bytes of history, report, card and run.json
+BESIDE = 1 << 20  # bytes of report, card and run.json
+STEP, TENSOR = 600, 2000  # bytes that a checkpoint says of a step, and of a trained tensor
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,11 @@ class Space:
 
 def space(job: Job, lm: LM, origin: Path | None) -> Space:
     """Return the estimate. origin: the folder of the user's model, where it is known."""
-    trained = sum(p.numel() for p in lm.model.parameters() if p.requires_grad)
+    moving = [p.numel() for p in lm.model.parameters() if p.requires_grad]
     buffers = sum(x.numel() * x.element_size() for x in lm.model.buffers())
-    one = trained * (EXACT + 4 * SLOTS[job.optimizer]) + buffers
+    history = STEP * job.steps
+    said = history + TENSOR * len(moving)
+    one = sum(moving) * (EXACT + 4 * SLOTS[job.optimizer]) + buffers + said
     copies = min(job.steps // job.save_every, 2) if job.save_every else 0
     if job.lora is not None or origin is None:
         weights = sum(p.numel() for p in lm.model.parameters() if p.requires_grad or not lm.adapted)
@@ -59,7 +62,7 @@ def space(job: Job, lm: LM, origin: Path | None) -> Space:
         out = _bytes(origin, "*.safetensors")
     out += _bytes(origin, "*.json", "*.model", "*.txt", "*.md") if origin is not None else 0
     there = _bytes(job.work, CHECKPOINT)
-    return Space(one, copies, out + BESIDE, there)
+    return Space(one, copies, out + history + BESIDE, there)
 
 
 def _bytes(folder: Path, *patterns: str) -> int:
