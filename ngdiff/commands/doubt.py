@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ngdiff.commands.outcome import known, number, share
 from ngdiff.commands.sample import Measured
@@ -120,7 +120,7 @@ def better_prompt(
     told = loss(lm, swapped) - ours if swapped else 0.0  # how well the answers are told apart
     losses = {}
     for prompt in _candidates(lm):
-        other = LM(lm.model, lm.tokenizer, prompt, lm.name)
+        other = replace(lm, prompt=prompt)
         with contextlib.suppress(ValueError):  # with this prompt a row is too long for the model
             theirs = loss(other, rows)
             if not theirs < min(LIKELIER * ours, ours - GAP):

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ngdiff.commands import card
 from ngdiff.commands.claim import CHECKPOINT, START, read
+from ngdiff.commands.fitting import fitted
 from ngdiff.commands.job import PLACES, WHERE, Job
 from ngdiff.commands.origin import as_given, carry_over, loaded
 from ngdiff.commands.outcome import Bounds, Verdict, judge
@@ -43,17 +44,18 @@ ENDS = {
 
 @dataclass
 class Trained:
-    """A run, its optimizer, the folder of the user's model, and how many steps an earlier process
-    made.
+    """A run, its optimizer, the folder of the user's model, how many steps an earlier process
+    made, and the rows that the model was given.
     """
 
     run: Run
     optimizer: Any
     origin: Path | None
     before: int
+    bench: Benchmark
 
 
-def finish(job: Job, trained: Trained, bench: Benchmark) -> int:
+def finish(job: Job, trained: Trained) -> int:
     """Write OUT, measure what it holds, and return the exit status of this process.
 
     Every process must call. All but the first end as soon as the shards are gathered, so none waits
@@ -65,7 +67,7 @@ def finish(job: Job, trained: Trained, bench: Benchmark) -> int:
         torch.distributed.destroy_process_group()
     if state is None:
         return 0
-    row = _row(job, trained, bench)
+    row, bench = _row(job, trained), trained.bench
     _keep(job, trained, state, row)
     print(_end(job, row), flush=True)
     trained.run.model = trained.optimizer = None
@@ -99,7 +101,7 @@ def again(job: Job, bench: Benchmark) -> int:
     return 0
 
 
-def _row(job: Job, trained: Trained, bench: Benchmark) -> dict[str, Any]:
+def _row(job: Job, trained: Trained) -> dict[str, Any]:
     """Return what run.json says before the measurement."""
     found, done = read(job.work / START), trained.run
     where = {name: getattr(job, name) for name in WHERE}
@@ -111,7 +113,7 @@ def _row(job: Job, trained: Trained, bench: Benchmark) -> dict[str, Any]:
     row |= {"seconds": done.seconds, "steps_before": trained.before}
     prompt = repr(done.model.prompt.text("{question}"))
     row |= {"name": done.model.name, "prompt": prompt}
-    row["sizes"] = {name: len(rows) for name, rows in bench.configs.items()}
+    row["sizes"] = {name: len(rows) for name, rows in trained.bench.configs.items()}
     row["bounds"] = {"forget": job.forget_bound, "retain": job.retain_bound}
     row |= {"before": found["before"], "doubt": found["doubt"], "after": None}
     row |= {"model": job.place, "model_files": found["model_files"]}
@@ -147,8 +149,9 @@ def _end(job: Job, row: dict[str, Any]) -> str:
 def _measured(job: Job, bench: Benchmark, row: dict[str, Any]) -> dict[str, Any]:
     """Return what the model in OUT says, loaded as the start was, and the verdict on it."""
     try:
-        lm = placed(loaded(job, str(job.folder)), job.engine.place)
-        after = measure(lm, bench, job.seed)
+        lm = loaded(job, str(job.folder))
+        bench = fitted(bench, lm, job.long, lambda text: None)
+        after = measure(placed(lm, job.engine.place), bench, job.seed)
         bounds = Bounds(job.forget_bound, job.retain_bound)
         seen = (row["level"], row["before"], after)
         verdict = judge(row["stopped"], *seen, bounds, row["updates"])

@@ -28,8 +28,9 @@ if TYPE_CHECKING:  # the command's help reads the fields, and torch takes second
     from ngdiff.engine.engine import Engine
 
 # what is in the files counts, not where they are
+LONG = ("", "truncate", "skip")  # "" refuses
 PLACES = ("model", "tokenizer", "forget", "retain", "holdout", "out")
-ASKED = ("prompt",)  # settings only where they are given
+ASKED = ("prompt", "long")  # settings only where they are given
 JUDGED = ("allow_unknown", "forget_bound", "retain_bound")  # no weight depends on them
 ENGINE = ("device", "precision", "memory", "checkpointing", "compile", "sharding")
 WHERE = (
@@ -97,6 +98,10 @@ class Job(Asking):
     micro: int | None = field(
         default=None, metadata={"help": "Rows per forward pass: less memory, the same result."}
     )
+    long: str = field(
+        default="",
+        metadata={"help": "Rows longer than the model's context: truncate or skip; else an error."},
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the order of the rows."})
     optimizer: str = field(default="adamw", metadata={"help": "adamw or sgd."})
     dropout: bool = field(default=False, metadata={"help": "Train with the model's own dropout."})
@@ -157,6 +162,8 @@ class Job(Asking):
                 raise ValueError(
                     f"--{name.replace('_', '-')} is a share from 0 to 1, got {getattr(self, name)}"
                 )
+        if self.long not in LONG:
+            raise ValueError(f"--long takes truncate or skip, not {self.long!r}")
         self._check_adapter()
         self.rehearse()
 

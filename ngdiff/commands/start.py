@@ -44,7 +44,7 @@ def prepare(
         raise ValueError(f"{doubted.text} {ANYWAY}")
     if doubted:
         to_stderr(f"warning: {doubted.text}")
-    found = {"settings": wanted.settings, "model_files": wanted.files}
+    found: dict[str, Any] = {"settings": wanted.settings, "model_files": wanted.files}
     found |= {"level": level, "before": before, "doubt": doubted and asdict(doubted)}
     write_document(job.work / START, found)
     return level

@@ -27,6 +27,7 @@ import torch
 
 from ngdiff.commands.claim import CHECKPOINT, Wanted, claim_folder, kept
 from ngdiff.commands.finish import Trained, again, finish
+from ngdiff.commands.fitting import fitted
 from ngdiff.commands.identity import model_files
 from ngdiff.commands.job import Job
 from ngdiff.commands.origin import fetched, loaded
@@ -85,7 +86,7 @@ def _run(job: Job, force: bool) -> int:
 
         if _first(engine, group, claim):
             return again(job, bench) if engine.main else 0
-        return finish(job, _trained(job, found, bench, group), bench)
+        return finish(job, _trained(job, found, bench, group))
 
 
 def _wanted(job: Job, bench: Benchmark) -> Wanted:
@@ -100,6 +101,7 @@ def _trained(job: Job, wanted: list[Wanted], bench: Benchmark, group: Any) -> Tr
     wanted: the run, in the first process.
     """
     engine, lm = job.engine, _model(job)
+    bench = fitted(bench, lm, job.long, to_stderr if engine.main else lambda text: None)
     origin = fetched(job.place) if engine.main else None
     options: dict[str, Any] = {"micro": job.micro, "dropout": job.dropout, "engine": engine}
     problem: Any = LMProblem(bench, lm, batch_size=job.batch_size, **options, in_place=True)
@@ -122,7 +124,7 @@ def _trained(job: Job, wanted: list[Wanted], bench: Benchmark, group: Any) -> Tr
             watch=watch,
         )
     before = len(done.history) if bar.before is None else bar.before
-    return Trained(done, watch.optimizer, origin, before)
+    return Trained(done, watch.optimizer, origin, before, bench)
 
 
 # --------------------------------------------------------------------------------- before the steps

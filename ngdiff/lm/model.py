@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,11 +36,13 @@ from ngdiff.store.textfile import parsed, text_of
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
 
 
-@dataclass
+@dataclass(repr=False)
 class LM:
     """A causal language model with its tokenizer and prompt.
 
-    `path` is the folder it was loaded from or saved to, None for one that lives in memory only.
+    path    the folder it was loaded from or saved to, None for one that lives in memory only
+    cut     a row that is longer than the context loses its end; else it is an error
+    limit   another context than the model states; 0 is none
     """
 
     model: PreTrainedModel
@@ -48,6 +50,8 @@ class LM:
     prompt: Prompt
     name: str
     path: Path | None = None
+    cut: bool = False
+    limit: int | None = None
 
     def copy(self, name: str | None = None, share: bool = True) -> LM:
         """Return an independent model with the same tokenizer, not yet saved anywhere. Tied weights
@@ -55,7 +59,13 @@ class LM:
         round them.
         """
         frozen = {id(p): p for p in self.model.parameters() if share and not p.requires_grad}
-        return LM(copy.deepcopy(self.model, frozen), self.tokenizer, self.prompt, name or self.name)
+        model = copy.deepcopy(self.model, frozen)
+        return replace(self, model=model, name=name or self.name, path=None)
+
+    def __repr__(self) -> str:
+        place = "in memory" if self.path is None else str(self.path)
+        size = sum(p.numel() for p in self.model.parameters())
+        return f"<LM {self.name!r}, {type(self.model).__name__}, {size:,} parameters, {place}>"
 
     @property
     def adapted(self) -> bool:
@@ -73,6 +83,8 @@ class LM:
     @property
     def context(self) -> int | None:
         """Longest sequence in tokens, None where the model states no limit."""
+        if self.limit is not None:
+            return self.limit or None
         return getattr(self.model.config, "max_position_embeddings", None)
 
     @property
@@ -90,9 +102,12 @@ class LM:
 
         Without a question the answer is a document: it stands alone, and all of it is learned.
         """
-        return encode(
-            self.tokenizer, self.prompt if question else BARE, question, answer, self.context
-        )
+        prompt = self.prompt if question else BARE
+        return encode(self.tokenizer, prompt, question, answer, self.context, self.cut)
+
+    def text(self, question: str, answer: str) -> str:
+        """Return one row as the text that is encoded."""
+        return (self.prompt if question else BARE).text(question) + answer
 
 
 def load(

@@ -14,6 +14,7 @@ the answer's first word belongs to the answer.
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from ngdiff.data.benchmark import Prompt
 
+EXTRA = 8  # tokens of a row, at most, that no letter stands for
 IGNORE = -100  # the label that cross_entropy skips
 
 
@@ -87,12 +89,13 @@ def encode(
     question: str,
     answer: str,
     context: int | None = None,
+    cut: bool = False,
 ) -> Example:
     """Tokens of prompt.text(question) + answer + its end; labels on the answer and its end only.
 
-    `context`: the model's longest sequence in tokens (None: no limit). Raises ValueError naming the
-    row and both numbers where the sequence is longer: a row is never cut silently. So does a
-    tokenizer without the token that ends an answer.
+    `context`: the model's longest sequence in tokens (None: no limit). cut: a longer sequence loses
+    its end, where any of the answer is left. Else it raises ValueError naming the row and both
+    numbers: a row is never cut silently. So does a tokenizer without the token that ends an answer.
     """
     head, whole = prompt.text(question), prompt.templated
     ids = _ids(tokenizer, head + answer, whole)
@@ -102,8 +105,25 @@ def encode(
         min(len(ids), len(alone)),
     )
     ids = [*ids, end_id(tokenizer, prompt)]
+    labels = [IGNORE] * start + ids[start:]
+    if cut and context is not None and start < context:
+        return Example(ids[:context], labels[:context])
     fits(ids, context, question, answer)
-    return Example(ids, [IGNORE] * start + ids[start:])
+    return Example(ids, labels)
+
+
+def may_exceed(text: str, context: int | None) -> bool:
+    """Return whether a text may be longer than a context; False only where it cannot be.
+
+    A token stands for at least one byte of the text, as the tokenizer's normaliser spells it. The
+    longest of the usual spellings is NFKD.
+    """
+    if context is None:
+        return False
+    if not text.isascii():
+        spelt = (text, unicodedata.normalize("NFKD", text.casefold()))
+        return max(len(one.encode("utf-8", "replace")) for one in spelt) + EXTRA > context
+    return len(text) + EXTRA > context
 
 
 def fits(ids: Sequence[int], context: int | None, question: str, answer: str) -> None:
