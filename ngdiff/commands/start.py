@@ -7,6 +7,7 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from ngdiff.commands.claim import CHECKPOINT, START, Wanted, read
 from ngdiff.commands.doubt import ANYWAY, doubt
