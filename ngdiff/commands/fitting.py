@@ -11,10 +11,11 @@ from typing import Any
 
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.lm.model import LM
-from ngdiff.lm.tokens import may_exceed
+from ngdiff.lm.tokens import at_most, may_exceed
 from ngdiff.lm.vocabulary import beyond
 from ngdiff.store.progress import Progress, Say, to_stderr
 
+CHUNK = 2000  # rows that are tokenised together
 SHOWN = 3  # rows that a message names
 
 # set, number of the row there, its tokens, whether some of its answer fits
@@ -65,16 +66,19 @@ def fitted(bench: Benchmark, lm: LM, long: str, say: Say = to_stderr) -> Benchma
 
 
 def _too_long(bench: Benchmark, lm: LM) -> Iterator[Odd]:
-    whole = replace(lm, limit=0)  # which refuses nothing
+    whole, context = replace(lm, limit=0), lm.context or 0  # the former refuses nothing
     for name, rows in bench.configs.items():
         texts = [lm.text(row["question"], row["answer"]) for row in rows]
         doubtful = [i for i, text in enumerate(texts) if may_exceed(text, lm.context)]
         with Progress(f"{name} rows measured", len(doubtful), last=False) as bar:
-            for n, i in enumerate(doubtful, start=1):
-                example = whole.encode(rows[i]["question"], rows[i]["answer"])
-                if len(example) > (lm.context or 0):
-                    yield name, i, len(example), len(example.prompt_ids) < (lm.context or 0)
-                bar(n)
+            for start in range(0, len(doubtful), CHUNK):
+                chunk = doubtful[start : start + CHUNK]
+                sizes = at_most(lm.tokenizer, [texts[i] for i in chunk])
+                for i in (i for i, size in zip(chunk, sizes, strict=True) if size > context):
+                    example = whole.encode(rows[i]["question"], rows[i]["answer"])
+                    if len(example) > context:
+                        yield name, i, len(example), len(example.prompt_ids) < context
+                bar(start + len(chunk))
 
 
 def _known(bench: Benchmark, lm: LM) -> None:

@@ -104,6 +104,7 @@ def _trained(job: Job, wanted: list[Wanted], bench: Benchmark, group: Any) -> Tr
     bench = fitted(bench, lm, job.long, to_stderr if engine.main else lambda text: None)
     origin = fetched(job.place) if engine.main else None
     options: dict[str, Any] = {"micro": job.micro, "dropout": job.dropout, "engine": engine}
+    options["checked"] = True
     problem: Any = LMProblem(bench, lm, batch_size=job.batch_size, **options, in_place=True)
     level = _first(engine, group, lambda: prepare(job, wanted[0], lm, bench, origin))
     if engine.main:

@@ -18,7 +18,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -124,6 +124,16 @@ def may_exceed(text: str, context: int | None) -> bool:
         spelt = (text, unicodedata.normalize("NFKD", text.casefold()))
         return max(len(one.encode("utf-8", "replace")) for one in spelt) + EXTRA > context
     return len(text) + EXTRA > context
+
+
+def at_most(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
+    """Return for each text a number of tokens that its row does not exceed, its end included.
+
+    They are tokenised together, in a fraction of the time that `encode` takes.
+    """
+    options: Any = {"verbose": False, "return_attention_mask": False}
+    options["return_token_type_ids"] = False
+    return [len(ids) + 1 for ids in tokenizer(list(texts), **options)["input_ids"]]
 
 
 def fits(ids: Sequence[int], context: int | None, question: str, answer: str) -> None:

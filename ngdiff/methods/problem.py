@@ -39,7 +39,8 @@ class LMProblem:
     AdamW(0.9, 0.999) with weight decay 0.01. A step-size rule overrides it. dropout: train with the
     model's own dropout. A probe has none, so it must evaluate the loss at 0 anew.
     engine: where it computes (`ngdiff.engine`). in_place: the target itself is unlearned, no copy
-    of it is made, unless the objectives need it as it was.
+    of it is made, unless the objectives need it as it was. checked: no row is longer than its
+    context.
 
     The target is the *start* of KL, NPO, DPO, UNDIAL and RMU. What they need from it is computed
     once a row and stored. Where that is too much, it is computed for each batch anew
@@ -63,6 +64,7 @@ class LMProblem:
         dropout: bool = False,
         engine: Engine | None = None,
         in_place: bool = False,
+        checked: bool = False,
     ) -> None:
         if batch_size < 1 or (micro is not None and micro < 1):
             raise ValueError(
@@ -71,7 +73,9 @@ class LMProblem:
         self.bench, self.target, self.dropout, self.in_place = bench, target, dropout, in_place
         self.batch_size, self.micro, self.lr = batch_size, micro, lr
         self.engine = engine or Engine()
-        self.forget, self.retain = Texts(target, bench.forget), Texts(target, bench.retain)
+        self.forget, self.retain = (
+            Texts(target, rows, checked) for rows in (bench.forget, bench.retain)
+        )
         self.model, self.method, self.seed = target, recipes.ngdiff, 0
         # what is called: the model, or what several processes wrap it in
         self.module: torch.nn.Module = target.model
