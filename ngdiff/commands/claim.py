@@ -60,14 +60,16 @@ def claim_folder(job: Job, wanted: Wanted, force: bool, held: ExitStack) -> bool
     """Make sure that OUT may be written, and that no other process writes it; drop what is to be
     dropped. Return True where OUT holds this very run, finished: then nothing was changed.
     """
-    if _finished(job.folder, wanted, force):
+    if _finished(job.folder, wanted, force) and not job.work.exists():
         return True
     probe_writable(job.folder.parent)
     job.work.mkdir(exist_ok=True)
     held.enter_context(lock(job.work / LOCK, str(job.out)))
     held.callback(_clear, job)
     _clear(job, keep=True)
-    if _finished(job.folder, wanted, force):  # by the process waited for
+    if _finished(job.folder, wanted, force):  # by the process waited for, or one that was killed
+        if not wanted.differences(read(job.work / START)):
+            (job.work / CHECKPOINT).unlink(missing_ok=True)
         return True
     if not (job.work / CHECKPOINT).exists():
         return False
