@@ -14,7 +14,7 @@ import shlex
 import shutil
 import sys
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +37,7 @@ class Wanted:
     """
 
     settings: dict[str, Any]
-    files: dict[str, str]
+    files: dict[str, str] = field(repr=False)
 
     def differences(self, there: dict[str, Any]) -> str:
         """Return in words what a saved run has otherwise; "" where it is the same run.

@@ -18,6 +18,9 @@ from ngdiff.store.textfile import parsed, text_of
 INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}
 
 
+FIRST = 4  # metrics that a repr shows
+
+
 @dataclass(frozen=True)
 class Report:
     """Metrics of one model on one benchmark.
@@ -31,6 +34,13 @@ class Report:
     metrics: dict[str, float]
     items: dict[str, dict[int, Any]] = field(repr=False, default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """The first few metrics; items and meta would fill pages."""
+        shown = [f"{name} {value:.4g}" for name, value in self.metrics.items()][:FIRST]
+        more = len(self.metrics) - len(shown)
+        rest = f", and {more} more" if more else ""
+        return f"<Report of {self.meta.get('model')}: {', '.join(shown)}{rest}>"
 
     @classmethod
     def of(

@@ -40,6 +40,10 @@ class Example:
     def __len__(self) -> int:
         return len(self.input_ids)
 
+    def __repr__(self) -> str:
+        learned = sum(label != IGNORE for label in self.labels)
+        return f"<{type(self).__name__} of {len(self)} tokens, {learned} learned>"
+
     @property
     def prompt_ids(self) -> list[int]:
         """The ids before the first labelled one: what generation is given."""
