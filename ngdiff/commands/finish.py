@@ -166,14 +166,19 @@ def _said(verdict: Verdict) -> dict[str, Any]:
 
 
 def _describe(job: Job, row: dict[str, Any], history: list[dict[str, Any]]) -> None:
-    """Write the final run.json, report and model card into OUT, each whole or not at all."""
+    """Write report and model card into OUT, then the final run.json, each whole or not at all.
+
+    Without that last one the run counts as not measured, and the same command measures it.
+    """
     try:
-        write_document(job.folder / RUN, row)
         card.write(row, history, job.folder)
-        now = digests(job.folder)
-        row["files"] = {name: now[name] for name in row["files"]}
-        write_document(job.folder / RUN, row)
     except Exception as error:  # the verdict is printed all the same
-        to_stderr(f"not all of run.json, report and model card is written: {error!r}")
+        to_stderr(f"report and model card are not both written: {error!r}")
     else:
         print(f"  report: {card.REPORT}, model card: {row['card']}\n", flush=True)
+    try:
+        now = digests(job.folder)
+        row["files"] = {name: now[name] for name in row["files"] if name in now}
+        write_document(job.folder / RUN, row)
+    except OSError as error:
+        to_stderr(f"{RUN} is not written: {error}")

@@ -13,7 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ngdiff.commands import finish, places
+from ngdiff.commands import card, finish, places
 from ngdiff.commands import unlearn as command
 from ngdiff.store.content import digests
 from tests.helpers import own_model
@@ -88,6 +88,37 @@ def test_ctrl_c_while_the_model_is_measured_keeps_it_and_the_command_measures_it
     assert (out / "model.safetensors").read_bytes() == saved
     assert {*row["files"], "run.json"} == set(digests(out))
     assert go(given, out, *RUN).exit_code == 0
+
+
+def test_a_run_without_its_report_is_not_called_finished(given, tmp_path, monkeypatch):
+    """As when it is killed while the report is written."""
+
+    def pressed(*_):
+        raise KeyboardInterrupt
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "report", pressed)
+        assert go(given, out, *RUN).exit_code == 130
+    assert go(given, out, *RUN).exit_code in VERDICTS and (out / "report.html").is_file()
+    row = json.loads((out / "run.json").read_text())
+    assert {*row["files"], "run.json"} == set(digests(out)) and row["card"] == "README.md"
+
+
+def test_what_a_run_killed_after_its_last_write_left_is_cleared(given, tmp_path, monkeypatch):
+    out, work = tmp_path / "out", tmp_path / ".out.unfinished"
+    interrupted(given, out, monkeypatch)
+    saved = shutil.copytree(work, tmp_path / "saved")
+    assert go(given, out, *RUN).exit_code in VERDICTS
+    shutil.copytree(saved, work)
+    before = digests(out)
+    assert go(given, out, *RUN).exit_code == 0 and not work.exists() and digests(out) == before
+    # the checkpoint of another run is none of ours
+    shutil.copytree(saved, work)
+    other = json.loads((work / "start.json").read_text())
+    other["settings"]["seed"] = 5
+    (work / "start.json").write_text(json.dumps(other))
+    assert go(given, out, *RUN).exit_code == 0 and (work / CHECKPOINT).is_file()
 
 
 # ------------------------------------------------------------------------- the model's own content
