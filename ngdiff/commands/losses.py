@@ -65,10 +65,7 @@ def losses(
     rule, start = conventions.convention(convention).training(), start or model
     _enough(dict(zip(names, (forget, retain), strict=True)), rows)
     _alike(model, start)
-    texts = {
-        on: [_encoded(rule, model, row) for row in every[:rows]]
-        for on, every in (("forget", forget), ("retain", retain))
-    }
+    texts = _texts(rule, model, {"forget": forget[:rows], "retain": retain[:rows]})
     texts["pairs"] = [
         text for pair in zip(texts["forget"], texts["retain"], strict=True) for text in pair
     ]
@@ -126,6 +123,22 @@ def _compared(asked: Comparison) -> dict[str, Any]:
         "asked": asking(lm, rule),
         "stamp": stamp(config, None, time.perf_counter() - began),
     }
+
+
+def _texts(rule: Convention, model: LM, sets: dict[str, Sequence[Row]]) -> dict[str, list[Example]]:
+    """Return each set as tokens. Errors: ValueError that names all rows that cannot be."""
+    texts: dict[str, list[Example]] = {name: [] for name in sets}
+    faults = []
+    for name, rows in sets.items():
+        for row in rows:
+            try:
+                texts[name].append(_encoded(rule, model, row))
+            except ValueError as error:
+                faults.append(str(error))
+    if faults:
+        more = f"; and {len(faults) - 3} more rows" if len(faults) > 3 else ""
+        raise ValueError("; ".join(faults[:3]) + more)
+    return texts
 
 
 def _encoded(rule: Convention, model: LM, row: Row) -> Encoded:

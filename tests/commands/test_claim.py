@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from ngdiff.commands import card, finish, places
 from ngdiff.commands import unlearn as command
+from ngdiff.commands.claim import CHECKPOINT
 from ngdiff.store.content import digests
 from tests.helpers import own_model
 from tests.helpers.own_model import VERDICTS, arguments, done, go, weights
