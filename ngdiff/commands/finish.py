@@ -28,7 +28,7 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.lm.model import save
 from ngdiff.store import document
 from ngdiff.store.cache import atomic_folder
-from ngdiff.store.content import digests
+from ngdiff.store.content import digests, sha256
 from ngdiff.store.progress import to_stderr
 from ngdiff.store.rows import read_rows, stamp, write_document, write_rows
 
@@ -177,8 +177,10 @@ def _describe(job: Job, row: dict[str, Any], history: list[dict[str, Any]]) -> N
     else:
         print(f"  report: {card.REPORT}, model card: {row['card']}\n", flush=True)
     try:
-        now = digests(job.folder)
-        row["files"] = {name: now[name] for name in row["files"] if name in now}
+        for name in (card.REPORT, row["card"]):
+            row["files"].pop(name, None)
+            if (digest := sha256(job.folder / name)) is not None:
+                row["files"][name] = digest
         write_document(job.folder / RUN, row)
     except OSError as error:
         to_stderr(f"{RUN} is not written: {error}")

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ngdiff.engine.footprint import size
 from ngdiff.lm.lora import ADAPTER, base_of
 from ngdiff.lm.model import CARD
 from ngdiff.lm.tokenizer import FILES as TOKENIZER
 from ngdiff.store.content import sha256
+from ngdiff.store.progress import to_stderr
 
 # what is loaded of a model's folder, or copied from it because it changes what the model says
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
+LARGE = 2 << 30  # bytes, whose reading is told
 MODEL = (*WEIGHTS, "config.json", "generation_config.json", ADAPTER, CARD, "*.py")
 
 
@@ -34,6 +37,8 @@ def _files(place: str, patterns: tuple[str, ...], before: str) -> dict[str, str]
     if not folder.is_dir():
         return {f"{before}id": place}
     paths = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    if (bytes_ := sum(path.stat().st_size for path in paths)) > LARGE:
+        to_stderr(f"{folder}: {size(bytes_)} of model files are read, to know the model again")
     digests = ((path.relative_to(folder).as_posix(), sha256(path)) for path in paths)
     return {f"{before}{name}": digest for name, digest in digests if digest is not None}
 
