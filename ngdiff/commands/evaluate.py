@@ -72,6 +72,9 @@ class Evaluation(Asking):
     gradnorm: bool = field(
         default=True, metadata={"help": "TOFU: the gradient-norm attack, a backward pass per row."}
     )
+    rows: int | None = field(
+        default=None, metadata={"min": 1, "help": "Only the first so many rows of every set."}
+    )
     max_new_tokens: int | None = field(
         default=None, metadata={"help": "Length of an answer; default: the benchmark's."}
     )
@@ -84,7 +87,7 @@ class Evaluation(Asking):
             takers = [s.name for s in suites.SUITES if option in (*s.sources, *s.options)]
             if getattr(self, option) and self.suite.name not in takers:
                 raise ValueError(f"--{option} belongs to --benchmark {' or '.join(takers)}")
-        generated = not self.rows.place
+        generated = not self.which.place
         if generated and (self.mia or (self.split and not self.suite.made_split)):
             raise ValueError(
                 f"--data {self.data} has its own documents and one split: leave --split and --mia "
@@ -109,7 +112,7 @@ class Evaluation(Asking):
                 raise FileNotFoundError(f"--{option} {given}: there is no such file or folder")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
-        self.rows.need("--data")
+        self.which.need("--data")
 
     @property
     def suite(self) -> Suite:
@@ -117,14 +120,14 @@ class Evaluation(Asking):
         return suites.suite(self.benchmark)
 
     @property
-    def rows(self) -> Which:
+    def which(self) -> Which:
         """Return which rows are evaluated."""
         return which(self.data, self.suite)
 
     def bench(self) -> Benchmark:
         """Return the rows."""
         given = {name: getattr(self, name) for name in self.suite.sources}
-        return self.rows.asked(self.split, **given)
+        return self.which.asked(self.split, **given).first(self.rows)
 
     def options(self) -> dict[str, Any]:
         """Return the keyword arguments for `ngdiff.evaluate`."""
@@ -180,7 +183,7 @@ def _small(lm: Any) -> bool:
 
 
 def _load(place: str, job: Evaluation, bench: Benchmark) -> Any:
-    from ngdiff.engine.engine import device_named
+    from ngdiff.engine.device import device_named
     from ngdiff.lm.model import load
 
     verbatim = (

@@ -29,7 +29,7 @@ from ngdiff.commands.comparison import Comparison
 from ngdiff.core.probe import evaluating
 from ngdiff.data import files
 from ngdiff.data.benchmark import Row
-from ngdiff.engine.engine import device_named
+from ngdiff.engine.device import device_named
 from ngdiff.evaluation import conventions
 from ngdiff.evaluation.conventions import Convention
 from ngdiff.evaluation.definition import Encoded, unanswered

@@ -33,7 +33,7 @@ def run(exam: Exam) -> None:
     --mmlu`; print the accuracy.
     """
     probe_file(exam.json)
-    from ngdiff.engine.engine import device_named
+    from ngdiff.engine.device import device_named
     from ngdiff.evaluation.mmlu import mmlu, write
     from ngdiff.lm.model import load
 

@@ -24,7 +24,8 @@ from transformers.utils import cached_file
 
 from ngdiff.commands.claim import read
 from ngdiff.commands.job import Job
-from ngdiff.engine.master import Master, join
+from ngdiff.engine.halves import join
+from ngdiff.engine.master import Master
 from ngdiff.lm.lora import ADAPTER
 from ngdiff.lm.model import LM, load
 from ngdiff.store.progress import to_stderr

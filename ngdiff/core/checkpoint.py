@@ -39,12 +39,24 @@ def save(path: Path | str, name: str, step: UnlearningStep, history: list[dict[s
     # of every process, in their order
     random = [step.processes.gather(x).split(len(x)) for x in rng.state()]
     state = {"theta": [*step.params, *_buffers(step)], "step": step.state_dict(), "random": random}
-    stripped = _strip(state, "", tensors)
-    if tensors is not None:
-        text = json.dumps({"format": FORMAT, "name": name, "history": history, "state": stripped})
-        with atomic_write(Path(path)) as temporary:
-            save_file(tensors, temporary, metadata={"run": text, "sha256": _digest(text, tensors)})
+    _write(Path(path), name, history, _strip(state, "", tensors), tensors)
     step.processes.wait()
+
+
+def write(path: Path, name: str, state: Any, history: list[Any]) -> None:
+    """Save any state of one process: dictionaries and lists of tensors, numbers and texts."""
+    tensors: dict[str, Tensor] = {}
+    _write(path, name, history, _strip(state, "", tensors), tensors)
+
+
+def _write(
+    path: Path, name: str, history: list[Any], stripped: Any, tensors: dict[str, Tensor] | None
+) -> None:
+    if tensors is None:
+        return
+    text = json.dumps({"format": FORMAT, "name": name, "history": history, "state": stripped})
+    with atomic_write(path) as temporary:
+        save_file(tensors, temporary, metadata={"run": text, "sha256": _digest(text, tensors)})
 
 
 def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, Any]]:
@@ -54,27 +66,10 @@ def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, An
     ValueError when the file is damaged, of another version, or of another run. Both say what to do.
     """
     path = Path(path)
-    probe_writable(path.parent)
-    if not path.exists():
+    saved = read(path)
+    if saved is None:
         return []
-    try:
-        with safe_open(path, framework="pt") as file:
-            text, digest = (file.metadata()[key] for key in ("run", "sha256"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        if digest != _digest(text, tensors):
-            raise ValueError("its contents have changed since it was saved")
-        saved = json.loads(text)
-        state = _fill(saved["state"], tensors)
-    except Exception as error:
-        raise ValueError(
-            f"checkpoint {path} is damaged ({error}); move it away to start the run anew"
-        ) from error
-    if saved.get("format") != FORMAT:
-        raise ValueError(
-            f"checkpoint {path} was written by another version of ngdiff; move it away to start "
-            "the run anew"
-        )
-    theta = [*step.params, *_buffers(step)]
+    state, theta = saved["state"], [*step.params, *_buffers(step)]
     if saved["name"] != name or [q.shape for q in state["theta"]] != [p.shape for p in theta]:
         raise ValueError(
             f"checkpoint {path} belongs to another run:\n  {saved['name']}\nnot\n  {name}\n"
@@ -88,6 +83,35 @@ def load(path: Path | str, name: str, step: UnlearningStep) -> list[dict[str, An
     if step.processes.rank < len(state["random"][0]):
         rng.restore([of_all[step.processes.rank] for of_all in state["random"]])
     return saved["history"]
+
+
+def read(path: Path) -> dict[str, Any] | None:
+    """Return the name, the history and the state that a file holds; None where there is none.
+
+    Errors: PermissionError when the folder cannot be written. ValueError when the file is damaged
+    or of another version. Both say what to do.
+    """
+    probe_writable(path.parent)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            text, digest = (file.metadata()[key] for key in ("run", "sha256"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        if digest != _digest(text, tensors):
+            raise ValueError("its contents have changed since it was saved")
+        saved = json.loads(text)
+        saved["state"] = _fill(saved["state"], tensors)
+    except Exception as error:
+        raise ValueError(
+            f"checkpoint {path} is damaged ({error}); move it away to start the run anew"
+        ) from error
+    if saved.get("format") != FORMAT:
+        raise ValueError(
+            f"checkpoint {path} was written by another version of ngdiff; move it away to start "
+            "the run anew"
+        )
+    return saved
 
 
 def saved_steps(path: Path) -> int:

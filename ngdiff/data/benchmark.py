@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -142,6 +142,18 @@ class Benchmark:
                 f"{self.name} has no config {config!r}; it has {', '.join(self.configs)}"
             )
         return self.configs[config]
+
+    def first(self, n: int | None) -> Benchmark:
+        """Return the benchmark with the first `n` rows of every set; None: all of them.
+
+        Sets that are aligned stay so. `data.load` makes it again from its `source`.
+        """
+        if n is None:
+            return self
+        if n < 1:
+            raise ValueError(f"at least one row of a set is needed, got {n}")
+        cut = {name: rows[:n] for name, rows in self.configs.items()}
+        return replace(self, configs=cut, source={**self.source, "first": n})
 
     @property
     def forget(self) -> list[Row]:

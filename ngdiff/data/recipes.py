@@ -28,4 +28,5 @@ def load(source: Mapping[str, Any]) -> Benchmark:
     name = source.get("name")
     if name not in RECIPES:
         raise ValueError(f"unknown benchmark {name!r} in source; known: {', '.join(RECIPES)}")
-    return RECIPES[name]({key: value for key, value in source.items() if key != "name"})
+    recipe = {key: value for key, value in source.items() if key not in ("name", "first")}
+    return RECIPES[name](recipe).first(source.get("first"))

@@ -33,8 +33,10 @@ from torch import Tensor, nn
 
 from ngdiff.core.gradients import MODES
 from ngdiff.core.processes import Processes
+from ngdiff.engine.device import device_named
+from ngdiff.engine.halves import split
 from ngdiff.engine.linear import for_inputs, quick
-from ngdiff.engine.master import Master, split
+from ngdiff.engine.master import Master
 
 Make = Callable[[list[dict[str, Any]]], torch.optim.Optimizer]  # from parameter groups
 PRECISIONS = ("float32", "bfloat16")
@@ -248,25 +250,6 @@ def _shard(
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=policy)
     fully_shard(model, mesh=mesh, mp_policy=policy)
-
-
-def device_named(name: str) -> torch.device:
-    """A device by torch's name; "auto" is CUDA where there is one.
-
-    Errors: ValueError for a name unknown to torch, and for a device that this machine has
-    not.
-    """
-    there = torch.cuda.is_available()
-    try:
-        device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {name!r}: give auto, cpu, cuda or cuda:1") from error
-    if device.type == "cuda" and not (there and (device.index or 0) < torch.cuda.device_count()):
-        raise ValueError(
-            f"device {name!r}: torch sees {torch.cuda.device_count()} CUDA devices here; give "
-            "auto or cpu"
-        )
-    return device
 
 
 def _accelerator() -> bool:

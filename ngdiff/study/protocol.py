@@ -6,7 +6,7 @@ An everyday reproduction reads them and makes the reported runs only; `ngdiff re
 and `ngdiff evidence` make them again.
 
 A row counts only for the very run it was made by: same settings, same rows of the benchmark, same
-models' recipe (`ngdiff.study.trials.setting`). Any other tuning run is made on the spot, and saved
+models' recipe (`ngdiff.study.keys.setting`). Any other tuning run is made on the spot, and saved
 on `--refresh` only.
 """
 
@@ -20,7 +20,7 @@ from ngdiff.profiles import profile
 from ngdiff.store import paths
 from ngdiff.store.cache import CACHE, cache_dir, lock, probe_writable
 from ngdiff.store.rows import read_rows, write_rows
-from ngdiff.study import trials
+from ngdiff.study import keys, trials
 from ngdiff.study.trial import Trial
 
 Row = dict[str, Any]
@@ -42,7 +42,7 @@ def committed(wanted: Sequence[Trial]) -> dict[Trial, Row]:
         if path not in by_file:
             rows = read_rows(path) if path.is_file() else []
             by_file[path] = {row["setting"]: row for row in rows}
-        if row := by_file[path].get(trials.setting(trial)):
+        if row := by_file[path].get(keys.setting(trial)):
             found[trial] = row
     return found
 
@@ -91,4 +91,4 @@ def _save(path: Path, rows: dict[Trial, Row]) -> None:
 
 def identity(trial: Trial) -> dict[str, str]:
     """Return the fields by which a saved row is known as that of a trial, whatever the code."""
-    return {"setting": trials.setting(trial), "population": trials.population(trial)}
+    return {"setting": keys.setting(trial), "population": keys.population(trial)}

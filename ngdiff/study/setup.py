@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from ngdiff import zoo
 from ngdiff.data import Benchmark
 from ngdiff.evaluation import suites
 from ngdiff.evaluation.spelling import which
@@ -38,9 +39,10 @@ class Setup:
     def convention(self) -> str:
         """The convention an evaluation follows.
 
-        For the hub's models it is that of the published numbers beside them, else ours.
+        For models with published targets it is that of the numbers beside them, else ours.
         """
-        return "ngdiff" if self.profile.model is None else self.suite.convention
+        published = self.profile.model and zoo.ready(self.profile.model)
+        return self.suite.convention if published else "ngdiff"
 
     @property
     def options(self) -> dict[str, Any]:

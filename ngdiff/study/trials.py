@@ -16,7 +16,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import replace
 from functools import lru_cache
 from multiprocessing import get_context, parent_process
 from multiprocessing.context import BaseContext
@@ -34,15 +33,13 @@ from ngdiff.store.orphans import end_after
 from ngdiff.store.progress import Progress
 from ngdiff.store.rows import environment, read_rows, stamp, write_rows
 from ngdiff.store.slots import slot
-from ngdiff.store.values import content
+from ngdiff.study.keys import benchmark, models_key, settings, steps_of
 from ngdiff.study.outcome import scores, summary
 from ngdiff.study.setup import Setup
-from ngdiff.study.setup import benchmark as benchmark_of
 from ngdiff.study.trial import Trial, rule_of
 
 Row = dict[str, Any]
 NEEDED = (__name__, "ngdiff.lm.pair", "ngdiff.methods.problem", "ngdiff.evaluation.tofu")
-benchmark = lru_cache(maxsize=4)(benchmark_of)
 
 
 def run(trial: Trial, refresh: bool = False) -> Row:
@@ -122,7 +119,7 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
 
     P, bench = profile(name), benchmark(name, split, data)
     key = content_key(
-        "levels", fingerprint(__name__), environment(), *_models_key(bench, P, target_seed)
+        "levels", fingerprint(__name__), environment(), *models_key(bench, P, target_seed)
     )
 
     def build(folder: Path) -> None:
@@ -157,8 +154,8 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
     return unlearn(
         problem,
         trial.recipe,
-        rule_of(trial.stepsize, trial.lr, _steps(trial)),
-        _steps(trial),
+        rule_of(trial.stepsize, trial.lr, steps_of(trial)),
+        steps_of(trial),
         trial.seed,
         stop=stop,
         optimizer=_sgd if trial.optimizer == "sgd" else None,
@@ -170,21 +167,18 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
 @lru_cache(maxsize=1)
 def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
     """The start as a problem; kept, because a worker's next trial is most often of the same one."""
+    from ngdiff.engine.device import precision_of
     from ngdiff.engine.engine import Engine
     from ngdiff.lm import pair as models
     from ngdiff.methods.problem import LMProblem
 
     P, bench = profile(name), benchmark(name, split, data)
-    engine = (
-        Engine(precision="bfloat16") if P.dtype == "bfloat16" else None
-    )  # bfloat16 weights alone do not move
-    start = models.target(bench, replace(P, dtype="float32"), target_seed)
+    # bfloat16 weights alone do not move
+    low = precision_of(P.dtype, models.device_of(P)) == "bfloat16"
+    engine = Engine(precision="bfloat16") if low else None
+    start = models.target(bench, P, target_seed, exact=True)
     setup = Setup.of(P, split, bench)
     return LMProblem(setup.fitted(start), start, batch_size=setup.batch_size, engine=engine)
-
-
-def _steps(trial: Trial) -> int:
-    return profile(trial.profile).steps if trial.steps is None else trial.steps
 
 
 def _sgd(parameters: Any) -> Any:
@@ -194,6 +188,8 @@ def _sgd(parameters: Any) -> Any:
 
 
 def _entry(trial: Trial, refresh: bool) -> Path:
+    from ngdiff.lm.obtain import source_of
+
     def build(folder: Path) -> None:
         began = time.perf_counter()
         P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
@@ -218,7 +214,8 @@ def _entry(trial: Trial, refresh: bool) -> Path:
             **scores(metrics, start, reference, suite),
             **summary(done.history),
         }
-        row["stamp"] = stamp(trial.row(), trial.seed, time.perf_counter() - began)
+        made = trial.row() | ({"base": source_of(P.model)} if P.model else {})
+        row["stamp"] = stamp(made, trial.seed, time.perf_counter() - began)
         write_rows(folder / "row.jsonl", [row])
         write_rows(folder / "history.parquet", done.rows())
 
@@ -231,7 +228,7 @@ def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, gene
 
     own = Setup.of(P, "", bench).options
     own |= {"mmlu": mmlu(lm)["average_acc"]} if general else {}
-    return evaluate(lm, bench, reference, progress=False, **own)
+    return evaluate(lm, bench.first(P.measured), reference, progress=False, **own)
 
 
 def _root() -> Path:
@@ -240,50 +237,8 @@ def _root() -> Path:
 
 def _key(trial: Trial) -> str:
     P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
-    models = _models_key(bench, P, trial.target_seed)
-    return content_key("trial", *_settings(trial), fingerprint(__name__), environment(), *models)
-
-
-def setting(trial: Trial) -> str:
-    """Return the key of what a trial is, whatever the code and the machine: its settings and its
-    `population`.
-    """
-    return content_key("setting", *_settings(trial), population(trial))
-
-
-def population(trial: Trial) -> str:
-    """Return the key of the rows that a trial works on and of the recipe of its models, seeds left
-    out.
-    """
-    P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
-    return content_key("population", bench.fingerprint, _sizes(P), P.lm, P.model, P.training)
-
-
-def _settings(trial: Trial) -> list[Any]:
-    """Return the trial as it enters a key: steps written out, rows and profile by their content
-    (`population`), a method of a user by its own content, code included and its look left out.
-    """
-    named = isinstance(trial.method, str)
-    plain = replace(
-        trial,
-        method=trial.method if named else "ngdiff",
-        profile=trial.profile if isinstance(trial.profile, str) else "tiny",
-        data="",
-        split=trial.split if isinstance(trial.data, str) else "",
-        steps=_steps(trial),
-    )
-    return [plain] if named else [plain, content(trial.recipe.parts)]
-
-
-def _models_key(bench: Benchmark, P: Profile, seed: int) -> list[Any]:
-    from ngdiff.lm.pair import ROLES, key_of
-
-    return [bench.fingerprint, *_sizes(P), *(key_of(bench, P, seed, role) for role in ROLES)]
-
-
-def _sizes(P: Profile) -> list[Any]:
-    """Return the fields of a profile that decide a run and its evaluation."""
-    return [P.dtype, P.batch_size, P.batch_documents, P.max_new_tokens]
+    models = models_key(bench, P, trial.target_seed)
+    return content_key("trial", *settings(trial), fingerprint(__name__), environment(), *models)
 
 
 def _begin() -> None:

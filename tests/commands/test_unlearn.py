@@ -28,7 +28,7 @@ from ngdiff.core.loop import unlearn
 from ngdiff.data import files
 from ngdiff.data.benchmark import Prompt
 from ngdiff.engine.engine import Engine
-from ngdiff.engine.master import split
+from ngdiff.engine.halves import split
 from ngdiff.evaluation import evaluate
 from ngdiff.evaluation.forward import loss
 from ngdiff.lm.model import load, save

@@ -19,7 +19,8 @@ from ngdiff.core.directions import NGDiff
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Constant
 from ngdiff.engine import master as master_module
-from ngdiff.engine.master import Master, join, split
+from ngdiff.engine.halves import join, split
+from ngdiff.engine.master import Master
 from tests.core.test_step import Look, seen
 from tests.helpers.twin import OPTIMIZERS
 

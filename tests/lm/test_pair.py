@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from ngdiff.data.benchmark import Benchmark, Prompt
-from ngdiff.lm import hub
+from ngdiff.lm import hub, train
 from ngdiff.lm import pair as models
 from ngdiff.lm.tokens import IGNORE, Example, collate, encode, train_tokenizer
 from ngdiff.lm.train import batches, fit, label_loss, rate
@@ -284,6 +284,34 @@ def test_a_loss_that_is_not_finite_is_an_error_that_says_what_to_do():
         lm.model.get_input_embeddings().weight.fill_(math.inf)
     with pytest.raises(FloatingPointError, match="lower Training.lr"):
         fit(lm.model, rows, (), 1, TRAINING, seed=0, pad_id=lm.pad_id, what="test")
+
+
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(train, "EVERY", 0.0)
+    state, kept = tmp_path / "state.safetensors", train.checkpoint.write
+
+    def run(saved):
+        lm = _untrained()
+        rows = [lm.encode(row["question"], row["answer"]) for row in BENCH.retain]
+        options = {"seed": 0, "pad_id": lm.pad_id, "what": "test", "saved": saved}
+        loss = fit(lm.model, rows, rows[:4], 4, replace(TRAINING, replay=0.5), **options)
+        return loss, [p.detach().clone() for p in lm.model.parameters()]
+
+    def killed(path, name, saved, history):
+        kept(path, name, saved, history)
+        if saved["epoch"] == 2:
+            raise KeyboardInterrupt
+
+    loss, whole = run(None)
+    monkeypatch.setattr(train.checkpoint, "write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(state)
+    monkeypatch.setattr(train.checkpoint, "write", kept)
+    capsys.readouterr()
+    again, weights = run(state)
+    assert again == loss and all(map(torch.equal, weights, whole))
+    state.write_bytes(state.read_bytes()[:-5])
+    assert run(state)[0] == loss and "starts anew" in capsys.readouterr().err
 
 
 def test_a_fit_says_at_its_end_how_it_went(capsys):

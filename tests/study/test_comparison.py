@@ -12,7 +12,7 @@ from nbclient import NotebookClient
 import ngdiff as ng
 from ngdiff.figures import style
 from ngdiff.methods.definition import SPARE
-from ngdiff.study import trials
+from ngdiff.study import keys
 from ngdiff.study.plan import Plan
 from ngdiff.study.trial import Trial
 from tests.helpers.micro_trials import MICRO
@@ -39,7 +39,7 @@ SETTINGS = {"profile": MICRO}
 
 
 def key(method) -> str:
-    return trials.setting(Trial(method, **SETTINGS))
+    return keys.setting(Trial(method, **SETTINGS))
 
 
 def test_a_method_is_known_by_its_content(monkeypatch):
@@ -65,7 +65,7 @@ def test_a_row_says_what_it_was_made_on():
     assert Trial(profile=changed).row()["profile"] == "tiny (changed)"
     stamped = {"stamp": {"config": {}, "device": "cpu"}, **row}
     assert style.caption([stamped]).startswith("Profile micro, generated authors; seeds 0")
-    assert trials.setting(Trial(profile=MICRO, data=bench)) == trials.setting(Trial(profile=MICRO))
+    assert keys.setting(Trial(profile=MICRO, data=bench)) == keys.setting(Trial(profile=MICRO))
     with pytest.raises(ValueError, match="leave split out"):
         Trial(data=bench, split="forget05")
 

@@ -8,7 +8,7 @@ import pytest
 
 import ngdiff as ng
 from ngdiff.methods.definition import Method
-from ngdiff.study import trials
+from ngdiff.study import keys
 from ngdiff.study.rules import BoundedThreePoint, SearchOnce
 from ngdiff.study.trial import STEPSIZES, Trial
 from tests.helpers.micro_trials import MICRO
@@ -58,7 +58,7 @@ def test_two_folders_with_the_same_rows_are_one_run(tmp_path: Path):
         write(folder, "tiny", seed=seed)
     one, two, three = (Trial(data=str(folder), split="forget10") for folder in folders)
     assert one != two and one.row() == two.row() == three.row()
-    assert trials.setting(one) == trials.setting(two) != trials.setting(three)
+    assert keys.setting(one) == keys.setting(two) != keys.setting(three)
 
 
 def test_rules_of_the_comparison_have_names():

@@ -94,7 +94,7 @@ def ran(monkeypatch):
         ({"method": "gpt"}, "unknown method 'gpt'; choose one of: ngdiff, "),
         ({"stepsize": "adaptive"}, "unknown step-size rule 'adaptive'; choose one of: constant, "),
         ({"rule": "equal"}, "unknown comparison 'equal'; choose matched or fixed"),
-        ({"profile": "huge"}, "unknown profile 'huge'; choose one of: tiny, small, paper"),
+        ({"profile": "huge"}, "unknown profile 'huge'; choose one of: tiny, laptop, small, paper"),
         ({"optimizer": "lion"}, "unknown optimizer 'lion'; choose one of: adamw, sgd"),
     ],
 )
