@@ -238,12 +238,23 @@ def main() -> None:
     _quiet(rank)
     try:
         app()
+    except SystemExit as end:
+        if _pressed(end):
+            print("ngdiff: interrupted; what was finished is kept", file=sys.stderr)
+        raise
     except ERRORS as error:
         if "--debug" in sys.argv:
             raise
         who = "ngdiff" if rank == "0" else f"ngdiff (process {rank})"
         print(f"{who}: {_text(error)}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _pressed(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is behind an error, and no command has said what is kept."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _text(error: Exception) -> str:

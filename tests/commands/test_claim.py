@@ -278,3 +278,19 @@ def test_the_longest_name_that_is_taken_works(given, tmp_path):
     done(given, tmp_path / name, *RUN)
     assert go(given, tmp_path / name, *RUN, "--force").exit_code in VERDICTS
     assert "it may have" in str(go(given, tmp_path / f"{name}x", *RUN).exception)
+
+
+def test_ctrl_c_before_the_work_is_one_line(given, tmp_path):
+    script = (
+        "from ngdiff.commands.job import Job\n"
+        "def pressed(self): raise KeyboardInterrupt\n"
+        "Job.rehearse = pressed\n"
+        "from ngdiff.commands.cli import main; main()"
+    )
+    words = arguments(given, tmp_path / "out")
+    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
+    ended = subprocess.run(
+        [sys.executable, "-c", script, *words], cwd=root, capture_output=True, text=True
+    )
+    assert ended.returncode == 130
+    assert ended.stderr == "ngdiff: interrupted; what was finished is kept\n"
