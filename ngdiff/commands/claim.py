@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ from ngdiff.store.textfile import parsed
 
 CHECKPOINT, START, LOCK = "checkpoint.safetensors", "start.json", "lock"
 SHOWN = 3  # files or settings that a message names
+MARK = r"\.[0-9a-f]{32}(\.old)?\.tmp"  # how a temporary name ends (`ngdiff.store.cache`)
 
 
 @dataclass(frozen=True)
@@ -60,8 +62,9 @@ def claim_folder(job: Job, wanted: Wanted, force: bool, held: ExitStack) -> bool
     """Make sure that OUT may be written, and that no other process writes it; drop what is to be
     dropped. Return True where OUT holds this very run, finished: then nothing was changed.
     """
-    if _finished(job.folder, wanted, force) and not job.work.exists():
-        return True
+    done = _finished(job.folder, wanted, force) and not job.work.exists()
+    if done and read(job.folder / RUN).get("after") is not None:
+        return True  # else it is measured now, which one process may do
     probe_writable(job.folder.parent)
     job.work.mkdir(exist_ok=True)
     held.enter_context(lock(job.work / LOCK, str(job.out)))
@@ -87,11 +90,10 @@ def _clear(job: Job, keep: bool = False) -> None:
     """Remove what a killed write left, and (unless `keep`) all of an unfinished run that has no
     checkpoint to go on from.
     """
-    mark = r"\.[0-9a-f]{32}(\.old)?\.tmp"
-    left = re.compile(rf"\.{{1,2}}{re.escape(job.folder.name)}({mark})+")  # of `atomic_folder`
-    own = re.compile(rf"\.({re.escape(CHECKPOINT)}|{re.escape(START)}|probe-){mark}")
+    left = re.compile(rf"\.{{1,2}}{re.escape(job.folder.name)}({MARK})+")  # of `atomic_folder`
     half = [path for path in job.folder.parent.iterdir() if left.fullmatch(path.name)]
-    half += [path for path in job.work.glob(".*.tmp") if own.fullmatch(path.name)]
+    half += _half(job.work, (CHECKPOINT, START))
+    half += _half(job.folder, (RUN, *read(job.folder / RUN).get("files", {})))
     for path in half:
         shutil.rmtree(path) if path.is_dir() else path.unlink()
     if not keep and not (job.work / CHECKPOINT).exists():
@@ -99,6 +101,12 @@ def _clear(job: Job, keep: bool = False) -> None:
             (job.work / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # it holds files of the user
             job.work.rmdir()
+
+
+def _half(folder: Path, names: Iterable[str]) -> list[Path]:
+    """Return what a killed write of these files left in a folder."""
+    own = re.compile(rf"\.({'|'.join(map(re.escape, names))}){MARK}")
+    return [path for path in folder.glob(".*.tmp") if own.fullmatch(path.name)]
 
 
 def _finished(folder: Path, wanted: Wanted, force: bool) -> bool:
@@ -139,6 +147,8 @@ def strangers(folder: Path, row: dict[str, Any]) -> tuple[list[str], list[str]]:
     """
     own: dict[str, str | None] = row.get("files", {})
     paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if not p.is_dir()}
+    for half in _half(folder, (RUN, *own)):
+        del paths[half.name]
     now = {name: sha256(path) if own.get(name) else None for name, path in paths.items()}
     foreign = [n for n in sorted(now) if n != RUN and (n not in own or now[n] != own[n])]
     return foreign, [name for name, digest in own.items() if digest and now.get(name) != digest]

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -20,6 +21,7 @@ from ngdiff.store.content import digests
 from tests.helpers import own_model
 from tests.helpers.own_model import VERDICTS, arguments, done, go, weights
 
+ROOT = Path(__file__).resolve().parents[2]
 FIXED = ("--optimizer=sgd", "--stepsize=constant", "--lr=0.02")
 RUN = (*FIXED, "--steps=4", "--save-every=2")
 
@@ -101,9 +103,14 @@ def test_a_run_without_its_report_is_not_called_finished(given, tmp_path, monkey
     with monkeypatch.context() as patch:
         patch.setattr(card, "report", pressed)
         assert go(given, out, *RUN).exit_code == 130
+    for name in ("report.html", "run.json", "README.md"):  # half written when it was killed
+        (out / f".{name}.{'0123456789abcdef' * 2}.tmp").write_text("<ht")
+    shutil.copytree(out, tmp_path / "two")
     assert go(given, out, *RUN).exit_code in VERDICTS and (out / "report.html").is_file()
     row = json.loads((out / "run.json").read_text())
     assert {*row["files"], "run.json"} == set(digests(out)) and row["card"] == "README.md"
+    assert go(given, tmp_path / "two", *RUN, "--force").exit_code in VERDICTS
+    assert set(digests(tmp_path / "two")) == set(digests(out))
 
 
 def test_what_a_run_killed_after_its_last_write_left_is_cleared(given, tmp_path, monkeypatch):
@@ -260,10 +267,9 @@ def test_a_wrong_place_is_told_before_anything_slow_is_imported(given, tmp_path,
         "sys.meta_path.insert(0, No())\n"
         "from ngdiff.commands.cli import main; main()"
     )
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
     ended = subprocess.run(
         [sys.executable, "-c", script, *arguments(given, tmp_path / "out", *words)],
-        cwd=root,
+        cwd=ROOT,
         capture_output=True,
         text=True,
     )
@@ -288,9 +294,8 @@ def test_ctrl_c_before_the_work_is_one_line(given, tmp_path):
         "from ngdiff.commands.cli import main; main()"
     )
     words = arguments(given, tmp_path / "out")
-    root = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
     ended = subprocess.run(
-        [sys.executable, "-c", script, *words], cwd=root, capture_output=True, text=True
+        [sys.executable, "-c", script, *words], cwd=ROOT, capture_output=True, text=True
     )
     assert ended.returncode == 130
     assert ended.stderr == "ngdiff: interrupted; what was finished is kept\n"
