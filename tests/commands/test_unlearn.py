@@ -278,7 +278,7 @@ def test_documents(given, tmp_path):
     assert result.exit_code in VERDICTS and "2 forget rows" in result.output
     write_rows(tmp_path / "long.jsonl", [{"text": "very " * 200}])
     result = go(given, tmp_path / "long", "--forget", tmp_path / "long.jsonl")
-    assert "the model's context is 96" in str(result.exception) and "long" not in listing(tmp_path)
+    assert "the model's context of 96" in str(result.exception) and "long" not in listing(tmp_path)
 
 
 # ------------------------------------------------------------------------------- what is never lost
