@@ -1,9 +1,10 @@
 # `make reproduce` and `make test` start from a machine with Python >= 3.11 and make, nothing else.
-# Settings: PYTHON=python3.12  PROFILE=tiny  ARGS="--refresh"  JOBS=2  TORCH_INDEX=https://download.pytorch.org/whl/cpu
+# Settings: PYTHON=python3.12  PROFILE=tiny  ARGS="--refresh"  JOBS=2  DATA=hub  TORCH_INDEX=https://download.pytorch.org/whl/cpu
 SHELL   := /bin/sh
 VENV    ?= .venv
 PROFILE ?= tiny
 JOBS    ?= 2
+DATA    ?= hub
 CHECK   := 'import sys; sys.exit(sys.version_info < (3, 11))'
 PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11 python3.14 python; do \
              $$p -c $(CHECK) >/dev/null 2>&1 && { echo $$p; break; }; done)
@@ -14,10 +15,11 @@ BIN     := $(VENV)/bin
 GOAL    := $(or $(firstword $(MAKECMDGOALS)),venv)
 PIP     := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 
-.PHONY: help venv reproduce test smoke book lint format clean
+.PHONY: help venv reproduce test smoke laptop book lint format clean
 help:
 	@echo "make reproduce   every notebook at PROFILE=$(PROFILE), figures/, data/results/ and report/$(PROFILE).html"
 	@echo "make test        the tests          make smoke   every notebook with one seed and a small budget"
+	@echo "make laptop      a real language model forgets two authors: a quarter of an hour, DATA=hub or a folder of TOFU's rows"
 	@echo "make book        notebooks/*.ipynb with outputs of the last reproduction"
 	@echo "make lint        ruff and mypy      make format  ruff format     make venv, make clean"
 
@@ -41,6 +43,10 @@ test: $(STAMP)
 
 smoke: $(STAMP)
 	@$(BIN)/ngdiff reproduce --profile tiny --seeds 0 --smoke --jobs $(JOBS) $(ARGS)
+
+laptop: $(STAMP)
+	@$(BIN)/ngdiff fetch smollm2
+	@$(BIN)/ngdiff reproduce --profile laptop --only 11 --data $(DATA) --jobs $(JOBS) $(ARGS)
 
 book: $(STAMP)
 	@$(BIN)/ngdiff book $(ARGS)

@@ -10,7 +10,7 @@
 #
 # *You will* take a small language model that knows a population of fictitious authors by heart,
 # make it forget some of them, and check what it lost besides · *Needs* nothing · *Time* tiny: about
-# two minutes, most of it training the model; paper: a GPU · *Reproduces* the paper's setting, on
+# a minute, most of it training the model; paper: a GPU · *Relates to* the paper's setting; here on
 # generated data
 #
 # The whole companion in one page. Two losses pull on one model: the **retain loss** R, the
@@ -22,14 +22,20 @@
 # and sets its own learning rate η by looking at the retain loss along the way.
 
 # %% tags=["parameters"]
-profile = "tiny"
-seeds = (0, 1, 2)
-smoke = False
-data = ""  # a folder with TOFU's files: the same on real rows
+profile: str = "tiny"  # size of models and data, such as tiny, small or paper
+seeds: tuple = (0, 1, 2)  # seeds of the order; the first is taken; -p seeds '[0]'
+smoke: bool = False  # a small budget, to see whether the page runs
+data: str = ""  # real rows, a folder or hub; empty for generated rows
+
+# %%
+from ngdiff.book.page import opened
+
+page = opened(profile=profile, seeds=seeds, smoke=smoke, data=data)
+profile, seeds, smoke, data = page.parameters.values()
 
 # %%
 import ngdiff as ng
-from ngdiff.store import paths, rows as results
+from ngdiff.store import rows as results
 from ngdiff.study import trials
 from ngdiff.evaluation.generate import answers
 
@@ -83,14 +89,14 @@ rows = [
         ("retain-only", ideal),
     )
 ]
+rows[1] |= {"name": "ngdiff", "stopped": run.stopped, "updates": len(run.history)}
 for row in rows:
     row["stamp"] = results.stamp(
         {"profile": profile, "data": data, "method": "ngdiff", "stepsize": "autolr"},
         seeds[0],
         run.seconds,
     )
-rows_folder = paths.rows_folder(profile, data, smoke)
-results.write_rows(rows_folder / "start.jsonl", rows)
+results.write_rows(page.rows / "start.jsonl", rows)
 
 print(f"{'':18}" + "".join(f"{k:>18}" for k in names))
 for row in rows:
@@ -98,9 +104,22 @@ for row in rows:
     print(f"{row['model']:18}" + "".join(f"{text:>18}" for text in shown))
 
 # %% [markdown]
+# ## The benchmark's own verdict, and the price
+# TOFU has a test of its own. *Forget quality* is the p-value of a test that compares the model with
+# the retain-only one. TOFU calls a model unlearned where it is above .05. The *price* is what the
+# questions that it should keep are answered with: ROUGE, before and after.
+
+# %%
+from ngdiff.book import passed
+
+said = "passes" if passed.passes(rows[1]) else "does not pass"
+print(f"forget quality p = {rows[1]['forget_quality']:.2g}: this run {said} (p > {passed.PASS:g})")
+print(f"retain ROUGE: {rows[0][passed.PRICE]:.3f} before, {rows[1][passed.PRICE]:.3f} after")
+
+# %% [markdown]
 # ## What it says now
-# The same questions, before and after. Read them: a forgotten author gets fluent sentences with the
-# facts gone, sometimes beside the question; a kept one mostly the old answer.
+# The same questions, before and after. Read them. Is the fact gone? Is the answer still a sentence,
+# and does it fit the question? Does a question to keep still get the old answer?
 
 # %%
 shown = [("forget", row) for row in bench.forget[:3]] + [("keep", row) for row in bench.retain[:2]]
@@ -119,17 +138,17 @@ for i, (kind, row) in enumerate(shown):
 # %%
 from ngdiff.figures import runs, style
 
-history = rows_folder / "start_history.parquet"
+history = page.rows / "start_history.parquet"
 results.write_rows(history, [{"name": "ngdiff", **row} for row in run.rows()])
-fig = runs.trajectories(runs.by_name(results.read_rows(history)), level)
-style.save(fig, paths.figures_folder(profile, data, smoke), "fig0_start_here", style.caption(rows))
+fig = runs.trajectories(runs.by_name(results.read_rows(history)), level, rows)
+style.save(fig, page.figures, "fig0_start_here")
 fig
 
 # %% [markdown]
 # ## Predict, then run
 # What happens to the retain loss when the same number of steps is pure ascent on the forget loss
 # (`GradAscent`, no retain gradient at all)? Write a number down, then run the cell. (The rate is
-# 1e-4, near what notebook 06 finds best for ascent.)
+# 1e-4. Notebook 06 tunes it.)
 
 # %%
 updates = sum(info.updated for info in run.history)
@@ -185,7 +204,8 @@ assert data or last.retain_ce > 3 * report.metrics["loss_retain"], (
 # The run ends because the forget loss reached the level of unseen authors; the retain loss rose by
 # less than a tenth of what the forget loss did. Pure ascent, in as many updates, leaves a retain
 # loss more than three times as high (all asserted). The numbers are those of the table, saved with
-# their stamp.
+# their stamp. Whether the run passes TOFU's own test is printed above: reaching the hold-out level
+# and passing that test are two things (06, 07).
 #
 # ## Summary
 # Two losses, two unit gradients, one step; a stop at the level of the unknown; a rate that nobody
@@ -200,6 +220,9 @@ assert data or last.retain_ce > 3 * report.metrics["loss_retain"], (
 # | 04 | the theorems, on quadratics |
 # | 05 | memorise, unlearn, read: the tiny model from end to end |
 # | 06 | every baseline on equal terms |
+# | 07 | TOFU: every method and metric, conventions, published points |
+# | 08 | MUSE: documents, words, facts and membership |
+# | 09 | SemEval-2025 Task 4: twelve terms, membership |
 # | 10 | every table and figure, from saved rows alone |
 #
 # ## References

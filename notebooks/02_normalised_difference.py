@@ -10,7 +10,7 @@
 #
 # *You will* derive NGDiff in four lines, implement it, prove its properties by assertion, and learn
 # where they end · *Needs* 01 · *Time* tiny: about 15 s; paper: the same (no model here) ·
-# *Reproduces* the idea of the paper's Figure 2 (gradient space), drawn from our own numbers
+# *Relates to* the idea of the paper's Figure 2 (gradient space), drawn from our own numbers
 #
 # Notebook 01 ended with a wish: weights that follow the norms. NGDiff divides each gradient by its
 # own length,
@@ -18,10 +18,15 @@
 # $$d = \frac{g_R}{\lVert g_R\rVert} - \frac{g_F}{\lVert g_F\rVert}.$$
 
 # %% tags=["parameters"]
-profile = "tiny"
-seeds = (0, 1, 2)
-refresh = False
-smoke = False
+profile: str = "tiny"  # size of models and data, such as tiny, small or paper
+seeds: tuple = (0, 1, 2)  # seeds of the random problems; papermill -p seeds '[0, 1]'
+smoke: bool = False  # a small budget, to see whether the page runs
+
+# %%
+from ngdiff.book.page import opened
+
+page = opened(profile=profile, seeds=seeds, smoke=smoke)
+profile, seeds, smoke = page.parameters.values()
 
 # %%
 import math
@@ -31,14 +36,10 @@ import torch
 
 import ngdiff as ng
 from ngdiff.theory import geometry, oracles, theorems
-from ngdiff.store import paths
 from ngdiff.figures import one_step, saved, style
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "02", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
-rows_folder, figures_folder = (
-    f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder)
-)
 ones = torch.ones(2, dtype=torch.float64)  # the two loss values, for rules that look at them
 
 # %% [markdown]
@@ -60,10 +61,10 @@ for angle, kappa in ((60, 1.0), (60, 2.5), (25, 1.5), (120, 1.0)):
     )
     rules = {"NGDiff": geometry.combined(ng.NGDiff(), g_R, g_F)}
     rows.append({"g_R": g_R, "g_F": g_F, "c": [0.1, 0.5, 0.9], "rules": rules, "note": note})
-fig = one_step.gradient_space(
-    saved(rows_folder / "theory_gradient_space.jsonl", rows, config, time.perf_counter() - began)
-)
-style.save(fig, figures_folder, "fig2_gradient_space", "Gradients by hand; no seed.")
+file, made = page.rows / "theory_gradient_space.jsonl", "Pairs of gradients by hand, no seed"
+rows = saved(file, rows, config, time.perf_counter() - began, made)
+fig = one_step.gradient_space(rows)
+style.save(fig, page.figures, "fig2_gradient_space")
 fig
 
 # %% [markdown]
@@ -186,6 +187,7 @@ assert cosines["MGDA"][2][0] > 0.8 > 0.1 > cosines["MGDA"][2][1], "MGDA to g_R, 
 rho = torch.linspace(0.001, 0.999, 80, dtype=torch.float64)
 closing = {
     "title": "the band closes as ρ → 1",
+    "made": "Left: closed form",
     "x_name": "conflict ρ",
     "x": rho,
     "low": rho / (1 + rho),
@@ -201,6 +203,7 @@ high = torch.where(rho > 0, kappa / (rho + kappa), 1.0)
 own = kappa / (1 + kappa)
 drifting = {
     "title": "and drifts along a run",
+    "made": "right: the concave pair of seed 4, NGDiff, SGD",
     "x_name": "step",
     "x": [i.step for i in history],
     "low": low,
@@ -208,12 +211,10 @@ drifting = {
     "own": own,
 }
 rows = saved(
-    rows_folder / "theory_interval.jsonl", [closing, drifting], config, time.perf_counter() - began
+    page.rows / "theory_interval.jsonl", [closing, drifting], config, time.perf_counter() - began
 )
 fig = one_step.interval(rows)
-style.save(
-    fig, figures_folder, "fig2_interval", "Left: closed form. Right: the pair of seed 4, SGD."
-)
+style.save(fig, page.figures, "fig2_interval")
 fig
 
 # %% tags=["check"]
@@ -269,11 +270,11 @@ for family in ("concave", "convex"):
             f"{family:8} {name:14} R rises in {wrong_R / total:4.0%}, "
             f"F falls in {wrong_F / total:4.0%} of {total} steps"
         )
-rows = saved(rows_folder / "theory_adamw.jsonl", rows, config, time.perf_counter() - began)
+rows = saved(page.rows / "theory_adamw.jsonl", rows, config, time.perf_counter() - began)
 
 # %% [markdown]
 # In these runs it is the average over steps that breaks Eq. 7: yesterday's d is in today's step.
-# The division alone can break it as well. Adam's first step is the *sign* of d, and this pair of
+# Without it fewer steps raise R (asserted). The division alone can break it as well. Adam's first step is the *sign* of d, and this pair of
 # gradients shows it:
 
 # %%
@@ -305,6 +306,9 @@ for family in ("concave", "convex"):
     )
     assert share[family, "AdamW"]["R rises"] > 0.1, (
         "AdamW as it comes breaks Eq. 7 in more than a tenth of the steps"
+    )
+    assert share[family, "AdamW, β₁ = 0"]["R rises"] < share[family, "AdamW"]["R rises"], (
+        "and in fewer without its average"
     )
 
 # %% [markdown]

@@ -10,7 +10,7 @@
 #
 # *You will* fit a parabola to the retain loss along the update, read the best rate off it, see
 # when the fit must not be believed, and why the best rate is not the one to take · *Needs* 02 · *Time* tiny: a minute after 00; paper: minutes on
-# a GPU · *Reproduces* the idea of the paper's automatic learning rate (GeN), and a learning-rate
+# a GPU · *Relates to* the idea of the paper's automatic learning rate (GeN), and a learning-rate
 # figure from our own runs
 #
 # **Our rule, after GeN; the paper's listing was not seen.** `AutoLR.bare()` is our reading of the
@@ -26,26 +26,31 @@
 # For plain SGD u = −d, and η\* = ⟨g_R, d⟩ / d'H_R d.
 
 # %% tags=["parameters"]
-profile = "tiny"
-seeds = (0, 1, 2)
-refresh = False
-smoke = False
-data = ""
+profile: str = "tiny"  # size of models and data, such as tiny, small or paper
+seeds: tuple = (0, 1, 2)  # seeds of the order; the first is taken; -p seeds '[0]'
+smoke: bool = False  # a small budget, to see whether the page runs
+data: str = ""  # real rows, a folder or hub; empty for generated rows
+
+# %%
+from ngdiff.book.page import opened
+
+page = opened(profile=profile, seeds=seeds, smoke=smoke, data=data)
+profile, seeds, smoke, data = page.parameters.values()
 
 # %%
 import math
+import time
 
 import torch
 
 import ngdiff as ng
 from ngdiff.store import paths, rows as results
 from ngdiff.study import trials
-from ngdiff.figures import runs, style
+from ngdiff.figures import one_step, runs, saved, style
 from ngdiff.core.parabola import fit, parabola
 
-rows_folder, figures_folder = (
-    f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder)
-)
+began = time.perf_counter()
+
 
 # %% [markdown]
 # ## One complete result: a quadratic, solved in one step
@@ -93,21 +98,12 @@ for h in (1e-3, 1e-1, 10.0):
 # %%
 etas = [best * t for t in (torch.linspace(-0.5, 2.6, 63).tolist())]
 values = [pair.R(pair.start - eta * d).item() for eta in etas]
-fig, ax = style.subplots(1, 1, height=2.8, width=4.8)
-ax.plot(etas, values, color="k")
-ax.plot(best, pair.R(pair.start - best * d).item(), "o", color=style.GOOD)
-ax.annotate(
-    "η*",
-    (best, pair.R(pair.start - best * d).item()),
-    xytext=(0, 6),
-    textcoords="offset points",
-    ha="center",
-)
-ax.axvspan(0, 2 * best, color=style.GOOD, alpha=0.08, lw=0)
-ax.annotate("R does not rise: 0 < η < 2η*", (best, max(values)), ha="center", va="top", fontsize=8)
-ax.plot(0, values[0] * 0 + pair.R(pair.start).item(), "s", color="0.4")
-ax.set(xlabel="rate η", ylabel="retain loss R(θ − ηd)")
-style.save(fig, figures_folder, "fig3_parabola", "A quadratic pair in float64; no seed.")
+row = {"eta": etas, "R": values, "best": best, "R_start": pair.R(pair.start).item()}
+row["R_best"] = pair.R(pair.start - best * d).item()
+file, made = page.rows / "theory_parabola.jsonl", "A quadratic pair of seed 0, float64"
+rows = saved(file, [row], {"notebook": "03", "profile": profile}, time.perf_counter() - began, made)
+fig = one_step.along(rows)
+style.save(fig, page.figures, "fig3_parabola")
 fig
 
 # %% [markdown]
@@ -187,12 +183,16 @@ grid = {
     name: trials.Trial("ngdiff", rule, 1e-3, seeds[0], profile=profile, data=data)
     for name, rule in variants.items()
 }
-rows = trials.run_all(list(grid.values()))
+rows = [
+    {"name": name, **row}
+    for name, row in zip(grid, trials.run_all(list(grid.values())), strict=True)
+]
 steps = [{"name": name, **row} for name, trial in grid.items() for row in trials.history(trial)]
-results.write_rows(rows_folder / "learning_rate.jsonl", rows)
-results.write_rows(rows_folder / "learning_rate_history.parquet", steps)
-fig = runs.autolr(runs.by_name(results.read_rows(rows_folder / "learning_rate_history.parquet")))
-style.save(fig, figures_folder, "fig3_autolr", style.caption(rows))
+results.write_rows(page.rows / "learning_rate.jsonl", rows)
+results.write_rows(page.rows / "learning_rate_history.parquet", steps)
+steps = results.read_rows(page.rows / "learning_rate_history.parquet")
+fig = runs.autolr(runs.by_name(steps), rows)
+style.save(fig, page.figures, "fig3_autolr")
 fig
 
 # %%
@@ -219,7 +219,7 @@ pairs = {
     for opt in ("adamw", "sgd")
 }
 sides = dict(zip(pairs, trials.run_all(list(pairs.values())), strict=True))
-results.write_rows(rows_folder / "optimizers.jsonl", list(sides.values()))
+results.write_rows(page.rows / "optimizers.jsonl", list(sides.values()))
 for opt, row in sides.items():
     print(
         f"{opt:6} first rate {row['eta_first']:.2g}, "

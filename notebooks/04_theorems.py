@@ -10,7 +10,7 @@
 #
 # *You will* check every statement behind NGDiff and its learning rate on problems small enough to
 # solve with a pencil, and find out which ones need an "if" · *Needs* 02, 03 · *Time* tiny: about 20
-# s; paper: the same (no model here) · *Reproduces* the paper's statements on scalarization, Pareto
+# s; paper: the same (no model here) · *Relates to* the paper's statements on scalarization, Pareto
 # points and monotone losses, as checks of our own
 #
 # Two families of pairs, and every statement names its own. In both, R = ½(θ−r)'A(θ−r) with A ≻ 0.
@@ -21,10 +21,15 @@
 # | **convex** | +½(θ−f)'B(θ−f) | unbounded, as a cross-entropy is: forgetting never ends |
 
 # %% tags=["parameters"]
-profile = "tiny"
-seeds = (0, 1, 2)
-refresh = False
-smoke = False
+profile: str = "tiny"  # size of models and data, such as tiny, small or paper
+seeds: tuple = (0, 1, 2)  # seeds of the random problems; papermill -p seeds '[0, 1]'
+smoke: bool = False  # a small budget, to see whether the page runs
+
+# %%
+from ngdiff.book.page import opened
+
+page = opened(profile=profile, seeds=seeds, smoke=smoke)
+profile, seeds, smoke = page.parameters.values()
 
 # %%
 import math
@@ -33,25 +38,23 @@ import time
 import torch
 
 import ngdiff as ng
-from ngdiff.store import paths, rows as results
+from ngdiff.store import rows as results
 from ngdiff.theory import geometry, theorems
 from ngdiff.core.parabola import parabola
 from ngdiff.figures import landscapes, one_step, saved, style
 from ngdiff.theory.quadratics import pair, walk
 
 config, began = {"notebook": "04", "profile": profile, "seeds": list(seeds)}, time.perf_counter()
-rows_folder, figures_folder = (
-    f(profile, "", smoke) for f in (paths.rows_folder, paths.figures_folder)
-)
 
 
-def described(name, P):
+def described(name, P, seed):
     """The pair as a saved row: everything a figure needs to draw it."""
     lists = {key: getattr(P, key) for key in ("A", "B", "r", "f", "start")}
     return {
         "name": name,
         "title": f"{P.family} F",
         "family": P.family,
+        "made": f"The {P.family} pair of seed {seed}, SGD, float64",
         **lists,
         "front": P.pareto_front(60),
     }
@@ -85,16 +88,11 @@ for family, P in pairs.items():
                     "outcome": history[-1].outcome,
                 }
             )
-rows = saved(rows_folder / "theory_trajectories.jsonl", rows, config, time.perf_counter() - began)
-drawn = [described(name, P) for name, P in pairs.items()]
-drawn = saved(rows_folder / "theory_pairs.jsonl", drawn, config, time.perf_counter() - began)
+rows = saved(page.rows / "theory_trajectories.jsonl", rows, config, time.perf_counter() - began)
+drawn = [described(name, P, seed) for (name, P), seed in zip(pairs.items(), (1, 5), strict=True)]
+drawn = saved(page.rows / "theory_pairs.jsonl", drawn, config, time.perf_counter() - began)
 fig = landscapes.trajectories(rows, drawn)
-style.save(
-    fig,
-    figures_folder,
-    "fig4_trajectories",
-    "The pairs of seeds 1 (concave F) and 5 (convex F), SGD, float64.",
-)
+style.save(fig, page.figures, "fig4_trajectories")
 fig
 
 # %% [markdown]
@@ -184,7 +182,7 @@ for (number, family), (n, error) in table.items():
     shown = "–" if error is None else f"{error:.1e}"
     print(f"{number:30} {family:8} {n:6d} {shown:>22}")
 rows = [{"statement": s, "family": f, "points": n, "worst": e} for (s, f), (n, e) in table.items()]
-rows = saved(rows_folder / "theory_statements.jsonl", rows, config, time.perf_counter() - began)
+rows = saved(page.rows / "theory_statements.jsonl", rows, config, time.perf_counter() - began)
 
 # %% [markdown]
 # ## One step and its windows (5, 6)
@@ -214,9 +212,10 @@ for family in ("concave", "convex"):
             "forget_window": forget,
         }
     )
-windows = saved(rows_folder / "theory_windows.jsonl", rows, config, time.perf_counter() - began)
+file, made = page.rows / "theory_windows.jsonl", "The pairs of seed 2, float64"
+windows = saved(file, rows, config, time.perf_counter() - began, made)
 fig = one_step.window(windows)
-style.save(fig, figures_folder, "fig4_windows", "The pairs of seed 2, float64.")
+style.save(fig, page.figures, "fig4_windows")
 fig
 
 # %% tags=["check"]
@@ -244,13 +243,14 @@ P, rows = pair(100, 5, 1.0, 2, "convex", seed=1), []
 for direction in (ng.NGDiff(), ng.GradDiff(0.5)):
     for by_R, by_F in ((1.0, 1.0), (100.0, 1.0), (1.0, 100.0)):
         path, _ = walk(P.scaled(by_R, by_F), direction, theorems.EXACT, 10)
-        rows.append({"method": repr(direction), "by_R": by_R, "by_F": by_F, "path": path})
-rows.append({"method": None, "pair": described("convex", P)})
+        scales = {"stepsize": "η* at every step", "by_R": by_R, "by_F": by_F}
+        rows.append({"method": repr(direction), **scales, "path": path})
+rows.append({"method": None, "pair": described("convex", P, 1)})
 *rows, last = saved(
-    rows_folder / "theory_invariance.jsonl", rows, config, time.perf_counter() - began
+    page.rows / "theory_invariance.jsonl", rows, config, time.perf_counter() - began
 )
 fig = landscapes.invariance(rows, last["pair"])
-style.save(fig, figures_folder, "fig4_invariance", "The pair of seed 1, SGD, float64.")
+style.save(fig, page.figures, "fig4_invariance")
 fig
 
 # %% tags=["check"]
@@ -305,7 +305,7 @@ for family in ("concave", "convex"):
                     "dominated": better,
                 }
             )
-ends = saved(rows_folder / "theory_stationary.jsonl", ends, config, time.perf_counter() - began)
+ends = saved(page.rows / "theory_stationary.jsonl", ends, config, time.perf_counter() - began)
 for family in ("concave", "convex"):
     mine = [e for e in ends if e["family"] == family]
     print(
@@ -354,7 +354,7 @@ for name, (stepsize, decades, ratio, cap) in settings.items():
         counts = {end: ends.count(end) for end in every_end}
         rows.append({"setting": name, "family": family, "runs": len(ends), **counts, "steps": cap})
         print(f"{name:26} {family:8} {counts} of {len(ends)} within {cap} steps")
-rows = saved(rows_folder / "theory_ends.jsonl", rows, config, time.perf_counter() - began)
+rows = saved(page.rows / "theory_ends.jsonl", rows, config, time.perf_counter() - began)
 
 # %% [markdown]
 # With AutoLR on well-conditioned pairs the sentence held for every run here. Elsewhere there are
@@ -390,7 +390,7 @@ summary = [
     }
     for r in rows
 ]
-results.write_rows(rows_folder / "theory_04_summary.jsonl", summary)
+results.write_rows(page.rows / "theory_04_summary.jsonl", summary)
 
 # %% [markdown]
 # ## Exercise (10 minutes, ●●○)

@@ -10,38 +10,41 @@
 #
 # *You will* look into the benchmark, the models and one run of each of four methods: what is
 # memorised, what is forgotten, what it costs, and what the model says · *Needs* 00 · *Time* tiny: a
-# minute or two after 00; paper: GPU hours · *Reproduces* the paper's trajectories figure in shape,
-# redrawn from our own runs
+# minute or two after 00; paper: GPU hours · *Relates to* a figure of loss trajectories in the
+# paper, which we have not seen; drawn from our own runs
 
 # %% tags=["parameters"]
-profile = "tiny"
-seeds = (0, 1, 2)
-refresh = False
-smoke = False
-data = ""
+profile: str = "tiny"  # size of models and data, such as tiny, small or paper
+seeds: tuple = (0, 1, 2)  # seeds of the order; the first is taken; -p seeds '[0]'
+refresh: bool = False  # make committed rows again, only under ngdiff reproduce
+smoke: bool = False  # a small budget, to see whether the page runs
+data: str = ""  # real rows, a folder or hub; empty for generated rows
+
+# %%
+from ngdiff.book.page import opened
+
+page = opened(profile=profile, seeds=seeds, refresh=refresh, smoke=smoke, data=data)
+profile, seeds, refresh, smoke, data = page.parameters.values()
 
 # %%
 import numpy as np
 
 import ngdiff as ng
-from ngdiff.store import paths, rows as results
+from ngdiff.store import rows as results
 from ngdiff.study import trials
 from ngdiff.evaluation.generate import answers
 from ngdiff.figures import runs, style
 
 P = ng.profile(profile)
 bench = trials.benchmark(profile, "", data)
-rows_folder, figures_folder = (
-    f(profile, data, smoke) for f in (paths.rows_folder, paths.figures_folder)
-)
 start, reference = ng.pair(bench, P)
 before, ideal = trials.levels(profile, "", data, 0)
 
 # %% [markdown]
 # ## One complete result
 # Four methods, the same rows in the same order, each stopped when its batch's forget loss reaches
-# the hold-out level. NGDiff sets its own rate; the others run at 1e-4, near what notebook 06 finds
-# best for each of them.
+# the hold-out level. NGDiff sets its own rate. The others run at 1e-4, untuned, and each method runs
+# once: this is a look, not a comparison. Notebook 06 tunes and compares.
 
 # %%
 methods = ("ngdiff", "gradascent", "graddiff-0.5", "npo")
@@ -50,13 +53,13 @@ grid = [
     trials.Trial(m, *(("autolr", 1e-3) if m == "ngdiff" else ("constant", 1e-4)), **common)
     for m in methods
 ]
-rows = trials.run_all(grid)
-results.write_rows(rows_folder / "tiny_llm.jsonl", rows)
+rows = [{"name": row["method"], **row} for row in trials.run_all(grid)]
+results.write_rows(page.rows / "tiny_llm.jsonl", rows)
 steps = [{"name": t.method, **row} for t in grid for row in trials.history(t)]
-results.write_rows(rows_folder / "tiny_llm_history.parquet", steps)
-histories = runs.by_name(results.read_rows(rows_folder / "tiny_llm_history.parquet"))
-fig = runs.trajectories(histories, before["loss_holdout"])
-style.save(fig, figures_folder, "fig5_trajectories", style.caption(rows))
+results.write_rows(page.rows / "tiny_llm_history.parquet", steps)
+histories = runs.by_name(results.read_rows(page.rows / "tiny_llm_history.parquet"))
+fig = runs.trajectories(histories, before["loss_holdout"], rows)
+style.save(fig, page.figures, "fig5_trajectories")
 fig
 
 # %%
@@ -78,8 +81,9 @@ for name, row in [("start", before), *((r["method"], r) for r in rows), ("retain
 # %% [markdown]
 # ## Taken apart: what is memorised
 # The start model answers the questions it was trained on word for word. Its loss on the hold-out
-# authors is what *not knowing* looks like, and the retain-only reference has about that loss on the
-# forget rows (printed below): that is why the hold-out level is the place to stop.
+# authors is what *not knowing* looks like. The retain-only reference does not know the forget rows
+# either. The line below prints both losses: the nearer they are, the better a place to stop is the
+# hold-out level.
 
 
 # %%
@@ -101,10 +105,11 @@ print(
 
 # %% [markdown]
 # ## Why this population of authors
-# The invented population of seed 2 is the benchmark because the retain-only model, which knows
-# neither set, finds its hold-out authors about as hard as those to forget: only then can a
-# membership AUC of ½ be reached. Other seeds, by their references (the rows are committed;
-# `refresh=True` trains these models again):
+# The benchmark is the invented population of seed 2. The retain-only model knows neither the authors
+# to forget nor the hold-out authors. If it finds one set harder than the other, no run can be
+# expected to reach a membership AUC of ½. So an AUC near ½ speaks for a population. These are the
+# retain-only models of six populations (the rows are committed; `ngdiff reproduce --refresh` trains
+# the models again):
 
 # %%
 if refresh and not (smoke or data):
@@ -116,15 +121,12 @@ if refresh and not (smoke or data):
         made = {"profile": profile, "population": seed}
         stamp = results.stamp(made, 0, report.meta["seconds"])
         found.append({"seed": seed, **row, "stamp": stamp})
-    results.write_rows(rows_folder / "populations.jsonl", found)
-if (rows_folder / "populations.jsonl").exists():
-    for row in results.read_rows(rows_folder / "populations.jsonl"):
-        print(
-            f"population {row['seed']}: AUC {row['mia_loss']:.2f}, "
-            f"forget {row['loss_forget']:.2f}, hold-out {row['loss_holdout']:.2f}"
-        )
-else:
-    print("not run")
+    results.write_rows(page.rows / "populations.jsonl", found)
+for row in page.saved("populations.jsonl") or ():
+    print(
+        f"population {row['seed']}: AUC {row['mia_loss']:.2f}, "
+        f"forget {row['loss_forget']:.2f}, hold-out {row['loss_holdout']:.2f}"
+    )
 
 # %% [markdown]
 # ## Read the generations
@@ -192,7 +194,8 @@ assert all(
 # The start answers at least 95 % of its own facts word for word, with a mean probability above .6;
 # the retain-only model knows fewer than half as many of the forgotten ones (asserted). The four
 # methods end within a factor of two of the hold-out loss on the forget rows, and of the four NGDiff
-# has the lowest retain loss (both asserted); GradDiff(0.9) is not among them, see notebook 06.
+# has the lowest retain loss (both asserted). The others are untuned, and GradDiff(0.9) is not among
+# them: see notebook 06.
 #
 # ## Summary
 # Memorising shows in the gap between the loss on trained and on unseen authors; forgetting closes

@@ -8,12 +8,9 @@ smaller, where their cell is unchanged. Solutions are written, exercises are gen
 
 from __future__ import annotations
 
-import ast
-import base64
 import copy
 import hashlib
-import io
-from collections.abc import Iterable
+import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -22,14 +19,14 @@ import jupytext
 import nbformat
 from nbformat import NotebookNode
 
+from ngdiff.book.outputs import add_outputs, dumps, keep_outputs
+from ngdiff.book.parameters import declared
 from ngdiff.store.cache import atomic_write
 
 SOLUTION = "exercise-solution"  # tag of a cell whose solution the exercise leaves out
 # lines around the part left out; without them all but leading comments
 BEGIN, END = "# solution", "# end solution"
-BUDGET = 500_000  # bytes of one built notebook
-WIDTH = 900  # pixels; about 100 dpi at the width of a page
-TEXT = 20_000  # characters of one text output
+OURS = re.compile(r"\d\d_\w+|cell")  # names without suffix of the notebooks that are built
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -70,12 +67,14 @@ class Header:
 
     question: what it answers, in one line. needs: numbers of the notebooks whose results it reads;
     ("all",) makes it run after all others, every time. rows: the benchmark whose real rows it alone
-    reads, so that `ngdiff reproduce --data` on such rows runs it.
+    reads, so that `ngdiff reproduce --data` on such rows runs it. profile: the only one that it
+    runs under, but for a smoke budget.
     """
 
     question: str = ""
     needs: tuple[str, ...] = ()
     rows: str = ""
+    profile: str = ""
 
 
 def header(source: Path) -> Header:
@@ -87,8 +86,8 @@ def header(source: Path) -> Header:
     found = dict(jupytext.read(source, fmt="py:percent").metadata.get("ngdiff", {}))
     if unknown := set(found) - {field.name for field in fields(Header)}:
         raise ValueError(
-            f"{source}: its header has an unknown entry {sorted(unknown)[0]!r}; known: question, "
-            "needs, rows"
+            f"{source}: its header has an unknown entry {sorted(unknown)[0]!r}; known: "
+            f"{', '.join(field.name for field in fields(Header))}"
         )
     needs = found.get("needs", [])
     if not (isinstance(needs, list) and all(isinstance(need, str) for need in needs)):
@@ -96,7 +95,7 @@ def header(source: Path) -> Header:
             f'{source}: needs = {needs!r}; write numbers in quotes, such as ["00", "05"], or '
             '["all"]'
         )
-    return Header(found.get("question", ""), tuple(needs), found.get("rows", ""))
+    return Header(**found | {"needs": tuple(needs)})
 
 
 def _number(nb: NotebookNode, stem: str) -> None:
@@ -123,17 +122,7 @@ def parameters(nb: NotebookNode, source: Path) -> dict[str, Any]:
             f"{source}: {len(cells)} cells are tagged parameters; "
             'write one `# %% tags=["parameters"]`'
         )
-    found = {}
-    for statement in ast.parse(cells[0].source).body:
-        try:
-            assert isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name)
-            found[statement.targets[0].id] = ast.literal_eval(statement.value)
-        except (AssertionError, ValueError) as error:
-            line = ast.unparse(statement)
-            raise ValueError(
-                f"{source}: parameters are `name = literal` lines; {line!r} is not"
-            ) from error
-    return found
+    return declared(cells[0].source, source)
 
 
 def exercise(nb: NotebookNode, stem: str) -> NotebookNode | None:
@@ -168,69 +157,7 @@ def _hole(text: str) -> str:
     return "\n".join(kept)
 
 
-# ------------------------------------------------------------------------------------------ outputs
-def _light_png(data: str, width: int, colours: int) -> str:
-    from PIL import Image
-
-    image = Image.open(io.BytesIO(base64.b64decode(data))).convert("RGB")
-    if image.width > width:
-        image = image.resize(
-            (width, round(image.height * width / image.width)), Image.Resampling.LANCZOS
-        )
-    buffer = io.BytesIO()
-    image.quantize(colours, dither=Image.Dither.NONE).save(buffer, "png", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode()
-
-
-def _light(outputs: Iterable[NotebookNode], width: int, colours: int) -> list[NotebookNode]:
-    """Return outputs without stderr (progress, warnings), widgets and timing.
-
-    Pictures are scaled down, long texts cut.
-    """
-    kept = []
-    for output in copy.deepcopy(list(outputs)):
-        if output.output_type == "stream":
-            if output.name == "stdout":
-                output.text = output.text[:TEXT]
-                kept.append(output)
-            continue
-        if "data" in output:
-            data = {kind: value for kind, value in output.data.items() if "widget" not in kind}
-            if "image/png" in data:
-                data["image/png"] = _light_png(data["image/png"], width, colours)
-            output.data, output.metadata = data, {}
-        kept.append(output)
-    return kept
-
-
-def add_outputs(nb: NotebookNode, executed: NotebookNode, name: str = "") -> None:
-    """Give every code cell the light outputs of the executed cell with the same id.
-
-    The pictures get smaller until the notebook is within BUDGET; ValueError naming it where that is
-    not enough.
-    """
-    found = {cell.id: cell.outputs for cell in executed.cells if cell.get("execution_count")}
-    for width, colours in ((WIDTH, 256), (WIDTH, 64), (700, 64), (500, 32)):
-        count = 0
-        for cell in nb.cells:
-            if cell.cell_type == "code" and cell.id in found:
-                count += 1
-                cell.outputs, cell.execution_count = _light(found[cell.id], width, colours), count
-                for output in cell.outputs:
-                    if output.output_type == "execute_result":
-                        output.execution_count = count
-        if len(dumps(nb).encode()) <= BUDGET:
-            return
-    raise ValueError(f"{name}: outputs are larger than {BUDGET} bytes; print and draw less")
-
-
 # -------------------------------------------------------------------------------------------- build
-def dumps(nb: NotebookNode) -> str:
-    """The file's text: sorted keys, one trailing newline."""
-    nbformat.validate(nb)
-    return nbformat.writes(nb).rstrip("\n") + "\n"
-
-
 def bare(nb: NotebookNode) -> str:
     """The text without outputs and counts: what a rebuild must reproduce byte for byte."""
     nb = copy.deepcopy(nb)
@@ -254,10 +181,12 @@ def targets(folder: Path) -> dict[Path, NotebookNode]:
 def stale(folder: Path) -> list[Path]:
     """Return the built files that differ from a rebuild, outputs apart.
 
-    A missing one counts, and one that has lost its source.
+    A missing one counts, and one that has lost its source. Notebooks with other names are a
+    reader's own, such as what nbconvert has written.
     """
     made = targets(folder)
-    there = {*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb")}
+    every = (*folder.glob("*.ipynb"), *folder.glob("exercises/*.ipynb"))
+    there = {path for path in every if OURS.fullmatch(path.stem)}
     wrong = {
         path
         for path in there & set(made)
@@ -285,7 +214,11 @@ def build(folder: Path, executed: Path | None = None) -> list[Path]:
         run = executed / path.name if executed and path.parent == folder else path
         donor = run if _whole(run) else path
         if donor.exists() and path.parent == folder:
-            add_outputs(nb, nbformat.read(donor, as_version=4), path.name)
+            given = nbformat.read(donor, as_version=4)
+            if donor == path:
+                keep_outputs(nb, given)
+            else:
+                add_outputs(nb, given, path.name)
         with atomic_write(path) as temporary:
             temporary.write_text(dumps(nb), "utf-8")
     for path in set(folder.glob("exercises/*.ipynb")) - set(made):

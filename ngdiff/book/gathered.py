@@ -33,7 +33,7 @@ def place(grid_file: Path, where: Any, root: Path) -> Path:
     if not leads.is_relative_to(root.resolve()):
         raise ValueError(
             f"{grid_file}: rows = {where!r} leads to {leads}, outside the checkout {root}: write a "
-            f"path inside it, such as data/results/tiny/{leads.name}"
+            f"path inside it, such as report/{leads.name}"
         )
     return root / where
 

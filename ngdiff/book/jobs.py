@@ -14,7 +14,7 @@ from typing import Any
 
 from ngdiff.book import build as book
 from ngdiff.book import execute
-from ngdiff.store import paths
+from ngdiff.book.page import label_of
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,18 @@ def plan(
 ) -> list[Job]:
     """Return every notebook there is to run, with the settings that its parameters cell declares.
 
-    With `data` only notebooks that declare a `data` parameter.
+    With `data` only notebooks that declare a `data` parameter. One that belongs to another profile
+    is left out, but for a smoke budget.
     """
     given: dict[str, Any] = {"profile": profile, "refresh": refresh, "smoke": smoke}
     given |= {"seeds": list(seeds)} if seeds is not None else {}
     given |= {"data": data} if data else {}
-    out = root / ".cache" / "executed" / paths.run_label(profile, data, smoke)
+    out = root / ".cache" / "executed" / label_of(profile, data, smoke, seeds)
     sources = {}
     for source in (path for path in book.sources(root / "notebooks") if path.stem != "cell"):
         declared = book.parameters(book.notebook(source), source)
-        if not data or "data" in declared:
+        elsewhere = not smoke and book.header(source).profile not in ("", profile)
+        if not elsewhere and (not data or "data" in declared):
             sources[source] = declared
     jobs = []
     for source, declared in sources.items():

@@ -3,9 +3,13 @@
 What is still valid is not run again. A notebook is skipped when nothing that it depends on has
 changed since its last successful execution: its source, parameters, the code it uses, the committed
 rates, the environment. Every file that it wrote under data/results/ and figures/ must still have
-the same bytes. A notebook's files are those that its own execution reports
-(`ngdiff.store.cache.atomic_write`). Committed rows are never read as a cache: a fresh clone has no
-record of an execution, so it recomputes everything.
+the same bytes. Committed rows are never read as a cache: a fresh clone has no record of an
+execution, so it recomputes everything.
+
+A notebook's files are those that its own execution reports (`ngdiff.store.cache.atomic_write`). It
+writes them to a folder in the cache, and they are put into their places when it has run to its end
+(`ngdiff.book.page`): a notebook that fails changes none. With other seeds, real rows or a smoke
+budget the places are folders that git ignores.
 
 Notebooks that run at the same time (`ngdiff.book.jobs`) share `jobs` slots for all their workers
 (`ngdiff.store.slots`), so the processors stay busy until the end.
@@ -14,9 +18,10 @@ Notebooks that run at the same time (`ngdiff.book.jobs`) share `jobs` slots for 
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from threading import Event, Lock, Thread
 from typing import Any
@@ -24,6 +29,7 @@ from typing import Any
 from ngdiff.book import comparison, execute, report
 from ngdiff.book.jobs import Job, choose, in_order, plan
 from ngdiff.book.ledger import Ledger
+from ngdiff.book.page import PAGE, Places, label_of
 from ngdiff.evaluation.spelling import which
 from ngdiff.store import paths, slots
 from ngdiff.store.cache import CACHE, cache_dir, probe_writable
@@ -101,7 +107,7 @@ class Reproduction:
     def __init__(self, root: Path, label: str, say: Say, alone: bool = False) -> None:
         self.root, self.label, self.say, self.alone = root, label, say, alone
         self.cache = root / ".cache"
-        self.outputs = [root / "data" / "results" / label, root / "figures" / label]
+        self.places = Places.of(root, label)
         self.ledger = Ledger(self.cache / "executed" / label / "ledger.json", root)
         self.lock = Lock()
         self.done: dict[str, report.Ran] = {}
@@ -109,19 +115,17 @@ class Reproduction:
 
     def probe(self) -> None:
         """Try every folder that will be written to (`probe_writable`, `probe_room`)."""
-        mine = (*self.outputs, self.ledger.path.parent, self.root / "report")
+        kept = (self.ledger.path.parent, self.root / "report")
+        mine = (self.places.rows, self.places.figures, *kept)
         for folder in mine:
             probe_writable(folder, f"put the checkout {self.root} where you can write")
         probe_writable(cache_dir(), CACHE)
         for folder in (*mine, cache_dir()):
             probe_room(folder)
 
-    def kept(self, files: Iterable[Path]) -> set[str]:
-        """Return those that stand under this run's output folders, relative to the root."""
-        mine = (
-            file for file in files if any(file.is_relative_to(folder) for folder in self.outputs)
-        )
-        return {file.relative_to(self.root).as_posix() for file in mine if file.is_file()}
+    def staged(self, job: Job) -> Places:
+        """Return where a notebook writes until it has run to its end."""
+        return self.places.staged(job.out.with_suffix(".files"))
 
     def reuse(self, jobs: Sequence[Job], force: bool) -> list[Job]:
         """Take the outcomes of the jobs that are still valid, say which, and return the others."""
@@ -142,6 +146,8 @@ class Reproduction:
         """Run a job; its workers share `jobs` slots with those of all others."""
         with self.lock:
             self.ledger.drop(job.name)
+        staged = self.staged(job)
+        shutil.rmtree(staged.rows.parent, ignore_errors=True)
         with self._environment(jobs) as extra:
             outcome = execute.run(
                 job.source,
@@ -150,7 +156,7 @@ class Reproduction:
                 self.cache,
                 lambda k, n: self.running.cell(job.name, k, n),
                 jobs,
-                extra,
+                {**extra, PAGE: staged.text()},
             )
         word = "FAILED" if outcome.failure else "done"
         self.running.end(job.name, outcome.cells, outcome.seconds, word)
@@ -161,7 +167,10 @@ class Reproduction:
                 error = f"cell {outcome.failure.cell}: {outcome.failure.error}"
                 self.ledger.fail(job.name, job.key, outcome.seconds, error)
             else:
-                self.ledger.add(job.name, job.key, outcome.seconds, self.kept(outcome.files))
+                done = self.places.publish(staged, outcome.files)
+                files = {file.relative_to(self.root).as_posix() for file in done}
+                self.ledger.add(job.name, job.key, outcome.seconds, files)
+        shutil.rmtree(staged.rows.parent, ignore_errors=True)
 
     def _environment(self, jobs: int) -> contextlib.AbstractContextManager[dict[str, str]]:
         """Return what a notebook's process needs in its environment.
@@ -180,7 +189,7 @@ class Reproduction:
     def all(self, jobs: Sequence[Job], workers: int, force: bool) -> None:
         """Run the jobs that are not still valid; a failure of one stops no other."""
         todo = self.reuse(jobs, force)
-        known = self.root / "data" / "results" / self.label / TIMES
+        known = self.places.rows / TIMES
         seconds = (
             {row["name"]: row["seconds"] for row in read_rows(known)} if known.is_file() else {}
         )
@@ -219,9 +228,9 @@ def reproduce(
     """
     start, root = time.perf_counter(), (root or paths.need_checkout()).resolve()
     data = which(data).resolved().real
-    label = paths.run_label(profile, data, smoke)
     given: dict[str, Any] = {"profile": profile, "data": data, "seeds": seeds}
     given |= {"refresh": refresh, "smoke": smoke}
+    label = _label(**given)
     every, config = plan(root, **given), given | {"label": label}
     todo = choose(every, only, paths.kind(data))
     run = Reproduction(root, label, say, alone)
@@ -235,14 +244,33 @@ def reproduce(
     ran = [run.done[job.name] for job in todo]
     if alone or (cold and not only):  # warm seconds say nothing to a new user
         made = stamp({**config, "jobs": jobs}, None, seconds)
-        _save_times(root / "data" / "results" / label / TIMES, ran, alone, made)
+        _save_times(run.places.rows / TIMES, ran, alone, made)
     page = report.write(root, label, ran, run.ledger.files(), compared, config, seconds)
     say(f"\n{comparison.as_text(compared)}")
-    again = ["ngdiff reproduce --profile", profile, *(["--data", data] if data else [])]
-    run.advise(" ".join([*again, *["--smoke"] * smoke]))
+    run.advise(_command(profile, data, seeds, smoke))
     good = f"{len(run.done) - len(run.failed)} of {len(todo)} notebooks"
     say(f"\n{good} in {seconds:.0f} s; report: {page}")
     return 1 if run.failed else 0
+
+
+def _label(profile: str, data: str, seeds: Sequence[int] | None, refresh: bool, smoke: bool) -> str:
+    """Return the label of a run. Errors: ValueError for refresh with other settings than the
+    defaults, whose rows are the committed ones.
+    """
+    label = label_of(profile, data, smoke, seeds)
+    if refresh and label != profile:
+        raise ValueError(
+            "refresh makes the committed rows again, which are those of the default settings: "
+            "leave out seeds, smoke and data, or leave out refresh"
+        )
+    return label
+
+
+def _command(profile: str, data: str, seeds: Sequence[int] | None, smoke: bool) -> str:
+    """Return the command that makes this run."""
+    parts = ["ngdiff reproduce --profile", profile, *(["--data", data] if data else [])]
+    parts += ["--seeds", ",".join(map(str, seeds))] if seeds is not None else []
+    return " ".join([*parts, *["--smoke"] * smoke])
 
 
 def _save_times(path: Path, ran: Sequence[report.Ran], alone: bool, made: dict[str, Any]) -> None:

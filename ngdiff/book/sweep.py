@@ -1,7 +1,7 @@
 """`ngdiff sweep`: a grid of cells, each one papermill execution of notebooks/cell.py.
 
     # notebooks/grid.toml is an example
-    rows = "data/results/tiny/cells.jsonl"      # where the rows are gathered, in the checkout
+    rows = "report/cells.jsonl"      # where the rows are gathered, in the checkout
     [grid]                                      # a list is swept over, the rest is in every cell
     profile = "tiny"
     method  = ["ngdiff", "graddiff-0.5"]

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from ngdiff.figures import style
+from ngdiff.figures import captions, style
+from ngdiff.figures.style import Drawn
 
 Row = dict[str, Any]
 Axis = tuple[str, str]  # a metric and its label
@@ -22,11 +22,10 @@ Axis = tuple[str, str]  # a metric and its label
 def plane(
     rows: Sequence[Row],
     levels: Sequence[Row],
-    title: str = "",
     x: Axis = ("forget_Q_A_ROUGE", "ROUGE-L on the forget set (lower: more forgotten)"),
     y: Axis = ("model_utility", "model utility"),
     unmatched: Sequence[Row] = (),
-) -> Figure:
+) -> Drawn:
     """Memory (x) against utility (y): means over seeds, bars their range.
 
     ● is a tuned constant rate, ○ AutoLR and △ the bare rule, both untuned. × is a constant rate and
@@ -54,11 +53,11 @@ def plane(
             _mean(ax, short, keys, fmt=mark, ms=7, **look)
         ax.plot([], [], "o", color=shade, ms=6, label=style.label(method))
     _levels(ax, levels, keys)
-    ax.set(xlabel=x[1], ylabel=y[1], title=title)
+    ax.set(xlabel=x[1], ylabel=y[1], title=captions.title([*rows, *unmatched]))
     ax.margins(y=0.1)
     ax.set_ylim(bottom=max(0.0, min(r[y[0]] for r in (*rows, *levels, *unmatched)) - 0.05))
     style.legend(fig, [ax], note=_explained(marks))
-    return fig
+    return fig.of(rows, unmatched, levels)
 
 
 def _reached(rows: Sequence[Row]) -> bool:
@@ -99,7 +98,7 @@ def _explained(marks: set[str]) -> str:
 
 
 @style.house
-def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "") -> Figure:
+def quality(grid: Sequence[Row], auto: Sequence[Row], value: str) -> Drawn:
     """Final quality against the learning rate: a line a method (constant rates).
 
     AutoLR from each start is an open mark: the mean over the rows of a start, its bar the range.
@@ -118,15 +117,17 @@ def quality(grid: Sequence[Row], auto: Sequence[Row], value: str, title: str = "
         text = "NGDiff + AutoLR, by starting rate"
         ax.errorbar(starts, means, yerr=[down, up], fmt="--o", label=text, **look)
     ax.set(xscale="log", xlabel="constant learning rate, or AutoLR's starting rate")
-    ax.set(ylabel=value.replace("_", " "), title=title)
+    ax.set(ylabel=value.replace("_", " "))
+    tried = f"{len(grid)} runs at constant rates, {len(auto)} with AutoLR"
+    ax.set_title("\n".join(filter(None, [", ".join(captions.data_of([*grid, *auto])), tried])))
     low = min(r[value] or 0.0 for r in (*grid, *auto))
     ax.set_ylim(max(-0.03, low - 0.05), 1.02)
     style.legend(fig, [ax])
-    return fig
+    return fig.of(grid, auto)
 
 
 @style.house
-def differences(claims: Sequence[Row], title: str = "") -> Figure:
+def differences(claims: Sequence[Row]) -> Drawn:
     """Paired differences with their intervals, one row a baseline.
 
     Right of zero NGDiff + AutoLR is better. ●: the pairs in which both runs reached the hold-out
@@ -148,9 +149,9 @@ def differences(claims: Sequence[Row], title: str = "") -> Figure:
         names.append(name)
     ax.axvline(0, color="0.3", lw=0.8)
     ax.set_yticks(range(len(rows)), names, fontsize=7)
-    ax.set(xlabel=_compared(rows), title=title)
+    ax.set(xlabel=_compared(rows), title=_paired(rows))
     ax.set_ylim(-0.6, len(rows) - 0.4)
-    return fig
+    return fig.of(rows[::-1])
 
 
 def _interval(ax: Axes, row: Row, prefix: str, y: float, lw: float, **look: Any) -> None:
@@ -173,11 +174,20 @@ def _compared(rows: Sequence[Row]) -> str:
     return text
 
 
+def _paired(rows: Sequence[Row]) -> str:
+    """Return a title: the data, and how many pairs of runs each difference is a mean of."""
+    pairs = sorted({r["n"] for r in rows})
+    many = " to ".join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))
+    text = f"{many} {'pair' if pairs == [1] else 'pairs'} of runs a method"
+    return ": ".join(filter(None, [", ".join(captions.data_of(rows)), text]))
+
+
 @style.house
-def rates(grid: Sequence[Row], title: str = "") -> Figure:
+def rates(grid: Sequence[Row]) -> Drawn:
     """Score of each method at each constant rate, one run each.
 
-    In brackets where the run did not reach the hold-out level.
+    In brackets where the run did not reach the hold-out level. Errors: ValueError for two runs in
+    one cell, of which the figure could show only one.
     """
     import pandas as pd
     import seaborn as sns
@@ -186,6 +196,10 @@ def rates(grid: Sequence[Row], title: str = "") -> Figure:
         (style.label(r["method"]), f"{r['lr']:g}"): (r["score"] or 0.0, _reached([r]))
         for r in sorted(grid, key=lambda r: r["lr"])
     }
+    if len(cell) < len(grid):
+        raise ValueError(
+            f"{len(grid)} runs in {len(cell)} cells: give one run for each method and rate"
+        )
     names = [style.label(m) for m in style.methods(grid)]
     columns = list(dict.fromkeys(lr for _, lr in cell))
     values = [[cell.get((m, lr), (np.nan, True))[0] for lr in columns] for m in names]
@@ -199,10 +213,10 @@ def rates(grid: Sequence[Row], title: str = "") -> Figure:
     ax.set(
         xlabel="constant learning rate   ( ): did not reach the level in time",
         ylabel="",
-        title=title,
+        title=captions.title(grid, "tuning run"),
     )
     ax.tick_params(length=0)
-    return fig
+    return fig.of(grid)
 
 
 def _bracketed(score: float, reached: bool) -> str:

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from ngdiff.figures import style
+from ngdiff.figures.style import Drawn
 from ngdiff.study import verdicts
 
 Row = dict[str, Any]
@@ -24,7 +24,7 @@ APART = 0.14  # of these two marks from the middle of their line
 
 
 @style.house
-def where(rows: Sequence[Row], gains: Mapping[str, Mapping[str, float]]) -> Figure:
+def where(rows: Sequence[Row], gains: Mapping[str, Mapping[str, float]]) -> Drawn:
     """κ, ρ, the share of steps inside Eq. 7, and what NGDiff gained: a line a data set.
 
     ● is the median over the steps of a run, the bar goes from the 10 % to the 90 % quantile, each
@@ -54,7 +54,7 @@ def where(rows: Sequence[Row], gains: Mapping[str, Mapping[str, float]]) -> Figu
         ax.set_yticks([-i for i in range(len(names))], labels)
         ax.set_ylim(0.5 - max(len(names), 1), 0.5)
         ax.tick_params(axis="y", length=0)
-    return fig
+    return fig.of(known)
 
 
 def _shares(ax: Axes, by_set: Sequence[Sequence[Row]]) -> None:
@@ -93,7 +93,7 @@ def _mean(rows: Sequence[Row], key: str) -> float:
 
 
 @style.house
-def bands(rows: Sequence[Row], levels: Sequence[Row]) -> Figure:
+def bands(rows: Sequence[Row], levels: Sequence[Row]) -> Drawn:
     """Which constant rates work, a line a method, a panel an optimizer.
 
     ● works in every run (`ngdiff.study.verdicts.works`). ◐ in some. ○ in none. × some run ended in
@@ -117,7 +117,7 @@ def bands(rows: Sequence[Row], levels: Sequence[Row]) -> Figure:
     high = f"NaN, or retain loss above {verdicts.BLOWN:g} times the start's"
     note = f"● works   ◐ in some runs   ○ does not   × {high}"
     fig.supxlabel(note, fontsize=8)
-    return fig
+    return fig.of(rows)
 
 
 def _band(ax: Axes, y: float, rows: Sequence[Row], levels: Sequence[Row]) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ngdiff.figures import style
+from ngdiff.figures.style import Drawn
 
 Row = dict[str, Any]
 ABOVE = {"loc": "outside upper center", "fontsize": 8, "frameon": False}  # a legend in one line
@@ -46,7 +46,7 @@ def _box(points: np.ndarray, margin: float = 0.12) -> tuple[float, float, float,
 
 
 @style.house
-def trajectories(rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
+def trajectories(rows: Sequence[Row], pairs: Sequence[Row]) -> Drawn:
     """Paths in the plane: a line of panels per pair, a column per step-size rule.
 
     rows: {pair, stepsize, method, path (T + 1, 2), outcome}; pairs: {name, title, A, B, r, f,
@@ -73,7 +73,7 @@ def trajectories(rows: Sequence[Row], pairs: Sequence[Row]) -> Figure:
     for mark, text in (("o", "ended: aligned"), ("x", "not ended")):
         handles.append(Line2D([], [], ls="", marker=mark, color="0.5", ms=6, label=text))
     fig.legend(handles=handles, ncols=len(handles), **ABOVE)
-    return fig
+    return fig.of(rows, pairs)
 
 
 def _corners(pair: Row) -> np.ndarray:
@@ -109,10 +109,10 @@ def _landmarks(ax: Axes, pair: Row, box: tuple[float, float, float, float]) -> N
 
 
 @style.house
-def invariance(rows: Sequence[Row], pair: Row) -> Figure:
+def invariance(rows: Sequence[Row], pair: Row) -> Drawn:
     """Paths from one start when the losses are rescaled, a panel a method.
 
-    rows: {method, by_R, by_F, path}.
+    rows: {method, stepsize, by_R, by_F, path}.
     """
     methods = style.methods(rows)
     fig, axes = style.subplots(1, len(methods), height=2.9, squeeze=False)
@@ -126,14 +126,15 @@ def invariance(rows: Sequence[Row], pair: Row) -> Figure:
             look = {"color": shade, "marker": mark, "ms": size, "mfc": "white", "mew": 0.9}
             ax.plot(*np.array(row["path"]).T, lw=1, label=text, **look)
         _landmarks(ax, pair, box)
-        ax.set_title(style.label(method) + " with AutoLR", fontsize=9)
+        rules = ", ".join(dict.fromkeys(r["stepsize"] for r in mine))
+        ax.set_title(f"{style.label(method)}, {rules}", fontsize=9)
     handles, texts = axes[0][0].get_legend_handles_labels()
     fig.legend(handles, texts, ncols=len(texts), **ABOVE)
-    return fig
+    return fig.of(rows, [pair])
 
 
 @style.house
-def losses(rows: Sequence[Row], scale: str = "linear") -> Figure:
+def losses(rows: Sequence[Row], scale: str = "linear") -> Drawn:
     """R (left) and F (right) against steps, a line a method.
 
     rows: {method, step, retain, forget}, the last three lists.
@@ -150,4 +151,4 @@ def losses(rows: Sequence[Row], scale: str = "linear") -> Figure:
         ax.set(xlabel="step", yscale=scale, title=title)
         ax.set_xlim(0, max(row["step"][-1] for row in rows))
         style.label_ends(ax, ends, size=7.5)
-    return fig
+    return fig.of(rows)

@@ -11,17 +11,17 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Wedge
 
 from ngdiff.figures import style
+from ngdiff.figures.style import Drawn
 
 Row = dict[str, Any]
 ARROW = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0, "mutation_scale": 10}
 
 
 @style.house
-def gradient_space(rows: Sequence[Row]) -> Figure:
+def gradient_space(rows: Sequence[Row]) -> Drawn:
     """Gradient space, a panel a row {g_R, g_F (2,), c: [..], rules: {name: d (2,)}}.
 
     A panel is turned so that the bisector of g_R and −g_F points up. Green: the d with
@@ -32,7 +32,7 @@ def gradient_space(rows: Sequence[Row]) -> Figure:
     fig, axes = style.subplots(lines, columns, height=2.05 * lines, squeeze=False)
     for ax, row in zip(axes.flat, rows, strict=False):
         _space(ax, row)
-    return fig
+    return fig.of(rows)
 
 
 def _space(ax: Axes, row: Row) -> None:
@@ -85,7 +85,7 @@ def _static(ax: Axes, c: float, d: np.ndarray, angle: float) -> None:
 
 
 @style.house
-def interval(rows: Sequence[Row], fixed: Sequence[float] = (0.1, 0.5, 0.9)) -> Figure:
+def interval(rows: Sequence[Row], fixed: Sequence[float] = (0.1, 0.5, 0.9)) -> Drawn:
     """The static c that meet Eq. 7: a panel a row {title, x_name, x, low, high, own}.
 
     All but the names are lists over x. `own`: the c that NGDiff's weights amount to. Dashed:
@@ -105,11 +105,11 @@ def interval(rows: Sequence[Row], fixed: Sequence[float] = (0.1, 0.5, 0.9)) -> F
     first.text(0.04, 0.7, "Eq. 7 holds", **look)
     ends = [(end, c, f"c = {c:g}", style.colour(f"GradDiff({c})")) for c in fixed]
     style.label_ends(last, [*ends, (end, rows[-1]["own"][-1], "NGDiff", style.colour("NGDiff"))])
-    return fig
+    return fig.of(rows)
 
 
 @style.house
-def slopes(rows: Sequence[Row]) -> Figure:
+def slopes(rows: Sequence[Row]) -> Drawn:
     """First-order change of R and of F per unit rate against a static c.
 
     A panel a row {kappa, c, dR, dF, low, high}; c, dR and dF are lists. Green: from `low` to `high`
@@ -125,11 +125,11 @@ def slopes(rows: Sequence[Row]) -> Figure:
         R, F = (1, row["dR"][-1], "R", style.RETAIN), (1, row["dF"][-1], "F", style.FORGET)
         style.label_ends(ax, [R, F])
     axes[0][0].set_ylabel("change per unit η")
-    return fig
+    return fig.of(rows)
 
 
 @style.house
-def window(rows: Sequence[Row]) -> Figure:
+def window(rows: Sequence[Row]) -> Drawn:
     """R (left) and F (right) along one update.
 
     rows: {family, eta [..], R [..], F [..], probe [[η, R] × 3], best, retain_window, forget_window
@@ -160,4 +160,25 @@ def window(rows: Sequence[Row]) -> Figure:
     right.set_xlim(right.get_xlim()[0], first["eta"][-1])
     ends = [(r["eta"][-1], r["F"][-1], r["family"] + " F", style.FORGET) for r in rows]
     style.label_ends(right, ends)
-    return fig
+    return fig.of(rows)
+
+
+@style.house
+def along(rows: Sequence[Row]) -> Drawn:
+    """R along one update (its minimum η*, and the window in which R does not rise).
+
+    rows: one row {eta [..], R [..], best, R_start, R_best}.
+    """
+    (row,) = rows
+    fig, ax = style.subplots(1, 1, height=2.8, width=4.8)
+    best, low, top = row["best"], row["R_best"], max(row["R"])
+    ax.axvspan(0, 2 * best, color=style.FIT, lw=0)
+    ax.plot(row["eta"], row["R"], color=style.RETAIN)
+    ax.plot(best, low, "*", color="k", ms=10, zorder=5)
+    ax.plot(0, row["R_start"], "s", color="0.4", zorder=5)
+    look = {"ha": "center", "textcoords": "offset points"}
+    ax.annotate("η*", (best, low), xytext=(0, 7), fontsize=9, **look)
+    said = {"fontsize": 8, "color": style.FITTING, "va": "top"}
+    ax.annotate("R does not rise: 0 < η < 2η*", (best, top), xytext=(0, 0), **said, **look)
+    ax.set(xlabel="rate η", ylabel="retain loss R(θ − ηd)")
+    return fig.of(rows)

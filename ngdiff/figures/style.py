@@ -16,7 +16,7 @@ import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ngdiff.evaluation.suites import SUITES, TOFU
+from ngdiff.figures.captions import caption
 from ngdiff.methods import lookup
 from ngdiff.methods.lookup import label, ordered
 from ngdiff.methods.recipes import ngdiff
@@ -60,15 +60,31 @@ def line(method: str) -> dict[str, Any]:
     }
 
 
+class Drawn(Figure):
+    """A figure and the saved rows that it shows, from which its caption is computed."""
+
+    rows: tuple[Mapping[str, Any], ...] = ()
+
+    def of(self, *rows: Iterable[Mapping[str, Any]]) -> Drawn:
+        """Return this figure, which now holds the rows that were drawn in it."""
+        self.rows = tuple(row for some in rows for row in some)
+        return self
+
+    @property
+    def caption(self) -> str:
+        return caption(self.rows)
+
+
 def subplots(
     rows: int, columns: int, height: float, width: float = WIDTH, **options: Any
-) -> tuple[Figure, Any]:
-    """Return `plt.subplots` in the house style.
+) -> tuple[Drawn, Any]:
+    """Return `plt.subplots` in the house style; the figure takes the rows that it shows.
 
     The figure is not kept by pyplot, so a notebook shows it once.
     """
+    size: dict[str, Any] = {"figsize": (width, height), "FigureClass": Drawn}
     with plt.style.context(SHEET):
-        fig, axes = plt.subplots(rows, columns, figsize=(width, height), **options)
+        fig, axes = plt.subplots(rows, columns, **size, **options)
     plt.close(fig)
     return fig, axes
 
@@ -76,7 +92,10 @@ def subplots(
 def legend(
     fig: Figure, axes: Sequence[Axes], handles: Sequence[Any] | None = None, note: str = ""
 ) -> None:
-    """One legend for the whole figure, to the right of it, each label once; `note` is its title."""
+    """One legend for the whole figure, to the right of it, each label once; `note` is its title.
+
+    The figure grows where the legend is higher.
+    """
     if handles is None:
         found = {
             text: handle
@@ -88,7 +107,7 @@ def legend(
     else:
         texts = [handle.get_label() for handle in handles]
     if texts:
-        fig.legend(
+        box = fig.legend(
             handles,
             texts,
             loc="outside right upper",
@@ -98,6 +117,8 @@ def legend(
             fontsize=8,
             alignment="left",
         )
+        height = box.get_window_extent().height / fig.dpi
+        fig.set_figheight(max(fig.get_figheight(), height + 0.1))
 
 
 def label_ends(
@@ -151,49 +172,17 @@ def _mean(x: Sequence[float]) -> float:
     return sum(x) / len(x)
 
 
-def caption(rows: Sequence[dict[str, Any]]) -> str:
-    """Return where runs come from, from their rows: profile, data, seeds, device.
-
-    Seeds are those of the order and of the models.
-    """
-
-    def all_of(key: str) -> list[Any]:
-        every = [{**r["stamp"], **r["stamp"]["config"], **r}.get(key) for r in rows]
-        return sorted({found for found in every if found is not None})
-
-    made = {suite.stand_in: f"generated {suite.stand_in}" for suite in SUITES}
-    real = {f"{suite.name} rows": f"{suite.title}'s rows" for suite in SUITES}
-
-    def data_of(row: dict[str, Any]) -> str:
-        row = {**row["stamp"]["config"], **row}
-        name = row.get("benchmark") or row.get("data") or TOFU.stand_in
-        return {**made, **real}.get(name) or made.get(name.partition("-")[0], name)
-
-    data = ", ".join(sorted({data_of(row) for row in rows}))
-    seeds, targets = (", ".join(map(str, all_of(key))) for key in ("seed", "target_seed"))
-    devices = ", ".join(sorted({r["stamp"]["device"] for r in rows}))
-    profile = ", ".join(all_of("profile"))
-    return (
-        f"Profile {profile}, {data}; seeds {seeds or '0'} of the order, {targets or '0'} of "
-        f"the models; {devices}."
-    )
-
-
-def save(
-    fig: Figure, folder: Path | str, name: str, text: str = "", sources: Iterable[str] = ()
-) -> list[Path]:
+def save(fig: Drawn, folder: Path | str, name: str, sources: Iterable[str] = ()) -> list[Path]:
     """Write <folder>/<name>.pdf and .png, atomically and without dates: equal figures, equal bytes.
 
-    text: the caption that a report prints below the figure; sources: the files of rows it was drawn
-    from, where the same notebook has not just written them. Both travel inside the files.
+    The caption that a report prints below the figure is that of its rows. sources: the files of
+    rows it was drawn from, where the same notebook has not just written them. Both travel inside
+    the files.
     """
-    saved = []
+    text, used, saved = fig.caption or None, " ".join(sources) or None, []
     for kind, metadata in (
-        ("pdf", {"CreationDate": None, "ModDate": None, "Subject": text or None}),
-        (
-            "png",
-            {"Software": None, "Description": text or None, "Source": " ".join(sources) or None},
-        ),
+        ("pdf", {"CreationDate": None, "ModDate": None, "Subject": text}),
+        ("png", {"Software": None, "Description": text, "Source": used}),
     ):
         path = Path(folder) / f"{name}.{kind}"
         with plt.style.context(SHEET), atomic_write(path) as temporary:

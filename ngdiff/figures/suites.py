@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from matplotlib.figure import Figure
-
-from ngdiff.figures import style
+from ngdiff.figures import captions, style
+from ngdiff.figures.style import Drawn
 
 Row = dict[str, Any]
+# the axes of `comparison.plane` for MUSE
+MUSE = {
+    "x": ("verbmem_f", "verbatim memory of the forget set (lower: more forgotten)"),
+    "y": ("knowmem_r", "knowledge of the retain set"),
+}
 # metric -> label, colour, mark
 MEMORIES = {
     "verbmem_f": ("forget, word for word", style.BAD, "o"),
@@ -19,7 +23,7 @@ MEMORIES = {
 
 
 @style.house
-def requests(rows: Sequence[Row], start: Row) -> Figure:
+def requests(rows: Sequence[Row], start: Row) -> Drawn:
     """Draw what is left after forget requests: successive ones (left), growing ones (right).
 
     Growing ones begin from the start each time. rows: {"folds": "sust" | "scal", "k", and the
@@ -34,13 +38,13 @@ def requests(rows: Sequence[Row], start: Row) -> Figure:
         for name, (label, colour, mark) in MEMORIES.items():
             ax.plot(k, [r[name] for r in seen], color=colour, marker=mark, ms=4, label=label)
         ax.set(xlabel="requests answered", title=title, xticks=k, ylim=(-0.02, 1.05))
-    axes[0].set_ylabel("ROUGE-L F1 (all four)")
+    axes[0].set_ylabel("ROUGE-L F1 (all requests)")
     style.legend(fig, axes)
-    return fig
+    return fig.of([r for r in rows if r["folds"] in titles], [start])
 
 
 @style.house
-def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[Row] = ()) -> Figure:
+def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[Row] = ()) -> Drawn:
     """SemEval's two demands: membership AUC (x; ½ is the aim) against the task aggregate (y).
 
     A point a run: filled where it reached the hold-out level, a triangle downwards where it had no
@@ -62,13 +66,20 @@ def membership(rows: Sequence[Row], levels: Sequence[Row], published: Sequence[R
         look = {"textcoords": "offset points", "ha": "right", "fontsize": 7, "color": "0.3"}
         ax.annotate(row["model"], at, xytext=(-6, 8), **look)
     ax.axvline(0.5, color="0.8", lw=0.8, zorder=0)
-    ax.set(xlabel="membership AUC (aim: ½)", ylabel="task aggregate", title="our runs")
+    ax.set(xlabel="membership AUC (aim: ½)", ylabel="task aggregate", title=_ours(rows))
     ax.set(xlim=(-0.05, 1.05), ylim=(-0.05, 1.1))
     if published:
         _published(axes[0][1], published)
     right = "\nright: ◆ organisers'\nbaselines, ▲ entries" if published else ""
-    style.legend(fig, [ax], note=f"filled: reached the\nhold-out level; ▽: no stop{right}")
-    return fig
+    walked = "\n▽: no stop" if any(row.get("rule") == "fixed" for row in rows) else ""
+    style.legend(fig, [ax], note=f"filled: reached the\nhold-out level{walked}{right}")
+    return fig.of(rows, levels, published)
+
+
+def _ours(rows: Sequence[Row]) -> str:
+    """Return the title of our panel: the data and the number of runs."""
+    runs = captions.number(len(rows), captions.RUN)
+    return ": ".join(filter(None, [", ".join(captions.data_of(rows)), runs]))
 
 
 def _published(ax: Any, rows: Sequence[Row]) -> None:
@@ -84,5 +95,6 @@ def _published(ax: Any, rows: Sequence[Row]) -> None:
         taken.append((x, y))
         look = {"textcoords": "offset points", "ha": "center", "fontsize": 6.5, "color": "0.3"}
         ax.annotate(style.label(row["method"]), (x, y), xytext=(0, 6 + 8 * above), **look)
-    ax.set(xlabel="MIA score (aim: 1)", title="published, OLMo-7B")
+    models = ", ".join(dict.fromkeys(row["model"] for row in rows))
+    ax.set(xlabel="MIA score (aim: 1)", title=f"published, {models}")
     ax.set(xlim=(-0.15, 1.15), ylim=(-0.05, 1.1))

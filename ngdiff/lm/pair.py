@@ -14,7 +14,6 @@ from __future__ import annotations
 import collections
 import contextlib
 import json
-import math
 import os
 import subprocess
 import sys
@@ -23,14 +22,13 @@ from importlib.metadata import version
 from pathlib import Path
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from ngdiff import zoo
 from ngdiff.data.benchmark import Benchmark, Prompt, Row, siblings
 from ngdiff.engine.device import device_named, precision_of
 from ngdiff.lm import obtain, replay
 from ngdiff.lm.model import LM, load, save
-from ngdiff.lm.tokens import train_tokenizer
+from ngdiff.lm.scratch import from_scratch
 from ngdiff.lm.train import fit, one_thread
 from ngdiff.profiles import Profile, TinyLM, Training, profile
 from ngdiff.store.cache import CACHE, cache_dir, cached, found, probe_writable
@@ -69,33 +67,6 @@ def _texts(bench: Benchmark) -> list[str]:
 
 def _rows(bench: Benchmark, role: str) -> list[Row]:
     return bench.full if role == "target" else bench.retain
-
-
-def from_scratch(texts: list[str], shape: TinyLM, prompt: Prompt, seed: int, name: str) -> LM:
-    """An untrained Llama with tied embeddings, and its tokenizer.
-
-    Weights are drawn from `seed`; no global generator is used.
-
-    Standard deviation of the weights 0.7/√hidden: at width 128 the usual 0.02 needs twice the
-    epochs to learn the facts.
-    """
-    tokenizer = train_tokenizer([*texts, prompt.text("")], shape.vocab)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=shape.hidden,
-        intermediate_size=shape.intermediate,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        max_position_embeddings=shape.context,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-        initializer_range=0.7 / math.sqrt(shape.hidden),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return LM(LlamaForCausalLM(config), tokenizer, prompt, name)
 
 
 def _train(bench: Benchmark, P: Profile, seed: int, role: str, saved: Path) -> LM:

@@ -171,7 +171,8 @@ class LMProblem:
 
     def optimizer(self, make: Make | None = None) -> torch.optim.Optimizer:
         def adamw(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-            fused = True if groups[0]["params"][0].device.type == "cuda" else None
+            # one pass over a bfloat16 model's exact weights on a CPU, too
+            fused = True if self._low or groups[0]["params"][0].device.type == "cuda" else None
             return torch.optim.AdamW(
                 groups, lr=self.lr, betas=(0.9, 0.999), weight_decay=0.01, fused=fused
             )

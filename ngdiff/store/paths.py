@@ -65,8 +65,3 @@ def protocol_folder() -> Path:
 def bench_folder() -> Path:
     """data/results/bench of the checkout: the rows of `ngdiff bench`."""
     return (checkout() or Path.cwd()) / "data" / "results" / "bench"
-
-
-def figures_folder(profile: str, data: str = "", smoke: bool = False) -> Path:
-    """figures/<label> of the checkout: where a notebook writes its figures."""
-    return (checkout() or Path.cwd()) / "figures" / run_label(profile, data, smoke)

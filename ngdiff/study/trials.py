@@ -76,7 +76,7 @@ def run_all(
     jobs = jobs or int(os.environ.get("NGDIFF_JOBS", "2"))
     rows: dict[Trial, Row] = {}
     for trial in trials:
-        if not refresh and found(_root(), _key(trial)):
+        if not refresh and found(_root(), key_of(trial)):
             rows[trial] = run(trial)
     todo = list(dict.fromkeys(t for t in trials if t not in rows))
     progress = Progress("  trial", len(todo), say)
@@ -125,9 +125,9 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
     def build(folder: Path) -> None:
         rows = Setup.of(P, split, bench).unseen  # before models are fetched or trained
         start, reference = models.pair(bench, P, target_seed)
-        of_reference = _evaluate(reference, bench, P)
+        of_reference = evaluated(reference, bench, P)
         of_reference.to_json(folder / "reference.json")
-        of_start = _evaluate(start, bench, P, of_reference)
+        of_start = evaluated(start, bench, P, of_reference)
         if "loss_holdout" not in of_start.metrics:
             of_start.metrics["loss_holdout"] = loss(start, rows)
         of_start.to_json(folder / "start.json")
@@ -143,8 +143,13 @@ def levels(name: str, split: str, data: str, target_seed: int) -> tuple[Row, Row
 
 
 # ---------------------------------------------------------------------------------------- one trial
-def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
-    """The `Run` of a trial, not cached: the unlearned model itself."""
+def unlearned(
+    trial: Trial, progress: Callable[[Any], None] | None = None, checkpoint: Path | None = None
+):
+    """The `Run` of a trial, not cached: the unlearned model itself.
+
+    checkpoint: a file from which a killed run goes on.
+    """
     from ngdiff.core.info import SetLevel
     from ngdiff.core.loop import unlearn
 
@@ -161,6 +166,8 @@ def unlearned(trial: Trial, progress: Callable[[Any], None] | None = None):
         optimizer=_sgd if trial.optimizer == "sgd" else None,
         measure=True,
         progress=progress,
+        checkpoint=checkpoint,
+        save_every=5,
     )
 
 
@@ -188,41 +195,46 @@ def _sgd(parameters: Any) -> Any:
 
 
 def _entry(trial: Trial, refresh: bool) -> Path:
+    def build(folder: Path) -> None:
+        measured(trial, folder, unlearned)
+
+    return cached(_root(), key_of(trial), build, str(trial), refresh)
+
+
+def measured(trial: Trial, folder: Path, make: Callable[[Trial], Any]) -> Any:
+    """Make a trial's run and evaluate it; save its row, history and report in a folder, and return
+    the run. make: trial -> `Run`.
+    """
     from ngdiff.lm.obtain import source_of
 
-    def build(folder: Path) -> None:
-        began = time.perf_counter()
-        P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
-        start, reference = levels(trial.profile, trial.split, trial.data, trial.target_seed)
-        suite = Setup.of(P, trial.split, bench).suite
-        scores(
-            start, start, reference, suite
-        )  # nothing to unlearn is said before the run, not after it
-        done = unlearned(trial)
-        found = _evaluate(done.model, bench, P, reference["report"], trial.mmlu)
-        found.to_json(folder / "report.json")
-        metrics = found.metrics
-        row = {
-            **trial.row(),
-            "stopped": done.stopped,
-            "updates": sum(i.updated for i in done.history),
-        }
-        row |= {
-            "seconds": done.seconds,
-            "convention": found.meta["convention"],
-            **metrics,
-            **scores(metrics, start, reference, suite),
-            **summary(done.history),
-        }
-        made = trial.row() | ({"base": source_of(P.model)} if P.model else {})
-        row["stamp"] = stamp(made, trial.seed, time.perf_counter() - began)
-        write_rows(folder / "row.jsonl", [row])
-        write_rows(folder / "history.parquet", done.rows())
-
-    return cached(_root(), _key(trial), build, str(trial), refresh)
+    began = time.perf_counter()
+    P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
+    start, reference = levels(trial.profile, trial.split, trial.data, trial.target_seed)
+    suite = Setup.of(P, trial.split, bench).suite
+    scores(start, start, reference, suite)  # nothing to unlearn is said before the run
+    done = make(trial)
+    found = evaluated(done.model, bench, P, reference["report"], trial.mmlu)
+    found.to_json(folder / "report.json")
+    metrics = found.metrics
+    row = {**trial.row(), "stopped": done.stopped, "updates": sum(i.updated for i in done.history)}
+    row |= {
+        "seconds": done.seconds,
+        "convention": found.meta["convention"],
+        **metrics,
+        **scores(metrics, start, reference, suite),
+        **summary(done.history),
+    }
+    made = trial.row() | ({"base": source_of(P.model)} if P.model else {})
+    row["stamp"] = stamp(made, trial.seed, time.perf_counter() - began)
+    write_rows(folder / "row.jsonl", [row])
+    write_rows(folder / "history.parquet", done.rows())
+    return done
 
 
-def _evaluate(lm: Any, bench: Benchmark, P: Profile, reference: Any = None, general: bool = False):
+def evaluated(
+    lm: Any, bench: Benchmark, P: Profile, reference: Any = None, general: bool = False
+) -> Any:
+    """Return the report of a model, as a profile measures it. general: with MMLU."""
     from ngdiff.evaluation import evaluate
     from ngdiff.evaluation.mmlu import mmlu
 
@@ -235,7 +247,8 @@ def _root() -> Path:
     return cache_dir() / "trials"
 
 
-def _key(trial: Trial) -> str:
+def key_of(trial: Trial) -> str:
+    """Return the cache's key of a trial: settings, code, versions, and the models' keys."""
     P, bench = profile(trial.profile), benchmark(trial.profile, trial.split, trial.data)
     models = models_key(bench, P, trial.target_seed)
     return content_key("trial", *settings(trial), fingerprint(__name__), environment(), *models)

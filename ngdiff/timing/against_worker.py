@@ -21,7 +21,7 @@ def subject(data: str) -> tuple[dict[str, Any], dict[str, Any]]:
     from ngdiff.data.benchmark import Prompt
     from ngdiff.evaluation import tofu
     from ngdiff.evaluation.conventions import Convention
-    from ngdiff.lm.pair import from_scratch
+    from ngdiff.lm.scratch import from_scratch
     from ngdiff.timing import evaluate
 
     torch.set_num_threads(1)

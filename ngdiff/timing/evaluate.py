@@ -22,7 +22,7 @@ from ngdiff.data import Benchmark, authors, semeval, tofu
 from ngdiff.data.benchmark import Prompt
 from ngdiff.evaluation import tofu as evaluator
 from ngdiff.evaluation.conventions import Convention
-from ngdiff.lm.pair import from_scratch
+from ngdiff.lm.scratch import from_scratch
 from ngdiff.lm.train import one_thread
 from ngdiff.profiles import TinyLM, profile
 from ngdiff.store.rows import probe_rows, stamp, write_rows

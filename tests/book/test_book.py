@@ -13,6 +13,7 @@ import nbformat
 import pytest
 
 from ngdiff.book import build as book
+from ngdiff.book import outputs
 from tests.helpers.toy_checkout import add
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -70,6 +71,8 @@ def test_stale_names_what_differs(repo: Path) -> None:
     book.build(folder)
     source.write_text(source.read_text().replace("1 + 1", "1 + 2", 1))
     (folder / "09_orphan.ipynb").write_text("{}")
+    for own in ("00_start.nbconvert.ipynb", "out.ipynb", "exercises/mine.ipynb"):
+        (folder / own).write_text("{}")
     assert [p.name for p in book.stale(folder)] == [
         "00_start.ipynb",
         "09_orphan.ipynb",
@@ -131,22 +134,22 @@ def test_outputs_ride_along_light(repo: Path) -> None:
     streams = [
         {"output_type": "stream", "name": name, "text": name} for name in ("stdout", "stderr")
     ]
-    book.add_outputs(nb, executed(nb, *streams, picture(3000)))
+    outputs.add_outputs(nb, executed(nb, *streams, picture(3000)))
     code = [cell for cell in nb.cells if cell.cell_type == "code"]
     assert [cell.execution_count for cell in code] == [1, 2, 3, 4, 5]
     text, image = code[1].outputs
     assert text.text == "stdout" and image.metadata == {}
-    assert Image.open(io.BytesIO(base64.b64decode(image.data["image/png"]))).width == book.WIDTH
+    assert Image.open(io.BytesIO(base64.b64decode(image.data["image/png"]))).width == outputs.WIDTH
 
 
 def test_outputs_stay_in_the_budget_or_say_so(repo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     nb = book.notebook(add(repo, "00_start", BODY))
-    book.add_outputs(nb, executed(nb, picture(1200, noise=True)))
+    outputs.add_outputs(nb, executed(nb, picture(1200, noise=True)))
     assert nb.cells[2].outputs[0].data["image/png"]
-    assert len(book.dumps(nb).encode()) <= book.BUDGET
-    monkeypatch.setattr(book, "BUDGET", 20_000)
+    assert len(outputs.dumps(nb).encode()) <= outputs.BUDGET
+    monkeypatch.setattr(outputs, "BUDGET", 20_000)
     with pytest.raises(ValueError, match=r"00_start.*print and draw less"):
-        book.add_outputs(nb, executed(nb, picture(1200, noise=True)), "00_start")
+        outputs.add_outputs(nb, executed(nb, picture(1200, noise=True)), "00_start")
 
 
 def test_build_keeps_outputs_of_unchanged_cells_and_drops_others(repo: Path) -> None:
@@ -185,7 +188,7 @@ def test_committed_notebooks_equal_a_rebuild(checkout: Path) -> None:
 
 def test_committed_notebooks_are_light(checkout: Path) -> None:
     for path in (checkout / "notebooks").rglob("*.ipynb"):
-        assert path.stat().st_size <= book.BUDGET, path
+        assert path.stat().st_size <= outputs.BUDGET, path
 
 
 @pytest.mark.parametrize("name", [path.stem for path in sorted(NOTEBOOKS.glob("*.py"))])
@@ -215,3 +218,13 @@ def test_every_name_of_the_package_that_a_notebook_uses_exists(name: str) -> Non
                 break
             found, seen = getattr(found, part), seen + 1  # AttributeError names what is gone
     assert seen > 0
+
+
+def test_a_rebuild_without_an_execution_leaves_every_byte(repo: Path) -> None:
+    source = add(repo, "00_start", BODY)
+    nb, path = book.notebook(source), source.with_suffix(".ipynb")
+    outputs.add_outputs(nb, executed(nb, picture(1200, noise=True)))
+    path.write_text(outputs.dumps(nb), "utf-8")
+    before = path.read_bytes()
+    book.build(repo / "notebooks")
+    assert path.read_bytes() == before and b"image/png" in before

@@ -106,7 +106,7 @@ def test_files_belong_to_the_execution_that_wrote_them(repo: Path) -> None:
         + WRITE.format(name="02_good", value=1),
     )
     assert reproduce(root=repo, say=[].append) == 1
-    assert (repo / "data/results/tiny/01_bad_summary.jsonl").exists()
+    assert not (repo / "data/results/tiny/01_bad_summary.jsonl").exists(), "it failed after it"
     ledger = json.loads((repo / ".cache/executed/tiny/ledger.json").read_text())
     assert {name: list(row["files"]) for name, row in ledger.items()} == {
         "01_bad": [],

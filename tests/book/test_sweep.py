@@ -94,7 +94,7 @@ def test_rows_outside_the_checkout_are_refused_before_work(
     (repo / "link").symlink_to(outside)
     (repo / "a.jsonl").symlink_to(outside / "there.jsonl")  # which is not there yet
     grid = toy_grid(repo, rows.format(outside=outside))
-    with pytest.raises(ValueError, match="outside the checkout .*such as data/results/tiny/"):
+    with pytest.raises(ValueError, match="outside the checkout .*such as report/"):
         batch.sweep(grid, root=repo, say=lambda line: pytest.fail(line))
     assert not list(outside.iterdir()) and not (repo.parent / "outside.jsonl").exists()
 
@@ -221,7 +221,7 @@ def test_the_example_grid_is_of_valid_cells(checkout: Path) -> None:
     assert {(p["method"], p["lr"]) for p in points} == {
         (m, lr) for m in ("ngdiff", "graddiff-0.5") for lr in (1e-4, 1e-3)
     }
-    assert len({cell.key for cell in every}) == 4 and rows.parent == checkout / "data/results/tiny"
+    assert len({cell.key for cell in every}) == 4 and rows.parent == checkout / "report"
 
 
 def test_slurm_script_names_every_cell() -> None:

@@ -26,7 +26,7 @@ from ngdiff.evaluation import semeval as evaluator
 from ngdiff.evaluation.conventions import convention
 from ngdiff.evaluation.suites import SEMEVAL
 from ngdiff.lm.model import LM
-from ngdiff.lm.pair import from_scratch
+from ngdiff.lm.scratch import from_scratch
 from ngdiff.lm.tokens import collate, train_tokenizer
 from ngdiff.profiles import TinyLM
 from ngdiff.score import score

@@ -15,15 +15,22 @@ refresh = False
 smoke = False
 
 """
-WRITE = """# %%
+OPEN = """# %%
+from ngdiff.book.page import opened
+page = opened(profile=profile, seeds=seeds, refresh=refresh, smoke=smoke)
+"""
+WRITE = (
+    OPEN
+    + """# %%
 import pathlib
 from ngdiff.store.rows import write_rows
-out = pathlib.Path("../data/results/tiny")
-count = out / "{name}.count"
+count = pathlib.Path("../data/results/tiny/{name}.count")
 n = int(count.read_text()) + 1 if count.exists() else 1
 count.write_text(str(n))
-write_rows(out / "{name}_summary.jsonl", [{{"name": "{name}", "value": {value}, "tolerance": 0.1}}])
+row = {{"name": "{name}", "value": {value}, "tolerance": 0.1}}
+write_rows(page.rows / "{name}_summary.jsonl", [row])
 """
+)
 
 
 def add(repo: Path, name: str, body: str, needs: str = "") -> Path:

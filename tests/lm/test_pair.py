@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 from ngdiff.data.benchmark import Benchmark, Prompt
 from ngdiff.lm import hub, train
 from ngdiff.lm import pair as models
+from ngdiff.lm.scratch import from_scratch
 from ngdiff.lm.tokens import IGNORE, Example, collate, encode, train_tokenizer
 from ngdiff.lm.train import batches, fit, label_loss, rate
 from ngdiff.profiles import TinyLM, Training, profile
@@ -57,9 +58,7 @@ def fresh(tmp_path, monkeypatch):
 
 
 def _untrained(seed=0, **shape) -> models.LM:
-    return models.from_scratch(
-        models._texts(BENCH), replace(SHAPE, **shape), PROMPT, seed, "untrained"
-    )
+    return from_scratch(models._texts(BENCH), replace(SHAPE, **shape), PROMPT, seed, "untrained")
 
 
 # ------------------------------------------------------------------------------------------- tokens

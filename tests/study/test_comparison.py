@@ -10,7 +10,7 @@ import pytest
 from nbclient import NotebookClient
 
 import ngdiff as ng
-from ngdiff.figures import style
+from ngdiff.figures import captions
 from ngdiff.methods.definition import SPARE
 from ngdiff.study import keys
 from ngdiff.study.plan import Plan
@@ -64,7 +64,8 @@ def test_a_row_says_what_it_was_made_on():
     changed = replace(ng.profile("tiny"), steps=3)
     assert Trial(profile=changed).row()["profile"] == "tiny (changed)"
     stamped = {"stamp": {"config": {}, "device": "cpu"}, **row}
-    assert style.caption([stamped]).startswith("Profile micro, generated authors; seeds 0")
+    said = captions.caption([stamped])
+    assert said.startswith("Profile micro, generated authors; 1 run; seeds 0")
     assert keys.setting(Trial(profile=MICRO, data=bench)) == keys.setting(Trial(profile=MICRO))
     with pytest.raises(ValueError, match="leave split out"):
         Trial(data=bench, split="forget05")

@@ -68,7 +68,7 @@ def test_documents_are_cut_to_the_context():
     tokenizer = trials  # never asked: authors have no documents
     other = Setup.of("tiny")
     assert other.fitted(tokenizer) is other.bench
-    from ngdiff.lm.pair import from_scratch
+    from ngdiff.lm.scratch import from_scratch
 
     lm = from_scratch(
         [row["answer"] for row in bench.full],

@@ -74,7 +74,7 @@ def numbers(row: dict) -> dict:
 
 
 def entry(t: Trial):
-    return found(trials._root(), trials._key(t))
+    return found(trials._root(), trials.key_of(t))
 
 
 @pytest.fixture
@@ -173,14 +173,14 @@ def test_refresh_runs_again_and_gives_the_same_numbers(ran):
 
 def test_any_other_setting_is_another_trial(monkeypatch):
     t = trial()
-    keys = {name: trials._key(replace(t, **{name: value})) for name, value in CHANGES.items()}
+    keys = {name: trials.key_of(replace(t, **{name: value})) for name, value in CHANGES.items()}
     assert {f.name for f in fields(Trial)} == {*keys, "data"}  # data counts by its rows, see below
-    assert len({trials._key(t), *keys.values()}) == len(keys) + 1
-    assert trials._key(trial()) == trials._key(t)
+    assert len({trials.key_of(t), *keys.values()}) == len(keys) + 1
+    assert trials.key_of(trial()) == trials.key_of(t)
 
 
 def test_the_profiles_own_steps_need_not_be_said():
-    assert trials._key(trial(steps=MICRO.steps)) == trials._key(trial())
+    assert trials.key_of(trial(steps=MICRO.steps)) == trials.key_of(trial())
 
 
 def test_rows_count_and_the_folder_they_lie_in_does_not(monkeypatch):
@@ -188,9 +188,11 @@ def test_rows_count_and_the_folder_they_lie_in_does_not(monkeypatch):
     other = replace(bench, pretrain=bench.pretrain[1:])
     there = {"": bench, "/here/tofu": bench, "/other": other}
     monkeypatch.setattr(trials, "benchmark", lambda name, split, data: there[data])
-    key = trials._key(t)
+    key = trials.key_of(t)
     assert (
-        trials._key(replace(t, data="/here/tofu")) == key != trials._key(replace(t, data="/other"))
+        trials.key_of(replace(t, data="/here/tofu"))
+        == key
+        != trials.key_of(replace(t, data="/other"))
     )
 
 
@@ -206,15 +208,15 @@ def test_rows_count_and_the_folder_they_lie_in_does_not(monkeypatch):
     ids=lambda change: next(iter(change)),
 )
 def test_a_changed_profile_is_another_trial(monkeypatch, change):
-    key = trials._key(trial())
+    key = trials.key_of(trial())
     monkeypatch.setattr(profiles, "_PROFILES", (replace(MICRO, **change),))
-    assert trials._key(trial()) != key
+    assert trials.key_of(trial()) != key
 
 
 def test_other_code_is_another_trial(monkeypatch):
-    key, t = trials._key(trial()), trial()
+    key, t = trials.key_of(trial()), trial()
     monkeypatch.setattr(trials, "fingerprint", lambda module: "other")
-    assert trials._key(t) != key
+    assert trials.key_of(t) != key
 
 
 @pytest.mark.parametrize(
@@ -263,7 +265,7 @@ def killed(t: Trial, refresh: bool, where: str) -> int:
                 kill() if self.count == 2 else step(self, *phases)
             )
         elif where == "the evaluation":
-            trials._evaluate = kill
+            trials.evaluated = kill
         else:
             trials.write_rows = lambda path, rows: (
                 kill() if path.suffix == ".parquet" else write(path, rows)
@@ -284,7 +286,7 @@ def test_a_killed_trial_leaves_nothing_that_is_taken_for_whole(ran, where):
     row = trials.run(t)
     assert ran == [t] and row["updates"] == len(trials.history(t)) and entry(t)
     # what the killed process left is gone
-    assert not list(trials._root().glob(f".{trials._key(t)}.*.tmp"))
+    assert not list(trials._root().glob(f".{trials.key_of(t)}.*.tmp"))
     # a refresh: the old entry stands until the new one is whole
     assert killed(t, True, where) == -signal.SIGKILL
     assert trials.run(t) == row and ran == [t]
