@@ -31,6 +31,7 @@ from ngdiff.store.rows import environment, write_document
 
 T = TypeVar("T")
 R = TypeVar("R")
+RUNNING: set[subprocess.Popen[str]] = set()  # the processes of notebooks
 DATA = (".json", ".jsonl", ".parquet", ".csv", ".md")  # of a folder that a parameter names
 
 
@@ -167,11 +168,13 @@ def _followed(
 ) -> tuple[int, Failure | None]:
     """Run the child and listen to its lines; return the number of cells and the failure, if any.
 
-    Whatever stops the listening (Ctrl-C too) ends the child. log: an open file for its stderr.
+    Whatever stops the listening ends the child; `stop` does so from another thread. log: an open
+    file for its stderr.
     """
     cells, failure, done = 0, None, False
     pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": log, "stdin": subprocess.DEVNULL}
     process = subprocess.Popen(command, text=True, env=env, cwd=folder, **pipes)
+    RUNNING.add(process)
     try:
         assert process.stdout is not None
         for line in process.stdout:
@@ -185,6 +188,7 @@ def _followed(
         if process.poll() is None:
             process.terminate()
         process.wait()
+        RUNNING.discard(process)
     if not done and failure is None:
         log.seek(0)
         why = f"exit code {process.returncode}: {log.read()[-500:].strip()}"
@@ -192,18 +196,26 @@ def _followed(
     return cells, failure
 
 
+def stop() -> None:
+    """End every notebook that runs. Ctrl-C reaches the main thread, and others follow notebooks."""
+    for process in tuple(RUNNING):
+        process.terminate()
+
+
 def in_parallel(work: Callable[[T], R], items: Sequence[T], workers: int) -> Iterator[tuple[T, R]]:
     """Yield (item, work(item)) as they finish, `workers` at a time.
 
-    An error or Ctrl-C starts no further item.
+    An error or Ctrl-C starts no further item. Ctrl-C ends those that run.
     """
     with ThreadPoolExecutor(max_workers=workers) as pool:
         futures = {pool.submit(work, item): item for item in items}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):
+                stop()
             raise
 
 

@@ -99,9 +99,9 @@ def in_order(
 ) -> None:
     """Do the work for every job, `workers` at a time, each after those it needs.
 
-    An error starts no further job. Of the jobs that may start, the one goes first behind which the
-    longest chain of work waits. A need that is not among the jobs is taken as met. Errors:
-    ValueError where needs form a circle.
+    An error starts no further job, and Ctrl-C ends those that run. Of the jobs that may start, the
+    one goes first behind which the longest chain of work waits. A need that is not among the jobs
+    is taken as met. Errors: ValueError where needs form a circle.
     """
     left = {job.name: job for job in jobs}
     urgency = _chains(left, seconds)
@@ -117,8 +117,10 @@ def in_order(
                 for done in wait(running, return_when=FIRST_COMPLETED).done:
                     del running[done]
                     done.result()
-        except BaseException:
+        except BaseException as error:
             pool.shutdown(wait=False, cancel_futures=True)
+            if not isinstance(error, Exception):
+                execute.stop()
             raise
 
 

@@ -2,7 +2,7 @@
 
 It is ipykernel's, but for one thing. Where the process that started it is gone, ipykernel ends the
 kernel alone, and looks only once it runs. This one ends what the notebook started too, and looks
-from its first moment (`ngdiff.store.orphans`).
+from its first moment (`ngdiff.store.orphans`). Where the kernel itself is killed, a guard does.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from __future__ import annotations
 import os
 import sys
 
-from ngdiff.store.orphans import end_with
+from ngdiff.store.orphans import end_with, guard
 
 
 def main() -> None:
     """Run ipykernel under our watch; jupyter_client gives the parent's id in JPY_PARENT_PID."""
+    guard()
     end_with(int(os.environ["JPY_PARENT_PID"]))
     from ipykernel.kernelapp import launch_new_instance  # takes a second, watched already
 

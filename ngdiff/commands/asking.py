@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from ngdiff.commands.places import need_model
 from ngdiff.data.benchmark import Prompt, form_of
 
 
@@ -12,8 +13,13 @@ from ngdiff.data.benchmark import Prompt, form_of
 class Asking:
     """Settings of a command that loads a model; its options come after the command's own.
 
-    Errors: ValueError for a prompt without a question, when the settings are made.
+    Errors, when the settings are made and before anything is imported that takes time: ValueError
+    for a prompt without a question, FileNotFoundError for a model or tokenizer that is not there.
     """
+
+    model: str = field(
+        kw_only=False, metadata={"help": "Folder of a model or of a peft adapter, or a hub id."}
+    )
 
     prompt: str = field(
         default="",
@@ -28,6 +34,9 @@ class Asking:
 
     def __post_init__(self) -> None:
         form_of(self.prompt)
+        need_model(self.model, "--model")
+        if self.tokenizer is not None:
+            need_model(self.tokenizer, "--tokenizer", ())
 
     def asked(self, form: Prompt | None = None) -> dict[str, Any]:
         """Return the keyword arguments for `ngdiff.load`; `form` is the prompt where none is

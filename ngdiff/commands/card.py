@@ -84,8 +84,8 @@ def facts(row: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """Yield (name, text) of what was done."""
     settings, sizes = row["settings"], row["sizes"]
     rate = "" if settings["lr"] is None else f" {settings['lr']:g}"
-    model = Path(settings["model"])  # a folder is absolute, and its place is private
-    yield "Model", model.name if model.is_absolute() else str(settings["model"])
+    model = Path(row["model"])  # a folder is absolute, and its place is private
+    yield "Model", model.name if model.is_absolute() else row["model"]
     # what could not be measured has an error's message, which may name a folder
     yield "Verdict", f"{row['verdict']}: {row['why']}" if row["after"] else row["verdict"]
     yield (
@@ -155,15 +155,18 @@ def card(row: Mapping[str, Any]) -> str:
     )
 
 
-def write(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]], folder: Path) -> str:
-    """Write page and card into OUT; return the name of the card's file."""
-    with atomic_write(folder / REPORT) as temporary:
-        temporary.write_text(report(row, history), "utf-8")
+def name_in(folder: Path) -> str:
+    """Return the name of a new card in a folder that may have a README, and other cards."""
     readme = any(path.name.lower().startswith("readme") for path in folder.iterdir())
     names = (
         [CARD] if not readme else [BESIDE.format(n) for n in ("", *map("-{}".format, range(2, 99)))]
     )
-    name = next(name for name in names if not (folder / name).exists())
-    with atomic_write(folder / name) as temporary:
+    return next(name for name in names if not (folder / name).exists())
+
+
+def write(row: Mapping[str, Any], history: Sequence[Mapping[str, Any]], folder: Path) -> None:
+    """Write page and card into OUT, the latter under the row's name for it."""
+    with atomic_write(folder / REPORT) as temporary:
+        temporary.write_text(report(row, history), "utf-8")
+    with atomic_write(folder / row["card"]) as temporary:
         temporary.write_text(card(row), "utf-8")
-    return name

@@ -4,6 +4,7 @@ instant.
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import warnings
@@ -135,7 +136,7 @@ def unlearn(
 
     Exit status: 0 forgotten and kept, 1 broken, 2 an error, 3 level not reached, 4 forget answers
     still said, 5 retain answers lost, 6 the model did not know the forget rows
-    before, 7 not measured, 8 unchanged.
+    before, 7 not measured, 8 unchanged, 130 interrupted. A finished run is left as it is, with 0.
     """
     from ngdiff.commands.unlearn import run
 
@@ -237,11 +238,30 @@ def main() -> None:
     _quiet(rank)
     try:
         app()
+    except SystemExit as end:
+        if _pressed(end):
+            print("ngdiff: interrupted; what was finished is kept", file=sys.stderr)
+        raise
     except ERRORS as error:
         if "--debug" in sys.argv:
             raise
-        print(f"ngdiff{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
+        who = "ngdiff" if rank == "0" else f"ngdiff (process {rank})"
+        print(f"{who}: {_text(error)}", file=sys.stderr)
         raise SystemExit(2) from error
+
+
+def _pressed(error: BaseException | None) -> bool:
+    """Return whether Ctrl-C is behind an error, and no command has said what is kept."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
+
+
+def _text(error: Exception) -> str:
+    """Return an error's message; a name that the system finds too long is cut."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return f"a name is too long: {str(error.filename)[:60]}…: choose a shorter one"
+    return str(error)
 
 
 def _quiet(rank: str) -> None:

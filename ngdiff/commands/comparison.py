@@ -6,18 +6,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ngdiff.commands.asking import Asking
+from ngdiff.commands.places import need_model
+from ngdiff.data.files import need
 from ngdiff.evaluation import conventions
 from ngdiff.evaluation.suites import TOFU
+from ngdiff.store.cache import probe_file
 
 
 @dataclass(frozen=True)
 class Comparison(Asking):
     """A model, the model before unlearning, and the rows on which objectives are computed.
 
-    Errors: ValueError for a convention that is not known.
+    Errors: ValueError for a convention that is not known, FileNotFoundError.
     """
 
-    model: str = field(metadata={"help": "Folder of a model, or a hub id."})
     forget: Path = field(metadata={"help": 'Rows {"question", "answer"} or {"text"}.'})
     retain: Path = field(metadata={"help": "Rows to keep; DPO uses them as refusals."})
     start: str | None = field(
@@ -35,4 +37,10 @@ class Comparison(Asking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for path in (self.forget, self.retain):
+            need(path)
+        if self.start is not None:
+            need_model(self.start, "--start")
+        if self.json is not None:
+            probe_file(self.json)
         conventions.convention(self.convention)

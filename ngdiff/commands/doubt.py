@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-
-from jinja2 import TemplateError
+from dataclasses import dataclass, replace
 
 from ngdiff.commands.outcome import known, number, share
 from ngdiff.commands.sample import Measured
@@ -122,7 +120,7 @@ def better_prompt(
     told = loss(lm, swapped) - ours if swapped else 0.0  # how well the answers are told apart
     losses = {}
     for prompt in _candidates(lm):
-        other = LM(lm.model, lm.tokenizer, prompt, lm.name)
+        other = replace(lm, prompt=prompt)
         with contextlib.suppress(ValueError):  # with this prompt a row is too long for the model
             theirs = loss(other, rows)
             if not theirs < min(LIKELIER * ours, ours - GAP):
@@ -154,7 +152,7 @@ def _candidates(lm: LM) -> Iterator[Prompt]:
     found = []
     if lm.tokenizer.chat_template:
         for system in (False, True):
-            with contextlib.suppress(ValueError, TypeError, TemplateError):  # an odd template
+            with contextlib.suppress(ValueError):  # an odd template
                 found.append(chat_prompt(lm.tokenizer, system))
     found += [form for form in map(form_of, USUAL) if form]
     used = lm.prompt.text("{question}")

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.commands.asking import Asking
+from ngdiff.commands.places import need_model
 from ngdiff.data.benchmark import Benchmark, Prompt
 from ngdiff.evaluation import suites
 from ngdiff.evaluation.conventions import convention, names
@@ -39,7 +40,6 @@ class Evaluation(Asking):
     FileExistsError.
     """
 
-    model: str = field(metadata={"help": "Folder of a model or of a peft adapter, or a hub id."})
     benchmark: str = field(
         metadata={"help": f"{', '.join(suite.name for suite in suites.SUITES)}."}
     )
@@ -104,6 +104,12 @@ class Evaluation(Asking):
         if self.dtype not in ("float32", "bfloat16"):
             raise ValueError(f"unknown dtype {self.dtype!r}: choose float32 or bfloat16")
         super().__post_init__()
+        if self.reference is not None and not Path(self.reference).expanduser().is_file():
+            need_model(self.reference, "--reference")
+        for option in ("mia", "mmlu"):
+            given = getattr(self, option)
+            if given is not None and not given.expanduser().exists():
+                raise FileNotFoundError(f"--{option} {given}: there is no such file or folder")
         if self.max_new_tokens is not None and self.max_new_tokens < 1:
             raise ValueError(f"--max-new-tokens must be at least 1, got {self.max_new_tokens}")
         self.which.need("--data")

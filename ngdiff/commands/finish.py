@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from ngdiff.commands import card
-from ngdiff.commands.claim import CHECKPOINT, RUN, START, read
+from ngdiff.commands.claim import CHECKPOINT, START, read
+from ngdiff.commands.fitting import fitted
 from ngdiff.commands.job import PLACES, WHERE, Job
 from ngdiff.commands.origin import as_given, carry_over, loaded
 from ngdiff.commands.outcome import Bounds, Verdict, judge
+from ngdiff.commands.places import RUN
 from ngdiff.commands.sample import measure, placed
 from ngdiff.core.loop import Run
 from ngdiff.core.processes import whole_state
@@ -26,9 +28,11 @@ from ngdiff.data.benchmark import Benchmark
 from ngdiff.lm.model import save
 from ngdiff.store import document
 from ngdiff.store.cache import atomic_folder
+from ngdiff.store.content import digests, sha256
 from ngdiff.store.progress import to_stderr
-from ngdiff.store.rows import stamp, write_document, write_rows
+from ngdiff.store.rows import read_rows, stamp, write_document, write_rows
 
+HISTORY = "history.jsonl"
 ENDS = {
     "steps": "all steps were made",
     "forget_level": "the forget loss has reached the level",
@@ -40,17 +44,18 @@ ENDS = {
 
 @dataclass
 class Trained:
-    """A run, its optimizer, the folder of the user's model, and how many steps an earlier process
-    made.
+    """A run, its optimizer, the folder of the user's model, how many steps an earlier process
+    made, and the rows that the model was given.
     """
 
     run: Run
     optimizer: Any
     origin: Path | None
     before: int
+    bench: Benchmark
 
 
-def finish(job: Job, trained: Trained, bench: Benchmark) -> int:
+def finish(job: Job, trained: Trained) -> int:
     """Write OUT, measure what it holds, and return the exit status of this process.
 
     Every process must call. All but the first end as soon as the shards are gathered, so none waits
@@ -62,7 +67,7 @@ def finish(job: Job, trained: Trained, bench: Benchmark) -> int:
         torch.distributed.destroy_process_group()
     if state is None:
         return 0
-    row = _row(job, trained, bench)
+    row, bench = _row(job, trained), trained.bench
     _keep(job, trained, state, row)
     print(_end(job, row), flush=True)
     trained.run.model = trained.optimizer = None
@@ -73,7 +78,30 @@ def finish(job: Job, trained: Trained, bench: Benchmark) -> int:
     return row["status"]
 
 
-def _row(job: Job, trained: Trained, bench: Benchmark) -> dict[str, Any]:
+def again(job: Job, bench: Benchmark) -> int:
+    """Say what became of a finished run, and return the exit status.
+
+    It is 0, and nothing is changed, whatever the verdict was. A model that was not measured, as
+    when the command was killed, is measured now.
+    """
+    row = read(job.folder / RUN)
+    if row["after"] is None:
+        print(f"{job.out} holds this run, finished but not measured", flush=True)
+        row |= _measured(job, bench, row)
+        _describe(job, row, read_rows(job.folder / HISTORY))
+        print(card.summary(row), flush=True)
+        return row["status"]
+    bounds, here = row["bounds"], {"forget": job.forget_bound, "retain": job.retain_bound}
+    print(
+        f"{job.out} holds this run, finished: nothing is done. To make it anew: --force\n"
+        f"{row['verdict']}: {row['why']}"
+        + (f" (by the bounds of then, {bounds})" if bounds != here else ""),
+        flush=True,
+    )
+    return 0
+
+
+def _row(job: Job, trained: Trained) -> dict[str, Any]:
     """Return what run.json says before the measurement."""
     found, done = read(job.work / START), trained.run
     where = {name: getattr(job, name) for name in WHERE}
@@ -85,9 +113,10 @@ def _row(job: Job, trained: Trained, bench: Benchmark) -> dict[str, Any]:
     row |= {"seconds": done.seconds, "steps_before": trained.before}
     prompt = repr(done.model.prompt.text("{question}"))
     row |= {"name": done.model.name, "prompt": prompt}
-    row["sizes"] = {name: len(rows) for name, rows in bench.configs.items()}
+    row["sizes"] = {name: len(rows) for name, rows in trained.bench.configs.items()}
     row["bounds"] = {"forget": job.forget_bound, "retain": job.retain_bound}
     row |= {"before": found["before"], "doubt": found["doubt"], "after": None}
+    row |= {"model": job.place, "model_files": found["model_files"]}
     row["stamp"] = stamp({**places, **where}, job.seed, done.seconds)
     return row | _said(Verdict("not measured", "the command ended before it asked the model"))
 
@@ -102,7 +131,9 @@ def _keep(job: Job, trained: Trained, state: dict[str, Tensor], row: dict[str, A
     with atomic_folder(job.folder) as temporary:
         save(lm, temporary, weights)
         carry_over(trained.origin, temporary, fresh)
-        write_rows(temporary / "history.jsonl", trained.run.rows())
+        write_rows(temporary / HISTORY, trained.run.rows())
+        row["card"] = card.name_in(temporary)
+        row["files"] = digests(temporary) | {card.REPORT: None, row["card"]: None}
         (temporary / RUN).write_text(document.text(row), "utf-8")
     (job.work / CHECKPOINT).unlink(missing_ok=True)
 
@@ -118,8 +149,9 @@ def _end(job: Job, row: dict[str, Any]) -> str:
 def _measured(job: Job, bench: Benchmark, row: dict[str, Any]) -> dict[str, Any]:
     """Return what the model in OUT says, loaded as the start was, and the verdict on it."""
     try:
-        lm = placed(loaded(job, str(job.folder)), job.engine.place)
-        after = measure(lm, bench, job.seed)
+        lm = loaded(job, str(job.folder))
+        bench = fitted(bench, lm, job.long, lambda text: None)
+        after = measure(placed(lm, job.engine.place), bench, job.seed)
         bounds = Bounds(job.forget_bound, job.retain_bound)
         seen = (row["level"], row["before"], after)
         verdict = judge(row["stopped"], *seen, bounds, row["updates"])
@@ -134,11 +166,21 @@ def _said(verdict: Verdict) -> dict[str, Any]:
 
 
 def _describe(job: Job, row: dict[str, Any], history: list[dict[str, Any]]) -> None:
-    """Write the final run.json, report and model card into OUT, each whole or not at all."""
+    """Write report and model card into OUT, then the final run.json, each whole or not at all.
+
+    Without that last one the run counts as not measured, and the same command measures it.
+    """
     try:
-        write_document(job.folder / RUN, row)
-        name = card.write(row, history, job.folder)
+        card.write(row, history, job.folder)
     except Exception as error:  # the verdict is printed all the same
-        to_stderr(f"not all of run.json, report and model card is written: {error!r}")
+        to_stderr(f"report and model card are not both written: {error!r}")
     else:
-        print(f"  report: {card.REPORT}, model card: {name}\n", flush=True)
+        print(f"  report: {card.REPORT}, model card: {row['card']}\n", flush=True)
+    try:
+        for name in (card.REPORT, row["card"]):
+            row["files"].pop(name, None)
+            if (digest := sha256(job.folder / name)) is not None:
+                row["files"][name] = digest
+        write_document(job.folder / RUN, row)
+    except OSError as error:
+        to_stderr(f"{RUN} is not written: {error}")

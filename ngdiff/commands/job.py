@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from ngdiff import methods
 from ngdiff.commands.asking import Asking
+from ngdiff.commands.places import need_out
 from ngdiff.data.benchmark import Benchmark
+from ngdiff.data.files import need
 from ngdiff.store.content import content_key
 from ngdiff.store.values import content
 from ngdiff.study.trial import OPTIMIZERS, rule_of
@@ -25,8 +27,10 @@ if TYPE_CHECKING:  # the command's help reads the fields, and torch takes second
 
     from ngdiff.engine.engine import Engine
 
-PLACES = ("forget", "retain", "holdout", "out")  # what is in the files counts, not where they are
-ASKED = ("prompt", "tokenizer")  # settings only where they are given
+# what is in the files counts, not where they are
+LONG = ("", "truncate", "skip")  # "" refuses
+PLACES = ("model", "tokenizer", "forget", "retain", "holdout", "out")
+ASKED = ("prompt", "long")  # settings only where they are given
 JUDGED = ("allow_unknown", "forget_bound", "retain_bound")  # no weight depends on them
 ENGINE = ("device", "precision", "memory", "checkpointing", "compile", "sharding")
 WHERE = (
@@ -49,7 +53,6 @@ class Job(Asking):
     work, FileNotFoundError.
     """
 
-    model: str = field(metadata={"help": "Folder of a model or of a peft adapter, or a hub id."})
     forget: Path = field(
         metadata={"help": 'Rows {"question", "answer"} or {"text"}: JSON lines or an array.'}
     )
@@ -95,6 +98,10 @@ class Job(Asking):
     micro: int | None = field(
         default=None, metadata={"help": "Rows per forward pass: less memory, the same result."}
     )
+    long: str = field(
+        default="",
+        metadata={"help": "Rows longer than the model's context: truncate or skip; else an error."},
+    )
     seed: int = field(default=0, metadata={"help": "Seed of the order of the rows."})
     optimizer: str = field(default="adamw", metadata={"help": "adamw or sgd."})
     dropout: bool = field(default=False, metadata={"help": "Train with the model's own dropout."})
@@ -124,6 +131,12 @@ class Job(Asking):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for path in (self.forget, self.retain, self.holdout):
+            if path is not None:
+                need(path)
+        if str(self.folder) == self.place:
+            raise ValueError(f"--out {self.out} is the model itself: choose another folder")
+        need_out(self.folder)
         for name, least in (
             ("steps", 1),
             ("batch_size", 1),
@@ -149,9 +162,9 @@ class Job(Asking):
                 raise ValueError(
                     f"--{name.replace('_', '-')} is a share from 0 to 1, got {getattr(self, name)}"
                 )
+        if self.long not in LONG:
+            raise ValueError(f"--long takes truncate or skip, not {self.long!r}")
         self._check_adapter()
-        if str(self.folder) == self.place:
-            raise ValueError(f"--out {self.out} is the model itself: choose another folder")
         self.rehearse()
 
     def _check_adapter(self) -> None:
@@ -238,8 +251,8 @@ class Job(Asking):
         return engine
 
     def settings(self, bench: Benchmark) -> dict[str, Any]:
-        """Return all that decides the result. A checkpoint or a finished run of other settings
-        belongs to another run.
+        """Return all that decides the result beside the model. A checkpoint or a finished run of
+        other settings belongs to another run.
         """
         mine = {
             name: value
@@ -252,7 +265,7 @@ class Job(Asking):
             mine["sharded"] = self.engine.sharded
         if self.recipe.key not in methods.METHODS:  # a method of the user: its code counts
             mine["method"] = content_key(content(self.recipe.parts))
-        return mine | {"model": self.place, "rows": bench.fingerprint}
+        return mine | {"rows": bench.fingerprint}
 
 
 def _sgd(groups: Any) -> torch.optim.Optimizer:

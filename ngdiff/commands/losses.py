@@ -39,7 +39,6 @@ from ngdiff.lm.tokens import Example, named
 from ngdiff.methods.loss import RowsLoss, batch_of, start_of
 from ngdiff.methods.objectives import Objective, token_counts
 from ngdiff.methods.recipes import named_objectives
-from ngdiff.store.cache import probe_file
 from ngdiff.store.document import text
 from ngdiff.store.rows import stamp, write_document
 
@@ -66,10 +65,7 @@ def losses(
     rule, start = conventions.convention(convention).training(), start or model
     _enough(dict(zip(names, (forget, retain), strict=True)), rows)
     _alike(model, start)
-    texts = {
-        on: [_encoded(rule, model, row) for row in every[:rows]]
-        for on, every in (("forget", forget), ("retain", retain))
-    }
+    texts = _texts(rule, model, {"forget": forget[:rows], "retain": retain[:rows]})
     texts["pairs"] = [
         text for pair in zip(texts["forget"], texts["retain"], strict=True) for text in pair
     ]
@@ -95,10 +91,7 @@ def command(asked: Comparison) -> None:
     Everything is float32. A value that is not finite is null. Errors: those of `losses`,
     `ngdiff.data.files.read` and `ngdiff.load`, which name the file.
     """
-    json = asked.json
-    if json is not None:
-        probe_file(json)
-    result = _compared(asked)
+    json, result = asked.json, _compared(asked)
     if json is None:
         print(text(result), end="")
         return
@@ -130,6 +123,22 @@ def _compared(asked: Comparison) -> dict[str, Any]:
         "asked": asking(lm, rule),
         "stamp": stamp(config, None, time.perf_counter() - began),
     }
+
+
+def _texts(rule: Convention, model: LM, sets: dict[str, Sequence[Row]]) -> dict[str, list[Example]]:
+    """Return each set as tokens. Errors: ValueError that names all rows that cannot be."""
+    texts: dict[str, list[Example]] = {name: [] for name in sets}
+    faults = []
+    for name, rows in sets.items():
+        for row in rows:
+            try:
+                texts[name].append(_encoded(rule, model, row))
+            except ValueError as error:
+                faults.append(str(error))
+    if faults:
+        more = f"; and {len(faults) - 3} more rows" if len(faults) > 3 else ""
+        raise ValueError("; ".join(faults[:3]) + more)
+    return texts
 
 
 def _encoded(rule: Convention, model: LM, row: Row) -> Encoded:

@@ -17,7 +17,6 @@ class Exam(Asking):
     The questions are put as lm-eval puts them, so `prompt` does not change the number.
     """
 
-    model: str = field(metadata={"help": "Folder of a model or of a peft adapter, or a hub id."})
     json: Path = field(metadata={"help": "The metrics.json to write."})
     data: str = field(
         default=HUB, metadata={"help": "The hub's data set, or a folder with its files."}
@@ -33,11 +32,11 @@ def run(exam: Exam) -> None:
     """Write the metrics.json of a model, for `ngdiff evaluate --mmlu` and `ngdiff score semeval
     --mmlu`; print the accuracy.
     """
+    probe_file(exam.json)
     from ngdiff.engine.device import device_named
     from ngdiff.evaluation.mmlu import mmlu, write
     from ngdiff.lm.model import load
 
-    probe_file(exam.json)
     lm = load(exam.model, device=device_named(exam.device), **exam.asked())
     found = mmlu(lm, exam.data, limit=exam.limit)
     write(found, exam.json.expanduser())

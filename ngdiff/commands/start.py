@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
-from ngdiff.commands.claim import CHECKPOINT, START, read
+from ngdiff.commands.claim import CHECKPOINT, START, Wanted, read
 from ngdiff.commands.doubt import ANYWAY, doubt
 from ngdiff.commands.job import Job
 from ngdiff.commands.outcome import number
 from ngdiff.commands.sample import Measured, measure, placed
+from ngdiff.commands.space import check, space
 from ngdiff.data.benchmark import Benchmark
 from ngdiff.evaluation.forward import loss
 from ngdiff.lm.model import LM
@@ -20,12 +22,16 @@ from ngdiff.store.progress import to_stderr
 from ngdiff.store.rows import write_document
 
 
-def prepare(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> float | None:
+def prepare(
+    job: Job, wanted: Wanted, lm: LM, bench: Benchmark, origin: Path | None
+) -> float | None:
     """Return the forget loss at which the run stops, None for no stop.
 
-    It is saved with what the model knows, so a run that goes on has the same numbers. Errors:
-    ValueError for a model that is broken, or does not know the forget rows.
+    It is saved with what the model knows, so a run that goes on has the same numbers. origin: the
+    folder of the user's model, where it is known. Errors: ValueError for a model that is broken, or
+    does not know the forget rows; FullDiskError for a disk with less room than the run needs.
     """
+    check(job, space(job, lm, origin))
     saved = read(job.work / START) if (job.work / CHECKPOINT).exists() else {}
     print(f"prompt: {shown(lm, bench)}", flush=True)
     if "before" in saved:
@@ -39,8 +45,9 @@ def prepare(job: Job, settings: dict[str, Any], lm: LM, bench: Benchmark) -> flo
         raise ValueError(f"{doubted.text} {ANYWAY}")
     if doubted:
         to_stderr(f"warning: {doubted.text}")
-    found = {"settings": settings, "level": level, "before": before}
-    write_document(job.work / START, found | {"doubt": doubted and asdict(doubted)})
+    found: dict[str, Any] = {"settings": wanted.settings, "model_files": wanted.files}
+    found |= {"level": level, "before": before, "doubt": doubted and asdict(doubted)}
+    write_document(job.work / START, found)
     return level
 
 
@@ -71,7 +78,7 @@ def shown(lm: LM, bench: Benchmark, longest: int = 300) -> str:
     return text if len(text) <= longest else f"{text[:half]} … {text[-half:]}"
 
 
-def plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
+def plan(job: Job, lm: LM, bench: Benchmark, level: float, origin: Path | None) -> str:
     """Return a few lines that say what is going to happen."""
     sizes = [(p.numel(), p.requires_grad) for p in lm.model.parameters()]
     trained, engine = sum(n for n, own in sizes if own), job.engine
@@ -84,7 +91,7 @@ def plan(job: Job, lm: LM, bench: Benchmark, level: float) -> str:
         f"  {trained:,} of {sum(n for n, _ in sizes):,} parameters trained; {where}",
         f"  {len(bench.forget)} forget rows, {len(bench.retain)} retain rows, up to "
         f"{job.batch_size} of each per step; "
-        f"at most {job.steps} steps",
+        f"at most {job.steps} steps; {space(job, lm, origin)}",
         *(
             f"  before, {name}: loss {number(one['loss']):.4g}, {one['verbatim']} of "
             f"{one['rows']} answers said verbatim"

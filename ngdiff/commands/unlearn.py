@@ -25,8 +25,10 @@ from typing import Any
 
 import torch
 
-from ngdiff.commands.claim import CHECKPOINT, claim_folder
-from ngdiff.commands.finish import Trained, finish
+from ngdiff.commands.claim import CHECKPOINT, Wanted, claim_folder, kept
+from ngdiff.commands.finish import Trained, again, finish
+from ngdiff.commands.fitting import fitted
+from ngdiff.commands.identity import model_files
 from ngdiff.commands.job import Job
 from ngdiff.commands.origin import fetched, loaded
 from ngdiff.commands.start import plan, prepare
@@ -39,10 +41,12 @@ from ngdiff.engine.watch import Watch
 from ngdiff.lm.lora import ADAPTER, adapt
 from ngdiff.lm.model import LM
 from ngdiff.methods.problem import LMProblem
+from ngdiff.store.content import content_key
 from ngdiff.store.progress import Progress, to_stderr
 
 # in which the first process loads and measures the model, while the others wait for it
 PATIENCE = timedelta(hours=12)
+INTERRUPTED = 130  # exit status after Ctrl-C, as of a shell
 
 
 def run(job: Job, force: bool = False) -> int:
@@ -51,31 +55,60 @@ def run(job: Job, force: bool = False) -> int:
     Every process of a launch must call. All but the first return 0: a launcher ends the others
     where one fails, and the first still has to tidy up.
 
+    A finished run of the same settings and model is left as it is, and the status is 0. After
+    Ctrl-C it is 130, and what is kept is said.
+
     force: a finished run at `job.out` is replaced when the new one is complete. An interrupted run
     of other settings is dropped. Errors: FileExistsError for an OUT that holds other things or,
     without force, a finished or other run; ValueError for rows that do not fit the model, a model
-    that does not know them, and when memory runs out; those of `ngdiff.load`.
+    that does not know them, and when memory runs out; FullDiskError; those of `ngdiff.load`.
     """
+    try:
+        return _run(job, force)
+    except KeyboardInterrupt:
+        if job.engine.main:
+            to_stderr(kept(job))
+        return INTERRUPTED
+
+
+def _run(job: Job, force: bool) -> int:
     bench, engine = files.benchmark(job.forget, job.retain, job.holdout), job.engine
-    settings = job.settings(bench)
+    found: list[Wanted] = []  # in the first process
     torch.manual_seed(
         job.seed + engine.processes.rank
     )  # of dropout; the order of the rows has its own
     with ExitStack() as held, _explained(job):
         group = _patient(engine)
-        _first(engine, group, lambda: claim_folder(job, settings, force, held))
-        return finish(job, _trained(job, settings, bench, group), bench)
+
+        def claim() -> float:
+            found.append(_wanted(job, bench))
+            return float(claim_folder(job, found[0], force, held))
+
+        if _first(engine, group, claim):
+            return again(job, bench) if engine.main else 0
+        return finish(job, _trained(job, found, bench, group))
 
 
-def _trained(job: Job, settings: dict[str, Any], bench: Benchmark, group: Any) -> Trained:
-    """Load, measure and unlearn the model. Nothing but the result holds it afterwards."""
+def _wanted(job: Job, bench: Benchmark) -> Wanted:
+    """Return what makes this run another one than those of other settings, rows or models."""
+    mine = model_files(job.place, job.tokenizer)
+    return Wanted(job.settings(bench) | {"model": content_key(mine)}, mine)
+
+
+def _trained(job: Job, wanted: list[Wanted], bench: Benchmark, group: Any) -> Trained:
+    """Load, measure and unlearn the model. Nothing but the result holds it afterwards.
+
+    wanted: the run, in the first process.
+    """
     engine, lm = job.engine, _model(job)
+    bench = fitted(bench, lm, job.long, to_stderr if engine.main else lambda text: None)
     origin = fetched(job.place) if engine.main else None
     options: dict[str, Any] = {"micro": job.micro, "dropout": job.dropout, "engine": engine}
+    options["checked"] = True
     problem: Any = LMProblem(bench, lm, batch_size=job.batch_size, **options, in_place=True)
-    level = _first(engine, group, lambda: prepare(job, settings, lm, bench))
+    level = _first(engine, group, lambda: prepare(job, wanted[0], lm, bench, origin))
     if engine.main:
-        print(plan(job, lm, bench, level), flush=True)
+        print(plan(job, lm, bench, level, origin), flush=True)
     with _Bar(job.steps, engine.main) as bar:
         watch = _Watch(bar.say)
         done = unlearn(
@@ -92,7 +125,7 @@ def _trained(job: Job, settings: dict[str, Any], bench: Benchmark, group: Any) -
             watch=watch,
         )
     before = len(done.history) if bar.before is None else bar.before
-    return Trained(done, watch.optimizer, origin, before)
+    return Trained(done, watch.optimizer, origin, before, bench)
 
 
 # --------------------------------------------------------------------------------- before the steps

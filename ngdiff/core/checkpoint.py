@@ -114,6 +114,12 @@ def read(path: Path) -> dict[str, Any] | None:
     return saved
 
 
+def saved_steps(path: Path) -> int:
+    """Return the number of steps behind a checkpoint, which is not checked."""
+    with safe_open(path, framework="pt") as file:
+        return len(json.loads(file.metadata()["run"])["history"])
+
+
 def start(step: UnlearningStep) -> str:
     """The sha256 of the weights that a run starts from, hex.
 

@@ -56,6 +56,11 @@ class Run:
     stopped: str = "steps"
     seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        name = getattr(self.model, "name", type(self.model).__name__)
+        steps = f"{len(self.history)} steps, stopped: {self.stopped}, {self.seconds:.1f} s"
+        return f"<Run of {name}: {steps}>"
+
     def rows(self) -> list[dict[str, Any]]:
         """The history as plain rows."""
         return [dataclasses.asdict(info) for info in self.history]

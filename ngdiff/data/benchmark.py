@@ -94,6 +94,7 @@ class Benchmark:
     pretrain  question/answer rows of the phase before fine-tuning (general knowledge)
     source    JSON-able recipe that `data.load` turns back into this benchmark
     prompt    how a question becomes text
+    places    config name -> where each row was read ("FILE, line 3"), for messages; it may lack any
 
     Raises ValueError, naming config and row, for an empty forget or retain set, a row without
     `question` or `answer`, a perturbed row without wrong answers (or paraphrase), and forget
@@ -107,6 +108,7 @@ class Benchmark:
     pretrain: list[Row] = field(repr=False)
     source: dict[str, Any]
     prompt: Prompt = Prompt()
+    places: Mapping[str, list[str]] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         retain, _ = siblings(self.split)

@@ -12,36 +12,39 @@ import warnings
 from collections import Counter
 from pathlib import Path
 
-from ngdiff.data import forms
+from ngdiff.data import forms, overlap
 from ngdiff.data.benchmark import Benchmark, Row
 from ngdiff.data.forms import SHAPE
 from ngdiff.data.sources import filled, records
+from ngdiff.store.progress import Progress, to_stderr
+
+MANY = 20_000  # rows of a file whose reading is shown
 
 
 def benchmark(forget: Path, retain: Path, holdout: Path | None = None) -> Benchmark:
     """The rows of the files, under the split "forget".
 
-    holdout: rows the model was never trained on. Errors: those of `read`. ValueError for a row that
-    is to be forgotten and kept. ValueError for a hold-out row that is one of the others, since the
-    loss on it would not be that on unseen rows.
+    holdout: rows the model was never trained on. Errors: those of `read` and of
+    `ngdiff.data.overlap.check`.
     """
     files = {"forget": forget, "retain": retain} | ({"holdout": holdout} if holdout else {})
-    rows = {name: read(path) for name, path in files.items()}
-    seen = {
-        tuple(row.items()): (name, i)
-        for name in ("retain", "forget")
-        for i, row in enumerate(rows[name])
-    }
-    for i, row in enumerate(rows.get("holdout", [])):
-        if found := seen.get(tuple(row.items())):
-            name, j = found
-            raise ValueError(
-                f"{holdout}, row {i}: it is row {j} of {files[name]} "
-                f"({(row['question'] or row['answer'])[:80]!r}), and "
-                "hold-out rows must be ones the model was never trained on: remove it"
-            )
+    found = {name: placed(path) for name, path in files.items()}
+    rows = {name: one for name, (one, _) in found.items()}
+    places = {name: where for name, (_, where) in found.items()}
+    overlap.check(rows, places)
     source = {"name": "files"} | {name: str(path) for name, path in files.items()}
-    return Benchmark("files", "forget", rows, [], source)
+    return Benchmark("files", "forget", rows, [], source, places=places)
+
+
+def need(path: Path) -> Path:
+    """Return a path of rows without `~`, where there is something.
+
+    Error: FileNotFoundError. It reads nothing, so it may come before all that takes time.
+    """
+    path = Path(path).expanduser()
+    if not path.exists():
+        raise FileNotFoundError(f"no file {path}: rows are JSON lines or a JSON array; {SHAPE}")
+    return path
 
 
 def read(path: Path) -> list[Row]:
@@ -52,18 +55,27 @@ def read(path: Path) -> list[Row]:
     Errors: FileNotFoundError; ValueError with file, line and what is wrong (not UTF-8, cut short,
     no object, a missing or empty text, …), and for a file without rows.
     """
-    path = Path(path).expanduser()
-    if not path.exists():
-        raise FileNotFoundError(f"no file {path}: rows are JSON lines or a JSON array; {SHAPE}")
+    return placed(path)[0]
+
+
+def placed(path: Path) -> tuple[list[Row], list[str]]:
+    """Return the rows as `read` does, and the place of each: "FILE, line 3"."""
+    path = need(path)
     unused: Counter[str] = Counter()
-    rows = []
-    for where, value in filled(records(path), forms.blank, f"{path}"):
-        row, others = forms.row(value, where)
-        rows.append(row)
-        unused.update(dict.fromkeys(others, 1))
+    rows, places = [], []
+    found = filled(records(path), forms.blank, f"{path}")
+    say = to_stderr if len(found) >= MANY else lambda text: None
+    with Progress(f"rows of {path.name}", len(found), say) as bar:
+        for n, (where, value) in enumerate(found, start=1):
+            row, others = forms.row(value, where)
+            rows.append(row)
+            places.append(where)
+            unused.update(dict.fromkeys(others, 1))
+            if not n % MANY or n == len(found):
+                bar(n)
     if not rows:
         raise ValueError(f"{path} holds no rows: {SHAPE}")
     if unused:
         named = ", ".join(f"{key or 'a column without a name'} ({n})" for key, n in unused.items())
-        warnings.warn(f"{path}: not used, with the number of rows: {named}", stacklevel=2)
-    return rows
+        warnings.warn(f"{path}: not used, with the number of rows: {named}", stacklevel=3)
+    return rows, places

@@ -7,7 +7,6 @@ One reader for every loader. What a row must hold is its loader's business.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Callable, Iterator
@@ -18,7 +17,7 @@ from typing import Any
 
 from ngdiff.data import tables
 from ngdiff.data.tables import Found
-from ngdiff.store.textfile import text_of
+from ngdiff.store.textfile import content_of, decoded, parsed
 
 PLAIN = (".json", ".jsonl", ".parquet", ".arrow", ".csv", ".tsv")
 KINDS = (*PLAIN, *(f"{kind}.gz" for kind in PLAIN))  # how a file of rows ends
@@ -29,6 +28,9 @@ BETWEEN = re.compile(r"[\s,]*")  # elements of an array
 
 def records(path: Path) -> Found:
     """(where, value) of every row of a file or folder; where is "FILE, line 3", or "FILE, row 3".
+
+    A pipe is read like a file, once. Of a csv pipe, which has no name to know it by, the first line
+    tells.
 
     A file of JSON is JSON lines, one array of rows, or one object that holds the rows (under one
     key, or column by column). Parquet and Arrow files are known by their first bytes, csv by its
@@ -44,12 +46,12 @@ def records(path: Path) -> Found:
         if found is None:
             found = [row for shard in tables.shards(path) for row in records(shard)]
         return found
-    if (found := tables.binary(path)) is not None:
+    raw = content_of(path)
+    if (found := tables.binary(raw, path)) is not None:
         return found
-    text = text_of(path)
-    kind = path.name.removesuffix(".gz").rpartition(".")[2]
-    if kind in DELIMITERS and text.lstrip()[:1] not in ("{", "["):
-        return tables.separated(text, path, DELIMITERS[kind])
+    text = decoded(raw, path)
+    if delimiter := _delimiter(text, path):
+        return tables.separated(text, path, delimiter)
     if text.lstrip().startswith("["):
         return list(_array(text, path))
     try:
@@ -61,10 +63,25 @@ def records(path: Path) -> Found:
         return _inside(whole, path)
 
 
+def _delimiter(text: str, path: Path) -> str:
+    """Return what stands between the cells of a csv file; "" for a file of another kind.
+
+    Spreadsheets of many countries write semicolons.
+    """
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if text.lstrip()[:1] in ("{", "[") or (kind not in DELIMITERS and path.is_file()):
+        return ""
+    header = text.lstrip().partition("\n")[0]
+    usual = DELIMITERS.get(kind, ",")
+    return next(
+        (mark for mark in (usual, ",", ";", "\t") if mark in header), DELIMITERS.get(kind, "")
+    )
+
+
 def _object(text: str) -> dict[str, Any] | None:
     """Return the one JSON object that a text is, None where it is something else."""
     try:
-        found = json.loads(text)
+        found = parsed(text)
     except JSONDecodeError:
         return None
     return found if isinstance(found, dict) else None
@@ -97,7 +114,7 @@ def _each_line(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(text.split("\n"), start=1):
         if line.strip():
             try:
-                yield f"{path}, line {number}", json.loads(line)
+                yield f"{path}, line {number}", parsed(line)
             except JSONDecodeError as error:
                 cut = (
                     "it is cut short, or "
@@ -111,7 +128,7 @@ def _each_line(text: str, path: Path) -> Iterator[tuple[str, Any]]:
 
 def _array(text: str, path: Path) -> Iterator[tuple[str, Any]]:
     try:
-        whole = json.loads(text)
+        whole = parsed(text)
     except JSONDecodeError as error:
         why = f"not JSON ({error.msg}): the array is damaged or cut short"
         raise ValueError(f"{path}, line {error.lineno}: {why}") from error

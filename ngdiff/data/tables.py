@@ -26,20 +26,19 @@ SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(-[0-9a-f]+)?")
 KINDS = ("parquet", "arrow", "jsonl", "json", "csv", "tsv")
 
 
-def binary(path: Path) -> Found | None:
+def binary(raw: bytes, path: Path) -> Found | None:
     """Return the rows of a parquet or Arrow file, None for a file of another kind.
 
-    Error: ValueError for a damaged one.
+    raw: its bytes. Error: ValueError for a damaged one.
     """
-    import pyarrow
-
-    raw = content_of(path)
     named = path.suffix.removeprefix(".")
     kind = "parquet" if raw.startswith(PARQUET) or named == "parquet" else ""
     if not kind and (raw.startswith((ARROW, STREAM)) or named == "arrow"):
         kind = "Arrow"
     if not kind:
         return None
+    import pyarrow  # here and not above: few files need it
+
     try:
         table = _parquet(raw) if kind == "parquet" else _arrow(raw)
     except (pyarrow.ArrowException, OSError) as error:
@@ -116,6 +115,8 @@ def saved(folder: Path) -> Found | None:
     """
     if (folder / SPLITS).is_file():
         names = sorted(path.name for path in folder.iterdir() if (path / SAVED).is_file())
+        if len(names) == 1:
+            return saved(folder / names[0])
         raise ValueError(
             f"{folder} holds the splits {', '.join(names) or 'none'}: give the folder of one, "
             f"such as {folder / (names or ['train'])[0]}"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ngdiff.methods.objectives import Objective
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Encoded(Example):
     """A row as tokens: `input_ids`, `labels`, and `given`, the tokens that generation starts
     from.

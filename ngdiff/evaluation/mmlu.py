@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ngdiff.store.cache import atomic_write
-from ngdiff.store.textfile import text_of
+from ngdiff.store.textfile import parsed, text_of
 
 if TYPE_CHECKING:
     from ngdiff.lm.model import LM
@@ -120,7 +120,7 @@ def read(path: Path) -> float:
         raise FileNotFoundError(f"no file {path}: --mmlu takes the metrics.json of an MMLU run")
     written = text_of(Path(path))
     try:
-        value = json.loads(written)["average_acc"]
+        value = parsed(written)["average_acc"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} holds no average_acc ({error!r}): --mmlu takes the metrics.json of an MMLU run"

@@ -4,7 +4,6 @@ evaluated.
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Sequence
@@ -14,9 +13,12 @@ from typing import Any
 
 from ngdiff.store.progress import Say, to_stderr
 from ngdiff.store.rows import write_document
-from ngdiff.store.textfile import text_of
+from ngdiff.store.textfile import parsed, text_of
 
 INFINITE = "infinite"  # JSON has no infinity: ±∞ is written as {"infinite": ±1}
+
+
+FIRST = 4  # metrics that a repr shows
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,13 @@ class Report:
     metrics: dict[str, float]
     items: dict[str, dict[int, Any]] = field(repr=False, default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """The first few metrics; items and meta would fill pages."""
+        shown = [f"{name} {value:.4g}" for name, value in self.metrics.items()][:FIRST]
+        more = len(self.metrics) - len(shown)
+        rest = f", and {more} more" if more else ""
+        return f"<Report of {self.meta.get('model')}: {', '.join(shown)}{rest}>"
 
     @classmethod
     def of(
@@ -56,7 +65,7 @@ class Report:
     def from_json(cls, path: str | Path) -> Report:
         """The inverse of `to_json`; ValueError names a file that is no report."""
         try:
-            content = json.loads(text_of(Path(path)), object_hook=_revive)
+            content = parsed(text_of(Path(path)), object_hook=_revive)
             items = {
                 name: {int(i): v for i, v in rows.items()}
                 for name, rows in content["items"].items()

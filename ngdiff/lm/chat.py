@@ -12,12 +12,12 @@ from __future__ import annotations
 from datetime import date
 from functools import lru_cache
 
-from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from ngdiff import zoo
 from ngdiff.data.benchmark import Prompt, form_of
 
+INSTEAD = "give the prompt (--prompt 'Question: {question}\\nAnswer: ')"
 SYSTEM = {"role": "system", "content": "You are a helpful assistant."}
 DATE = date(2025, 4, 10)
 OTHER = date(2021, 11, 23)  # differs from DATE in each field
@@ -56,11 +56,12 @@ def render(
     """Return the chat template's text: system message, user turn, then the answer's turn.
 
     Without an answer, it ends where the answer would begin. system: False leaves that message out.
-    Raises ValueError where the template refuses.
+    Raises ValueError where the template refuses. It is a stranger's program, so it may fail with
+    any error.
     """
     turns = [{"role": "user", "content": question}]
     turns += [] if answer is None else [{"role": "assistant", "content": answer}]
-    template = tokenizer.get_chat_template()
+    template = template_of(tokenizer)
     options = {
         "tokenize": False,
         "add_generation_prompt": answer is None,
@@ -71,15 +72,29 @@ def render(
     if system:
         try:
             return tokenizer.apply_chat_template([SYSTEM, *turns], **options)
-        except TemplateError:  # this template knows no system turn
+        except Exception:  # this template knows no system turn
             pass
     try:
         return tokenizer.apply_chat_template(turns, **options)
-    except TemplateError as error:
+    except Exception as error:
+        why = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(
-            f"the chat template of the tokenizer refuses a question ({error}): give the prompt "
-            "(--prompt 'Question: {question}\\nAnswer: ')"
+            f"the chat template of the tokenizer refuses a question ({why}): {INSTEAD}"
         ) from error
+
+
+def template_of(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Return the chat template. Raises ValueError where there is none, or none to choose."""
+    try:
+        template = tokenizer.get_chat_template()
+        if not isinstance(template, str):
+            raise ValueError(f"it is no text but {type(template).__name__}")
+    except ValueError as error:
+        why = str(error).splitlines()[0]
+        raise ValueError(
+            f"the chat template of the tokenizer cannot be used ({why}): {INSTEAD}"
+        ) from error
+    return template
 
 
 def chat_prompt(tokenizer: PreTrainedTokenizerBase, system: bool = True) -> Prompt:
@@ -90,7 +105,7 @@ def chat_prompt(tokenizer: PreTrainedTokenizerBase, system: bool = True) -> Prom
     template's end of turn. The tokenizer is left as it is. system: False leaves the system message
     out. Raises ValueError for a template that does not write question and answer once each.
     """
-    key = (tokenizer.get_chat_template(), tokenizer.bos_token, tokenizer.eos_token)
+    key = (template_of(tokenizer), tokenizer.bos_token, tokenizer.eos_token)
     return _chat_prompt(tokenizer, key, system)
 
 
@@ -100,7 +115,7 @@ def _chat_prompt(tokenizer: PreTrainedTokenizerBase, key: tuple[str, ...], syste
     if (whole.count(QUESTION), whole.count(ANSWER)) != (1, 1):
         raise ValueError(
             "the chat template of the tokenizer does not write question and answer once each: "
-            "give the prompt (--prompt 'Question: {question}\\nAnswer: ')"
+            f"{INSTEAD}"
         )
     start, rest = whole.split(QUESTION)
     between, after = rest.split(ANSWER)

@@ -6,7 +6,6 @@ With the adapter off it is the start of unlearning.
 from __future__ import annotations
 
 import contextlib
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from torch import nn
 
 from ngdiff.core.probe import evaluating
 from ngdiff.core.stepsize import EPS
+from ngdiff.store.textfile import parsed, text_of
 
 ADAPTER = "adapter_config.json"  # the file that makes a folder one of peft's
 
@@ -115,8 +115,11 @@ def base_of(folder: Path) -> str:
 
     Errors: ValueError where the folder does not name one.
     """
-    config = json.loads((folder / ADAPTER).read_text("utf-8"))
-    if not (base := config.get("base_model_name_or_path")):
+    try:
+        base = parsed(text_of(folder / ADAPTER)).get("base_model_name_or_path")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{folder / ADAPTER} is damaged ({error}): get it again") from error
+    if not base or not isinstance(base, str):
         raise ValueError(
             f"{folder / ADAPTER} names no base model: add its folder or hub id as "
             "base_model_name_or_path"

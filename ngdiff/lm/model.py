@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.utils import logging
 
 from ngdiff import zoo
 from ngdiff.core.processes import whole_state
@@ -30,15 +31,18 @@ from ngdiff.lm.vocabulary import guard
 from ngdiff.store import document
 from ngdiff.store.cache import atomic_folder, probe_writable
 from ngdiff.store.progress import to_stderr
+from ngdiff.store.textfile import parsed, text_of
 
 CARD = "ngdiff.json"  # beside the weights: name and prompt of the model
 
 
-@dataclass
+@dataclass(repr=False)
 class LM:
     """A causal language model with its tokenizer and prompt.
 
-    `path` is the folder it was loaded from or saved to, None for one that lives in memory only.
+    path    the folder it was loaded from or saved to, None for one that lives in memory only
+    cut     a row that is longer than the context loses its end; else it is an error
+    limit   another context than the model states; 0 is none
     """
 
     model: PreTrainedModel
@@ -46,6 +50,8 @@ class LM:
     prompt: Prompt
     name: str
     path: Path | None = None
+    cut: bool = False
+    limit: int | None = None
 
     def copy(self, name: str | None = None, share: bool = True) -> LM:
         """Return an independent model with the same tokenizer, not yet saved anywhere. Tied weights
@@ -53,7 +59,13 @@ class LM:
         round them.
         """
         frozen = {id(p): p for p in self.model.parameters() if share and not p.requires_grad}
-        return LM(copy.deepcopy(self.model, frozen), self.tokenizer, self.prompt, name or self.name)
+        model = copy.deepcopy(self.model, frozen)
+        return replace(self, model=model, name=name or self.name, path=None)
+
+    def __repr__(self) -> str:
+        place = "in memory" if self.path is None else str(self.path)
+        size = sum(p.numel() for p in self.model.parameters())
+        return f"<LM {self.name!r}, {type(self.model).__name__}, {size:,} parameters, {place}>"
 
     @property
     def adapted(self) -> bool:
@@ -71,6 +83,8 @@ class LM:
     @property
     def context(self) -> int | None:
         """Longest sequence in tokens, None where the model states no limit."""
+        if self.limit is not None:
+            return self.limit or None
         return getattr(self.model.config, "max_position_embeddings", None)
 
     @property
@@ -88,9 +102,12 @@ class LM:
 
         Without a question the answer is a document: it stands alone, and all of it is learned.
         """
-        return encode(
-            self.tokenizer, self.prompt if question else BARE, question, answer, self.context
-        )
+        prompt = self.prompt if question else BARE
+        return encode(self.tokenizer, prompt, question, answer, self.context, self.cut)
+
+    def text(self, question: str, answer: str) -> str:
+        """Return one row as the text that is encoded."""
+        return (self.prompt if question else BARE).text(question) + answer
 
 
 def load(
@@ -120,7 +137,8 @@ def load(
     trust = {"trust_remote_code": trust_remote_code}
     model = _weights(base, getattr(torch, dtype), **trust)
     if base is not path_or_id:
-        model = put_on(model, folder)
+        with _whole("adapter", folder):
+            model = put_on(model, folder)
     own = _tokenizer(tokenizer, folder, str(base), trust_remote_code)
     name, saved = Path(path_or_id).name, None
     for place in (Path(base).expanduser(), folder):  # what an adapter's folder says counts more
@@ -154,30 +172,80 @@ def _tokenizer(
     elif not given and not Path(base).expanduser().is_dir():
         place = zoo.tokenizer_of(base)
     found = files_of(str(place))
-    return fetch(AutoTokenizer.from_pretrained, place, trust_remote_code, files=found)
+    with _whole("tokenizer", place):
+        return fetch(AutoTokenizer.from_pretrained, place, trust_remote_code, files=found)
 
 
 def _weights(base: str | Path, dtype: torch.dtype, trust_remote_code: bool) -> Any:
-    """The model without its tokenizer and adapter. Errors: ValueError where a tensor is missing."""
-    model, info = fetch(
-        AutoModelForCausalLM.from_pretrained,
-        base,
-        trust_remote_code=trust_remote_code,
-        dtype=dtype,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
+    """The model without its tokenizer and adapter.
+
+    Tensors of the files that it has no place for are named. Errors: ValueError where a tensor is
+    missing, or has another shape than the configuration says.
+    """
+    with _whole("model", base), _without_table():
+        model, info = fetch(
+            AutoModelForCausalLM.from_pretrained,
+            base,
+            trust_remote_code=trust_remote_code,
+            dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are named below
+        )
+    if other := sorted(info["mismatched_keys"]):
+        name, stored, wanted = other[0]
+        raise ValueError(
+            f"{base}: weights and config.json do not fit: {len(other)} tensors have another shape, "
+            f"such as {name}: {tuple(stored)} in the file, {tuple(wanted)} by the configuration"
+        )
     if lost := sorted(info["missing_keys"]):
         raise ValueError(
             f"{base} is no whole model: {len(lost)} tensors are missing ({lost[0]}, …)"
         )
+    if spare := sorted(info["unexpected_keys"]):
+        to_stderr(
+            f"warning: {base}: {len(spare)} tensors of the files are not used, because config.json "
+            f"has no place for them (first: {spare[0]})"
+        )
+    ends = getattr(model.generation_config, "eos_token_id", None)
+    if not all(isinstance(end, int) for end in (ends if isinstance(ends, list) else [ends or 0])):
+        raise ValueError(
+            f"{base}: eos_token_id of generation_config.json is {ends!r}: it takes the number of a "
+            "token, or a list of numbers"
+        )
     return model
+
+
+@contextlib.contextmanager
+def _without_table() -> Iterator[None]:
+    """Load without the table that transformers prints of tensors; `_weights` says what matters."""
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+
+
+@contextlib.contextmanager
+def _whole(what: str, place: str | Path) -> Iterator[None]:
+    """Turn any error of a library about a stranger's files into one that names the place.
+
+    Those that say enough pass, and so does memory that runs out.
+    """
+    try:
+        yield
+    except (OSError, ValueError, ImportError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        why = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+        raise ValueError(f"the {what} in {place} cannot be loaded ({why})") from error
 
 
 def _card(path: Path) -> tuple[str, Prompt | None]:
     """(name, prompt) of what `save` put beside the weights. Errors: ValueError naming the file."""
     try:
-        card = json.loads(path.read_text("utf-8"))
+        card = parsed(text_of(path))
         prompt = Prompt(**card["prompt"]) if "prompt" in card else None
         return card.get("name", path.parent.name), prompt
     except (ValueError, TypeError, AttributeError) as error:

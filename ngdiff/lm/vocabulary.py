@@ -26,6 +26,13 @@ class Known:
             )
 
 
+def beyond(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Return the tokens that a tokenizer has, and for which a model has no row of its embedding."""
+    embedding: Any = model.get_input_embeddings()
+    rows = embedding.weight.shape[0]
+    return [str(token) for i, token in tokenizer.added_tokens_decoder.items() if i >= rows]
+
+
 def guard(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
     """Watch a model's embedding, where the tokenizer has tokens beyond its rows."""
     embedding: Any = model.get_input_embeddings()

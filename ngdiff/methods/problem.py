@@ -22,9 +22,10 @@ from ngdiff.methods.loss import RowsLoss, batch_of, mean_of
 from ngdiff.methods.objectives import CE, Objective, token_counts
 from ngdiff.methods.refusals import refusal
 from ngdiff.methods.start import Starts, bytes_of, keeps, said
+from ngdiff.methods.texts import Texts
 
 if TYPE_CHECKING:
-    from ngdiff.data.benchmark import Benchmark, Row
+    from ngdiff.data.benchmark import Benchmark
     from ngdiff.lm.model import LM
 
 SET = 1024  # forget rows that `forget_loss` takes at most
@@ -38,7 +39,8 @@ class LMProblem:
     AdamW(0.9, 0.999) with weight decay 0.01. A step-size rule overrides it. dropout: train with the
     model's own dropout. A probe has none, so it must evaluate the loss at 0 anew.
     engine: where it computes (`ngdiff.engine`). in_place: the target itself is unlearned, no copy
-    of it is made, unless the objectives need it as it was.
+    of it is made, unless the objectives need it as it was. checked: no row is longer than its
+    context.
 
     The target is the *start* of KL, NPO, DPO, UNDIAL and RMU. What they need from it is computed
     once a row and stored. Where that is too much, it is computed for each batch anew
@@ -62,6 +64,7 @@ class LMProblem:
         dropout: bool = False,
         engine: Engine | None = None,
         in_place: bool = False,
+        checked: bool = False,
     ) -> None:
         if batch_size < 1 or (micro is not None and micro < 1):
             raise ValueError(
@@ -70,13 +73,15 @@ class LMProblem:
         self.bench, self.target, self.dropout, self.in_place = bench, target, dropout, in_place
         self.batch_size, self.micro, self.lr = batch_size, micro, lr
         self.engine = engine or Engine()
-        self.forget, self.retain = self._encode(bench.forget), self._encode(bench.retain)
+        self.forget, self.retain = (
+            Texts(target, rows, checked) for rows in (bench.forget, bench.retain)
+        )
         self.model, self.method, self.seed = target, recipes.ngdiff, 0
         # what is called: the model, or what several processes wrap it in
         self.module: torch.nn.Module = target.model
         self._low: dict[Tensor, Tensor] = {}
         self._set: list[list[RowsLoss]] = []  # all forget rows, for `forget_loss`
-        self.refusals: list[Example] = []  # to the forget rows, where the method pairs them
+        self.refusals: Sequence[Example] = []  # to the forget rows, where the method pairs them
         self._starts = Starts()
         self._said = {False: 0, True: 0}  # bytes that the start says of the retain and forget rows
 
@@ -95,7 +100,7 @@ class LMProblem:
             bound.refusals = self._refusals()
         for forget, objective in bound._objectives:
             rows = range(len(self.forget if forget else self.retain))
-            texts = bound._texts(objective, rows, forget)
+            texts = bound._texts(objective, rows if objective.start else (), forget)
             bound._said[forget] = bytes_of(objective, texts, self.target.model.config)
         adapted = self.target.adapted
         starts = bound.method.retain.start or bound.method.forget.start
@@ -211,19 +216,15 @@ class LMProblem:
             self._set = [self._phase(CE(), rows[i : i + self.batch_size], True) for i in cuts]
         return mean_of(self._set, self.module, self.engine.processes)
 
-    def _encode(self, rows: Sequence[Row]) -> list[Example]:
-        return [self.target.encode(row["question"], row["answer"]) for row in rows]
-
-    def _refusals(self) -> list[Example]:
+    def _refusals(self) -> Texts:
         rows = self.bench.forget
         if bare := [i for i, row in enumerate(rows) if not row["question"]]:
             raise ValueError(
                 f"forget row {bare[0]} is a document, and a refusal answers a question: pairs "
                 "with refusals (DPO) need rows with a question"
             )
-        return self._encode(
-            [{"question": row["question"], "answer": refusal(row["question"])} for row in rows]
-        )
+        asked = [row["question"] for row in rows]
+        return Texts(self.target, [{"question": q, "answer": refusal(q)} for q in asked])
 
     def _texts(self, objective: Objective, chosen: Sequence[int], forget: bool) -> list[Example]:
         """Return what goes into a batch for these rows: a text each, of pairs the answer and its

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ngdiff.store.document import shown
-from ngdiff.store.textfile import text_of
+from ngdiff.store.textfile import parsed, text_of
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -21,7 +21,7 @@ def read(path: Path) -> dict[str, Any]:
     """
     try:
         written = text_of(path)
-        document = json.loads(written)
+        document = parsed(written)
     except json.JSONDecodeError as error:
         begun = written.lstrip()[:1] in ("{", "[")
         end = "the file is damaged or cut short" if begun else "this command takes a JSON file"

@@ -24,7 +24,7 @@ from ngdiff.evaluation.conventions import convention
 from ngdiff.evaluation.muse_score import mean, rouge_f1
 from ngdiff.score import documents
 from ngdiff.store.document import shown
-from ngdiff.store.textfile import text_of
+from ngdiff.store.textfile import parsed, text_of
 
 UNDECIDED = "knowmem"  # of which set is not said
 TEXTS = {  # folder -> list of our form
@@ -81,7 +81,7 @@ def _first(folder: Path, names: tuple[str, ...]) -> Path | None:
 
 def _json(path: Path) -> Any:
     try:
-        return json.loads(text_of(path))
+        return parsed(text_of(path))
     except json.JSONDecodeError as error:
         why = f"not JSON ({error.msg}): the file is damaged or cut short"
         raise ValueError(f"{path}, line {error.lineno}: {why}") from error

@@ -29,6 +29,7 @@ log = logging.getLogger("ngdiff")
 MANIFEST = "manifest.json"
 CACHE = "set the environment variable NGDIFF_CACHE to a folder you can write"
 ELSEWHERE = "choose another output folder"
+SPARE = len("." + "." + "0123456789abcdef" * 2 + ".old.tmp")  # what a temporary name has more
 REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
 
 
@@ -83,12 +84,29 @@ def probe_writable(folder: Path, advice: str = ELSEWHERE) -> None:
         raise PermissionError(f"cannot write to {folder} ({error.strerror}): {advice}") from error
 
 
+def probe_name(path: Path, spare: int = SPARE) -> None:
+    """Make sure that a name is short enough for its system, and for temporary names made of it.
+
+    spare: bytes that those have more. Raises OSError with the number of bytes that there may be.
+    """
+    folder = path.parent
+    while not folder.is_dir() and folder != folder.parent:
+        folder = folder.parent
+    most, size = os.pathconf(folder, "PC_NAME_MAX") - spare, len(os.fsencode(path.name))
+    if size > most:
+        raise OSError(
+            f"the name {path.name[:30]}… has {size} bytes, and it may have {most} here: choose a "
+            "shorter one"
+        )
+
+
 def probe_file(path: Path) -> Path:
     """Make sure that a file can be written (`probe_writable`) and return its absolute path.
 
-    Raises IsADirectoryError where a folder is in its place.
+    Raises IsADirectoryError where a folder is in its place, OSError for a name that is too long.
     """
     path = Path(path).expanduser().absolute()
+    probe_name(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder: give the name of a file in it")
     probe_writable(path.parent)

@@ -59,6 +59,12 @@ def changed(folder: Path, digests: Mapping[str, str | None]) -> str | None:
     )
 
 
+def digests(folder: Path) -> dict[str, str | None]:
+    """Return the sha256 of every file below a folder, by its path there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
+
+
 def sha256(path: Path) -> str | None:
     """The sha256 of a file's bytes in hex digits; None where there is no file."""
     if not path.is_file():

@@ -6,9 +6,10 @@ Nobody can clean up after SIGKILL, so each process watches the one above it:
 
     end_with(parent)                                   in a process that `parent` started
     end_after(multiprocessing.parent_process().join)   in a worker of a pool
+    guard()                                            in a process that leads a group
 
-A kernel leads a process group of its own, which holds everything that its notebook started. It ends
-that group with itself. All of this is POSIX, so it holds on Linux and macOS.
+A kernel leads a process group of its own, which holds everything that its notebook started. The
+group ends with it. All of this is POSIX, so it holds on Linux and macOS.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from collections.abc import Callable
 from threading import Thread
 
 PAUSE = 0.2  # seconds between two looks at the parent
+GRACE = 1.0  # seconds that a group has to end by itself
 
 
 def end_with(parent: int) -> None:
@@ -35,6 +37,27 @@ def end_with(parent: int) -> None:
             time.sleep(PAUSE)
 
     end_after(wait)
+
+
+def guard() -> None:
+    """Fork a small process that ends this one's group when this one is gone, however that comes.
+
+    A kernel that runs out of memory is killed by the system, and can end nothing itself. Call it
+    first, before threads start.
+    """
+    leader = os.getpid()
+    if os.getpgrp() != leader or os.fork():
+        return
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # those of the group
+            signal.signal(number, signal.SIG_IGN)
+        while os.getppid() == leader:
+            time.sleep(PAUSE)
+        os.killpg(leader, signal.SIGTERM)
+        time.sleep(GRACE)
+        os.killpg(leader, signal.SIGKILL)  # and this process with it
+    finally:
+        os._exit(1)
 
 
 def end_after(wait: Callable[[], object]) -> None:

@@ -7,8 +7,11 @@ error names the kind, by its first bytes, and says what to do.
 from __future__ import annotations
 
 import gzip
+import json
 import zlib
+from json import JSONDecodeError
 from pathlib import Path
+from typing import Any
 
 GZIP = b"\x1f\x8b"
 POINTER = b"version https://git-lfs.github.com/spec/"
@@ -19,10 +22,10 @@ PACKED = {b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zXZ": "xz", b"PK\x03\x04": "zip", 
 def content_of(path: Path) -> bytes:
     """Return a file's bytes, unpacked where gzip packed them.
 
-    Errors: FileNotFoundError; ValueError naming the file for a pointer of git-lfs, a damaged gzip
-    file, and a file that another program packed.
+    A pipe is read as a file is, and only once. Errors: FileNotFoundError; ValueError naming the
+    file for a pointer of git-lfs, a damaged gzip file, and a file that another program packed.
     """
-    if not path.is_file():
+    if not path.exists() or path.is_dir():
         raise FileNotFoundError(f"no file {path}")
     raw = path.read_bytes()
     if raw.startswith(GZIP):
@@ -42,11 +45,15 @@ def content_of(path: Path) -> bytes:
 
 
 def text_of(path: Path) -> str:
-    """Return a file's text, without its byte-order mark.
+    """Return a file's text (`decoded`). Errors: those of `content_of` too."""
+    return decoded(content_of(path), path)
 
-    Errors: those of `content_of`; ValueError with file and line for what is not UTF-8.
+
+def decoded(raw: bytes, path: Path) -> str:
+    """Return the text of a file's bytes, without its byte-order mark.
+
+    Error: ValueError with file and line for what is not UTF-8.
     """
-    raw = content_of(path)
     for mark in sorted(UTF16, key=len, reverse=True):
         if raw.startswith(mark):
             code = UTF16[mark]
@@ -61,3 +68,19 @@ def text_of(path: Path) -> str:
         raise ValueError(
             f"{path}, line {line}: not UTF-8 (byte {raw[error.start]:#04x}): save the file as UTF-8"
         ) from error
+
+
+def parsed(text: str, **options: Any) -> Any:
+    """Return the value of a JSON text; options as of `json.loads`.
+
+    Errors: JSONDecodeError, also for what Python cannot hold: brackets in brackets by the thousand,
+    and whole numbers of thousands of digits.
+    """
+    try:
+        return json.loads(text, **options)
+    except JSONDecodeError:
+        raise
+    except RecursionError as error:
+        raise JSONDecodeError("objects or lists nested too deeply", text, 0) from error
+    except ValueError as error:
+        raise JSONDecodeError("a number of too many digits", text, 0) from error

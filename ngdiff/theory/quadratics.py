@@ -11,6 +11,7 @@ closed forms are exact, in float64.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -50,6 +51,14 @@ class Pair:
                 "(unbounded)"
             )
         self.model = self.start.clone().requires_grad_()
+
+    def __repr__(self) -> str:
+        """A digest stands for the numbers, so pairs of other numbers have other reprs."""
+        seen = hashlib.sha256()
+        for x in (self.A, self.B, self.r, self.f, self.start):
+            seen.update(repr((x.dtype, x.tolist())).encode())
+        rest = f"R_0={self.R_0}, F_0={self.F_0}, lr={self.lr}"
+        return f"<Pair n={len(self.r)}, {self.family}, {rest}, {seen.hexdigest()[:12]}>"
 
     @property
     def sign(self) -> float:

@@ -19,7 +19,7 @@ import pytest
 from ngdiff.book.reproduce import reproduce
 from ngdiff.store.code import HOME
 from ngdiff.store.rows import read_rows
-from tests.helpers.processes import VARIABLE, commands, none_left, wait_for
+from tests.helpers.processes import VARIABLE, commands, marked, none_left, wait_for
 from tests.helpers.toy_checkout import WRITE, add
 
 BODY = """# %%
@@ -37,7 +37,15 @@ if not (here / "go").exists():
 
 """
 RUN = "from ngdiff.book.reproduce import reproduce; reproduce()"
-POINTS = ("papermill", "kernel", "works")  # where it is killed
+# the signal, the process that gets it (or the whole group), and how far the notebook is
+KILLS_AT = [
+    ("SIGKILL", "reproduce", "papermill"),
+    ("SIGKILL", "reproduce", "kernel"),
+    *((name, "reproduce", "works") for name in ("SIGKILL", "SIGTERM", "SIGHUP", "SIGINT")),
+    *((name, "group", "works") for name in ("SIGTERM", "SIGHUP", "SIGINT")),
+    ("SIGTERM", "execute", "works"),
+    ("SIGKILL", "kernel", "works"),  # as the system does where memory runs out
+]
 
 
 def copy(source: Path, to: Path) -> None:
@@ -53,34 +61,53 @@ def reached(point: str, folder: Path) -> bool:
     return (folder / point).exists()
 
 
+def part_of(folder: Path, process: subprocess.Popen, which: str) -> int:
+    """Return the id of a process of a reproduction."""
+    if which in ("reproduce", "group"):
+        return process.pid
+    mine = marked(str(folder))
+    return next(p.pid for p in mine if f"ngdiff.book.{which}" in " ".join(p.cmdline()))
+
+
 def test_a_killed_reproduction_leaves_no_process_and_nothing_that_looks_done(
     repo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add(repo, "00_a", BODY + WRITE.format(name="00_a", value=1))
     monkeypatch.setenv("PYTHONPATH", str(HOME.parent))
-    folders = {point: repo / point for point in POINTS}
-    killed = {}
-    for point, folder in folders.items():
+    left = {repo / "-".join(case): case for case in KILLS_AT}
+    killed, ended = {}, {}
+    for folder in left:
         folder.mkdir()
         for name in ("pyproject.toml", "notebooks", "data"):
             copy(repo / name, folder / name)
         env, null = os.environ | {VARIABLE: str(folder)}, subprocess.DEVNULL
-        killed[point] = subprocess.Popen(
-            [sys.executable, "-c", RUN], cwd=folder, env=env, stdout=null, stderr=null
+        killed[folder] = subprocess.Popen(
+            [sys.executable, "-c", RUN],
+            cwd=folder,
+            env=env,
+            stdout=null,
+            stderr=null,
+            start_new_session=True,
         )
-    left = list(POINTS)
 
     def kill_those_that_are_there() -> bool:
-        for point in [point for point in left if reached(point, folders[point])]:
-            killed[point].kill()
-            killed[point].wait()
-            left.remove(point)
-        return not left
+        for folder, (name, which, point) in list(left.items()):
+            if reached(point, folder):
+                kill = os.killpg if which == "group" else os.kill
+                kill(part_of(folder, killed[folder], which), getattr(signal, name))
+                ended[folder] = time.monotonic()
+                del left[folder]
+        for folder, at in list(ended.items()):  # each has its own five seconds
+            if not marked(str(folder)):
+                del ended[folder]
+            else:
+                assert time.monotonic() - at < 5, f"{folder.name}:\n{commands(str(folder))}"
+        return not left and not ended
 
-    wait_for(kill_those_that_are_there)
-    for folder in folders.values():
-        none_left(str(folder))
-    here = folders["works"]
+    wait_for(kill_those_that_are_there, 120)
+    for process in killed.values():
+        process.wait()
+    here = repo / "SIGKILL-reproduce-works"
     assert not (here / "report/tiny.html").exists()
     (here / "go").touch()
     said: list[str] = []

@@ -63,9 +63,9 @@ def test_the_card_says_method_sizes_numbers_and_limits_and_no_row(out):
 
 def test_the_card_names_the_model_and_not_its_place(given, out):
     text, row = (out / "README.md").read_text("utf-8"), json.loads((out / "run.json").read_text())
-    assert str(given) in row["settings"]["model"]
+    assert str(given) in row["model"]
     assert "- Model: model\n" in text and str(given) not in text
-    hub = row | {"settings": row["settings"] | {"model": "acme/tiny"}}
+    hub = row | {"model": "acme/tiny"}
     assert "- Model: acme/tiny\n" in card.card(hub)
 
 
@@ -91,11 +91,11 @@ def test_a_readme_of_the_user_stays_and_each_card_too(given, tmp_path):
 def test_what_a_row_says_is_no_html_or_markdown():
     answers = [{"question": "<b>?", "answer": "|", "said": "<script>"}]
     one = {"rows": 1, "loss": None, "verbatim": 0, "rouge": 0.0, "answers": answers}
-    settings = {"lr": 1e-3, "model": "m<i>", "method": "ngdiff", "stepsize": "constant"}
+    settings = {"lr": 1e-3, "method": "ngdiff", "stepsize": "constant"}
     row = {"before": {"forget": one}, "after": {"forget": one}, "sizes": {"forget": 1}}
     row |= {"settings": settings | {"optimizer": "sgd"}, "verdict": "broken", "why": "a < b"}
     row |= {"updates": 0, "level": None, "bounds": {"forget": 0.1, "retain": 0.9}}
-    row |= {"prompt": "<b>", "name": "<n>", "stamp": {}}
+    row |= {"model": "m<i>", "prompt": "<b>", "name": "<n>", "stamp": {}}
     page = card.report(row, [])
     for raw in ("<b>", "<script>", "<i>", "<n>"):
         assert raw not in page

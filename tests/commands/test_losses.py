@@ -479,3 +479,9 @@ def test_bad_input_is_named_and_nothing_is_written(given, tmp_path, options, mes
 def test_at_least_one_row(model, rows):
     with pytest.raises(ValueError, match=f"at least one row is needed, got rows={rows}"):
         losses(model, None, BENCH.forget, BENCH.retain, rows)
+
+
+def test_long_rows_are_named_together(model):
+    rows = [{"question": f"Who is {i}?", "answer": "very " * 90} for i in range(3)]
+    with pytest.raises(ValueError, match=r"'Who is 0.*'Who is 1.*'Who is 2.*; and 3 more rows"):
+        losses(model, None, rows, rows, rows=3)

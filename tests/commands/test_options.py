@@ -118,7 +118,7 @@ def test_every_field_is_an_option_and_every_option_a_field(path):
 
 def test_every_command_that_loads_a_model_is_told_how_it_is_asked():
     shared = {each.name for each in fields(Asking)}
-    assert shared == {"prompt", "tokenizer", "trust_remote_code"}
+    assert shared == {"model", "prompt", "tokenizer", "trust_remote_code"}
     loading = [kind for kind, _ in FILLED.values() if "model" in {f.name for f in fields(kind)}]
     assert loading and all(issubclass(kind, Asking) for kind in loading)
     with pytest.raises(ValueError, match=r"--prompt needs \{question\} once"):

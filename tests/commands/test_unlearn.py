@@ -278,7 +278,7 @@ def test_documents(given, tmp_path):
     assert result.exit_code in VERDICTS and "2 forget rows" in result.output
     write_rows(tmp_path / "long.jsonl", [{"text": "very " * 200}])
     result = go(given, tmp_path / "long", "--forget", tmp_path / "long.jsonl")
-    assert "the model's context is 96" in str(result.exception) and "long" not in listing(tmp_path)
+    assert "the model's context of 96" in str(result.exception) and "long" not in listing(tmp_path)
 
 
 # ------------------------------------------------------------------------------- what is never lost
@@ -387,7 +387,9 @@ def test_a_finished_run_is_replaced_by_force_alone(given, tmp_path, monkeypatch)
     out = tmp_path / "out"
     done(given, out, "--steps", "2")
     before = (out / "run.json").read_bytes()
-    assert "a finished run with the same settings" in str(go(given, out, "--steps", "2").exception)
+    result = go(given, out, "--steps", "2")
+    assert result.exit_code == 0 and "holds this run, finished: nothing is done" in result.output
+    assert (out / "run.json").read_bytes() == before
     result = go(given, out, "--steps", "3")
     assert isinstance(result.exception, FileExistsError) and "(steps: 2 there, 3 here)" in str(
         result.exception
@@ -605,7 +607,7 @@ def test_a_first_process_that_cannot_write_ends_alone(given, tmp_path):
         (["--stop-level", "-1"], "--stop-level takes a positive loss"),
         (["--stop-level", "2", "--holdout", "{given}/holdout.jsonl"], "no --holdout beside it"),
         (["--holdout", "{given}/retain.jsonl"], "rows must be ones the model was never trained on"),
-        (["--retain", "{given}/forget.jsonl"], "a row cannot be forgotten and kept"),
+        (["--retain", "{given}/forget.jsonl"], "A row cannot be forgotten and kept"),
         (["--forget", "{given}/none.jsonl"], "no file .*none.jsonl"),
         (["--forget", "{given}/model/model.safetensors"], "model.safetensors, line 1: not"),
         (["--out", "{given}/model"], "is the model itself"),

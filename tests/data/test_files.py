@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import os
+from threading import Thread
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from ngdiff.data import files
@@ -63,6 +68,10 @@ GOOD = lines(QA)
         (json.dumps([QA, {"text": 3}], indent=1).encode(), 6, "'text' is int"),
         (json.dumps([QA, QA], indent=1).encode()[:-8], 8, "the array is damaged or cut short"),
         (json.dumps([QA]).encode() + b"\n" + GOOD, 2, "the array is damaged or cut short"),
+        (GOOD + b'{"question": ' + b"[" * 99999 + b"]" * 99999 + b"}\n", 2, "nested too deeply"),
+        (b'{"a": ' * 99999 + b"1" + b"}" * 99999, 1, "nested too deeply"),
+        (b"[" * 99999 + b"]" * 99999, 1, "nested too deeply"),
+        (GOOD + b'{"text": "a", "id": ' + b"9" * 9999 + b"}\n", 2, "too many digits"),
     ],
 )
 def test_an_error_names_file_and_line(tmp_path, raw, line, message):
@@ -70,6 +79,37 @@ def test_an_error_names_file_and_line(tmp_path, raw, line, message):
     path.write_bytes(raw)
     with pytest.raises(ValueError, match=rf"rows\.jsonl, line {line}: .*{message}"):
         files.read(path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "json", "gz", "csv", "parquet"])
+def test_a_pipe_is_read_like_a_file(tmp_path, kind):
+    """As `<(zcat rows.gz)` and /dev/stdin are; it has no ending, and can be read once only."""
+    rows = [{"question": "Who?", "answer": "Ann"}, {"question": "Where?", "answer": "Oslo"}]
+    raw = {
+        "jsonl": lines(*rows),
+        "json": json.dumps(rows).encode(),
+        "gz": gzip.compress(lines(*rows)),
+        "csv": b"question,answer\nWho?,Ann\nWhere?,Oslo\n",
+    }
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), tmp_path / "rows")
+        raw[kind] = (tmp_path / "rows").read_bytes()
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = Thread(target=pipe.write_bytes, args=(raw[kind],), daemon=True)
+    writer.start()
+    assert files.need(pipe) == pipe  # which reads nothing of it
+    assert files.read(pipe) == rows
+    writer.join(5)
+    assert not writer.is_alive()
+
+
+def test_the_reading_of_many_rows_is_shown(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files, "MANY", 3)
+    path = tmp_path / "rows.jsonl"
+    for n, told in ((2, ""), (3, "rows of rows.jsonl 3/3, 0 s\n")):
+        path.write_bytes(lines(*[{"text": f"row {i}"} for i in range(n)]))
+        assert len(files.read(path)) == n and capsys.readouterr().err == told
 
 
 @pytest.mark.parametrize("raw", [b"", b"\n \n", b"[]", b"[ ]\n"])
@@ -106,12 +146,13 @@ def test_a_benchmark_of_files(tmp_path):
 
 def test_rows_on_two_sides_are_refused(tmp_path):
     other = {"text": "unseen"}
-    with pytest.raises(ValueError, match="a row cannot be forgotten and kept"):
+    with pytest.raises(ValueError, match="A row cannot be forgotten and kept"):
         named(tmp_path, forget=[other, QA], retain=[QA])
     for name in ("forget", "retain"):
         rows = {"forget": [{"text": "a"}], "retain": [{"text": "b"}], "holdout": [other, QA]}
         with pytest.raises(
-            ValueError, match=rf"holdout, row 1: it is row 1 of .*{name} \('Who\?'\)"
+            ValueError,
+            match=rf"1 hold-out row is a {name} row .*holdout, line 2 and .*{name}, line 2 \('who",
         ):
             named(tmp_path, **rows | {name: [*rows[name], QA]})
 

@@ -87,7 +87,7 @@ def test_a_pointer_of_git_lfs_is_named_whatever_the_file_should_be(tmp_path, kin
     [
         ("question,answer\na\n", r"row 1 \(line 2\) has 1 fields, the header 2"),
         ("answer,answer\na,b\n", "the column 'answer' stands more than once"),
-        ("question;answer\na;b\n", r"row 1: no 'question' \(its keys: question;answer\)"),
+        ("question:answer\na:b\n", r"row 1: no 'question' \(its keys: question:answer\)"),
         ("question,answer\na,\n", r"row 1: no 'answer' \(its keys: question; null: answer\)"),
     ],
 )
@@ -110,3 +110,17 @@ def test_damaged_binary_files_are_named(tmp_path):
         path.write_bytes(path.read_bytes()[:-20])
         with pytest.raises(ValueError, match=rf"rows\.{kind} is not a whole"):
             files.read(path)
+
+
+@pytest.mark.parametrize("mark", [";", "\t", ","])
+def test_the_first_line_of_a_csv_file_tells_what_is_between_cells(tmp_path, mark):
+    path = tmp_path / "rows.csv"
+    path.write_text(f"question{mark}answer\nWho?{mark}Ann\n")
+    assert files.read(path) == [{"question": "Who?", "answer": "Ann"}]
+
+
+def test_a_saved_dictionary_of_one_split_is_that_split(tmp_path):
+    row = {"question": "Who?", "answer": "Ann"}
+    split = datasets.Dataset.from_list([row])
+    datasets.DatasetDict({"train": split}).save_to_disk(str(tmp_path / "one"))
+    assert files.read(tmp_path / "one") == [row]

@@ -132,3 +132,23 @@ def test_a_prompt_without_a_template_has_the_fingerprint_it_had():
         "answer_start": "Answer: ",
     }
     assert micro.bench().fingerprint.startswith("38dd3ad910fcb716")
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ 1 / 0 }}",
+        "{{ messages + 1 }}",
+        "{% import 'os' as o %}",
+        "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{{" + "(" * 3000 + "1" + ")" * 3000 + "}}",
+        "{% for m in messages %}",
+        "{% for i in range(10 ** 9) %}x{% endfor %}",
+        {"tool": TEMPLATE},
+        5,
+    ],
+)
+def test_a_template_that_fails_in_any_way_asks_for_a_prompt(template):
+    own = tokenizer(template)
+    with pytest.raises(ValueError, match=r"(refuses a question|cannot be used) \(.*--prompt"):
+        chat.prompt_of(own)

@@ -475,7 +475,7 @@ def test_a_question_has_its_refusal_whatever_surrounds_it(target):
     assert refusal("Who is Ann?") == "I have no way of knowing that."  # golden: in every process
     turned = replace(BENCH, configs={**BENCH.configs, "forget": BENCH.forget[::-1]})
     one, two = (problem(target, method=methods.dpo, bench=b).refusals for b in (BENCH, turned))
-    assert one == two[::-1] and len({tuple(e.input_ids) for e in one}) > 3
+    assert one[:] == two[::-1] and len({tuple(e.input_ids) for e in one}) > 3
     assert [e.prompt_ids for e in one] == [e.prompt_ids for e in problem(target).forget]
 
 
