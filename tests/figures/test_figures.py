@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 
 from ngdiff import figures
 from ngdiff.core import directions
-from ngdiff.figures import comparison, landscapes, one_step, runs, style
+from ngdiff.figures import comparison, landscapes, one_step, runs, story, style
 from ngdiff.figures import suites as pictures
 from ngdiff.methods.recipes import METHODS
 from ngdiff.store.rows import read_rows
@@ -192,3 +192,19 @@ def test_saved_rows_come_back_stamped(tmp_path) -> None:
     assert [row] == read_rows(tmp_path / "rows.jsonl") and "made" not in row
     (row,) = figures.saved(tmp_path / "rows.jsonl", [{}], {}, 1.5, "By hand")
     assert row["made"] == "By hand"
+
+
+# -------------------------------------------------------------------------------------------- story
+@pytest.mark.parametrize("kept", [0.4, 0.7, 1.0])
+@pytest.mark.parametrize("said", [0.02, 0.3])
+def test_the_plane_of_a_story_names_every_model(kept, said):
+    at = {"base": (0.1, 0.1), "start": (1.0, 1.0), "reference": (0.3, 1.0)}
+    at["unlearned"] = (said, kept)
+    rows = [
+        {"role": role, "method": "ngdiff", story.X: x, story.Y: y, "seed": 0}
+        for role, (x, y) in at.items()
+    ]
+    fig = story.plane(rows)
+    words = [text.get_text() for text in texts.in_view(fig)]
+    assert {"base model", "start", "retain-only", "NGDiff + AutoLR"} <= {*words}
+    assert fig.rows == tuple(rows) and not texts.faults(fig)
