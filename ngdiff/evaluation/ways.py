@@ -26,6 +26,7 @@ from ngdiff.lm.tokens import Example
 
 # what a forward that does not know an argument, or a shape, may raise
 FAILS = (RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError)
+# tokens, counted from the middle of the vocabulary (`_texts`)
 PROMPTS = ((3, 5), (4, 6, 7, 5, 3, 9, 8, 4, 6, 3, 5, 7, 9))
 ANSWERS = ((6, 8, 4, 7), (6, 5, 8, 3, 9, 4, 7))
 # layers of a cache that hold all tokens, or the last of them, as they came
@@ -69,7 +70,8 @@ def ways(model: Any) -> Ways:
 
 
 def _rehearsed(model: Any) -> Ways:
-    texts = [[*prompt, *answer] for prompt, answer in zip(PROMPTS, ANSWERS, strict=True)]
+    prompts, answers = _texts(model)
+    texts = [[*prompt, *answer] for prompt, answer in zip(prompts, answers, strict=True)]
     name = type(model).__name__
     try:
         plain = [_plain(model, text) for text in texts]
@@ -96,6 +98,19 @@ def _rehearsed(model: Any) -> Ways:
         common and _works(lambda: _steps(model, plain)),
         _works(lambda: _padded(model, texts, plain)),
     )
+
+
+def _texts(model: Any) -> tuple[list[list[int]], list[list[int]]]:
+    """Return the prompts and answers of the rehearsal as tokens of the model's vocabulary.
+
+    They are from its middle. The first tokens are often special ones that were never trained, and a
+    bfloat16 model's logits on them are mostly rounding.
+    """
+    embedding = getattr(model, "get_input_embeddings", lambda: None)()
+    size = getattr(getattr(embedding, "weight", None), "shape", (0,))[0]
+    first = size // 2 if size >= 2 * 10 else 0
+    prompts, answers = ([[first + i for i in text] for text in part] for part in (PROMPTS, ANSWERS))
+    return prompts, answers
 
 
 def _works(trial: Callable[[], bool]) -> bool:
@@ -139,8 +154,9 @@ def _padded(model: Any, texts: list[list[int]], plain: list[Tensor]) -> bool:
 
 def _packed(model: Any, plain: Tensor) -> bool:
     """Compare two texts that share a beginning, as branches of one row."""
-    text, tree = [*PROMPTS[0], *ANSWERS[0]], Tree()
-    texts = [text, [*text[:-1], 5, 3]]
+    (prompt, _), (answer, other) = _texts(model)
+    text, tree = [*prompt, *answer], Tree()
+    texts = [text, [*text[:-1], *other[1:4:2]]]
     for i, ids in enumerate(texts):
         tree.add(i, Example([*ids, 0], [*ids, 0]))
     rows = torch.tensor([tree.ids], device=model.device)
@@ -152,7 +168,7 @@ def _packed(model: Any, plain: Tensor) -> bool:
 
 def _begun(model: Any) -> tuple[Any, Tensor]:
     """Return the cache and the mask of left-padded prompts."""
-    ids, left = pad(PROMPTS, "left", model.device)
+    ids, left = pad(_texts(model)[0], "left", model.device)
     inputs = {"attention_mask": left, "position_ids": positions(left), "use_cache": True}
     return model(input_ids=ids, **inputs).past_key_values, left
 
@@ -162,7 +178,7 @@ def _continues(model: Any, plain: list[Tensor]) -> bool:
     (cache, left), owner = _begun(model), torch.tensor([1, 0, 1], device=model.device)
     part = copy.deepcopy(cache)
     part.reorder_cache(owner)
-    answers = [ANSWERS[i] for i in owner.tolist()]
+    answers = [_texts(model)[1][i] for i in owner.tolist()]
     logits = _behind(model, part, left[owner], answers)
     return all(
         _same(logits[b, : len(answers[b])], plain[i][len(PROMPTS[i]) :])
@@ -172,10 +188,10 @@ def _continues(model: Any, plain: list[Tensor]) -> bool:
 
 def _steps(model: Any, plain: list[Tensor]) -> bool:
     """Continue prompts token by token, where the first row leaves after one."""
-    cache, left = _begun(model)
+    (cache, left), answers = _begun(model), _texts(model)[1]
     cache, alive, right = in_place(cache), [0, 1], []
-    for t in range(len(ANSWERS[1])):
-        logits = _behind(model, cache, left, [ANSWERS[i][t : t + 1] for i in alive])
+    for t in range(len(answers[1])):
+        logits = _behind(model, cache, left, [answers[i][t : t + 1] for i in alive])
         right += [_same(logits[b, 0], plain[i][len(PROMPTS[i]) + t]) for b, i in enumerate(alive)]
         left = torch.cat([left, torch.ones_like(left[:, :1])], dim=1)
         if t == 0:

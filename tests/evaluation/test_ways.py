@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+import weakref
 
 import numpy as np
 import pytest
@@ -11,8 +12,11 @@ from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from ngdiff.evaluation import forward, gradients
+from ngdiff.evaluation import ways as module
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.ways import ways
+from ngdiff.lm import obtain
+from ngdiff.lm.model import load
 from tests.helpers import causal, micro
 
 # one of each kind of memory: full attention, latent, window, state alone, state beside attention,
@@ -129,3 +133,27 @@ def test_a_batch_that_gives_other_norms_is_not_believed(monkeypatch):
     one = [gradients.gradient_norms(model, [example])[0] for example in examples]
     monkeypatch.setattr(gradients.Use, "_weight", lambda self, a, b: 2 * self.layer.weight[None])
     np.testing.assert_allclose(gradients.gradient_norms(model, examples), one, rtol=1e-6)
+
+
+def test_the_rehearsal_takes_ordinary_tokens(monkeypatch):
+    """The first tokens of a vocabulary are often special ones that were never trained."""
+    lm, seen = micro.lm(), []
+    forward = type(lm.model).forward
+
+    def seeing(self, input_ids=None, **options):
+        seen.extend(input_ids.unique().tolist())
+        return forward(self, input_ids=input_ids, **options)
+
+    monkeypatch.setattr(type(lm.model), "forward", seeing)
+    monkeypatch.setattr(module, "_KNOWN", weakref.WeakKeyDictionary())
+    assert module.ways(lm.model).steps
+    size = lm.model.config.vocab_size
+    assert {i for i in seen if not size // 2 <= i < size} <= {0}  # 0 pads
+
+
+def test_the_real_model_steps_in_bfloat16():
+    folder = obtain.folder_of("smollm2")
+    if obtain.obtained(folder) is None:
+        pytest.skip(f"no model in {folder}: `ngdiff fetch smollm2` puts it there")
+    found = module.ways(load(folder, dtype="bfloat16").model)
+    assert found == module.Ways(True, True, True, True)
