@@ -120,7 +120,7 @@ _PROFILES = (
     Profile(
         name="laptop",
         model="smollm2",
-        training=Training(epochs=4, pretrain_epochs=0, lr=3e-4, batch_size=8, replay=0.5),
+        training=Training(epochs=5, pretrain_epochs=0, lr=3e-4, batch_size=8, replay=0.5),
         tofu_split="forget01",
         retain_rows=160,
         lume_documents=8,

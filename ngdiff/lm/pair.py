@@ -29,7 +29,7 @@ from ngdiff.engine.device import device_named, precision_of
 from ngdiff.lm import obtain, replay
 from ngdiff.lm.model import LM, load, save
 from ngdiff.lm.scratch import from_scratch
-from ngdiff.lm.train import fit, one_thread
+from ngdiff.lm.train import eager, fit, one_thread
 from ngdiff.profiles import Profile, TinyLM, Training, profile
 from ngdiff.store.cache import CACHE, cache_dir, cached, found, probe_writable
 from ngdiff.store.code import HOME, fingerprint
@@ -89,7 +89,8 @@ def _train(bench: Benchmark, P: Profile, seed: int, role: str, saved: Path) -> L
         options |= {"precision": precision_of(P.dtype, device_of(P))}
         fit(lm.model, general, (), P.training.pretrain_epochs, what=f"{role}, general", **options)
         options |= {"min_steps": P.training.min_steps, "saved": saved}
-        fit(lm.model, facts, general, P.training.epochs, what=role, **options)
+        with eager(lm.model, str(options["precision"])):
+            fit(lm.model, facts, general, P.training.epochs, what=role, **options)
     return lm
 
 
