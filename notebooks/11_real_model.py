@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   ngdiff:
-#     question: "a real language model: what it knew, what it learned, what it forgot"
+#     question: "a real language model learns two authors and forgets them"
 #     needs: []
 #     profile: laptop
 # ---

@@ -109,7 +109,7 @@ def _short(found: Evidence, name: str) -> str:
     where = f"On {TITLES[name]} ({units} {unit}{'s' if units > 1 else ''})"
     if not any(sides.values()):
         return f"{where} there are no runs to compare."
-    said = [*_compared(sides, "untuned " + OURSELVES), _higher(found, name)]
+    said = [*_compared(sides, "untuned " + OURSELVES, brief=True), _higher(found, name)]
     return f"{where}: " + " ".join(filter(None, said))
 
 
@@ -132,18 +132,16 @@ def _above(found: Evidence, name: str, rule: str) -> tuple[Row | None, list[Row]
     return ours, [line for line in rivals if round(line["score"], FINE) > least], rivals
 
 
-def _compared(sides: dict[str, list[str]], ours: str) -> list[str]:
-    """Return the sides of a data set in sentences, the losing one first."""
+def _compared(sides: dict[str, list[str]], ours: str, brief: bool = False) -> list[str]:
+    """Return the sides in sentences, the losing one first. brief: the undecided are counted."""
+    named = (lambda methods: f"{len(methods)} more") if brief else listed
     worse, better, open_, few = (sides[side] for side in ("worse", "better", "open", "few"))
+    none = f"no tuned method is better than {ours}."
     return [
-        f"{ours} is worse than tuned {listed(worse)}."
-        if worse
-        else f"no tuned method is better than {ours}.",
-        f"It is better than tuned {listed(better)}."
-        if better
-        else "It is better than none of them.",
-        *([f"Undecided: {listed(open_)}."] if open_ else []),
-        *([f"Too few pairs for a test: {listed(few)}."] if few else []),
+        f"{ours} is worse than tuned {listed(worse)}." if worse else none,
+        f"It is better than {f'tuned {listed(better)}' if better else 'none of them'}.",
+        *([f"Undecided: {named(open_)}."] if open_ else []),
+        *([f"Too few pairs for a test: {named(few)}."] if few else []),
     ]
 
 

@@ -57,7 +57,10 @@ class Run:
     seconds: float = 0.0
 
     def __repr__(self) -> str:
-        name = getattr(self.model, "name", type(self.model).__name__)
+        try:
+            name = self.model.name
+        except AttributeError:  # parameters alone
+            name = type(self.model).__name__
         steps = f"{len(self.history)} steps, stopped: {self.stopped}, {self.seconds:.1f} s"
         return f"<Run of {name}: {steps}>"
 

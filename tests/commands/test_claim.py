@@ -66,7 +66,7 @@ def test_ctrl_c_says_what_is_kept_and_how_to_go_on(given, tmp_path, monkeypatch)
     result = interrupted(given, out, monkeypatch)
     assert result.exit_code == 130 and not out.exists()
     assert f"the checkpoint of step 2 is kept in {tmp_path / '.out.unfinished'}" in result.output
-    assert "give the same command again: ngdiff " in result.output
+    assert "give the same command again: ngdiff" in result.output
     result = go(given, out, *RUN)
     assert result.exit_code in VERDICTS and "resumes from its checkpoint" in result.output
     assert equal(weights(out), done(given, tmp_path / "whole", *RUN))

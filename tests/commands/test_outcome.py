@@ -82,8 +82,9 @@ def test_bounds_are_shares(given, tmp_path):
 
 def test_bounds_do_not_make_another_run(given, tmp_path):
     go(given, tmp_path / "out", "--steps=1")
-    again = str(go(given, tmp_path / "out", "--steps=1", "--retain-bound=0.5").exception)
-    assert "a finished run with the same settings" in again
+    again = go(given, tmp_path / "out", "--steps=1", "--retain-bound=0.5")
+    assert again.exit_code == 0 and "holds this run, finished: nothing is done" in again.output
+    assert "by the bounds of then" in again.output
 
 
 # ---------------------------------------------------------------------------------------- its parts

@@ -140,7 +140,7 @@ def test_missing_config_is_named_when_asked_for():
             lambda: load({"name": "wmdp"}),
             "unknown benchmark 'wmdp' in source; known: authors, tofu, news, muse",
         ),
-        (lambda: profile("huge"), "choose one of: tiny, small, paper"),
+        (lambda: profile("huge"), "choose one of: tiny, laptop, small, paper"),
         (lambda: generate(401, 12, 0), "2 to 400 authors"),
         (lambda: generate(80, 13, 0), "1 to 12 questions"),
     ],
