@@ -38,7 +38,7 @@ def ngdiff(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
         (["reproduce", "--seeds", "0,100"], "seed 100 chooses the rates"),
         (["sweep", "nothing.toml"], "no grid file"),
         (["data", "authors", "taken"], "cannot write to taken"),
-        (["data", "authors", "n" * 300], "a name is too long"),
+        (["data", "authors", "n" * 300], "too long"),
     ],
 )
 def test_an_error_is_one_line_and_exit_code_2(
