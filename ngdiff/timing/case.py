@@ -14,14 +14,17 @@ SIZES = {  # hidden, layers, heads, intermediate, vocabulary
     "1M": (128, 3, 4, 352, 2048),
     "10M": (256, 8, 4, 1024, 8192),
     "100M": (768, 12, 12, 2048, 16384),
+    "135M": (576, 30, 9, 1536, 49152),  # SmolLM2-135M
     "1B": (2048, 18, 16, 5632, 32000),
     "7B": (4096, 32, 32, 11008, 32000),  # Llama-2-7B
 }
+SHARED = {"135M": 3}  # heads of keys and values, where there are fewer
 LARGE = ("1B", "7B")  # output layer of their own, rows of 1024 tokens instead of 128
 BASES = ("graddiff-two", "graddiff-one", "naive")
+AUTOCAST = ("graddiff-autocast",)  # measured where it is asked for: it has weights of its own
 AUTOLR = ("ngdiff+autolr",)
 VARIANTS = (*BASES, "ngdiff", *AUTOLR)
-EVERY_VARIANT = (*BASES, "ngdiff", "ngdiff-recompute", *AUTOLR)
+EVERY_VARIANT = (*BASES, *AUTOCAST, "ngdiff", "ngdiff-recompute", *AUTOLR)
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Case:
     """
 
     size: str = field(
-        default="10M", metadata={"help": "Parameters of the model: 1M, 10M, 100M, 1B or 7B."}
+        default="10M", metadata={"help": "Parameters of the model: 1M, 10M, 100M, 135M, 1B or 7B."}
     )
     tokens: int = field(default=512, metadata={"min": 1, "help": "Tokens a batch."})
     length: int = field(
@@ -97,7 +100,8 @@ class Case:
     @property
     def names(self) -> tuple[str, ...]:
         """The variants that are measured, in order."""
-        return self.variants or (EVERY_VARIANT if self.memory == "recompute" else VARIANTS)
+        every = tuple(name for name in EVERY_VARIANT if name not in AUTOCAST)
+        return self.variants or (every if self.memory == "recompute" else VARIANTS)
 
     @property
     def label(self) -> str:

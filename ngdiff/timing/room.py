@@ -10,7 +10,7 @@ import torch
 
 from ngdiff.engine import meters
 from ngdiff.engine.footprint import Footprint, planned, stash
-from ngdiff.timing.case import SIZES, Case
+from ngdiff.timing.case import SHARED, SIZES, Case
 from ngdiff.timing.subject import Subject
 
 
@@ -19,11 +19,14 @@ def needs(case: Case, activations: float, memory: str = "swap") -> Footprint:
 
     activations: bytes a token of a batch (`per_token`).
     """
-    hidden, layers, _, intermediate, vocabulary = SIZES[case.size]
-    block = 4 * hidden**2 + 3 * hidden * intermediate + 2 * hidden
+    hidden, layers, heads, intermediate, vocabulary = SIZES[case.size]
+    shared = hidden * SHARED.get(case.size, heads) // heads  # width of keys and of values
+    block = 2 * hidden * (hidden + shared) + 3 * hidden * intermediate + 2 * hidden
     N = layers * block + hidden + vocabulary * hidden * (2 if case.large else 1)
     trained, frozen = (
-        (case.lora * layers * (11 * hidden + 3 * intermediate), N) if case.lora else (N, 0)
+        (case.lora * layers * (9 * hidden + 2 * shared + 3 * intermediate), N)
+        if case.lora
+        else (N, 0)
     )
     return planned(
         trained,

@@ -21,7 +21,7 @@ import torch
 from ngdiff.store.orphans import end_with
 from ngdiff.store.rows import probe_rows, stamp, write_rows
 from ngdiff.store.table import Column, Table
-from ngdiff.timing.case import BASES, Case
+from ngdiff.timing.case import AUTOCAST, BASES, Case
 from ngdiff.timing.room import advice, capacity, needs
 from ngdiff.timing.turns import Row, measure
 
@@ -82,14 +82,14 @@ def _notice(r: Row) -> str:
     return f"{r['skipped']} steps changed nothing" if r["skipped"] else ""
 
 
-NAMES = {base: base.removeprefix("graddiff-") for base in BASES}
+NAMES = {base: base.removeprefix("graddiff-") for base in (*BASES, *AUTOCAST)}
 COLUMNS = (
     Column("variant", "", width=18),
     Column("seconds_median", "s/step", ".3f", "right"),
     Column("time_ratio_graddiff-two", "time ÷ two", ".3f", "right"),
     Column("time_ratio_graddiff-two_range", "[range]", _interval, "right"),
     Column("time_ratio_graddiff-two_upper95", "upper 95%", ".3f", "right"),
-    *(Column(f"time_ratio_{b}", f"÷ {NAMES[b]}", ".3f", "right") for b in BASES[1:]),
+    *(Column(f"time_ratio_{b}", f"÷ {NAMES[b]}", ".3f", "right") for b in NAMES if b != BASES[0]),
     Column("peak_bytes", "peak MB", _megabytes, "right"),
     *(Column(f"peak_ratio_{b}", f"÷ {NAMES[b]}", ".3f", "right") for b in BASES),
     Column("reads", align="right"),

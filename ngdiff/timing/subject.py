@@ -12,7 +12,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from ngdiff.core.point import inner
 from ngdiff.engine.engine import Engine
-from ngdiff.timing.case import SIZES, Case
+from ngdiff.timing.case import SHARED, SIZES, Case
 
 LR = 1e-6  # so small that no variant's step changes what another's time depends on
 MAKE: dict[str, Callable[..., torch.optim.Optimizer]] = {
@@ -28,6 +28,7 @@ def config(case: Case, layers: int = 0) -> LlamaConfig:
         hidden_size=hidden,
         num_hidden_layers=layers or depth,
         num_attention_heads=heads,
+        num_key_value_heads=SHARED.get(case.size, heads),
         vocab_size=vocabulary,
         intermediate_size=intermediate,
         max_position_embeddings=case.shape[1],
@@ -80,9 +81,11 @@ class Subject:
             torch.randint(0, vocabulary, case.shape, generator=make).to(device) for _ in "RF"
         ]
 
-    def loss(self, which: int) -> torch.Tensor:
+    def loss(self, which: int, autocast: bool = False) -> torch.Tensor:
+        """Return the mean cross-entropy of a batch. autocast: products in bfloat16."""
         ids = self.ids[which]  # (rows, time)
-        logits = self.model(ids, use_cache=False).logits
+        with torch.autocast(torch.device(self.device).type, torch.bfloat16, enabled=autocast):
+            logits = self.model(ids, use_cache=False).logits
         return nn.functional.cross_entropy(
             logits[:, :-1].flatten(0, 1).float(), ids[:, 1:].flatten()
         )

@@ -22,7 +22,7 @@ from ngdiff.core import vector
 from ngdiff.engine import meters
 from ngdiff.engine.footprint import stash
 from ngdiff.store.progress import Progress
-from ngdiff.timing.case import BASES, Case
+from ngdiff.timing.case import AUTOCAST, BASES, Case
 from ngdiff.timing.subject import Subject
 from ngdiff.timing.variants import EVERY, OURS, OVER, Variant
 
@@ -153,7 +153,7 @@ def _times(row: Row, seconds: dict[str, list[float]]) -> Row:
     out["seconds_range"] = [min(mine), max(mine)]
     taken = out["seconds_mean" if auto else "seconds_median"]
     out["mfu"] = row["flops"] / taken / row["flops_top"] if row["flops_top"] else None
-    for base in (base for base in BASES if base in seconds):
+    for base in (base for base in (*BASES, *AUTOCAST) if base in seconds):
         theirs = seconds[base]
         means = [statistics.fmean(theirs[i : i + many]) for i in range(0, len(theirs), many)]
         ratios = [a / b for a, b in zip(spent, means, strict=True)]
@@ -185,7 +185,9 @@ def _memory(row: Row, found: dict[str, Row]) -> Row:
     """
     peak, ours = row["peak_bytes"], OURS.get(row["variant"])
     out: Row = {
-        f"peak_ratio_{base}": peak / found[base]["peak_bytes"] for base in BASES if base in found
+        f"peak_ratio_{base}": peak / found[base]["peak_bytes"]
+        for base in (*BASES, *AUTOCAST)
+        if base in found
     }
     if two := found.get("graddiff-two"):
         out["peak_extra_bytes"] = peak - two["peak_bytes"]

@@ -4,6 +4,8 @@ graddiff-two      two backwards, the second accumulates onto the first       the
                   implementation
 graddiff-one      one backward of c·R − (1−c)·F                              both graphs alive
                   at once
+graddiff-autocast two backwards under torch's autocast, on float32   what people write
+                  weights of its own
 naive             clones, a loop over parameters, .item() for each norm      NGDiff as a first
                   draft
 ngdiff            ours, at a rate given beforehand
@@ -24,6 +26,7 @@ from ngdiff.core.info import Info
 from ngdiff.core.step import UnlearningStep
 from ngdiff.core.stepsize import Line, State
 from ngdiff.engine import meters
+from ngdiff.timing.case import AUTOCAST
 from ngdiff.timing.subject import LR, Subject
 
 EVERY = 8  # rounds between two probes of AutoLR here
@@ -61,6 +64,12 @@ def graddiff_two(on: Subject) -> None:
     on.update()
 
 
+def graddiff_autocast(on: Subject) -> None:
+    (0.5 * on.loss(0, autocast=True)).backward()
+    (-0.5 * on.loss(1, autocast=True)).backward()
+    on.update()
+
+
 def graddiff_one(on: Subject) -> None:
     (0.5 * on.loss(0) - 0.5 * on.loss(1)).backward()
     on.update()
@@ -86,6 +95,8 @@ class Variant:
     """
 
     def __init__(self, name: str, subject: Subject) -> None:
+        if name in AUTOCAST:
+            subject = Subject(replace(subject.case, precision="float32"), subject.device)
         self.name, self.subject, self.skipped = name, subject, 0
         self.restart()
 
@@ -93,10 +104,13 @@ class Variant:
         """Make its rule, where it has one, due to probe in the next step."""
         on = self.subject
         if self.name not in OURS:
-            plain = {"graddiff-two": graddiff_two, "graddiff-one": graddiff_one, "naive": naive}[
-                self.name
-            ]
-            self.step: Callable[[], Any] = partial(plain, on)
+            plain: dict[str, Callable[[Subject], None]] = {
+                "graddiff-two": graddiff_two,
+                "graddiff-one": graddiff_one,
+                "graddiff-autocast": graddiff_autocast,
+                "naive": naive,
+            }
+            self.step: Callable[[], Any] = partial(plain[self.name], on)
             return
         rule, memory = OURS[self.name]
         options = replace(on.engine, memory=memory).options

@@ -19,7 +19,7 @@ def test_rows_are_as_long_as_asked():
 
 def test_names_that_are_not_known_are_refused():
     for wrong, message in (
-        ({"size": "7T"}, "unknown size '7T'; choose one of: 1M, 10M, 100M, 1B, 7B"),
+        ({"size": "7T"}, "unknown size '7T'; choose one of: 1M, 10M, 100M, 135M, 1B, 7B"),
         ({"precision": "float16"}, "unknown precision"),
         ({"optimizer": "lion"}, "choose one of: adamw, sgd"),
         ({"memory": "disk"}, "choose one of: swap, recompute"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, replace
 
 import pytest
+import torch
 
 from ngdiff.store.rows import stamp
 from ngdiff.timing import case, step, turns
@@ -94,6 +95,19 @@ def test_some_variants_without_the_bases_have_no_ratios():
     )
     stamped = row | {"stamp": stamp(asdict(Case("micro", 16)), None, 1.0)}
     assert step.table([stamped]).splitlines()[2].split()[2:4] == ["-", "-"]
+
+
+def test_what_people_write_is_measured_beside_on_weights_of_its_own():
+    names = ("graddiff-two", "graddiff-autocast", "ngdiff")
+    rows = rows_of(variants=names, precision="bfloat16")
+    assert list(rows) == [*names]
+    for row in rows.values():
+        assert row["time_ratio_graddiff-autocast"] > 0 and row["skipped"] == 0
+    assert rows["graddiff-autocast"]["time_ratio_graddiff-autocast"] == 1
+    mine, theirs = (built(name, precision="bfloat16").subject for name in names[:2])
+    assert {p.dtype for p in mine.params} == {torch.bfloat16}
+    assert {p.dtype for p in theirs.params} == {torch.float32}
+    assert theirs.loss(0, autocast=True).item() == pytest.approx(mine.loss(0).item(), rel=0.02)
 
 
 def test_minutes_choose_the_rounds(monkeypatch):
