@@ -46,9 +46,16 @@ class Setup:
 
     @property
     def options(self) -> dict[str, Any]:
-        """The keyword arguments for `ngdiff.evaluate` that the profile settles."""
-        cut = {"max_new_tokens": self.profile.max_new_tokens} if self.suite.answers_cut else {}
-        return {"convention": self.convention} | cut
+        """The keyword arguments for `ngdiff.evaluate` that the profile settles.
+
+        Where it measures a part of the rows, time is short: no backward pass a row is taken.
+        """
+        found: dict[str, Any] = {"convention": self.convention}
+        if self.suite.answers_cut:
+            found["max_new_tokens"] = self.profile.max_new_tokens
+        if self.profile.measured is not None and "gradnorm" in self.suite.options:
+            found["gradnorm"] = False
+        return found
 
     @property
     def batch_size(self) -> int:

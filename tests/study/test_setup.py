@@ -50,6 +50,9 @@ def test_a_step_and_an_answer_are_as_long_as_the_suite_says():
     assert [setup.batch_size for setup in made] == [5, 3, 3]
     ours = {"convention": "ngdiff"}
     assert [setup.options for setup in made] == [ours | {"max_new_tokens": 7}, ours, ours]
+    few = replace(P, measured=4)  # no backward pass a row
+    short = [Setup.of(few, data=data).options for data in ("", "news")]
+    assert short == [ours | {"max_new_tokens": 7, "gradnorm": False}, ours]
 
 
 def test_scores_use_the_axes():
