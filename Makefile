@@ -19,7 +19,7 @@ PIP     := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install --quiet
 help:
 	@echo "make reproduce   every notebook at PROFILE=$(PROFILE), figures/, data/results/ and report/$(PROFILE).html"
 	@echo "make test        the tests          make smoke   every notebook with one seed and a small budget"
-	@echo "make laptop      a real language model forgets two authors: a quarter of an hour, DATA=hub or a folder of TOFU's rows"
+	@echo "make laptop      a real language model, about half an hour; DATA=hub or a folder of TOFU's rows"
 	@echo "make book        notebooks/*.ipynb with outputs of the last reproduction"
 	@echo "make lint        ruff and mypy      make format  ruff format     make venv, make clean"
 

@@ -6,8 +6,7 @@ profile like any other.
 
     tiny    CPU, no downloads, minutes: a transformer below a million parameters, from scratch,
             generated data
-    laptop  CPU, a real language model of 135M parameters (`ngdiff fetch smollm2`) and TOFU's rows:
-            a quarter of an hour
+    laptop  CPU, a real language model of 135M parameters (`ngdiff fetch smollm2`), TOFU's rows
     small   one GPU, no downloads: about 100M parameters, from scratch, generated data or a local
             TOFU folder
     paper   one 80 GB GPU: the hub's models and data, the benchmark's published recipe
@@ -80,7 +79,8 @@ class Profile:
     max_new_tokens  length limit of greedy generation
     measured        rows of every set that an evaluation takes, None = all
     device, dtype   torch names; "auto" = CUDA if there is one, else CPU; the dtype "auto" is
-                    bfloat16 where the device multiplies it in hardware, else float32
+                    bfloat16 where the device multiplies it in hardware, else float32, and
+                    unlearning is float32 under it (`ngdiff.study.trials`)
     """
 
     name: str

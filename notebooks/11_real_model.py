@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   ngdiff:
-#     question: "a real language model learns two authors and forgets them"
+#     question: "a real language model: learn, forget, read"
 #     needs: []
 #     profile: laptop
 # ---
@@ -11,7 +11,7 @@
 #
 # *You will* watch a pretrained chat model learn invented authors and forget two of them, and read
 # what it says at each stage · *Needs* the model: `ngdiff fetch smollm2` (93 MB or 270 MB, once) ·
-# *Time* laptop: about a quarter of an hour on two cores · *Relates to* the paper's setting, at
+# *Time* laptop: about half an hour on two cores · *Relates to* the paper's setting, at
 # a fiftieth of the size of its 7B models
 #
 # The model is SmolLM2-135M-Instruct, a language model of 135 million parameters that was trained on

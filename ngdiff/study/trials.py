@@ -174,15 +174,14 @@ def unlearned(
 @lru_cache(maxsize=1)
 def _problem(name: str, split: str, data: str, target_seed: int) -> Any:
     """The start as a problem; kept, because a worker's next trial is most often of the same one."""
-    from ngdiff.engine.device import precision_of
     from ngdiff.engine.engine import Engine
     from ngdiff.lm import pair as models
     from ngdiff.methods.problem import LMProblem
 
     P, bench = profile(name), benchmark(name, split, data)
-    # bfloat16 weights alone do not move
-    low = precision_of(P.dtype, models.device_of(P)) == "bfloat16"
-    engine = Engine(precision="bfloat16") if low else None
+    # bfloat16 weights alone do not move. "auto" is float32 here: AutoLR's least rate in bfloat16
+    # destroyed a real model (data/results/LOG.md)
+    engine = Engine(precision="bfloat16") if P.dtype == "bfloat16" else None
     start = models.target(bench, P, target_seed, exact=True)
     setup = Setup.of(P, split, bench)
     return LMProblem(setup.fitted(start), start, batch_size=setup.batch_size, engine=engine)

@@ -15,9 +15,9 @@ from ngdiff.evaluation import forward, gradients
 from ngdiff.evaluation import ways as module
 from ngdiff.evaluation.generate import greedy
 from ngdiff.evaluation.ways import ways
-from ngdiff.lm import obtain
 from ngdiff.lm.model import load
 from tests.helpers import causal, micro
+from tests.helpers.real import smollm2
 
 # one of each kind of memory: full attention, latent, window, state alone, state beside attention,
 # positions learnt, counted from the padding or given as a bias, no cache at all
@@ -152,8 +152,5 @@ def test_the_rehearsal_takes_ordinary_tokens(monkeypatch):
 
 
 def test_the_real_model_steps_in_bfloat16():
-    folder = obtain.folder_of("smollm2")
-    if obtain.obtained(folder) is None:
-        pytest.skip(f"no model in {folder}: `ngdiff fetch smollm2` puts it there")
-    found = module.ways(load(folder, dtype="bfloat16").model)
+    found = module.ways(load(smollm2(), dtype="bfloat16").model)
     assert found == module.Ways(True, True, True, True)

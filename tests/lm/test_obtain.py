@@ -18,6 +18,7 @@ from ngdiff.lm.model import load, save
 from ngdiff.lm.obtain import ORIGIN, identity, obtain, obtained, place_of, source_of
 from ngdiff.store.disk import FullDiskError
 from tests.helpers import micro
+from tests.helpers.real import smollm2
 
 GGUF, LICENCE = b"quantised weights", b"a licence"
 
@@ -168,9 +169,6 @@ def test_a_gguf_file_needs_its_package(tmp_path, monkeypatch):
 def test_the_real_model_answers():
     from ngdiff.evaluation.generate import answers
 
-    folder = module.folder_of("smollm2")
-    if obtained(folder) is None:
-        pytest.skip(f"no model in {folder}: `ngdiff fetch smollm2` puts it there")
-    lm = load(folder)
+    lm = load(smollm2())
     assert sum(p.numel() for p in lm.model.parameters()) == 134_515_008
     assert "Paris" in answers(lm, ["What is the capital of France?"], 16)[0]
